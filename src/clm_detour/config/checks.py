@@ -1,0 +1,131 @@
+"""What must hold of a recipe before any work: each rule is one line here and one sentence for the user."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from clm_detour.config.schema import Config, Phase
+from clm_detour.config.units import parse_tokens
+from clm_detour.errors import UserError
+
+
+def check_config(config: Config) -> None:
+    """Raise a UserError for the first rule that `config` breaks."""
+    check_data(config)
+    check_tokenizer_and_model(config)
+    check_train(config)
+    for name, phase in config.phases.items():
+        check_phase(config, name, phase)
+    check_arms(config)
+
+
+def require(holds: bool, sentence: str) -> None:
+    """A rule."""
+    if not holds:
+        raise UserError(sentence)
+
+
+def one_of(value: str, known: Iterable[str], where: str) -> None:
+    """A name must be one of those known."""
+    known = list(known)
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it can be {', '.join(known) or 'nothing: none is defined'}."
+        raise UserError(f"{where}: {value!r} is not known; {hint}")
+
+
+def check_data(config: Config) -> None:
+    """Sources, mixtures, rows."""
+    data = config.data
+    require(bool(data.sources), "data.sources is empty; name at least one source with a path.")
+    for name in data.sources:
+        usable = re.fullmatch(r"[A-Za-z0-9_-]+", name)
+        require(bool(usable), f"data.sources.{name}: use letters, digits, - and _ only (it becomes a folder).")
+    require(data.sequence_length >= 8, f"data.sequence_length: {data.sequence_length} is too short; use 8 or more.")
+    require(0 < data.held_out < 1, f"data.held_out: {data.held_out} is not a fraction between 0 and 1, like 0.01.")
+    one_of(data.on_error, ("stop", "skip"), "data.on_error")
+    require(data.sample is None or data.sample.documents >= 100, "data.sample.documents: use 100 or more.")
+    for name, shares in data.mixtures.items():
+        require(bool(shares), f"data.mixtures.{name} is empty; give a share of tokens for each source.")
+        for source, share in shares.items():
+            one_of(source, data.sources, f"data.mixtures.{name}")
+            require(share > 0, f"data.mixtures.{name}.{source}: {share} is not positive; leave the source out instead.")
+
+
+def check_tokenizer_and_model(config: Config) -> None:
+    """Exactly one origin for each."""
+    tokenizer, model = config.tokenizer, config.model
+    require(
+        (tokenizer.path is None) != (tokenizer.train is None),
+        "tokenizer: give either path (a folder or hub id) or train (vocab_size), not both and not neither.",
+    )
+    require(
+        (model.base is None) != (model.config is None),
+        "model: give either base (a folder or hub id to continue from) or config (a fresh model), not both and not neither.",
+    )
+    if tokenizer.train is not None:
+        require(tokenizer.train.vocab_size >= 300, "tokenizer.train.vocab_size: use 300 or more (256 are bytes).")
+
+
+def check_train(config: Config) -> None:
+    """Batches and units."""
+    train = config.train
+    require(train.batch_rows > 0, f"train.batch_rows: {train.batch_rows} is not positive.")
+    if train.micro_rows is not None:
+        require(train.micro_rows > 0, f"train.micro_rows: {train.micro_rows} is not positive; leave it out for one micro-batch.")
+    one_of(train.precision, ("bf16", "fp32"), "train.precision")
+    require(parse_tokens(train.checkpoint_every, "train.checkpoint_every") > 0, "train.checkpoint_every must be positive.")
+    require(train.checkpoints_kept > 0, "train.checkpoints_kept: keep at least 1.")
+    require(train.log_every > 0, "train.log_every: log every 1 step or more.")
+    require(train.workers >= 0, "train.workers: use 0 (in the training process) or more.")
+    optimizer = config.optimizer
+    require(all(0 <= beta < 1 for beta in optimizer.betas), f"optimizer.betas: {tuple(optimizer.betas)} must lie in [0, 1).")
+    require(
+        optimizer.clip_norm is None or optimizer.clip_norm > 0, "optimizer.clip_norm: use a positive number, or null for none."
+    )
+    evaluate = config.evaluate
+    require(0 < evaluate.mask_rate < 1, f"evaluate.mask_rate: {evaluate.mask_rate} is not between 0 and 1.")
+    require(evaluate.rows > 0, f"evaluate.rows: {evaluate.rows} is not positive.")
+
+
+def check_phase(config: Config, name: str, phase: Phase) -> None:
+    """One phase."""
+    where = f"phases.{name}"
+    require("." not in name, f"{where}: a phase's name may not hold a dot.")
+    one_of(phase.objective, ("clm", "mlm"), f"{where}.objective")
+    one_of(phase.mixture, config.data.mixtures, f"{where}.mixture")
+    one_of(phase.moments, ("keep", "fresh"), f"{where}.moments")
+    duration = parse_tokens(phase.duration, f"{where}.duration")
+    require(duration > 0, f"{where}.duration must be positive.")
+    if phase.objective == "mlm":
+        rate = phase.mask_rate
+        require(rate is not None, f"{where}.mask_rate is not set; the paper uses 0.3 in phase 1 and 0.15 in the decay.")
+        require(rate is not None and 0 < rate < 1, f"{where}.mask_rate: {rate} is not between 0 and 1.")
+    else:
+        require(phase.mask_rate is None, f"{where}.mask_rate has no effect in a clm phase; remove it.")
+    check_schedule(where, phase, duration)
+
+
+def check_schedule(where: str, phase: Phase, duration: int) -> None:
+    """The phase's learning rate."""
+    schedule = phase.schedule
+    one_of(schedule.name, ("warmup_constant", "one_minus_sqrt"), f"{where}.schedule.name")
+    require(schedule.peak > 0, f"{where}.schedule.peak: {schedule.peak} is not positive.")
+    require(0 <= schedule.floor <= 1, f"{where}.schedule.floor: {schedule.floor} is not a share of the peak between 0 and 1.")
+    warmup = parse_tokens(schedule.warmup, f"{where}.schedule.warmup")
+    require(warmup <= duration, f"{where}.schedule.warmup ({schedule.warmup}) is longer than the phase ({phase.duration}).")
+    if schedule.name == "one_minus_sqrt":
+        require(warmup == 0, f"{where}.schedule.warmup has no effect under one_minus_sqrt; remove it.")
+
+
+def check_arms(config: Config) -> None:
+    """Arms name phases."""
+    require(bool(config.arms), "arms is empty; name at least one arm with its phases.")
+    for arm, phases in config.arms.items():
+        require(bool(re.fullmatch(r"[A-Za-z0-9_-]+", arm)), f"arms.{arm}: use letters, digits, - and _ only.")
+        require(bool(phases), f"arms.{arm} has no phases.")
+        require(len(set(phases)) == len(phases), f"arms.{arm} names a phase twice; give the second its own name.")
+        for phase in phases:
+            one_of(phase, config.phases, f"arms.{arm}")

@@ -1,0 +1,155 @@
+"""YAML (+ `extends`, + `key=value`) -> a checked `Config`.
+
+A file may open with `extends: base.yaml` or a list of such; paths are relative to the file, later ones win, the file itself
+wins over all of them, and `key=value` from the command line over everything. Unknown keys are refused with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clm_detour.config.checks import check_config
+from clm_detour.config.schema import Config
+from clm_detour.errors import UserError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, merge and check a recipe.
+
+    Args:
+        overrides: `data.root=DIR`, `phases.clm.duration=2Mtok`, ...
+
+    Raises:
+        UserError: one sentence for the first thing that is wrong.
+    """
+    tree = merge(read_tree(Path(path)), *(parse_override(text) for text in overrides))
+    plain = cast(dict, OmegaConf.to_container(tree, resolve=False))
+    check_keys(plain, Config, "")
+    check_missing(plain, "")
+    try:
+        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), tree)))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from None
+    check_config(config)
+    return config
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved recipe as YAML."""
+    from clm_detour.files import atomic_write
+
+    with atomic_write(path, "w") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def parse_selection(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Take `arm=...` and the like out of the overrides: they choose what to run and are no part of the recipe."""
+    chosen, rest = {}, []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in keys:
+            chosen[key] = value
+        else:
+            rest.append(text)
+    return chosen, rest
+
+
+def merge(*trees: DictConfig) -> DictConfig:
+    """Later trees win."""
+    try:
+        return cast(DictConfig, OmegaConf.merge(*trees))
+    except (TypeError, OmegaConfBaseException) as error:
+        raise UserError(f"A value and a section of the same name cannot be merged: {one_line(error)}.") from None
+
+
+def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
+    """Read one YAML and what it extends."""
+    if path.resolve() in seen:
+        raise UserError(f"{path} extends itself; remove the circle in its `extends`.")
+    try:
+        tree = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"There is no config {path}; see the folder configs/ for those that exist.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {one_line(error)}.") from None
+    if not isinstance(tree, DictConfig):
+        raise UserError(f"{path} must hold `key: value` pairs at its top level.")
+    extends = tree.pop("extends", [])
+    parents = [extends] if isinstance(extends, str) else list(extends or [])
+    return merge(*(read_tree(path.parent / parent, (*seen, path.resolve())) for parent in parents), tree)
+
+
+def parse_override(text: str) -> DictConfig:
+    """`a.b=value` -> {a: {b: value}}."""
+    key, equals, _ = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"{text!r} is not of the form key=value.")
+    try:
+        return OmegaConf.from_dotlist([text])
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{text!r} cannot be read as key=value: {one_line(error)}.") from None
+
+
+def check_keys(value: Any, kind: Any, where: str) -> None:
+    """Refuse keys that the schema does not know, naming the nearest one that it does."""
+    kind = without_none(kind)
+    if not isinstance(value, Mapping):
+        return
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        for key, child in value.items():
+            if key not in hints:
+                raise UserError(unknown_key(str(key), where, list(hints)))
+            check_keys(child, hints[key], f"{where}{key}.")
+    elif typing.get_origin(kind) is dict:
+        for key, child in value.items():
+            check_keys(child, typing.get_args(kind)[1], f"{where}{key}.")
+
+
+def check_missing(value: Any, where: str) -> None:
+    """Refuse a key that a config leaves to its user (`???`)."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            check_missing(child, f"{where}.{key}" if where else str(key))
+    elif value == "???":
+        raise UserError(f"{where} is not set; add {where}=VALUE to the command.")
+
+
+def without_none(kind: Any) -> Any:
+    """`X | None` -> `X`."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return next(part for part in typing.get_args(kind) if part is not type(None))
+    return kind
+
+
+def unknown_key(key: str, where: str, known: list[str]) -> str:
+    """The sentence for an unknown key."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    remedy = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(known)}."
+    return f"Unknown key {where}{key}; {remedy}"
+
+
+def explain(error: OmegaConfBaseException) -> str:
+    """OmegaConf's message as one sentence."""
+    key = getattr(error, "full_key", None) or "config"
+    message = one_line(str(error).splitlines()[0])
+    if "Missing mandatory value" in message or "MissingMandatory" in type(error).__name__:
+        return f"{key} is not set; add {key}=VALUE or write it into the config."
+    return f"{key}: {message.rstrip('.')}."
+
+
+def one_line(error: object) -> str:
+    """Any message on one line."""
+    return " ".join(str(error).split())

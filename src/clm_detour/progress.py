@@ -1,0 +1,89 @@
+"""One progress bar for everything that takes longer than a few seconds.
+
+On a terminal it is a live bar with rate and time left; in a log file it is a plain line every ten seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+console = Console(stderr=True, highlight=False)
+LOG_SECONDS = 10.0
+
+Advance = Callable[..., None]
+
+
+def human(number: float) -> str:
+    """1234567 -> '1.23M'."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{suffix}"
+    return f"{number:.3g}"
+
+
+class RateColumn(ProgressColumn):
+    """Units per second, in short form."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{human(speed)} {task.fields['unit']}/s" if speed else "", style="cyan")
+
+
+@contextmanager
+def progress(description: str, total: float | None, unit: str = "it") -> Iterator[Advance]:
+    """Show a bar while the block runs; the block calls `advance(amount, note="loss 3.2")`.
+
+    Args:
+        total: the amount at the end, in `unit`s, or None when it is not known.
+    """
+    if console.is_terminal:
+        with _bar(description, total, unit) as advance:
+            yield advance
+    else:
+        with _log_lines(description, total, unit) as advance:
+            yield advance
+
+
+@contextmanager
+def _bar(description: str, total: float | None, unit: str) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), RateColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task(description, total=total, unit=unit, note="")
+
+        def advance(amount: float = 1, note: str | None = None) -> None:
+            bars.update(task, advance=amount, **({} if note is None else {"note": note}))
+
+        yield advance
+
+
+@contextmanager
+def _log_lines(description: str, total: float | None, unit: str) -> Iterator[Advance]:
+    start = last = time.monotonic()
+    done, latest = 0.0, ""
+
+    def line() -> str:
+        elapsed = max(time.monotonic() - start, 1e-9)
+        parts = [f"{description}: {human(done)}{f'/{human(total)}' if total else ''} {unit}"]
+        parts.append(f"{human(done / elapsed)} {unit}/s")
+        if total and 0 < done < total:
+            parts.append(f"{(total - done) * elapsed / done:.0f}s left")
+        return ", ".join([*parts, latest] if latest else parts)
+
+    def advance(amount: float = 1, note: str | None = None) -> None:
+        nonlocal done, last, latest
+        done, latest = done + amount, latest if note is None else note
+        if time.monotonic() - last >= LOG_SECONDS:
+            last = time.monotonic()
+            console.print(line(), soft_wrap=True)
+
+    yield advance
+    console.print(line(), soft_wrap=True)
