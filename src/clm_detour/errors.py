@@ -2,6 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
 
 class UserError(ValueError):
-    """Bad input from a person. The command line prints the sentence and leaves with exit code 2, without a traceback."""
+    """Bad input from a person. Commands print the sentence and leave with exit code 2, without a traceback."""
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """The outermost frame of every command."""
+    try:
+        yield
+    except UserError as error:
+        print(f"Error: {sentence(error)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def sentence(error: UserError) -> str:
+    """The message; a loader's worker process wraps it into its traceback, of which it is the last line."""
+    text = str(error).strip()
+    if text.startswith("Caught UserError"):
+        text = text.splitlines()[-1].partition("UserError: ")[2]
+    return text

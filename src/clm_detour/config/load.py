@@ -105,7 +105,10 @@ def parse_override(text: str) -> DictConfig:
 def check_keys(value: Any, kind: Any, where: str) -> None:
     """Refuse keys that the schema does not know, naming the nearest one that it does."""
     kind = without_none(kind)
+    is_section = dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict
     if not isinstance(value, Mapping):
+        if is_section and value is not None and not str(value).startswith("${"):
+            raise UserError(f"{where.rstrip('.')} is a section of `key: value` pairs, not {value!r}.")
         return
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)

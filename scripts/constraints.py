@@ -1,0 +1,24 @@
+"""Resolve the project's dependencies for this Python, without installing them, into constraints/<version>.txt."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Ask pip what it would install, and write it down."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
+    report = json.loads(subprocess.run([*command, f"{ROOT}[test,dev]"], check=True, capture_output=True, text=True).stdout)
+    names = {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in report["install"]}
+    names.pop("clm-detour")
+    target = ROOT / "constraints" / f"{sys.version_info.major}.{sys.version_info.minor}.txt"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("".join(f"{name}=={version}\n" for name, version in sorted(names.items())))
+    print(f"Wrote {target} ({len(names)} packages)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""`clm-detour check` and `doctor`: everything that can fail later and can be seen now, without training."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from rich.table import Table
+
+from clm_detour.config.schema import Config
+from clm_detour.data.sources import list_files
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.environment import describe_environment
+from clm_detour.errors import UserError
+from clm_detour.progress import console, human
+from clm_detour.run_folder import RunFolder
+from clm_detour.train.recipe import check_world, plan_recipe
+
+
+def check_recipe(config: Config, deep: bool) -> None:
+    """Check a recipe whose YAML has been read, print its phases, and say what is prepared.
+
+    Args:
+        deep: recompute the checksum of every prepared shard.
+
+    Raises:
+        UserError: the first thing found wrong.
+    """
+    import torch
+
+    check_writable(Path(config.run_dir))
+    check_writable(Path(config.data.dir))
+    check_world(config, max(torch.cuda.device_count(), 1))
+    check_sources(config)
+    tokenizer = existing_tokenizer(config)
+    if tokenizer is not None:
+        check_model(config, tokenizer)
+        check_shards(config, tokenizer, deep)
+    console.print(phase_table(config))
+    console.print("[green]Nothing wrong found.[/green]")
+
+
+def check_writable(folder: Path) -> None:
+    """The folder, or the nearest one above it that exists, must be writable."""
+    existing = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"Cannot write below {existing}; choose another folder for {folder}.")
+
+
+def check_sources(config: Config) -> None:
+    """Every source must have files, but for those that the run itself will write."""
+    sample = RunFolder.of(config).sample
+    for source in config.data.sources.values():
+        made_by_the_run = config.data.sample is not None and Path(source.path).is_relative_to(sample)
+        if not made_by_the_run:
+            list_files(source.path)
+
+
+def existing_tokenizer(config: Config) -> Tokenizer | None:
+    """The tokenizer, unless the run has yet to train it."""
+    if config.tokenizer.path is not None:
+        return load_tokenizer(config.tokenizer.path)
+    folder = RunFolder.of(config).tokenizer
+    return load_tokenizer(str(folder)) if (folder / "tokenizer.json").exists() else None
+
+
+def check_model(config: Config, tokenizer: Tokenizer) -> None:
+    """The model's config must be one that we honour, and fit the tokenizer."""
+    from clm_detour.train.start import check_fit, fresh_config, load_config_of
+
+    if config.model.base is not None:
+        check_fit(load_config_of(config.model.base), tokenizer)
+    else:
+        check_fit(fresh_config(config.model.config or {}, tokenizer), tokenizer)
+
+
+def check_shards(config: Config, tokenizer: Tokenizer, deep: bool) -> None:
+    """Shards that are there must be whole and of this tokenizer."""
+    from clm_detour.data.shards import TokenShards
+
+    for name in config.data.sources:
+        for split in ("train", "held_out"):
+            folder = Path(config.data.dir) / name / split
+            if not folder.exists():
+                continue
+            shards = TokenShards.open(folder, tokenizer.fingerprint)
+            if deep:
+                shards.verify()
+                console.print(f"{folder}: every checksum is right")
+
+
+def phase_table(config: Config) -> Table:
+    """The phases with their steps and rows."""
+    table = Table("phase", "objective", "tokens", "steps", "warm-up steps", "rows", "learning rate")
+    for run in plan_recipe(config).values():
+        phase, schedule = run.phase, run.phase.schedule
+        rate = f" {phase.mask_rate:.0%}" if phase.mask_rate else ""
+        end = schedule.peak * schedule.floor if schedule.name == "one_minus_sqrt" else schedule.peak
+        table.add_row(
+            run.id,
+            phase.objective + rate,
+            human(run.duration),
+            f"{run.steps:,}",
+            f"{run.warmup_steps:,}",
+            f"{run.first_row:,} to {run.next_row - 1:,} of {phase.mixture}",
+            f"{schedule.name} {schedule.peak:g} to {end:g}",
+        )
+    return table
+
+
+def print_environment() -> None:
+    """Versions, hardware, back ends, disk."""
+    from clm_detour.model.attention import choose_backend
+
+    table = Table(show_header=False)
+    for key, value in describe_environment().items():
+        table.add_row(key, ", ".join(value) or "none" if isinstance(value, list) else str(value))
+    choice = choose_backend("auto")
+    table.add_row("attention", f"{choice.name}: {choice.reason}")
+    table.add_row("free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB")
+    console.print(table)

@@ -1,0 +1,98 @@
+"""The `clm-detour` command: one short function a verb. Heavy imports happen inside the verbs, so `--help` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clm_detour.config import load_config
+from clm_detour.errors import exit_on_user_error
+
+app = typer.Typer(
+    help="Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe, e.g. configs/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, e.g. data.root=DIR.")
+]
+
+
+@app.command()
+def run(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Run a whole recipe: what is done is skipped, what was interrupted goes on."""
+    from clm_detour.pipeline import run_recipe
+    from clm_detour.progress import console
+    from clm_detour.run_folder import RunFolder
+
+    loaded = load_config(config, overrides or ())
+    steps = run_recipe(loaded)
+    report = RunFolder.of(loaded).report
+    done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
+    console.print(f"[bold]{done}[/bold] Open {report}", soft_wrap=True)
+
+
+@app.command()
+def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Only the data: sample, tokenizer, shards, packed rows."""
+    from clm_detour.pipeline import prepare_data
+    from clm_detour.progress import console
+
+    loaded = load_config(config, overrides or ())
+    steps = prepare_data(loaded)
+    console.print(f"{steps} steps done." if steps else f"{loaded.data.dir} was prepared before; nothing to do.")
+
+
+@app.command()
+def train(config: ConfigPath, overrides: Overrides = None) -> None:
+    """One phase, in this process: needs arm=ARM phase=PHASE. On several GPUs: composer -n N scripts/train.py ..."""
+    from clm_detour.train.main import train as train_one
+
+    train_one(config, overrides or ())
+
+
+@app.command()
+def export(
+    config: ConfigPath,
+    arm: Annotated[str, typer.Argument(help="Which arm's model.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write the Hugging Face folder.")],
+    overrides: Overrides = None,
+    dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16; the paper exports bf16.")] = "fp32",
+) -> None:
+    """Write the model at the end of an arm as a Hugging Face folder."""
+    from clm_detour.progress import console
+    from clm_detour.train.export import export_arm
+
+    export_arm(load_config(config, overrides or ()), arm, folder, dtype)
+    console.print(f"Wrote {folder}")
+
+
+@app.command()
+def check(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Also verify the checksum of every prepared shard.")] = False,
+) -> None:
+    """Find what is wrong with a recipe before any work."""
+    from clm_detour.check import check_recipe
+
+    check_recipe(load_config(config, overrides or ()), deep)
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, hardware and attention back ends of this installation."""
+    from clm_detour.check import print_environment
+
+    print_environment()
+
+
+def main() -> None:
+    """Entry point."""
+    with exit_on_user_error():
+        app()

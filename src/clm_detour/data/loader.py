@@ -1,0 +1,124 @@
+"""Rows -> batches, for any number of ranks and loader workers.
+
+`RowStream.example(i)` depends on the seed and i alone. Step s of a run takes rows first + s*batch ... of the stream, and each rank an equal
+slice of them, so the rows of a step, and their masks, are the same at any number of ranks and workers, and resuming is starting
+at another step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from clm_detour.data.mixture import Mixture
+from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
+from clm_detour.data.packing import PackedSource
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RowStream:
+    """The training stream of one phase: packed rows in the mixture's order, with inputs and labels.
+
+    Args:
+        seed: of the masks.
+    """
+
+    mixture: Mixture
+    sources: Mapping[str, PackedSource]
+    objective: Objective
+    vocabulary: Vocabulary
+    sequence_length: int
+    seed: int
+
+    def example(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Inputs, labels and document ids, each (sequence_length,), of the row at `position`."""
+        place = self.mixture.locate(position)
+        row = self.sources[place.source].row(place.row)
+        return make_example(row.tokens, row.lengths, self.objective, self.vocabulary, self.sequence_length, (self.seed, position))
+
+
+def make_example(
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    objective: Objective,
+    vocabulary: Vocabulary,
+    sequence_length: int,
+    key: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pad one row. Document ids count from 0 in each row; padding at the end is one more document."""
+    inputs, labels = objective.apply(np.asarray(tokens, dtype=np.int64), lengths, vocabulary, key)
+    missing = sequence_length - len(inputs)
+    inputs = np.pad(inputs, (0, missing), constant_values=vocabulary.pad)
+    labels = np.pad(labels, (0, missing), constant_values=IGNORED)
+    document_ids = np.repeat(np.arange(len(lengths) + 1), np.append(lengths, missing))
+    return inputs, labels, document_ids
+
+
+def collate(examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Batch:
+    """Stack rows.
+
+    Returns:
+        input_ids, labels, document_ids: (rows, sequence_length) int64; predicted: how many labels each row has, a list.
+    """
+    input_ids, labels, document_ids = (np.stack(arrays) for arrays in zip(*examples, strict=True))
+    return {
+        "input_ids": torch.from_numpy(input_ids),
+        "labels": torch.from_numpy(labels),
+        "document_ids": torch.from_numpy(document_ids),
+        "predicted": (labels != IGNORED).sum(axis=1).tolist(),
+    }
+
+
+class StepBatches(IterableDataset[Batch]):
+    """One rank's batches, step by step, without end.
+
+    Composer asks for `state_dict` when it writes a checkpoint and gives it back when it resumes.
+
+    Args:
+        first_row: the stream's position at step 0 of the phase.
+        batch_rows: rows in a step over all ranks; a multiple of `world_size`.
+    """
+
+    def __init__(self, stream: RowStream, first_row: int, batch_rows: int, rank: int = 0, world_size: int = 1):
+        assert batch_rows % world_size == 0
+        self.stream = stream
+        self.first_row = first_row
+        self.batch_rows = batch_rows
+        self.rank = rank
+        self.world_size = world_size
+        self.start_step = 0
+
+    def state_dict(self, num_samples: int, from_beginning: bool = True) -> dict[str, int]:
+        """Where the stream stands after `num_samples` rows (over all ranks) of this phase."""
+        return {"first_row": self.first_row, "steps": num_samples // self.batch_rows}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on at the step of `state`."""
+        assert state["first_row"] == self.first_row
+        self.start_step = state["steps"]
+
+    def step(self, step: int) -> Batch:
+        """This rank's rows of one step."""
+        rows = self.batch_rows // self.world_size
+        first = self.first_row + step * self.batch_rows + self.rank * rows
+        return collate([self.stream.example(position) for position in range(first, first + rows)])
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        start, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        step = self.start_step + start
+        while True:
+            yield self.step(step)
+            step += stride
+
+
+def make_loader(dataset: StepBatches, workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
+    """A loader over whole batches; worker w makes steps w, w + workers, ..., which torch hands out in order."""
+    return DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=pin_memory)

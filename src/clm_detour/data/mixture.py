@@ -1,0 +1,135 @@
+"""Which row comes at position i of a training stream: a pure function of (seed, shares, i).
+
+Two steps, both O(1) in the position and in the size of the corpus:
+
+1. *Interleave.* Shares are exact fractions, so the order of sources repeats after `period` rows (60/20/20 after 5). One period
+   is laid out by Tijdeman's rule for the chairman assignment problem (Discrete Mathematics 32, 1980), which keeps every prefix
+   of the stream within one row of each source's share.
+2. *Permutation.* The k-th row drawn from a source of n rows is row `permute(k mod n)` in epoch `k div n`; the permutation
+   is a keyed Feistel network with cycle walking, so it takes no memory and differs in every epoch.
+
+Shares are counted in rows. Packed rows are full (99.9 % and more), so these are shares of tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from clm_detour.errors import UserError
+
+MAX_PERIOD = 10_000  # shares with four decimals
+ROUNDS = 6
+
+
+class Place(NamedTuple):
+    """Where the row at a position comes from."""
+
+    source: str
+    epoch: int
+    row: int
+
+
+def exact_shares(shares: Mapping[str, float]) -> list[Fraction]:
+    """The decimals as written, scaled to sum to 1.
+
+    Raises:
+        UserError: the shares have so many digits that their order would not repeat soon.
+    """
+    parts = [Fraction(str(share)) for share in shares.values()]
+    exact = [part / sum(parts) for part in parts]
+    if math.lcm(*(part.denominator for part in exact)) > MAX_PERIOD:
+        raise UserError(f"The shares {dict(shares)} have too many digits; write them with at most four decimals, summing to 1.")
+    return exact
+
+
+def one_period(shares: Sequence[Fraction]) -> np.ndarray:
+    """The index of the source at each position of one period.
+
+    Tijdeman's rule: among the sources that are behind their share by 1/(2n-2) or more, take the one that would first fall
+    behind by more than 1 - 1/(2n-2).
+    """
+    period = math.lcm(*(share.denominator for share in shares))
+    per_period = [int(share * period) for share in shares]
+    slack = 2 * max(len(shares) - 1, 1)  # everything below is in units of 1 / (period * slack)
+    drawn, order = [0] * len(shares), np.empty(period, dtype=np.int64)
+    for position in range(period):
+        behind = [slack * (n * (position + 1) - d * period) for n, d in zip(per_period, drawn, strict=True)]
+        urgent = [
+            (((slack - 1) * period - lag) / n, index)
+            for index, (lag, n) in enumerate(zip(behind, per_period, strict=True))
+            if lag >= period
+        ]
+        chosen = min(urgent)[1]
+        order[position] = chosen
+        drawn[chosen] += 1
+    return order
+
+
+def permute(index: int, size: int, key: bytes) -> int:
+    """The image of `index` under a permutation of range(size) chosen by `key` (16 bytes or more)."""
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    words = np.frombuffer(hashlib.blake2b(key, digest_size=4 * ROUNDS).digest(), dtype="<u4").tolist()
+    while True:
+        left, right = index >> half, index & mask
+        for word in words:
+            left, right = right, left ^ (scramble(right ^ word) & mask)
+        index = (left << half) | right
+        if index < size:
+            return index
+
+
+def scramble(x: int) -> int:
+    """A 32-bit integer hash (murmur3's finaliser)."""
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+class Mixture:
+    """An endless stream of rows from several sources in fixed proportion.
+
+    Args:
+        shares: source -> share (any positive numbers; they are normalised).
+        rows: source -> number of its rows.
+        seed: which order; the same seed gives the same stream.
+
+    Raises:
+        UserError: a source has no rows.
+    """
+
+    def __init__(self, shares: Mapping[str, float], rows: Mapping[str, int], seed: int):
+        for name in shares:
+            if rows[name] < 1:
+                raise UserError(f"Source {name} has no row of training text; give it more documents.")
+        exact = exact_shares(shares)
+        self.names = list(shares)
+        self.shares = {name: float(share) for name, share in zip(self.names, exact, strict=True)}
+        self.rows = {name: rows[name] for name in self.names}
+        self.seed = seed
+        self._order = one_period(exact)
+        hits = self._order[:, None] == np.arange(len(self.names))
+        self._before = np.concatenate([np.zeros((1, len(self.names)), np.int64), np.cumsum(hits, axis=0)])
+
+    def locate(self, position: int) -> Place:
+        """The row at `position`."""
+        source = int(self._order[position % len(self._order)])
+        name = self.names[source]
+        epoch, index = divmod(self._drawn(position, source), self.rows[name])
+        key = f"{self.seed}/{name}/{epoch}".encode()
+        return Place(name, epoch, permute(index, self.rows[name], key))
+
+    def counts(self, first: int, end: int) -> dict[str, int]:
+        """Rows of each source at positions first ... end - 1."""
+        return {name: self._drawn(end, i) - self._drawn(first, i) for i, name in enumerate(self.names)}
+
+    def _drawn(self, position: int, source: int) -> int:
+        """Rows of one source before `position`."""
+        periods, within = divmod(position, len(self._order))
+        return int(periods * self._before[-1, source] + self._before[within, source])

@@ -1,0 +1,76 @@
+"""What a row is asked to predict: inputs and labels of the two objectives.
+
+`labels[t]` is the token that position t must predict, `IGNORED` where it predicts nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What masking must know of a tokenizer."""
+
+    size: int
+    pad: int
+    mask: int
+    special: tuple[int, ...]  # never masked, never drawn as a replacement
+    ordinary: np.ndarray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ordinary", np.setdiff1d(np.arange(self.size), self.special))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`clm`, or `mlm` with the share of tokens to predict."""
+
+    kind: Literal["clm", "mlm"]
+    mask_rate: float | None = None
+
+    def apply(
+        self, tokens: np.ndarray, lengths: np.ndarray, vocabulary: Vocabulary, key: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Make inputs and labels.
+
+        Args:
+            tokens: (L,) int64, documents one after another, no padding.
+            lengths: (documents,) how many of the tokens belong to each.
+            key: (seed, position); the mask is a pure function of it.
+
+        Returns:
+            inputs (L,) and labels (L,), int64.
+        """
+        if self.kind == "clm":
+            return tokens, next_tokens(tokens, lengths)
+        assert self.mask_rate is not None
+        return mask_tokens(tokens, self.mask_rate, vocabulary, np.random.Generator(np.random.Philox(key=key)))
+
+
+def next_tokens(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Each position predicts the next token of its own document; a document's last position predicts nothing."""
+    labels = np.full_like(tokens, IGNORED)
+    labels[:-1] = tokens[1:]
+    labels[np.cumsum(lengths) - 1] = IGNORED
+    return labels
+
+
+def mask_tokens(
+    tokens: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """BERT's masking (arXiv 1810.04805): of the chosen tokens 80 % become [MASK], 10 % any ordinary token, 10 % stay."""
+    chosen = (rng.random(tokens.shape) < rate) & ~np.isin(tokens, vocabulary.special)
+    where = np.flatnonzero(chosen)
+    fate = rng.random(where.size)
+    inputs, labels = tokens.copy(), np.full_like(tokens, IGNORED)
+    labels[where] = tokens[where]
+    inputs[where[fate < 0.8]] = vocabulary.mask
+    replaced = where[(fate >= 0.8) & (fate < 0.9)]
+    inputs[replaced] = rng.choice(vocabulary.ordinary, size=replaced.size)
+    return inputs, labels

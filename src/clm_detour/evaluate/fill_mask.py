@@ -1,0 +1,73 @@
+"""A few held-out sentences with one word masked, filled by each model through transformers' own pipeline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from transformers import pipeline
+
+from clm_detour.data.packing import PackedSource
+from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.progress import Advance
+
+WINDOW = 40  # tokens of a document that are shown
+WORD = re.compile(r" [A-Za-z]{6,}")  # long enough to carry meaning
+
+
+def masked_sentences(source: PackedSource, tokenizer: Tokenizer, count: int, seed: int) -> list[dict[str, str]]:
+    """Take the start of `count` held-out documents and mask one whole word that is a single token.
+
+    Returns:
+        text (with the tokenizer's mask token) and answer (the word with its leading space).
+    """
+    rng = np.random.default_rng(seed)
+    found: list[dict[str, str]] = []
+    for index in range(len(source)):
+        row = source.row(index)
+        sentence = mask_one_word(np.asarray(row.tokens[: row.lengths[0]]), tokenizer, rng)
+        if sentence is not None:
+            found.append(sentence)
+        if len(found) == count:
+            break
+    return found
+
+
+def mask_one_word(tokens: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) -> dict[str, str] | None:
+    """One sentence from the start of a document, or None if no word of it is a single token."""
+    decode = tokenizer.tokenizer.decode
+    ids = [int(token) for token in tokens[: WINDOW + 1] if token not in tokenizer.special_ids]
+    pieces = [decode([token]) for token in ids]
+    whole = [
+        position
+        for position in range(WINDOW // 4, len(ids) - 1)
+        if WORD.fullmatch(pieces[position]) and not pieces[position + 1][:1].isalnum()
+    ]
+    if not whole:
+        return None
+    position = int(rng.choice(whole))
+    mask = tokenizer.tokenizer.id_to_token(tokenizer.mask)
+    return {"text": f"{decode(ids[:position])} {mask}{decode(ids[position + 1 :])}", "answer": pieces[position]}
+
+
+def fill(sentences: list[dict[str, Any]], models: Mapping[str, str], advance: Advance, top: int = 5) -> list[dict[str, Any]]:
+    """Fill each sentence with each model.
+
+    Args:
+        models: name -> Hugging Face folder or hub id.
+        top: guesses kept.
+
+    Returns:
+        The sentences, each with `models`: name -> [{token, score}, ...], best first.
+    """
+    filled = [{**sentence, "models": {}} for sentence in sentences]
+    for name, path in models.items():
+        guess = pipeline("fill-mask", model=path, tokenizer=path, device="cpu", top_k=top)
+        for sentence in filled:
+            sentence["models"][name] = [
+                {"token": answer["token_str"], "score": answer["score"]} for answer in guess(sentence["text"])
+            ]
+            advance(1)
+    return filled

@@ -1,0 +1,243 @@
+"""The whole way: sample -> tokenizer -> shards -> phases -> models -> scores -> page, each step skipped when it is done.
+
+This is the one module that knows all stages; a stage never knows the next.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from clm_detour.config.load import save_config
+from clm_detour.config.schema import Config, Source
+from clm_detour.data import sources, tokenizer
+from clm_detour.data.prepare import SourceReport, prepare_source
+from clm_detour.data.sample.write import SOURCES, write_sample
+from clm_detour.environment import describe_environment
+from clm_detour.errors import UserError
+from clm_detour.files import read_json, write_json
+from clm_detour.progress import console, progress
+from clm_detour.run_folder import RunFolder
+from clm_detour.settings import agree
+from clm_detour.train.export import tokenizer_path
+from clm_detour.train.launch import launch_phase
+from clm_detour.train.recipe import plan_arm, plan_recipe
+
+
+class Steps:
+    """Runs the steps of a recipe and keeps `steps.json`, the record of what ran for how long."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.records: list[dict[str, Any]] = read_json(path) if path.exists() else []
+        self.ran = 0
+
+    def run(self, name: str, title: str, work: Callable[[], bool]) -> None:
+        """Do one step; `work` returns False when there was nothing to do."""
+        start = time.monotonic()
+        if not work():
+            console.print(f"[dim]{title}: done before[/dim]")
+            return
+        self.ran += 1
+        seconds = time.monotonic() - start
+        console.print(f"[green]{title}: {seconds:.1f} s[/green]")
+        finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        record = {"step": name, "title": title, "seconds": round(seconds, 2), "finished": finished}
+        self.records = [*(old for old in self.records if old["step"] != name), record]
+        write_json(self.path, self.records)
+
+
+def run_recipe(config: Config) -> int:
+    """Everything that `config` asks for.
+
+    Returns:
+        How many steps had something to do.
+    """
+    folder = RunFolder.of(config)
+    steps = Steps(folder.steps)
+    save_config(config, folder.config)
+    write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
+    prepare_steps(config, steps)
+    for run in plan_recipe(config).values():
+        steps.run(f"phase {run.id}", f"Train {run.id}", lambda run=run: launch_phase(config, run))  # type: ignore[misc]
+    for arm in config.arms:
+        steps.run(f"export {arm}", f"Export {arm}", lambda arm=arm: export_step(config, arm))  # type: ignore[misc]
+    steps.run("held-out", "Score on held-out text", lambda: held_out_step(config))
+    steps.run("fill masks", "Fill masks", lambda: fill_masks_step(config))
+    if steps.ran or not folder.environment.exists():
+        write_json(folder.environment, describe_environment())
+    steps.run("report", "Write the page", lambda: report_step(config))
+    return steps.ran
+
+
+def prepare_data(config: Config) -> int:
+    """Only the sample, the tokenizer and the shards."""
+    steps = Steps(RunFolder.of(config).steps)
+    prepare_steps(config, steps)
+    return steps.ran
+
+
+def prepare_steps(config: Config, steps: Steps) -> None:
+    """From sources to packed rows."""
+    if config.data.sample is not None:
+        steps.run("sample", "Write the sample", lambda: sample_step(config))
+    if config.tokenizer.train is not None:
+        steps.run("tokenizer", "Train the tokenizer", lambda: tokenizer_step(config))
+    loaded = tokenizer.load_tokenizer(tokenizer_path(config))
+    for name, source in config.data.sources.items():
+        steps.run(f"prepare {name}", f"Prepare {name}", lambda n=name, s=source: prepare_step(config, n, s, loaded))  # type: ignore[misc]
+
+
+def sample_step(config: Config) -> bool:
+    """The bundled corpus."""
+    sample, folder = config.data.sample, RunFolder.of(config).sample
+    assert sample is not None
+    agree(folder / "settings.json", {"documents": sample.documents, "seed": sample.seed})
+    if all((folder / f"{source}.jsonl.gz").exists() for source in SOURCES):
+        return False
+    write_sample(folder, sample.documents, sample.seed)
+    return True
+
+
+def tokenizer_step(config: Config) -> bool:
+    """A tokenizer of the run's own."""
+    training, folder = config.tokenizer.train, RunFolder.of(config).tokenizer
+    assert training is not None
+    paths = {name: source.path for name, source in config.data.sources.items()}
+    settings = {"vocab_size": training.vocab_size, "documents": training.documents, "sources": paths}
+    agree(folder / "settings.json", settings)
+    if (folder / "tokenizer.json").exists():
+        return False
+    total = training.documents * len(config.data.sources)
+    with progress("Read documents for the tokenizer", total, "documents") as advance:
+        tokenizer.train_tokenizer(training_texts(config, training.documents, advance), training.vocab_size, folder)
+    return True
+
+
+def training_texts(config: Config, documents: int, advance: Callable[..., None]) -> Iterator[str]:
+    """The first documents of each source."""
+    for source in config.data.sources.values():
+        texts = sources.read_documents(source.path, source.text, config.data.on_error)
+        for _, text in zip(range(documents), texts, strict=False):
+            advance(1)
+            yield text
+
+
+def prepare_step(config: Config, name: str, source: Source, loaded: tokenizer.Tokenizer) -> bool:
+    """One source's shards."""
+    data = config.data
+    report: SourceReport = prepare_source(
+        name=name,
+        path=source.path,
+        folder=Path(data.dir) / name,
+        tokenizer=loaded,
+        row_length=data.sequence_length,
+        seed=data.shuffle_seed,
+        held_out=data.held_out,
+        text_field=source.text,
+        on_error=data.on_error,  # type: ignore[arg-type]
+    )
+    for reason, count in report.dropped.items():
+        console.print(f"[yellow]{name}: {count} records skipped ({reason})[/yellow]")
+    return not report.skipped
+
+
+def export_step(config: Config, arm: str) -> bool:
+    """The Hugging Face folder of an arm."""
+    from clm_detour.train.export import export_arm
+
+    folder = RunFolder.of(config)
+    record = folder.phase(plan_arm(config, arm)[-1].id).record
+    if is_newer(folder.model(arm) / "config.json", [record]):
+        return False
+    export_arm(config, arm, folder.model(arm))
+    return True
+
+
+def model_paths(config: Config) -> dict[str, str]:
+    """The models to compare, in the order of display: an external base first, then the arms."""
+    folder = RunFolder.of(config)
+    external = {} if config.model.base is None else {"base": config.model.base}
+    return {**external, **{arm: str(folder.model(arm)) for arm in config.arms}}
+
+
+def held_out_step(config: Config) -> bool:
+    """Score the models, and the end of every phase, on held-out rows of the arms' last mixtures."""
+    from clm_detour.evaluate.held_out import HeldOut
+    from clm_detour.model.modernbert import ModernBertForPretraining
+    from clm_detour.train.stream import open_sources, vocabulary_of
+
+    folder = RunFolder.of(config)
+    phases = plan_recipe(config)
+    if is_newer(folder.held_out, [folder.phase(run).record for run in phases]):
+        return False
+    loaded = tokenizer.load_tokenizer(tokenizer_path(config))
+    held_out = HeldOut(
+        sources=open_sources(config, domain_sources(config), "held_out", loaded),
+        vocabulary=vocabulary_of(loaded),
+        sequence_length=config.data.sequence_length,
+        mask_rate=config.evaluate.mask_rate,
+        rows=config.evaluate.rows,
+        seed=config.seed,
+    )
+    paths = {run: str(folder.phase(run).model) for run in phases}
+    if config.model.base is not None:
+        paths = {"": config.model.base, **paths}
+    with progress("Held-out rows", held_out.total_rows * len(paths), "rows") as advance:
+        scores = {run: held_out.score(ModernBertForPretraining.from_pretrained(path), advance) for run, path in paths.items()}
+    ends = {arm: plan_arm(config, arm)[-1].id for arm in config.arms}
+    models = {**({"base": scores.pop("")} if "" in scores else {}), **{arm: scores[end] for arm, end in ends.items()}}
+    write_json(folder.held_out, {"mask_rate": config.evaluate.mask_rate, "models": models, "phases": scores})
+    return True
+
+
+def domain_sources(config: Config) -> list[str]:
+    """The sources of the mixtures on which the arms' last phases train, leaving out arms that others extend."""
+    chains = list(config.arms.values())
+    ends = [chain for chain in chains if not any(other[: len(chain)] == chain and other != chain for other in chains)]
+    names = [name for chain in ends for name in config.data.mixtures[config.phases[chain[-1]].mixture]]
+    return list(dict.fromkeys(names))
+
+
+def fill_masks_step(config: Config) -> bool:
+    """Show what the models say."""
+    from clm_detour.evaluate.fill_mask import fill, masked_sentences
+    from clm_detour.train.stream import open_sources
+
+    folder = RunFolder.of(config)
+    paths = model_paths(config)
+    if is_newer(folder.fill_masks, [folder.model(arm) / "config.json" for arm in config.arms]):
+        return False
+    loaded = tokenizer.load_tokenizer(tokenizer_path(config))
+    sentences = [
+        {"source": name, **sentence}
+        for name, source in open_sources(config, domain_sources(config), "held_out", loaded).items()
+        for sentence in masked_sentences(source, loaded, config.evaluate.fill_masks, config.seed)
+    ]
+    with progress("Masks", len(sentences) * len(paths), "masks") as advance:
+        write_json(folder.fill_masks, fill(sentences, paths, advance))
+    return True
+
+
+def report_step(config: Config) -> bool:
+    """The page."""
+    from clm_detour.report.page import write_page
+
+    folder = RunFolder.of(config)
+    if is_newer(folder.report, [folder.held_out, folder.fill_masks, folder.environment]):
+        return False
+    write_page(folder.root)
+    return True
+
+
+def is_newer(made: Path, inputs: list[Path]) -> bool:
+    """Whether `made` exists and is no older than what it was made from."""
+    if not made.exists():
+        return False
+    missing = [path for path in inputs if not path.exists()]
+    if missing:
+        raise UserError(f"{missing[0]} is missing; run the step that makes it first.")
+    return all(made.stat().st_mtime >= path.stat().st_mtime for path in inputs)

@@ -1,0 +1,39 @@
+"""Our network as Composer wants it: a module that takes a batch and gives a loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from composer.models import ComposerModel
+
+from clm_detour.data.objectives import Objective
+from clm_detour.model.modernbert import ModernBertForPretraining, PretrainingOutput
+
+
+class PretrainingModel(ComposerModel):
+    """`network` under one objective: causal for `clm`, bidirectional for `mlm`.
+
+    Args:
+        bf16: run the forward under bf16 autocast. It is done here because Composer's own `amp_bf16` is fp32 on a CPU.
+    """
+
+    def __init__(self, network: ModernBertForPretraining, objective: Objective, bf16: bool):
+        super().__init__()
+        self.network = network
+        self.bf16 = bf16
+        network.causal = objective.kind == "clm"
+
+    def forward(self, batch: dict[str, Any]) -> PretrainingOutput:
+        """Run rows packed as `data.loader.collate` makes them."""
+        input_ids = batch["input_ids"]
+        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.network(input_ids, document_ids=batch["document_ids"], labels=batch["labels"])
+
+    def loss(self, outputs: PretrainingOutput, batch: dict[str, Any]) -> torch.Tensor:
+        """Mean over the micro-batch's predicted positions.
+
+        Composer weighs it by the micro-batch's share of the predicted positions of the step, over micro-batches and ranks
+        (`accumulate_train_batch_on_tokens`), so the gradient is that of the mean over all of them.
+        """
+        return outputs.loss

@@ -1,0 +1,47 @@
+"""Hugging Face folders out of trained networks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from clm_detour.config.schema import Config
+from clm_detour.errors import UserError
+from clm_detour.files import atomic_folder
+from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.run_folder import RunFolder
+from clm_detour.train.recipe import plan_arm
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def tokenizer_path(config: Config) -> str:
+    """The tokenizer's folder or hub id: the one named, or the one that the run trains."""
+    return config.tokenizer.path or str(RunFolder.of(config).tokenizer)
+
+
+def write_model(network: ModernBertForPretraining, tokenizer: Path, folder: Path) -> None:
+    """Write a folder that `AutoModelForMaskedLM` and `AutoTokenizer` open, whole or not at all."""
+    with atomic_folder(folder) as temporary:
+        network.save_pretrained(temporary)
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).exists():
+                shutil.copyfile(tokenizer / name, temporary / name)
+
+
+def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32") -> None:
+    """Write the model at the end of `arm`.
+
+    Raises:
+        UserError: the arm has not finished, or `dtype` is none of fp32, bf16, fp16.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}.")
+    last = RunFolder.of(config).phase(plan_arm(config, arm)[-1].id)
+    if not last.finished:
+        raise UserError(f"Arm {arm} has not finished ({last.root} has no phase.json); run it first.")
+    network = ModernBertForPretraining.from_pretrained(last.model)
+    write_model(network.to(DTYPES[dtype]), last.model, folder)

@@ -1,0 +1,65 @@
+"""Decoupled AdamW, and its moments as a safetensors file keyed by parameter name.
+
+torch's AdamW shrinks a weight by lr * weight_decay a step; the decoupled rule by lr / peak * weight_decay. Dividing the decay by the
+peak makes one the other, with torch's fused kernel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from clm_detour.config.schema import Optimizer
+from clm_detour.errors import UserError
+from clm_detour.files import atomic_write
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def make_optimizer(model: nn.Module, settings: Optimizer, peak: float) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of `model`; matrices decay, biases and norms do not."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay / peak},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=peak, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def save_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
+    """Write `exp_avg/<name>`, `exp_avg_sq/<name>` and `step/<name>` of every parameter."""
+    tensors = {
+        f"{kind}/{name}": optimizer.state[parameter][kind].detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+        for kind in MOMENTS
+    }
+    with atomic_write(path) as file:
+        save_file(tensors, file.name)
+
+
+def load_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
+    """Give every parameter of `optimizer` the moments that `save_moments` wrote.
+
+    Raises:
+        UserError: the file is missing, or misses a parameter.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read the optimizer's moments in {path}: {error}.") from None
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in held:
+            continue
+        try:
+            state = {kind: tensors[f"{kind}/{name}"] for kind in MOMENTS}
+        except KeyError:
+            raise UserError(f"{path} has no moments of {name}; set `moments: fresh` in the phase to start without.") from None
+        optimizer.state[parameter] = {
+            kind: tensor.to(parameter.device) if kind == "step" else tensor.to(parameter) for kind, tensor in state.items()
+        }

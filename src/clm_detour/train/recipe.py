@@ -1,0 +1,111 @@
+"""A recipe's arms -> the phases to run, with their steps and their place in the stream. Arithmetic only.
+
+A phase is known by its path from the start (`pretrain.clm.decay`). Arms that begin alike share those phases and train them once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from clm_detour.config.checks import one_of
+from clm_detour.config.schema import Config, Phase
+from clm_detour.config.units import parse_tokens
+from clm_detour.errors import UserError
+
+
+@dataclass(frozen=True)
+class PhaseRun:
+    """One phase in its place.
+
+    `first_row` is the position in its mixture's stream where it starts: where the last phase of the arm on the same mixture stopped.
+    """
+
+    id: str
+    name: str
+    phase: Phase
+    parent: PhaseRun | None
+    duration: int  # tokens asked for
+    steps: int  # the fewest that reach it
+    batch_rows: int
+    batch_tokens: int
+    first_row: int
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps until the learning rate has reached its peak."""
+        return math.ceil(parse_tokens(self.phase.schedule.warmup, "warmup") / self.batch_tokens)
+
+    @property
+    def next_row(self) -> int:
+        """Where the next phase on the same mixture starts."""
+        return self.first_row + self.steps * self.batch_rows
+
+    @property
+    def lineage(self) -> list[PhaseRun]:
+        """The phases from the start to this one."""
+        return [*(self.parent.lineage if self.parent else []), self]
+
+
+def plan_arm(config: Config, arm: str) -> list[PhaseRun]:
+    """The phases of one arm, in order.
+
+    Raises:
+        UserError: there is no such arm.
+    """
+    one_of(arm, config.arms, "arm")
+    runs: list[PhaseRun] = []
+    for name in config.arms[arm]:
+        runs.append(plan_phase(config, name, runs))
+    return runs
+
+
+def plan_phase(config: Config, name: str, before: list[PhaseRun]) -> PhaseRun:
+    """The next phase of an arm."""
+    phase = config.phases[name]
+    batch_rows = config.train.batch_rows
+    batch_tokens = batch_rows * config.data.sequence_length
+    duration = parse_tokens(phase.duration, f"phases.{name}.duration")
+    same_mixture = [run for run in before if run.phase.mixture == phase.mixture]
+    return PhaseRun(
+        id=".".join([*(run.name for run in before), name]),
+        name=name,
+        phase=phase,
+        parent=before[-1] if before else None,
+        duration=duration,
+        steps=math.ceil(duration / batch_tokens),
+        batch_rows=batch_rows,
+        batch_tokens=batch_tokens,
+        first_row=same_mixture[-1].next_row if same_mixture else 0,
+    )
+
+
+def plan_recipe(config: Config) -> dict[str, PhaseRun]:
+    """Every phase once, by id, parents before children."""
+    runs = (run for arm in config.arms for run in plan_arm(config, arm))
+    return {run.id: run for run in runs}
+
+
+def choose_phase(config: Config, arm: str, phase: str) -> PhaseRun:
+    """The run that `arm=... phase=...` names.
+
+    Raises:
+        UserError: there is no such arm, or no such phase in it.
+    """
+    runs = {run.name: run for run in plan_arm(config, arm)}
+    one_of(phase, runs, f"phase (of arm {arm})")
+    return runs[phase]
+
+
+def check_world(config: Config, world_size: int) -> None:
+    """The rows of a step must divide over the processes.
+
+    Raises:
+        UserError: they do not.
+    """
+    rows = config.train.batch_rows
+    if rows % world_size:
+        near = max(rows // world_size, 1) * world_size
+        raise UserError(
+            f"train.batch_rows: {rows} rows do not divide over {world_size} processes; use for example {near} or {near + world_size}."
+        )

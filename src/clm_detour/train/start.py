@@ -1,0 +1,86 @@
+"""The network a phase starts from: the end of the phase before, a Hugging Face model, or fresh weights."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from typing import Any
+
+import torch
+from transformers import ModernBertConfig
+
+from clm_detour.config.schema import Config
+from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.errors import UserError
+from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.run_folder import RunFolder
+from clm_detour.train.recipe import PhaseRun
+
+VOCABULARY_MULTIPLE = 64  # matrix kernels want it; ModernBERT's own vocabulary is padded so
+
+
+def starting_network(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> ModernBertForPretraining:
+    """Build and fill the network.
+
+    Raises:
+        UserError: the phase before has not finished, or the tokenizer does not fit the model.
+    """
+    if run.parent is not None:
+        folder = RunFolder.of(config).phase(run.parent.id)
+        if not folder.finished:
+            raise UserError(f"Phase {run.id} starts from the end of {run.parent.id}, which has not finished; run that first.")
+        network = ModernBertForPretraining.from_pretrained(folder.model)
+    elif config.model.base is not None:
+        network = ModernBertForPretraining.from_pretrained(config.model.base)
+    else:
+        torch.manual_seed(config.seed)
+        network = ModernBertForPretraining(fresh_config(config.model.config or {}, tokenizer))
+    check_fit(network.config, tokenizer)
+    return network.float()
+
+
+def fresh_config(keys: dict[str, Any], tokenizer: Tokenizer) -> ModernBertConfig:
+    """ModernBertConfig of a new model over `tokenizer`'s vocabulary.
+
+    Raises:
+        UserError: a key that ModernBertConfig does not have.
+    """
+    known = set(inspect.signature(ModernBertConfig.__init__).parameters) - {"self", "kwargs"}
+    known |= {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=1)
+            raise UserError(f"Unknown key model.config.{key}; {f'did you mean {near[0]}?' if near else 'see ModernBertConfig.'}")
+    special = {
+        "vocab_size": VOCABULARY_MULTIPLE * math.ceil(tokenizer.vocab_size / VOCABULARY_MULTIPLE),
+        "pad_token_id": tokenizer.pad,
+        "cls_token_id": tokenizer.cls,
+        "sep_token_id": tokenizer.sep,
+        "bos_token_id": tokenizer.cls,
+        "eos_token_id": tokenizer.sep,
+    }
+    return ModernBertConfig(**{**special, **keys})
+
+
+def check_fit(model: ModernBertConfig, tokenizer: Tokenizer) -> None:
+    """Every id of the tokenizer must have its row in the model, and the special ones must mean the same.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    if tokenizer.vocab_size > model.vocab_size:
+        raise UserError(
+            f"The tokenizer has {tokenizer.vocab_size} entries but the model's vocabulary only {model.vocab_size}; "
+            "use the tokenizer that the model was trained with (tokenizer.path)."
+        )
+    for name, here, there in (
+        ("[PAD]", tokenizer.pad, model.pad_token_id),
+        ("[CLS]", tokenizer.cls, model.cls_token_id),
+        ("[SEP]", tokenizer.sep, model.sep_token_id),
+    ):
+        if there is not None and here != there:
+            raise UserError(
+                f"{name} is {here} in the tokenizer but {there} in the model's config; "
+                "use the tokenizer that the model was trained with (tokenizer.path)."
+            )
