@@ -10,8 +10,20 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     """Ask pip what it would install, and write it down."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
-    report = json.loads(subprocess.run([*command, f"{ROOT}[test,dev]"], check=True, capture_output=True, text=True).stdout)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--dry-run",
+        "--ignore-installed",
+        "--report",
+        "-",
+    ]
+    report = json.loads(
+        subprocess.run([*command, f"{ROOT}[test,dev]"], check=True, capture_output=True, text=True).stdout
+    )
     names = {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in report["install"]}
     names.pop("clm-detour")
     target = ROOT / "constraints" / f"{sys.version_info.major}.{sys.version_info.minor}.txt"

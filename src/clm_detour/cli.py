@@ -19,7 +19,8 @@ app = typer.Typer(
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe, e.g. configs/quickstart.yaml.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, e.g. data.root=DIR.")
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, e.g. data.root=DIR."),
 ]
 
 
@@ -45,7 +46,9 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
 
     loaded = load_config(config, overrides or ())
     steps = prepare_data(loaded)
-    console.print(f"{steps} steps done." if steps else f"{loaded.data.dir} was prepared before; nothing to do.")
+    console.print(
+        f"{steps} steps done." if steps else f"{loaded.data.dir} was prepared before; nothing to do."
+    )
 
 
 @app.command()
@@ -76,7 +79,9 @@ def export(
 def check(
     config: ConfigPath,
     overrides: Overrides = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Also verify the checksum of every prepared shard.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also verify the checksum of every prepared shard.")
+    ] = False,
 ) -> None:
     """Find what is wrong with a recipe before any work."""
     from clm_detour.check import check_recipe

@@ -12,7 +12,12 @@ from typing import Any
 
 from clm_detour import __version__
 
-PACKAGES = {"torch": "torch", "transformers": "transformers", "composer": "mosaicml", "tokenizers": "tokenizers"}
+PACKAGES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "composer": "mosaicml",
+    "tokenizers": "tokenizers",
+}
 
 
 def describe_environment() -> dict[str, Any]:
@@ -52,14 +57,19 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 def commit() -> str | None:
     """The commit of the checkout that this code runs from, if it is one."""
     try:
         command = ["git", "rev-parse", "--short", "HEAD"]
-        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False)
+        result = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None

@@ -24,7 +24,9 @@ def writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"Cannot write {path}: {reason}. Free some space or choose another folder.") from error
+        raise UserError(
+            f"Cannot write {path}: {reason}. Free some space or choose another folder."
+        ) from error
 
 
 @contextmanager

@@ -88,7 +88,9 @@ def prepare_steps(config: Config, steps: Steps) -> None:
         steps.run("tokenizer", "Train the tokenizer", lambda: tokenizer_step(config))
     loaded = tokenizer.load_tokenizer(tokenizer_path(config))
     for name, source in config.data.sources.items():
-        steps.run(f"prepare {name}", f"Prepare {name}", lambda n=name, s=source: prepare_step(config, n, s, loaded))  # type: ignore[misc]
+        steps.run(
+            f"prepare {name}", f"Prepare {name}", lambda n=name, s=source: prepare_step(config, n, s, loaded)
+        )  # type: ignore[misc]
 
 
 def sample_step(config: Config) -> bool:
@@ -113,7 +115,9 @@ def tokenizer_step(config: Config) -> bool:
         return False
     total = training.documents * len(config.data.sources)
     with progress("Read documents for the tokenizer", total, "documents") as advance:
-        tokenizer.train_tokenizer(training_texts(config, training.documents, advance), training.vocab_size, folder)
+        tokenizer.train_tokenizer(
+            training_texts(config, training.documents, advance), training.vocab_size, folder
+        )
     return True
 
 
@@ -187,9 +191,15 @@ def held_out_step(config: Config) -> bool:
     if config.model.base is not None:
         paths = {"": config.model.base, **paths}
     with progress("Held-out rows", held_out.total_rows * len(paths), "rows") as advance:
-        scores = {run: held_out.score(ModernBertForPretraining.from_pretrained(path), advance) for run, path in paths.items()}
+        scores = {
+            run: held_out.score(ModernBertForPretraining.from_pretrained(path), advance)
+            for run, path in paths.items()
+        }
     ends = {arm: plan_arm(config, arm)[-1].id for arm in config.arms}
-    models = {**({"base": scores.pop("")} if "" in scores else {}), **{arm: scores[end] for arm, end in ends.items()}}
+    models = {
+        **({"base": scores.pop("")} if "" in scores else {}),
+        **{arm: scores[end] for arm, end in ends.items()},
+    }
     write_json(folder.held_out, {"mask_rate": config.evaluate.mask_rate, "models": models, "phases": scores})
     return True
 
@@ -197,7 +207,11 @@ def held_out_step(config: Config) -> bool:
 def domain_sources(config: Config) -> list[str]:
     """The sources of the mixtures on which the arms' last phases train, leaving out arms that others extend."""
     chains = list(config.arms.values())
-    ends = [chain for chain in chains if not any(other[: len(chain)] == chain and other != chain for other in chains)]
+    ends = [
+        chain
+        for chain in chains
+        if not any(other[: len(chain)] == chain and other != chain for other in chains)
+    ]
     names = [name for chain in ends for name in config.data.mixtures[config.phases[chain[-1]].mixture]]
     return list(dict.fromkeys(names))
 

@@ -31,6 +31,7 @@ class RateColumn(ProgressColumn):
     """Units per second, in short form."""
 
     def render(self, task: Task) -> Text:
+        """One cell of the bar."""
         speed = task.finished_speed or task.speed
         return Text(f"{human(speed)} {task.fields['unit']}/s" if speed else "", style="cyan")
 

@@ -20,14 +20,19 @@ def test_every_shipped_config_loads(path):
 
 
 def test_a_file_wins_over_what_it_extends_and_the_command_line_over_both(tmp_path):
-    (tmp_path / "base.yaml").write_text(f"extends: {QUICKSTART}\nseed: 1\ntrain: {{batch_rows: 8, micro_rows: 2}}\n")
+    (tmp_path / "base.yaml").write_text(
+        f"extends: {QUICKSTART}\nseed: 1\ntrain: {{batch_rows: 8, micro_rows: 2}}\n"
+    )
     (tmp_path / "top.yaml").write_text("extends: [base.yaml]\nseed: 2\ntrain: {batch_rows: 4}\n")
     config = load_config(tmp_path / "top.yaml", ["train.batch_rows=32"])
     assert (config.seed, config.train.batch_rows, config.train.micro_rows) == (2, 32, 2)
 
 
 def test_selection_is_taken_out_of_the_overrides():
-    assert parse_selection(["arm=a", "seed=1", "phase=p"], ("arm", "phase")) == ({"arm": "a", "phase": "p"}, ["seed=1"])
+    assert parse_selection(["arm=a", "seed=1", "phase=p"], ("arm", "phase")) == (
+        {"arm": "a", "phase": "p"},
+        ["seed=1"],
+    )
 
 
 WRONG = {

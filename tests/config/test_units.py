@@ -10,7 +10,13 @@ from clm_detour.errors import UserError
 
 @pytest.mark.parametrize(
     ("text", "tokens"),
-    [("50_000_000_000tok", 50_000_000_000), ("50Btok", 50_000_000_000), ("2.5Mtok", 2_500_000), ("7tok", 7), ("3ktok", 3000)],
+    [
+        ("50_000_000_000tok", 50_000_000_000),
+        ("50Btok", 50_000_000_000),
+        ("2.5Mtok", 2_500_000),
+        ("7tok", 7),
+        ("3ktok", 3000),
+    ],
 )
 def test_tokens_are_read_exactly(text, tokens):
     assert parse_tokens(text, "here") == tokens

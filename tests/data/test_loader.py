@@ -72,7 +72,9 @@ def test_a_step_is_the_same_at_any_number_of_ranks_and_after_any_restart(folder,
 @pytest.mark.parametrize("workers", [1, 3])
 def test_loader_workers_change_nothing(folder, workers):
     rows = stream(folder, Objective("mlm", 0.3))
-    for one, other in zip(take(StepBatches(rows, 0, BATCH), 7), take(StepBatches(rows, 0, BATCH), 7, workers), strict=True):
+    for one, other in zip(
+        take(StepBatches(rows, 0, BATCH), 7), take(StepBatches(rows, 0, BATCH), 7, workers), strict=True
+    ):
         assert torch.equal(one["input_ids"], other["input_ids"])
         assert torch.equal(one["labels"], other["labels"])
 

@@ -57,7 +57,12 @@ def test_epochs_seeds_and_sources_have_different_orders():
         places = [mixture.locate(position) for position in range(256)]
         return [place.row for place in places if (place.source, place.epoch) == (source, epoch)]
 
-    orders = [order(mixture, "s0", 0), order(mixture, "s0", 1), order(mixture, "s1", 0), order(other, "s0", 0)]
+    orders = [
+        order(mixture, "s0", 0),
+        order(mixture, "s0", 1),
+        order(mixture, "s1", 0),
+        order(other, "s0", 0),
+    ]
     assert all(sorted(rows) == list(range(64)) for rows in orders)
     assert len({tuple(rows) for rows in orders}) == len(orders)
 

@@ -35,7 +35,9 @@ def test_each_position_predicts_the_next_token_of_its_own_document(lengths):
 
 @settings(max_examples=50)
 @given(lengths, st.integers(0, 2**32), st.floats(0.01, 0.99))
-def test_masking_never_touches_special_tokens_and_changes_nothing_it_does_not_predict(lengths, position, rate):
+def test_masking_never_touches_special_tokens_and_changes_nothing_it_does_not_predict(
+    lengths, position, rate
+):
     tokens = row(lengths)
     inputs, labels = Objective("mlm", rate).apply(tokens, np.array(lengths), VOCABULARY, (17, position))
     special = np.isin(tokens, VOCABULARY.special)

@@ -32,7 +32,11 @@ def one_of(value: str, known: Iterable[str], where: str) -> None:
     known = list(known)
     if value not in known:
         near = difflib.get_close_matches(value, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it can be {', '.join(known) or 'nothing: none is defined'}."
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"it can be {', '.join(known) or 'nothing: none is defined'}."
+        )
         raise UserError(f"{where}: {value!r} is not known; {hint}")
 
 
@@ -42,16 +46,26 @@ def check_data(config: Config) -> None:
     require(bool(data.sources), "data.sources is empty; name at least one source with a path.")
     for name in data.sources:
         usable = re.fullmatch(r"[A-Za-z0-9_-]+", name)
-        require(bool(usable), f"data.sources.{name}: use letters, digits, - and _ only (it becomes a folder).")
-    require(data.sequence_length >= 8, f"data.sequence_length: {data.sequence_length} is too short; use 8 or more.")
-    require(0 < data.held_out < 1, f"data.held_out: {data.held_out} is not a fraction between 0 and 1, like 0.01.")
+        require(
+            bool(usable), f"data.sources.{name}: use letters, digits, - and _ only (it becomes a folder)."
+        )
+    require(
+        data.sequence_length >= 8,
+        f"data.sequence_length: {data.sequence_length} is too short; use 8 or more.",
+    )
+    require(
+        0 < data.held_out < 1, f"data.held_out: {data.held_out} is not a fraction between 0 and 1, like 0.01."
+    )
     one_of(data.on_error, ("stop", "skip"), "data.on_error")
     require(data.sample is None or data.sample.documents >= 100, "data.sample.documents: use 100 or more.")
     for name, shares in data.mixtures.items():
         require(bool(shares), f"data.mixtures.{name} is empty; give a share of tokens for each source.")
         for source, share in shares.items():
             one_of(source, data.sources, f"data.mixtures.{name}")
-            require(share > 0, f"data.mixtures.{name}.{source}: {share} is not positive; leave the source out instead.")
+            require(
+                share > 0,
+                f"data.mixtures.{name}.{source}: {share} is not positive; leave the source out instead.",
+            )
 
 
 def check_tokenizer_and_model(config: Config) -> None:
@@ -66,7 +80,9 @@ def check_tokenizer_and_model(config: Config) -> None:
         "model: give either base (a folder or hub id to continue from) or config (a fresh model), not both and not neither.",
     )
     if tokenizer.train is not None:
-        require(tokenizer.train.vocab_size >= 300, "tokenizer.train.vocab_size: use 300 or more (256 are bytes).")
+        require(
+            tokenizer.train.vocab_size >= 300, "tokenizer.train.vocab_size: use 300 or more (256 are bytes)."
+        )
 
 
 def check_train(config: Config) -> None:
@@ -74,16 +90,26 @@ def check_train(config: Config) -> None:
     train = config.train
     require(train.batch_rows > 0, f"train.batch_rows: {train.batch_rows} is not positive.")
     if train.micro_rows is not None:
-        require(train.micro_rows > 0, f"train.micro_rows: {train.micro_rows} is not positive; leave it out for one micro-batch.")
+        require(
+            train.micro_rows > 0,
+            f"train.micro_rows: {train.micro_rows} is not positive; leave it out for one micro-batch.",
+        )
     one_of(train.precision, ("bf16", "fp32"), "train.precision")
-    require(parse_tokens(train.checkpoint_every, "train.checkpoint_every") > 0, "train.checkpoint_every must be positive.")
+    require(
+        parse_tokens(train.checkpoint_every, "train.checkpoint_every") > 0,
+        "train.checkpoint_every must be positive.",
+    )
     require(train.checkpoints_kept > 0, "train.checkpoints_kept: keep at least 1.")
     require(train.log_every > 0, "train.log_every: log every 1 step or more.")
     require(train.workers >= 0, "train.workers: use 0 (in the training process) or more.")
     optimizer = config.optimizer
-    require(all(0 <= beta < 1 for beta in optimizer.betas), f"optimizer.betas: {tuple(optimizer.betas)} must lie in [0, 1).")
     require(
-        optimizer.clip_norm is None or optimizer.clip_norm > 0, "optimizer.clip_norm: use a positive number, or null for none."
+        all(0 <= beta < 1 for beta in optimizer.betas),
+        f"optimizer.betas: {tuple(optimizer.betas)} must lie in [0, 1).",
+    )
+    require(
+        optimizer.clip_norm is None or optimizer.clip_norm > 0,
+        "optimizer.clip_norm: use a positive number, or null for none.",
     )
     evaluate = config.evaluate
     require(0 < evaluate.mask_rate < 1, f"evaluate.mask_rate: {evaluate.mask_rate} is not between 0 and 1.")
@@ -101,7 +127,10 @@ def check_phase(config: Config, name: str, phase: Phase) -> None:
     require(duration > 0, f"{where}.duration must be positive.")
     if phase.objective == "mlm":
         rate = phase.mask_rate
-        require(rate is not None, f"{where}.mask_rate is not set; the paper uses 0.3 in phase 1 and 0.15 in the decay.")
+        require(
+            rate is not None,
+            f"{where}.mask_rate is not set; the paper uses 0.3 in phase 1 and 0.15 in the decay.",
+        )
         require(rate is not None and 0 < rate < 1, f"{where}.mask_rate: {rate} is not between 0 and 1.")
     else:
         require(phase.mask_rate is None, f"{where}.mask_rate has no effect in a clm phase; remove it.")
@@ -113,9 +142,15 @@ def check_schedule(where: str, phase: Phase, duration: int) -> None:
     schedule = phase.schedule
     one_of(schedule.name, ("warmup_constant", "one_minus_sqrt"), f"{where}.schedule.name")
     require(schedule.peak > 0, f"{where}.schedule.peak: {schedule.peak} is not positive.")
-    require(0 <= schedule.floor <= 1, f"{where}.schedule.floor: {schedule.floor} is not a share of the peak between 0 and 1.")
+    require(
+        0 <= schedule.floor <= 1,
+        f"{where}.schedule.floor: {schedule.floor} is not a share of the peak between 0 and 1.",
+    )
     warmup = parse_tokens(schedule.warmup, f"{where}.schedule.warmup")
-    require(warmup <= duration, f"{where}.schedule.warmup ({schedule.warmup}) is longer than the phase ({phase.duration}).")
+    require(
+        warmup <= duration,
+        f"{where}.schedule.warmup ({schedule.warmup}) is longer than the phase ({phase.duration}).",
+    )
     if schedule.name == "one_minus_sqrt":
         require(warmup == 0, f"{where}.schedule.warmup has no effect under one_minus_sqrt; remove it.")
 
@@ -126,6 +161,8 @@ def check_arms(config: Config) -> None:
     for arm, phases in config.arms.items():
         require(bool(re.fullmatch(r"[A-Za-z0-9_-]+", arm)), f"arms.{arm}: use letters, digits, - and _ only.")
         require(bool(phases), f"arms.{arm} has no phases.")
-        require(len(set(phases)) == len(phases), f"arms.{arm} names a phase twice; give the second its own name.")
+        require(
+            len(set(phases)) == len(phases), f"arms.{arm} names a phase twice; give the second its own name."
+        )
         for phase in phases:
             one_of(phase, config.phases, f"arms.{arm}")

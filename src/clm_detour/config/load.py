@@ -69,7 +69,9 @@ def merge(*trees: DictConfig) -> DictConfig:
     try:
         return cast(DictConfig, OmegaConf.merge(*trees))
     except (TypeError, OmegaConfBaseException) as error:
-        raise UserError(f"A value and a section of the same name cannot be merged: {one_line(error)}.") from None
+        raise UserError(
+            f"A value and a section of the same name cannot be merged: {one_line(error)}."
+        ) from None
 
 
 def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:

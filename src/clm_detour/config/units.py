@@ -22,4 +22,6 @@ def parse_tokens(text: str, where: str) -> int:
         return round(float(number.replace("_", "")) * SCALES[scale])
     if re.fullmatch(r"\d[\d_]*", text.strip()):
         raise UserError(f"{where}: {text} has no unit; write {text}tok.")
-    raise UserError(f"{where}: {text!r} is not a duration in tokens; write for example 50_000_000tok or 50Mtok.")
+    raise UserError(
+        f"{where}: {text!r} is not a duration in tokens; write for example 50_000_000tok or 50Mtok."
+    )

@@ -41,7 +41,14 @@ class RowStream:
         """Inputs, labels and document ids, each (sequence_length,), of the row at `position`."""
         place = self.mixture.locate(position)
         row = self.sources[place.source].row(place.row)
-        return make_example(row.tokens, row.lengths, self.objective, self.vocabulary, self.sequence_length, (self.seed, position))
+        return make_example(
+            row.tokens,
+            row.lengths,
+            self.objective,
+            self.vocabulary,
+            self.sequence_length,
+            (self.seed, position),
+        )
 
 
 def make_example(
@@ -86,7 +93,9 @@ class StepBatches(IterableDataset[Batch]):
         batch_rows: rows in a step over all ranks; a multiple of `world_size`.
     """
 
-    def __init__(self, stream: RowStream, first_row: int, batch_rows: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, stream: RowStream, first_row: int, batch_rows: int, rank: int = 0, world_size: int = 1
+    ):
         assert batch_rows % world_size == 0
         self.stream = stream
         self.first_row = first_row

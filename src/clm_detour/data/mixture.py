@@ -44,7 +44,9 @@ def exact_shares(shares: Mapping[str, float]) -> list[Fraction]:
     parts = [Fraction(str(share)) for share in shares.values()]
     exact = [part / sum(parts) for part in parts]
     if math.lcm(*(part.denominator for part in exact)) > MAX_PERIOD:
-        raise UserError(f"The shares {dict(shares)} have too many digits; write them with at most four decimals, summing to 1.")
+        raise UserError(
+            f"The shares {dict(shares)} have too many digits; write them with at most four decimals, summing to 1."
+        )
     return exact
 
 

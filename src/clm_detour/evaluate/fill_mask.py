@@ -17,7 +17,9 @@ WINDOW = 40  # tokens of a document that are shown
 WORD = re.compile(r" [A-Za-z]{6,}")  # long enough to carry meaning
 
 
-def masked_sentences(source: PackedSource, tokenizer: Tokenizer, count: int, seed: int) -> list[dict[str, str]]:
+def masked_sentences(
+    source: PackedSource, tokenizer: Tokenizer, count: int, seed: int
+) -> list[dict[str, str]]:
     """Take the start of `count` held-out documents and mask one whole word that is a single token.
 
     Returns:
@@ -35,7 +37,9 @@ def masked_sentences(source: PackedSource, tokenizer: Tokenizer, count: int, see
     return found
 
 
-def mask_one_word(tokens: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) -> dict[str, str] | None:
+def mask_one_word(
+    tokens: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator
+) -> dict[str, str] | None:
     """One sentence from the start of a document, or None if no word of it is a single token."""
     decode = tokenizer.tokenizer.decode
     ids = [int(token) for token in tokens[: WINDOW + 1] if token not in tokenizer.special_ids]
@@ -49,10 +53,15 @@ def mask_one_word(tokens: np.ndarray, tokenizer: Tokenizer, rng: np.random.Gener
         return None
     position = int(rng.choice(whole))
     mask = tokenizer.tokenizer.id_to_token(tokenizer.mask)
-    return {"text": f"{decode(ids[:position])} {mask}{decode(ids[position + 1 :])}", "answer": pieces[position]}
+    return {
+        "text": f"{decode(ids[:position])} {mask}{decode(ids[position + 1 :])}",
+        "answer": pieces[position],
+    }
 
 
-def fill(sentences: list[dict[str, Any]], models: Mapping[str, str], advance: Advance, top: int = 5) -> list[dict[str, Any]]:
+def fill(
+    sentences: list[dict[str, Any]], models: Mapping[str, str], advance: Advance, top: int = 5
+) -> list[dict[str, Any]]:
     """Fill each sentence with each model.
 
     Args:

@@ -62,7 +62,9 @@ class HeldOut:
         loss, correct, predicted = 0.0, 0, 0
         device = next(network.parameters()).device
         for batch in self._batches(source):
-            ids, documents, labels = (batch[key].to(device) for key in ("input_ids", "document_ids", "labels"))
+            ids, documents, labels = (
+                batch[key].to(device) for key in ("input_ids", "document_ids", "labels")
+            )
             output = network(ids, document_ids=documents, labels=labels)
             loss += float(output.loss_sum)
             correct += int(output.correct)
@@ -76,7 +78,9 @@ class HeldOut:
         while chosen := list(itertools.islice(rows, self.batch_rows)):
             yield collate(
                 [
-                    make_example(*source.row(i), objective, self.vocabulary, self.sequence_length, (self.seed, i))
+                    make_example(
+                        *source.row(i), objective, self.vocabulary, self.sequence_length, (self.seed, i)
+                    )
                     for i in chosen
                 ]
             )

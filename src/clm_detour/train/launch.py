@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.errors import UserError
-from clm_detour.files import read_json
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import PhaseRun
 
@@ -34,8 +32,18 @@ def launch_phase(config: Config, run: PhaseRun) -> bool:
     resolved = RunFolder.of(config).config
     save_config(config, resolved)
     arm = next(arm for arm, names in config.arms.items() if run.id.split(".") == names[: len(run.lineage)])
-    command = ["-n", str(gpus), "-m", "clm_detour.train.main", str(resolved), f"arm={arm}", f"phase={run.name}"]
+    command = [
+        "-n",
+        str(gpus),
+        "-m",
+        "clm_detour.train.main",
+        str(resolved),
+        f"arm={arm}",
+        f"phase={run.name}",
+    ]
     code = subprocess.run([sys.executable, "-m", "composer.cli.launcher", *command], check=False).returncode
     if code:
-        raise UserError(f"Phase {run.id} stopped with exit code {code}; its message stands above. Run again to go on.")
+        raise UserError(
+            f"Phase {run.id} stopped with exit code {code}; its message stands above. Run again to go on."
+        )
     return True

@@ -18,7 +18,9 @@ def train(path: str, overrides: Sequence[str]) -> None:
     chosen, rest = parse_selection(overrides, ("arm", "phase"))
     config = load_config(path, rest)
     if set(chosen) != {"arm", "phase"}:
-        raise UserError(f"Say which phase to train: arm=ARM phase=PHASE (arms here: {', '.join(config.arms)}).")
+        raise UserError(
+            f"Say which phase to train: arm=ARM phase=PHASE (arms here: {', '.join(config.arms)})."
+        )
 
     from clm_detour.progress import console
     from clm_detour.train.phase import train_phase

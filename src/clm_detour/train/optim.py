@@ -59,7 +59,10 @@ def load_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path)
         try:
             state = {kind: tensors[f"{kind}/{name}"] for kind in MOMENTS}
         except KeyError:
-            raise UserError(f"{path} has no moments of {name}; set `moments: fresh` in the phase to start without.") from None
+            raise UserError(
+                f"{path} has no moments of {name}; set `moments: fresh` in the phase to start without."
+            ) from None
         optimizer.state[parameter] = {
-            kind: tensor.to(parameter.device) if kind == "step" else tensor.to(parameter) for kind, tensor in state.items()
+            kind: tensor.to(parameter.device) if kind == "step" else tensor.to(parameter)
+            for kind, tensor in state.items()
         }

@@ -76,7 +76,12 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
 
 
 def make_trainer(
-    config: Config, run: PhaseRun, folder: PhaseFolder, network: ModernBertForPretraining, stream: RowStream, advance: Advance
+    config: Config,
+    run: PhaseRun,
+    folder: PhaseFolder,
+    network: ModernBertForPretraining,
+    stream: RowStream,
+    advance: Advance,
 ) -> Trainer:
     """Composer's Trainer for `run`, at its newest good checkpoint if there is one."""
     train = config.train
@@ -127,11 +132,14 @@ def split_batch(batch: Batch, rows: int | float) -> list[Batch]:
     """Cut a batch into micro-batches of `rows` rows."""
     rows = int(rows)
     return [
-        {key: value[first : first + rows] for key, value in batch.items()} for first in range(0, len(batch["predicted"]), rows)
+        {key: value[first : first + rows] for key, value in batch.items()}
+        for first in range(0, len(batch["predicted"]), rows)
     ]
 
 
-def phase_settings(config: Config, run: PhaseRun, sources: Mapping[str, PackedSource], tokenizer: str) -> dict[str, Any]:
+def phase_settings(
+    config: Config, run: PhaseRun, sources: Mapping[str, PackedSource], tokenizer: str
+) -> dict[str, Any]:
     """Everything that decides the weights at the end of `run`.
 
     Args:
@@ -148,7 +156,8 @@ def phase_settings(config: Config, run: PhaseRun, sources: Mapping[str, PackedSo
         "model": {"base": config.model.base, "config": config.model.config},
         "optimizer": asdict(config.optimizer),
         "phases": {
-            step.name: {**asdict(step.phase), "shares": config.data.mixtures[step.phase.mixture]} for step in run.lineage
+            step.name: {**asdict(step.phase), "shares": config.data.mixtures[step.phase.mixture]}
+            for step in run.lineage
         },
         "data": {name: source.fingerprint for name, source in sources.items()},
     }
@@ -194,14 +203,20 @@ def phase_record(
         "objective": run.phase.objective,
         "mask_rate": run.phase.mask_rate,
         "mixture": run.phase.mixture,
-        "schedule": {"name": schedule.name, "peak": schedule.peak, "warmup": schedule.warmup, "floor": schedule.floor},
+        "schedule": {
+            "name": schedule.name,
+            "peak": schedule.peak,
+            "warmup": schedule.warmup,
+            "floor": schedule.floor,
+        },
         "steps": run.steps,
         "tokens": run.steps * run.batch_tokens,
         "batch_tokens": run.batch_tokens,
         "first_row": run.first_row,
         "next_row": run.next_row,
         "shares": {
-            name: {"target": target, "observed": drawn[name] / rows} for name, target in stream.mixture.shares.items()
+            name: {"target": target, "observed": drawn[name] / rows}
+            for name, target in stream.mixture.shares.items()
         },
         "seconds": round(seconds, 2),
         "started": started.isoformat(timespec="seconds"),

@@ -29,7 +29,9 @@ def starting_network(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Mod
     if run.parent is not None:
         folder = RunFolder.of(config).phase(run.parent.id)
         if not folder.finished:
-            raise UserError(f"Phase {run.id} starts from the end of {run.parent.id}, which has not finished; run that first.")
+            raise UserError(
+                f"Phase {run.id} starts from the end of {run.parent.id}, which has not finished; run that first."
+            )
         network = ModernBertForPretraining.from_pretrained(folder.model)
     elif config.model.base is not None:
         network = ModernBertForPretraining.from_pretrained(config.model.base)
@@ -51,7 +53,9 @@ def fresh_config(keys: dict[str, Any], tokenizer: Tokenizer) -> ModernBertConfig
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, sorted(known), n=1)
-            raise UserError(f"Unknown key model.config.{key}; {f'did you mean {near[0]}?' if near else 'see ModernBertConfig.'}")
+            raise UserError(
+                f"Unknown key model.config.{key}; {f'did you mean {near[0]}?' if near else 'see ModernBertConfig.'}"
+            )
     special = {
         "vocab_size": VOCABULARY_MULTIPLE * math.ceil(tokenizer.vocab_size / VOCABULARY_MULTIPLE),
         "pad_token_id": tokenizer.pad,

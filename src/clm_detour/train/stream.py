@@ -19,7 +19,9 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary(tokenizer.vocab_size, tokenizer.pad, tokenizer.mask, tokenizer.special_ids)
 
 
-def open_sources(config: Config, names: Iterable[str], split: str, tokenizer: Tokenizer) -> dict[str, PackedSource]:
+def open_sources(
+    config: Config, names: Iterable[str], split: str, tokenizer: Tokenizer
+) -> dict[str, PackedSource]:
     """Open prepared sources; `split` is train or held_out.
 
     Raises:
@@ -27,7 +29,8 @@ def open_sources(config: Config, names: Iterable[str], split: str, tokenizer: To
     """
     folder = Path(config.data.dir)
     return {
-        name: PackedSource.open(folder / name / split, config.data.sequence_length, tokenizer.fingerprint) for name in names
+        name: PackedSource.open(folder / name / split, config.data.sequence_length, tokenizer.fingerprint)
+        for name in names
     }
 
 

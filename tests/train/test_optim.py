@@ -1,0 +1,79 @@
+"""Our AdamW is Composer's decoupled AdamW, and its moments survive the disk bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from composer.optim import DecoupledAdamW
+from torch import nn
+
+from clm_detour.config.schema import Optimizer
+from clm_detour.errors import UserError
+from clm_detour.train.optim import load_moments, make_optimizer, save_moments
+
+PEAK = 2e-2
+SETTINGS = Optimizer(betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-2)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 4))
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, rate: float = PEAK) -> None:
+    torch.manual_seed(seed)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad()
+    model(torch.randn(5, 8)).square().sum().backward()
+    optimizer.step()
+
+
+def test_it_is_composers_decoupled_adamw_under_a_changing_rate():
+    ours, theirs = network(), network()
+    matrices = [p for p in theirs.parameters() if p.ndim >= 2]
+    vectors = [p for p in theirs.parameters() if p.ndim < 2]
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    reference = DecoupledAdamW(groups, lr=PEAK, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-2)
+    optimizer = make_optimizer(ours, SETTINGS, PEAK)
+    for seed, rate in enumerate([PEAK, PEAK, PEAK / 2, PEAK / 10, PEAK / 7]):
+        step(ours, optimizer, seed, rate)
+        step(theirs, reference, seed, rate)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_biases_and_norms_do_not_decay():
+    model = network()
+    optimizer = make_optimizer(model, SETTINGS, PEAK)
+    undecayed = [p for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]]
+    assert len(undecayed) == 4
+    assert all(p.ndim == 1 for p in undecayed)
+
+
+def test_moments_cross_a_phase_boundary_bit_for_bit(tmp_path):
+    model = network()
+    optimizer = make_optimizer(model, SETTINGS, PEAK)
+    for seed in range(3):
+        step(model, optimizer, seed)
+    save_moments(optimizer, model, tmp_path / "optimizer.safetensors")
+    other = network()
+    other.load_state_dict(model.state_dict())
+    restored = make_optimizer(other, SETTINGS, PEAK)
+    load_moments(restored, other, tmp_path / "optimizer.safetensors")
+    for old, new in zip(model.parameters(), other.parameters(), strict=True):
+        for kind in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(optimizer.state[old][kind], restored.state[new][kind])
+    step(model, optimizer, 9)
+    step(other, restored, 9)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_moments_of_another_model_are_refused(tmp_path):
+    small = nn.Sequential(nn.Linear(8, 4))
+    optimizer = make_optimizer(small, SETTINGS, PEAK)
+    step(small, optimizer, 0)
+    save_moments(optimizer, small, tmp_path / "optimizer.safetensors")
+    model = network()
+    with pytest.raises(UserError, match=r"no moments of .*moments: fresh"):
+        load_moments(make_optimizer(model, SETTINGS, PEAK), model, tmp_path / "optimizer.safetensors")
