@@ -61,7 +61,7 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
     network = starting_network(config, run, tokenizer)
     quiet = dist.get_global_rank() != 0
     if not quiet:
-        console.print(describe_start(run))
+        console.print(describe_start(run), soft_wrap=True)
     started = datetime.datetime.now(datetime.timezone.utc)
     total = run.steps * run.batch_tokens
     with progress(f"{run.id} ({run.phase.objective})", total, "tok") as advance:

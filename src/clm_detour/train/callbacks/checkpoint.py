@@ -40,7 +40,7 @@ class Checkpoints(Callback):
     def write(self, state: State) -> None:
         """Write a sealed checkpoint of `state`; every rank must call it."""
         target = self.folder / f"step-{state.timestamp.batch.value:08d}.pt"
-        temporary = target.with_name(f".{target.name}.tmp")
+        temporary = target.with_name(f".tmp-{target.name}")  # Composer goes by the suffix
         with writable(target):
             save_checkpoint(state, str(temporary))
             if dist.get_global_rank() == 0:
