@@ -9,11 +9,56 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+TINY = """
+extends: {quickstart}
+run_dir: {run_dir}
+data: {{dir: {root}/data, sample: null, sequence_length: 64, held_out: 0.1, sources: {sources}}}
+tokenizer: {{path: {root}/tokenizer, train: null}}
+model: {{config: {{hidden_size: 32, intermediate_size: 48, num_hidden_layers: 3, num_attention_heads: 2, local_attention: 16}}}}
+train: {{batch_rows: 8, checkpoint_every: 2ktok, log_every: 1}}
+phases:
+  pretrain: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
+  clm: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
+  mlm: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
+  decay: {{duration: 4ktok}}
+evaluate: {{rows: 4, fill_masks: 1}}
+"""
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real corpora, tasks and tokenizer (see docs/real-data.md); tests that need it skip without it."""
+    """The folder of real corpora, tasks and tokenizer; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("CLM_DETOUR_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist (set CLM_DETOUR_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small bundled sample and a tokenizer trained on it; `data/` below it fills as recipes run."""
+    from clm_detour.data.sample.write import write_sample
+    from clm_detour.data.sources import read_documents
+    from clm_detour.data.tokenizer import train_tokenizer
+
+    root = tmp_path_factory.mktemp("tiny")
+    files = write_sample(root / "sample", documents=400, seed=7)
+    train_tokenizer((text for path in files.values() for text in read_documents(str(path))), 800, root / "tokenizer")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_data: Path):
+    """A function from a run's folder to the path of a recipe that runs the quickstart's arms in a few seconds."""
+
+    def write(run_dir: Path) -> Path:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        quickstart = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+        names = ("general", "abstracts", "instructions", "notes")
+        sources = ", ".join(f"{name}: {{path: {tiny_data}/sample/{name}.jsonl.gz}}" for name in names)
+        path = run_dir.with_suffix(".yaml")
+        text = TINY.format(quickstart=quickstart, run_dir=run_dir, root=tiny_data, sources=f"{{{sources}}}")
+        path.write_text(text)
+        return path
+
+    return write

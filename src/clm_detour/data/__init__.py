@@ -1,0 +1,1 @@
+"""From documents to batches: sources -> tokens -> shards -> packed rows -> mixture -> objective -> loader."""

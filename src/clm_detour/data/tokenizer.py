@@ -1,0 +1,214 @@
+"""The tokenizer, as the data stage needs it: ids of a text, special ids, and a fingerprint.
+
+It is read from `tokenizer.json` by the `tokenizers` library alone, the same in every release of
+transformers. Special ids come from the tokenizer's own files. Text that merely spells a special token, say
+"[MASK]", is ordinary text: only we add special tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from clm_detour.errors import UserError
+from clm_detour.files import atomic_write, read_json, write_json
+
+ROLES = ("cls", "sep", "pad", "mask", "unk")
+USUAL_NAMES = {  # for a tokenizer.json that comes without a configuration
+    "cls": ("[CLS]", "<s>"),
+    "sep": ("[SEP]", "</s>"),
+    "pad": ("[PAD]", "<pad>"),
+    "mask": ("[MASK]", "<mask>"),
+    "unk": ("[UNK]", "<unk>"),
+}
+TRAINED = {
+    role: f"[{role.upper()}]" for role in ("unk", "cls", "sep", "pad", "mask")
+}  # in ModernBERT's order
+CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+SMALLEST_VOCABULARY = 256 + len(TRAINED)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer with its special ids.
+
+    Args:
+        vocab_size: one more than the largest id.
+        special_ids: ids of all special tokens, sorted; no text ever encodes to one of them.
+        fingerprint: of all that decides a document's ids; not of layout, truncation, padding or decoder.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    vocab_size: int
+    cls: int
+    sep: int
+    pad: int
+    mask: int
+    unk: int
+    special_ids: tuple[int, ...]
+    fingerprint: str
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text as `[CLS] ... [SEP]`, uncut: arrays of uint32. Uses all cores."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        # `array` takes a list of ints twice as fast as numpy.
+        framed = (array("I", [self.cls, *encoding.ids, self.sep]) for encoding in encodings)
+        return [np.frombuffer(ids, dtype=np.uint32) for ids in framed]
+
+
+def load_tokenizer(path_or_hub_id: str) -> Tokenizer:
+    """Open a tokenizer: a folder with `tokenizer.json`, or a model on the Hugging Face hub.
+
+    Raises:
+        UserError: nothing there, no fast tokenizer, or a special token that ModernBERT needs is missing.
+    """
+    fetch = _fetcher(path_or_hub_id)
+    file = fetch("tokenizer.json")
+    if file is None:
+        raise UserError(f"{path_or_hub_id} has no tokenizer.json: it needs a fast tokenizer.")
+    spec = _read_object(file)
+    tokenizer = _build(spec, file)
+    configs = [_read_object(found) for found in map(fetch, CONFIG_FILES) if found is not None]
+    names = _special_names(spec, configs)
+    ids: dict[str, int] = {}
+    for role in ROLES:
+        token = tokenizer.token_to_id(names.get(role, ""))
+        if token is None:
+            raise UserError(
+                f"The tokenizer {path_or_hub_id} has no {role} token: name one in {CONFIG_FILES[0]}."
+            )
+        ids[role] = token
+    special = {token["id"] for token in spec.get("added_tokens", ()) if token["special"]}
+    return Tokenizer(
+        tokenizer=tokenizer,
+        vocab_size=max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1,
+        special_ids=tuple(sorted(special | set(ids.values()))),
+        fingerprint=_fingerprint(spec, ids["cls"], ids["sep"]),
+        **ids,
+    )
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
+    """Train a byte-level BPE tokenizer of ModernBERT's form, for `AutoTokenizer.from_pretrained(folder)`.
+
+    The vocabulary is smaller than `vocab_size` when the texts do not have enough to merge.
+
+    Raises:
+        UserError: a vocabulary too small for all bytes, no text, or a folder that cannot be written.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise UserError(
+            f"A vocabulary of {vocab_size} is too small: byte-level BPE needs {SMALLEST_VOCABULARY} or more."
+        )
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = [
+        AddedToken(token, special=True, lstrip=role == "mask", normalized=False)
+        for role, token in TRAINED.items()
+    ]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=specials,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_at_least_one(texts), trainer)
+    cls, sep = TRAINED["cls"], TRAINED["sep"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B {sep}",
+        special_tokens=[(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))],
+    )
+    names = {f"{role}_token": token for role, token in TRAINED.items()}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    with atomic_write(folder / "tokenizer.json", "w") as file:
+        file.write(tokenizer.to_str(pretty=True))
+    write_json(folder / CONFIG_FILES[0], {**config, **names, "clean_up_tokenization_spaces": False})
+    write_json(folder / CONFIG_FILES[1], names)
+
+
+def _at_least_one(texts: Iterable[str]) -> Iterable[str]:
+    text = None
+    for text in texts:
+        yield text
+    if text is None:
+        raise UserError("There is no text to train a tokenizer on.")
+
+
+def _fetcher(path_or_hub_id: str) -> Callable[[str], Path | None]:
+    """A function from a file's name to where it lies, or None where there is no such file."""
+    folder = Path(path_or_hub_id).expanduser()
+    if folder.is_dir():
+        return lambda name: folder / name if (folder / name).is_file() else None
+
+    def fetch(name: str) -> Path | None:
+        try:
+            return Path(hf_hub_download(path_or_hub_id, name))
+        except (EntryNotFoundError, OSError, HFValidationError) as error:
+            reached = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+            if reached or name in CONFIG_FILES:
+                return None
+            raise UserError(
+                f"The tokenizer {path_or_hub_id} is not a folder here and could not be fetched from the "
+                f"Hugging Face hub ({type(error).__name__}): check the name, the connection and your login."
+            ) from error
+
+    return fetch
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    value = read_json(file)
+    if not isinstance(value, dict):
+        raise UserError(f"{file} is not a JSON object, so not a tokenizer's file.")
+    return value
+
+
+def _build(spec: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    except Exception as error:  # the library raises nothing more precise
+        raise UserError(
+            f"{file} is not a tokenizer that tokenizers {tokenizers.__version__} can read."
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
+    return tokenizer
+
+
+def _special_names(spec: dict[str, Any], configs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Role -> token: from the first configuration that names it, else by its usual name in tokenizer.json."""
+    special = [token["content"] for token in spec.get("added_tokens", ()) if token["special"]]
+    names = {}
+    for role in ROLES:
+        named = [config[f"{role}_token"] for config in configs if config.get(f"{role}_token")]
+        contents = [token["content"] if isinstance(token, dict) else token for token in named]
+        usual = [name for name in USUAL_NAMES[role] if name in special]
+        if contents or usual:
+            names[role] = (contents or usual)[0]
+    return names
+
+
+def _fingerprint(spec: dict[str, Any], cls: int, sep: int) -> str:
+    model = {key: value for key, value in spec["model"].items() if value is not None and value is not False}
+    if "merges" in model:  # written "a b" by older releases, ["a", "b"] by newer ones
+        model["merges"] = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    kept: dict[str, Any] = {key: spec.get(key) for key in ("normalizer", "pre_tokenizer", "added_tokens")}
+    canonical = json.dumps({**kept, "model": model, "frame": [cls, sep]}, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,280 @@
+"""A source from documents to packed rows: nothing lost, nothing twice, done once."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import unicodedata
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clm_detour import files
+from clm_detour.data import prepare
+from clm_detour.data.packing import PackedSource
+from clm_detour.data.prepare import SPLITS, SourceReport, is_held_out, prepare_source
+from clm_detour.data.shards import TokenShards
+from clm_detour.data.sources import read_documents
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from clm_detour.errors import UserError
+
+ROW = 64
+TEXTS = [
+    f"Patient {number} was given {number % 7} mg of aspirin é\u0301. " * (1 + number % 9)
+    for number in range(300)
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(TEXTS, 300, folder)
+    return load_tokenizer(str(folder))
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    (tmp_path / "corpus").mkdir()
+    return write_corpus(tmp_path / "corpus" / "a.jsonl.gz", TEXTS)
+
+
+@pytest.fixture
+def run(tmp_path, tokenizer, corpus) -> Callable[..., SourceReport]:
+    """`prepare_source` of the corpus into a folder, with some arguments changed."""
+
+    def prepared(**changes):
+        arguments = {
+            "name": "notes",
+            "path": str(corpus),
+            "folder": tmp_path / "data" / "notes",
+            "tokenizer": tokenizer,
+            "row_length": ROW,
+            "seed": 1,
+            "held_out": 0.1,
+        }
+        return prepare_source(**{**arguments, **changes})
+
+    return prepared
+
+
+def write_corpus(path: Path, texts: list[str]) -> Path:
+    path.write_bytes(gzip.compress("".join(json.dumps({"text": text}) + "\n" for text in texts).encode()))
+    return path
+
+
+def documents(folder: Path, row_length: int = ROW) -> list[np.ndarray]:
+    """Every document of a split, put together from its rows."""
+    source = PackedSource.open(folder, row_length)
+    pieces: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for number in range(len(source)):
+        row = source.row(number)
+        parts = np.split(row.tokens, np.cumsum(row.lengths)[:-1])
+        for part, document, start, _ in zip(parts, *source.pieces(number), strict=True):
+            pieces.setdefault(int(document), []).append((int(start), part))
+    ordered = [sorted(pieces[document], key=lambda piece: piece[0]) for document in range(len(pieces))]
+    return [np.concatenate([part for _, part in document]) for document in ordered]
+
+
+def texts_of(folder: Path, tokenizer: Tokenizer, row_length: int = ROW) -> list[str]:
+    found = documents(folder, row_length)
+    assert all((ids[0], ids[-1]) == (tokenizer.cls, tokenizer.sep) for ids in found)
+    return [tokenizer.tokenizer.decode(ids[1:-1].tolist()) for ids in found]
+
+
+def everything_in(folder: Path, patterns: tuple[str, ...] = ("*/*.bin", "*/*.npy")) -> dict[str, bytes]:
+    found = [file for pattern in patterns for file in folder.glob(pattern)]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
+
+
+def test_every_document_comes_back_from_the_rows_of_one_split(run, tokenizer, tmp_path):
+    run()
+    expected = [unicodedata.normalize("NFC", text) for text in TEXTS]
+    held_out = [is_held_out(text, 0.1) for text in TEXTS]
+    for split, wanted in (("train", False), ("held_out", True)):
+        right = [text for text, held in zip(expected, held_out, strict=True) if held is wanted]
+        assert texts_of(tmp_path / "data" / "notes" / split, tokenizer) == right
+    assert 10 < sum(held_out) < 60
+
+
+def test_the_report_counts_what_is_there_and_is_written_too(run, tmp_path):
+    report = run()
+    folder = tmp_path / "data" / "notes"
+    assert sum(split.documents for split in report.splits.values()) == len(TEXTS)
+    for split in SPLITS:
+        tokens = sum(map(len, documents(folder / split)))
+        rows = len(PackedSource.open(folder / split, ROW))
+        assert (report.splits[split].tokens, report.splits[split].rows) == (tokens, rows)
+        assert report.splits[split].fullness == pytest.approx(tokens / rows / ROW, abs=1e-5)
+    assert json.loads((folder / "report.json").read_text()) == asdict(report)
+    assert not report.skipped
+
+
+def test_copies_of_a_text_are_never_on_both_sides(run, corpus, tokenizer, tmp_path):
+    write_corpus(corpus, [text for text in TEXTS[:60] for _ in range(3)])
+    run(held_out=0.5)
+    sides = [set(texts_of(tmp_path / "data" / "notes" / split, tokenizer)) for split in SPLITS]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+
+
+def test_the_held_out_part_grows_with_the_fraction_and_keeps_its_documents():
+    small, large = ({text for text in TEXTS if is_held_out(text, part)} for part in (0.1, 0.5))
+    assert small < large
+    assert len(large) == pytest.approx(0.5 * len(TEXTS), rel=0.2)
+    assert not any(is_held_out(text, 0.0) for text in TEXTS)
+
+
+def test_nothing_held_out_leaves_an_empty_split_that_opens(run, tmp_path):
+    report = run(held_out=0.0)
+    assert (
+        report.splits["held_out"].rows
+        == len(PackedSource.open(tmp_path / "data" / "notes" / "held_out", ROW))
+        == 0
+    )
+
+
+def test_a_second_call_does_nothing(run, tmp_path):
+    first = run()
+    before = everything_in(tmp_path / "data" / "notes")
+    second = run()
+    assert (second.skipped, second.splits) == (True, first.splits)
+    assert everything_in(tmp_path / "data" / "notes") == before
+    assert run(on_error="skip").skipped  # nothing was bad, so there is nothing to skip
+
+
+@pytest.mark.parametrize(
+    "change", [{"held_out": 0.2}, {"text_field": "body"}, {"tokenizer": "other"}, {"path": "more"}]
+)
+def test_a_change_of_inputs_is_noticed(run, corpus, tmp_path, change):
+    records = [json.dumps({"text": text, "body": text + "!"}) for text in TEXTS]
+    corpus.write_bytes(gzip.compress("\n".join(records).encode()))
+    before = run()
+    if "tokenizer" in change:
+        train_tokenizer(TEXTS, 290, tmp_path / "tokenizer")
+        change = {"tokenizer": load_tokenizer(str(tmp_path / "tokenizer"))}
+    if "path" in change:
+        write_corpus(corpus.with_name("b.jsonl.gz"), ["One more."])
+        change = {"path": str(corpus.parent)}
+    after = run(**change)
+    assert not after.skipped
+    assert after.splits != before.splits
+
+
+def test_a_replaced_file_is_noticed(run, corpus):
+    run()
+    write_corpus(corpus, TEXTS[:-1])
+    assert not run().skipped
+    assert run().skipped
+    os.utime(corpus, (1, 1))
+    assert not run().skipped
+
+
+@pytest.mark.parametrize("change", [{"row_length": 32}, {"seed": 2}])
+def test_another_row_length_or_seed_packs_again_without_tokenising(run, monkeypatch, change):
+    before = run()
+    monkeypatch.setattr(prepare, "tokenize", lambda *_: pytest.fail("tokenised again"))
+    after = run(**change)
+    assert not after.skipped
+    assert after.splits["train"].tokens == before.splits["train"].tokens
+    assert run(**change).skipped
+
+
+def test_interrupted_and_run_again_gives_the_same_bytes(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "SHARD_TOKENS", 1000)
+    run(folder=tmp_path / "whole")
+
+    def interrupted(*arguments, **options):
+        for number, text in enumerate(read_documents(*arguments, **options)):
+            if number == 200:
+                raise KeyboardInterrupt
+            yield text
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "read_documents", interrupted)
+        patch.setattr("clm_detour.data.tokenize.BATCH_CHARACTERS", 1000)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder=tmp_path / "broken")
+    assert len(list((tmp_path / "broken" / "train").glob("tokens-*.bin"))) > 1
+    with pytest.raises(UserError, match="no finished shards"):
+        TokenShards.open(tmp_path / "broken" / "train")
+    run(folder=tmp_path / "broken")
+    assert everything_in(tmp_path / "broken") == everything_in(tmp_path / "whole")
+    assert len(everything_in(tmp_path / "whole", ("train/tokens-*.bin",))) > 3
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-2])]
+)
+def test_damaged_shards_are_made_again(run, tmp_path, damage):
+    run()
+    before = everything_in(tmp_path / "data" / "notes")
+    damage(tmp_path / "data" / "notes" / "train" / "tokens-00000.bin")
+    assert not run().skipped
+    assert everything_in(tmp_path / "data" / "notes") == before
+
+
+def test_bad_records_stop_the_run_or_stand_in_the_report(run, corpus):
+    lines = gzip.decompress(corpus.read_bytes()) + b'{"text": "  "}\n{"text": 1}\n{broken\n'
+    corpus.write_bytes(gzip.compress(lines))
+    with pytest.raises(UserError, match=r"a\.jsonl\.gz line 302: 'text' is int, not a string"):
+        run()
+    report = run(on_error="skip")
+    assert report.dropped == {"empty": 1, "text not a string": 1, "broken JSON": 1}
+    assert sum(split.documents for split in report.splits.values()) == len(TEXTS)
+    assert run(on_error="skip").dropped == report.dropped
+    with pytest.raises(UserError, match="line 302"):  # what was skipped is not forgotten
+        run()
+
+
+def test_a_source_with_nothing_to_train_on_is_an_error(run, corpus):
+    write_corpus(corpus, [" "])
+    with pytest.raises(UserError, match=r"holds no document \(1 x empty\)"):
+        run()
+    write_corpus(corpus, [next(text for text in TEXTS if is_held_out(text, 0.1))])
+    with pytest.raises(UserError, match=r"All 1 documents of .* fell into the held-out part: lower held_out"):
+        run()
+    for held_out in (-0.1, 1.0):
+        with pytest.raises(UserError, match="held_out is a fraction"):
+            run(held_out=held_out)
+
+
+def test_a_full_disk_or_a_folder_that_cannot_be_written_is_one_sentence(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"Cannot write .*Not a directory"):
+        run(folder=tmp_path / "file" / "notes")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(
+        UserError, match=r"Cannot write .*tokens-00000\.bin: No space left on device\. Free some space"
+    ):
+        run()
+    assert not list((tmp_path / "data" / "notes" / "train").iterdir())
+
+
+def test_the_split_does_not_depend_on_the_seed(run, tmp_path, tokenizer):
+    run(seed=1, folder=tmp_path / "one")
+    run(seed=2, folder=tmp_path / "two")
+    one, two = (texts_of(tmp_path / name / "held_out", tokenizer) for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["pubmed", "instructions", "notes", "general", "french"])
+def test_real_documents_come_back_from_rows_of_the_real_tokenizer(shared_data, tmp_path, name):
+    tokenizer = load_tokenizer(str(shared_data / "tokenizer" / "modernbert"))
+    stream = read_documents(str(shared_data / "corpus" / f"{name}.jsonl.gz"))
+    texts = [text for text, _ in zip(stream, range(100), strict=False)]
+    path = write_corpus(tmp_path / "some.jsonl.gz", texts)
+    report = prepare_source(name, str(path), tmp_path / name, tokenizer, 1024, 42, 0.05)
+    expected = [unicodedata.normalize("NFC", text) for text in texts]
+    found = [text for split in SPLITS for text in texts_of(tmp_path / name / split, tokenizer, 1024)]
+    assert sorted(found) == sorted(expected)
+    assert report.splits["train"].fullness > 0.95
