@@ -38,12 +38,15 @@ def shared_data() -> Path:
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small bundled sample and a tokenizer trained on it; `data/` below it fills as recipes run."""
     from clm_detour.data.sample.write import write_sample
+
     from clm_detour.data.sources import read_documents
     from clm_detour.data.tokenizer import train_tokenizer
 
     root = tmp_path_factory.mktemp("tiny")
     files = write_sample(root / "sample", documents=400, seed=7)
-    train_tokenizer((text for path in files.values() for text in read_documents(str(path))), 800, root / "tokenizer")
+    train_tokenizer(
+        (text for path in files.values() for text in read_documents(str(path))), 800, root / "tokenizer"
+    )
     return root
 
 

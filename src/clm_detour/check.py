@@ -67,10 +67,10 @@ def existing_tokenizer(config: Config) -> Tokenizer | None:
 
 def check_model(config: Config, tokenizer: Tokenizer) -> None:
     """The model's config must be one that we honour, and fit the tokenizer."""
-    from clm_detour.train.start import check_fit, fresh_config, load_config_of
+    from clm_detour.train.start import base_config, check_fit, fresh_config
 
     if config.model.base is not None:
-        check_fit(load_config_of(config.model.base), tokenizer)
+        check_fit(base_config(config.model.base), tokenizer)
     else:
         check_fit(fresh_config(config.model.config or {}, tokenizer), tokenizer)
 
@@ -116,7 +116,7 @@ def print_environment() -> None:
     table = Table(show_header=False)
     for key, value in describe_environment().items():
         table.add_row(key, ", ".join(value) or "none" if isinstance(value, list) else str(value))
-    choice = choose_backend("auto")
+    choice = choose_backend(None)
     table.add_row("attention", f"{choice.name}: {choice.reason}")
     table.add_row("free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB")
     console.print(table)

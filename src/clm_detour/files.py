@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from safetensors import SafetensorError
+
 from clm_detour.errors import UserError
 
 
@@ -22,8 +24,8 @@ def writable(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into a sentence for people."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"Cannot write {path}: {reason}. Free some space or choose another folder."
         ) from error
@@ -41,7 +43,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     try:
         with writable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
+            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -8,13 +8,14 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from clm_detour.config.load import save_config
-from clm_detour.config.schema import Config, Source
+from clm_detour.config.schema import Config
 from clm_detour.data import sources, tokenizer
-from clm_detour.data.prepare import SourceReport, prepare_source
+from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample.write import SOURCES, write_sample
 from clm_detour.environment import describe_environment
 from clm_detour.errors import UserError
@@ -62,14 +63,14 @@ def run_recipe(config: Config) -> int:
     write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
     prepare_steps(config, steps)
     for run in plan_recipe(config).values():
-        steps.run(f"phase {run.id}", f"Train {run.id}", lambda run=run: launch_phase(config, run))  # type: ignore[misc]
+        steps.run(f"phase {run.id}", f"Train {run.id}", partial(launch_phase, config, run))
     for arm in config.arms:
-        steps.run(f"export {arm}", f"Export {arm}", lambda arm=arm: export_step(config, arm))  # type: ignore[misc]
-    steps.run("held-out", "Score on held-out text", lambda: held_out_step(config))
-    steps.run("fill masks", "Fill masks", lambda: fill_masks_step(config))
+        steps.run(f"export {arm}", f"Export {arm}", partial(export_step, config, arm))
+    steps.run("held-out", "Score on held-out text", partial(held_out_step, config))
+    steps.run("fill masks", "Fill masks", partial(fill_masks_step, config))
     if steps.ran or not folder.environment.exists():
         write_json(folder.environment, describe_environment())
-    steps.run("report", "Write the page", lambda: report_step(config))
+    steps.run("report", "Write the page", partial(report_step, config))
     return steps.ran
 
 
@@ -83,14 +84,12 @@ def prepare_data(config: Config) -> int:
 def prepare_steps(config: Config, steps: Steps) -> None:
     """From sources to packed rows."""
     if config.data.sample is not None:
-        steps.run("sample", "Write the sample", lambda: sample_step(config))
+        steps.run("sample", "Write the sample", partial(sample_step, config))
     if config.tokenizer.train is not None:
-        steps.run("tokenizer", "Train the tokenizer", lambda: tokenizer_step(config))
+        steps.run("tokenizer", "Train the tokenizer", partial(tokenizer_step, config))
     loaded = tokenizer.load_tokenizer(tokenizer_path(config))
-    for name, source in config.data.sources.items():
-        steps.run(
-            f"prepare {name}", f"Prepare {name}", lambda n=name, s=source: prepare_step(config, n, s, loaded)
-        )  # type: ignore[misc]
+    for name in config.data.sources:
+        steps.run(f"prepare {name}", f"Prepare {name}", partial(prepare_step, config, name, loaded))
 
 
 def sample_step(config: Config) -> bool:
@@ -124,16 +123,16 @@ def tokenizer_step(config: Config) -> bool:
 def training_texts(config: Config, documents: int, advance: Callable[..., None]) -> Iterator[str]:
     """The first documents of each source."""
     for source in config.data.sources.values():
-        texts = sources.read_documents(source.path, source.text, config.data.on_error)
+        texts = sources.read_documents(source.path, source.text, cast(sources.OnError, config.data.on_error))
         for _, text in zip(range(documents), texts, strict=False):
             advance(1)
             yield text
 
 
-def prepare_step(config: Config, name: str, source: Source, loaded: tokenizer.Tokenizer) -> bool:
+def prepare_step(config: Config, name: str, loaded: tokenizer.Tokenizer) -> bool:
     """One source's shards."""
-    data = config.data
-    report: SourceReport = prepare_source(
+    data, source = config.data, config.data.sources[name]
+    report = prepare_source(
         name=name,
         path=source.path,
         folder=Path(data.dir) / name,
@@ -142,7 +141,7 @@ def prepare_step(config: Config, name: str, source: Source, loaded: tokenizer.To
         seed=data.shuffle_seed,
         held_out=data.held_out,
         text_field=source.text,
-        on_error=data.on_error,  # type: ignore[arg-type]
+        on_error=cast(sources.OnError, data.on_error),
     )
     for reason, count in report.dropped.items():
         console.print(f"[yellow]{name}: {count} records skipped ({reason})[/yellow]")

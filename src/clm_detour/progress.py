@@ -61,7 +61,9 @@ def _bar(description: str, total: float | None, unit: str) -> Iterator[Advance]:
         task = bars.add_task(description, total=total, unit=unit, note="")
 
         def advance(amount: float = 1, note: str | None = None) -> None:
-            bars.update(task, advance=amount, **({} if note is None else {"note": note}))
+            if note is not None:
+                bars.update(task, note=note)
+            bars.advance(task, amount)
 
         yield advance
 

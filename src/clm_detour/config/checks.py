@@ -56,6 +56,7 @@ def check_data(config: Config) -> None:
     require(
         0 < data.held_out < 1, f"data.held_out: {data.held_out} is not a fraction between 0 and 1, like 0.01."
     )
+    require(min(config.seed, data.shuffle_seed) >= 0, "seed and data.shuffle_seed may not be negative.")
     one_of(data.on_error, ("stop", "skip"), "data.on_error")
     require(data.sample is None or data.sample.documents >= 100, "data.sample.documents: use 100 or more.")
     for name, shares in data.mixtures.items():

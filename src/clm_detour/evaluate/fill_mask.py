@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from transformers import pipeline
+from transformers.utils import logging
 
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import Tokenizer
@@ -71,6 +72,7 @@ def fill(
     Returns:
         The sentences, each with `models`: name -> [{token, score}, ...], best first.
     """
+    logging.disable_progress_bar()  # transformers' own, for loading weights
     filled = [{**sentence, "models": {}} for sentence in sentences]
     for name, path in models.items():
         guess = pipeline("fill-mask", model=path, tokenizer=path, device="cpu", top_k=top)

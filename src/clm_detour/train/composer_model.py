@@ -36,4 +36,5 @@ class PretrainingModel(ComposerModel):
         Composer weighs it by the micro-batch's share of the predicted positions of the step, over micro-batches and ranks
         (`accumulate_train_batch_on_tokens`), so the gradient is that of the mean over all of them.
         """
+        assert outputs.loss is not None
         return outputs.loss

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
 
 from clm_detour.config.schema import Config
+from clm_detour.data.tokenizer import copy_tokenizer
 from clm_detour.errors import UserError
 from clm_detour.files import atomic_folder
 from clm_detour.model.modernbert import ModernBertForPretraining
@@ -15,7 +15,6 @@ from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import plan_arm
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def tokenizer_path(config: Config) -> str:
@@ -23,13 +22,11 @@ def tokenizer_path(config: Config) -> str:
     return config.tokenizer.path or str(RunFolder.of(config).tokenizer)
 
 
-def write_model(network: ModernBertForPretraining, tokenizer: Path, folder: Path) -> None:
+def write_model(network: ModernBertForPretraining, tokenizer: str, folder: Path) -> None:
     """Write a folder that `AutoModelForMaskedLM` and `AutoTokenizer` open, whole or not at all."""
     with atomic_folder(folder) as temporary:
         network.save_pretrained(temporary)
-        for name in TOKENIZER_FILES:
-            if (tokenizer / name).exists():
-                shutil.copyfile(tokenizer / name, temporary / name)
+        copy_tokenizer(tokenizer, temporary)
 
 
 def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32") -> None:
@@ -43,5 +40,5 @@ def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32") -> N
     last = RunFolder.of(config).phase(plan_arm(config, arm)[-1].id)
     if not last.finished:
         raise UserError(f"Arm {arm} has not finished ({last.root} has no phase.json); run it first.")
-    network = ModernBertForPretraining.from_pretrained(last.model)
-    write_model(network.to(DTYPES[dtype]), last.model, folder)
+    network = ModernBertForPretraining.from_pretrained(last.model, dtype=DTYPES[dtype])
+    write_model(network, str(last.model), folder)

@@ -11,7 +11,6 @@ import datetime
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -184,7 +183,7 @@ def finish(
     seconds: float,
 ) -> None:
     """Write what the next phase needs, then the record that says it is all there, and drop the checkpoints."""
-    write_model(network, Path(tokenizer_path(config)), folder.model)
+    write_model(network, tokenizer_path(config), folder.model)
     save_moments(optimizer, network, folder.moments)
     write_json(folder.record, phase_record(config, run, stream, started, seconds))
     shutil.rmtree(folder.checkpoints, ignore_errors=True)

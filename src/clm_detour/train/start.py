@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import ModernBertConfig
+from transformers import AutoConfig, ModernBertConfig
 
 from clm_detour.config.schema import Config
 from clm_detour.data.tokenizer import Tokenizer
@@ -26,20 +26,40 @@ def starting_network(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Mod
     Raises:
         UserError: the phase before has not finished, or the tokenizer does not fit the model.
     """
+    backend = None if config.model.attention == "auto" else config.model.attention
     if run.parent is not None:
         folder = RunFolder.of(config).phase(run.parent.id)
         if not folder.finished:
             raise UserError(
                 f"Phase {run.id} starts from the end of {run.parent.id}, which has not finished; run that first."
             )
-        network = ModernBertForPretraining.from_pretrained(folder.model)
+        network = ModernBertForPretraining.from_pretrained(folder.model, attention_backend=backend)
     elif config.model.base is not None:
-        network = ModernBertForPretraining.from_pretrained(config.model.base)
+        network = ModernBertForPretraining.from_pretrained(config.model.base, attention_backend=backend)
     else:
         torch.manual_seed(config.seed)
-        network = ModernBertForPretraining(fresh_config(config.model.config or {}, tokenizer))
-    check_fit(network.config, tokenizer)
+        network = ModernBertForPretraining(fresh_config(config.model.config or {}, tokenizer), backend)
+    check_fit(cast(ModernBertConfig, network.config), tokenizer)
     return network.float()
+
+
+def base_config(path: str) -> ModernBertConfig:
+    """The config of a Hugging Face folder or hub id.
+
+    Raises:
+        UserError: there is none, or it is not a ModernBERT's.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.base: cannot read the config of {path} ({str(error).splitlines()[0]})."
+        ) from None
+    if not isinstance(config, ModernBertConfig):
+        raise UserError(
+            f"model.base: {path} is a {config.model_type} model; only ModernBERT models can be trained."
+        )
+    return config
 
 
 def fresh_config(keys: dict[str, Any], tokenizer: Tokenizer) -> ModernBertConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, cast
 
 from clm_detour.config.schema import Config
 from clm_detour.data.loader import RowStream
@@ -42,7 +43,7 @@ def open_stream(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> RowStrea
     return RowStream(
         mixture=Mixture(shares, rows, config.data.shuffle_seed),
         sources=sources,
-        objective=Objective(run.phase.objective, run.phase.mask_rate),  # type: ignore[arg-type]
+        objective=Objective(cast(Literal["clm", "mlm"], run.phase.objective), run.phase.mask_rate),
         vocabulary=vocabulary_of(tokenizer),
         sequence_length=config.data.sequence_length,
         seed=config.seed,

@@ -5,8 +5,11 @@ Composer's format holds pickles, so load only those that you wrote. What passes 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from composer.core import Callback, State
@@ -16,6 +19,7 @@ from composer.utils.checkpoint import save_checkpoint
 
 from clm_detour.files import read_json, writable, write_json
 from clm_detour.progress import console
+from clm_detour.train.callbacks.clock import is_last_step, tokens_before
 
 
 class Checkpoints(Callback):
@@ -32,21 +36,31 @@ class Checkpoints(Callback):
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         """Write one if this step passed a multiple of `every_tokens`, unless it is the phase's last."""
-        before, now = state.previous_timestamp.token.value, state.timestamp.token.value
-        finished = state.get_elapsed_duration() >= 1.0
-        if now // self.every_tokens > before // self.every_tokens and not finished:
+        before, now = tokens_before(state), state.timestamp.token.value
+        if now // self.every_tokens > before // self.every_tokens and not is_last_step(state):
             self.write(state)
 
     def write(self, state: State) -> None:
         """Write a sealed checkpoint of `state`; every rank must call it."""
         target = self.folder / f"step-{state.timestamp.batch.value:08d}.pt"
         temporary = target.with_name(f".tmp-{target.name}")  # Composer goes by the suffix
-        with writable(target):
+        with writable(target), disk_errors():
             save_checkpoint(state, str(temporary))
             if dist.get_global_rank() == 0:
                 seal(temporary, target)
                 for old in sealed(self.folder)[: -self.keep]:
                     remove(old)
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """torch's zip writer reports a full disk as a RuntimeError; make it the OSError that it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "inline_container" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "the disk is full or failing") from error
 
 
 def seal(temporary: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from composer.utils import dist
 
 from clm_detour.files import atomic_write, writable
 from clm_detour.progress import Advance
+from clm_detour.train.callbacks.clock import is_last_step, tokens_before
 
 
 class Metrics(Callback):
@@ -46,8 +47,8 @@ class Metrics(Callback):
             return
         step, tokens = state.timestamp.batch.value, state.timestamp.token.value
         loss = state.total_loss_dict["loss/train/total"]
-        self.advance(tokens - state.previous_timestamp.token.value, note=f"loss {loss:.3f}")
-        if step % self.every == 0 or state.get_elapsed_duration() >= 1.0:
+        self.advance(tokens - tokens_before(state), note=f"loss {loss:.3f}")
+        if step % self.every == 0 or is_last_step(state):
             self._write(step, tokens, loss, state)
 
     def _write(self, step: int, tokens: int, loss: float, state: State) -> None:

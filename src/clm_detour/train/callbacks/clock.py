@@ -1,0 +1,16 @@
+"""Where Composer's clock stands, at events after a step."""
+
+from __future__ import annotations
+
+from composer.core import State
+
+
+def tokens_before(state: State) -> int:
+    """Tokens of the phase before the step just made."""
+    return 0 if state.previous_timestamp is None else state.previous_timestamp.token.value
+
+
+def is_last_step(state: State) -> bool:
+    """Whether the phase ends with the step just made."""
+    elapsed = state.get_elapsed_duration()
+    return elapsed is not None and elapsed.value >= 1.0

@@ -1,0 +1,179 @@
+"""A whole recipe on a tiny model: what it leaves opens in plain transformers, and nothing that happens on the way changes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+from clm_detour.config import load_config
+from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.pipeline import run_recipe
+from clm_detour.train.recipe import plan_recipe
+from clm_detour.train.schedules import phase_rate
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_recipe, tmp_path_factory):
+    """A recipe run to its end without disturbance."""
+    config = load_config(tiny_recipe(tmp_path_factory.mktemp("finished") / "run"))
+    run_recipe(config)
+    return config
+
+
+def weights(run_dir: str | Path) -> dict[str, bytes]:
+    """Every safetensors file of a run."""
+    folder = Path(run_dir)
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+def metrics(run_dir: str | Path, phase: str) -> list[dict]:
+    lines = (Path(run_dir) / "phases" / phase / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-c", "from clm_detour.cli import main; main()", *map(str, words)]
+
+
+def test_it_leaves_models_scores_and_a_page(finished):
+    folder = Path(finished.run_dir)
+    assert sorted(path.name for path in (folder / "models").iterdir()) == ["base", "detour", "twin"]
+    assert (folder / "report.html").stat().st_size > 1000
+    scores = json.loads((folder / "evaluation" / "held_out.json").read_text())
+    assert list(scores["models"]) == ["base", "detour", "twin"]
+
+
+@pytest.mark.parametrize("arm", ["base", "detour", "twin"])
+def test_plain_transformers_gives_the_logits_that_our_network_gives(finished, arm):
+    folder = Path(finished.run_dir) / "models" / arm
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(
+        ["The patient was treated.", "A trial of aspirin in patients with pain, and more."],
+        padding=True,
+        return_tensors="pt",
+    )
+    theirs, ours = (
+        AutoModelForMaskedLM.from_pretrained(folder).eval(),
+        ModernBertForPretraining.from_pretrained(folder).eval(),
+    )
+    with torch.no_grad():
+        expected, logits = (
+            theirs(**batch).logits,
+            ours(batch["input_ids"], attention_mask=batch["attention_mask"]).logits,
+        )
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(logits[real], expected[real], rtol=1e-5, atol=1e-5)
+
+
+def test_the_fill_mask_pipeline_opens_the_folder(finished):
+    folder = str(Path(finished.run_dir) / "models" / "detour")
+    answers = pipeline("fill-mask", folder)("The patient was treated with [MASK].")
+    assert len(answers) == 5
+
+
+def test_a_second_run_finds_nothing_to_do(finished):
+    before = weights(finished.run_dir)
+    assert run_recipe(finished) == 0
+    assert weights(finished.run_dir) == before
+
+
+def test_the_learning_rate_is_the_formula_at_every_step(finished):
+    for name, run in plan_recipe(finished).items():
+        rate = phase_rate(run.phase)
+        lines = metrics(finished.run_dir, name)
+        assert [line["step"] for line in lines] == list(range(1, run.steps + 1))
+        for line in lines:
+            assert line["learning_rate"] == rate(line["tokens"] - run.batch_tokens)
+
+
+def test_training_learns_something(finished):
+    lines = metrics(finished.run_dir, "pretrain")
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.1
+
+
+def test_the_same_recipe_gives_the_same_bits(finished, tiny_recipe, tmp_path):
+    again = load_config(tiny_recipe(tmp_path / "again"))
+    run_recipe(again)
+    assert weights(again.run_dir) == weights(finished.run_dir)
+
+
+def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(finished, tiny_recipe, tmp_path):
+    path = tiny_recipe(tmp_path / "killed")
+    dice = random.Random(0)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    kills = 0
+    for _ in range(3):  # at a moment when a checkpoint of some phase is there
+        process = subprocess.Popen(
+            command("run", path), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_checkpoint(process, path.with_suffix(""), dice.uniform(0, 0.3))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills
+    run_recipe(load_config(path))
+    assert weights(path.with_suffix("")) == weights(finished.run_dir)
+
+
+def wait_for_checkpoint(process: subprocess.Popen, run_dir: Path, more: float) -> None:
+    """Until a new checkpoint is sealed, and a little longer."""
+    import time
+
+    before = set(run_dir.glob("phases/*/checkpoints/*.json"))
+    while process.poll() is None and not set(run_dir.glob("phases/*/checkpoints/*.json")) - before:
+        time.sleep(0.02)
+    time.sleep(more)
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
+    from clm_detour.train.callbacks.checkpoint import newest_good, seal
+
+    for step in (1, 2, 3):
+        (tmp_path / "temporary").write_bytes(bytes([step]) * 100)
+        seal(tmp_path / "temporary", tmp_path / f"step-{step:08d}.pt")
+    (tmp_path / "step-00000003.pt").write_bytes(b"\x03" * 99 + b"\x07")
+    (tmp_path / "step-00000004.pt").write_bytes(b"unsealed")
+    assert newest_good(tmp_path) == tmp_path / "step-00000002.pt"
+    assert "step-00000003.pt" in capsys.readouterr().err
+
+
+def test_micro_batches_change_only_rounding(finished, tiny_recipe, tmp_path):
+    cut = load_config(tiny_recipe(tmp_path / "cut"), ["train.micro_rows=3", "arms={base: [pretrain]}"])
+    run_recipe(cut)
+    for one, other in zip(
+        metrics(finished.run_dir, "pretrain"), metrics(cut.run_dir, "pretrain"), strict=True
+    ):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_two_processes_train_on_the_same_rows_with_the_same_losses(finished, tiny_recipe, tmp_path):
+    path = tiny_recipe(tmp_path / "two")
+    launcher = [sys.executable, "-m", "composer.cli.launcher", "-n", "2", "--master_port", "29511"]
+    for phase in ("pretrain", "clm"):
+        words = [*launcher, str(ROOT / "scripts" / "train.py"), str(path), "arm=detour", f"phase={phase}"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("pretrain", "pretrain.clm"):
+        alone, both = metrics(finished.run_dir, name), metrics(path.with_suffix(""), name)
+        assert [line["tokens"] for line in alone] == [line["tokens"] for line in both]
+        for one, other in zip(alone, both, strict=True):
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    one = load_file(Path(finished.run_dir) / "phases" / "pretrain.clm" / "model" / "model.safetensors")
+    two = load_file(path.with_suffix("") / "phases" / "pretrain.clm" / "model" / "model.safetensors")
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-4)
