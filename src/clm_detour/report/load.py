@@ -1,0 +1,177 @@
+"""From a run's folder to a `Run`: the only part of the report that knows files.
+
+Whatever is absent, cut off or in another form is left out and named in `Run.missing`; only a folder that
+holds none of a run's records is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from clm_detour.config.load import load_config
+from clm_detour.config.schema import Config
+from clm_detour.errors import UserError
+from clm_detour.files import read_json
+from clm_detour.report.records import (
+    Curve,
+    Phase,
+    Run,
+    SourceReport,
+    parse_arms,
+    parse_filled_masks,
+    parse_held_out,
+    parse_phase,
+    parse_source,
+    parse_steps,
+)
+from clm_detour.run_folder import RunFolder
+
+T = TypeVar("T")
+
+TRACES = ("config.yaml", "environment.json", "steps.json", "arms.json", "phases", "evaluation")
+
+
+def load_run(run_dir: Path) -> Run:
+    """Read what is there.
+
+    Raises:
+        UserError: `run_dir` is no folder, or holds nothing that a run leaves behind.
+    """
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir} is not a folder; give the run_dir of a recipe.")
+    if not any((run_dir / trace).exists() for trace in TRACES):
+        traces = ", ".join(TRACES)
+        raise UserError(f"{run_dir} holds none of a run's records ({traces}); give the run_dir of a recipe.")
+    folder, run = RunFolder(run_dir), Run(name=run_dir.resolve().name)
+    files = Reader(run_dir, run.missing)
+    run.config, run.config_text = read_config(files, folder.config)
+    run.environment = files.read(folder.environment, "Versions and hardware", dict)
+    run.steps = files.read(folder.steps, "What ran for how long", parse_steps) or []
+    run.arms = files.read(folder.arms, "The arms", parse_arms) or planned_arms(run.config)
+    run.phases = {id: read_phase(files, folder, id, run.config) for id in phase_ids(run_dir, run.arms)}
+    run.sources = read_sources(files, run.config)
+    run.held_out = files.read(folder.held_out, "Held-out scores", parse_held_out)
+    run.filled_masks = files.read(folder.fill_masks, "Filled masks", parse_filled_masks) or []
+    run.exported = [arm for arm in run.arms if (folder.model(arm) / "config.json").is_file()]
+    run.missing += absent_models(run)
+    return run
+
+
+@dataclass
+class Reader:
+    """Reads a run's JSON files and notes what it could not read."""
+
+    root: Path
+    missing: list[str]
+
+    def read(self, path: Path, what: str, parse: Callable[[Any], T]) -> T | None:
+        """The parsed file, or None and a sentence in `missing`."""
+        if not path.is_file():
+            self.missing.append(f"{what}: {self.name(path)} has not been written.")
+            return None
+        try:
+            return parse(read_json(path))
+        except UserError:
+            self.missing.append(f"{what}: {self.name(path)} is not valid JSON.")
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+            self.missing.append(f"{what}: {self.name(path)} does not have the form that this version reads.")
+        return None
+
+    def name(self, path: Path) -> str:
+        """The path below the run, or, of data that runs share, its end: a page may travel."""
+        inside = path.is_relative_to(self.root)
+        return (path.relative_to(self.root) if inside else Path(path.parent.name, path.name)).as_posix()
+
+
+def read_config(files: Reader, path: Path) -> tuple[Config | None, str | None]:
+    """The recipe, checked and as text."""
+    if not path.is_file():
+        files.missing.append(f"The recipe: {files.name(path)} has not been written.")
+        return None, None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return load_config(path), text
+    except UserError:
+        files.missing.append(f"The recipe: {files.name(path)} is not one that this version reads.")
+        return None, text
+
+
+def planned_arms(config: Config | None) -> dict[str, list[str]]:
+    """The arms as the recipe names them, when no phase has begun."""
+    arms = config.arms if config else {}
+    return {arm: [".".join(names[: i + 1]) for i in range(len(names))] for arm, names in arms.items()}
+
+
+def phase_ids(run_dir: Path, arms: dict[str, list[str]]) -> Iterable[str]:
+    """Every phase once, in the arms' order; without arms, the folders that are there."""
+    if arms:
+        return dict.fromkeys(id for ids in arms.values() for id in ids)
+    folder = run_dir / "phases"
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
+
+
+def read_phase(files: Reader, run: RunFolder, id: str, config: Config | None) -> Phase:
+    """A phase's end, or as far as it has come."""
+    folder = run.phase(id)
+    name = id.rsplit(".", 1)[-1]
+    objective = config.phases[name].objective if config and name in config.phases else None
+    if not folder.root.is_dir():
+        files.missing.append(f"Phase {id}: it has not begun.")
+        return Phase(id, objective, None, None)
+    curve = read_curve(folder.metrics)
+    if curve is None:
+        files.missing.append(f"Phase {id}: {files.name(folder.metrics)} holds no logged step.")
+    parsed = files.read(folder.record, f"The end of phase {id}", parse_phase)
+    if parsed is None:
+        return Phase(id, objective, curve, None)
+    return Phase(id, parsed[0], curve, parsed[1])
+
+
+def read_curve(path: Path) -> Curve | None:
+    """The logged steps in order.
+
+    A broken line is skipped (a process killed while it writes leaves half of one), and of a step that was
+    logged again after a resume the later line counts.
+    """
+    points: dict[int, tuple[float, ...]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+            values = (entry["loss"], entry["learning_rate"], entry["tokens_per_second"])
+            numbers = (np.nan if value is None else float(value) for value in values)
+            points[int(entry["step"])] = (int(entry["tokens"]), *numbers)
+        except (ValueError, KeyError, TypeError, OverflowError):
+            continue
+    if not points:
+        return None
+    return Curve(*np.array([points[step] for step in sorted(points)]).T)
+
+
+def read_sources(files: Reader, config: Config | None) -> dict[str, SourceReport]:
+    """The prepared sources: under the run, or in the data folder that several runs share."""
+    folder = files.root / "data"
+    if not folder.is_dir() and config:
+        folder = Path(config.data.dir)
+    found = sorted(path.parent.name for path in folder.glob("*/report.json"))
+    reports = {}
+    for name in config.data.sources if config else found:
+        report = files.read(folder / name / "report.json", f"Data of source {name}", parse_source)
+        if report:
+            reports[name] = report
+    return reports
+
+
+def absent_models(run: Run) -> list[str]:
+    """Arms without their exported model or their score."""
+    unexported = [arm for arm in run.arms if arm not in run.exported]
+    sentences = [f"The model of arm {arm}: models/{arm} is not there." for arm in unexported]
+    if run.held_out:
+        unscored = [arm for arm in run.arms if arm not in run.held_out.models]
+        sentences += [f"Held-out scores: arm {arm} has not been measured." for arm in unscored]
+    return sentences

@@ -1,0 +1,66 @@
+"""Training loss and learning rate over tokens."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from clm_detour.report.arms import colour_slot
+from clm_detour.report.curves import describe, learning_rate_figure, logged, loss_figure
+from clm_detour.report.markup import Section, figure, join, key, paragraph, side_by_side
+from clm_detour.report.records import Phase, Run
+
+NAMES = {"mlm": "Masked-LM", "clm": "Causal-LM"}
+
+
+def training_section(run: Run) -> Section | None:
+    """One panel for each kind of loss, one for the learning rate."""
+    phases = [phase for phase in run.phases.values() if phase.curve]
+    if not phases:
+        return None
+    panels = []
+    for objective, name in NAMES.items():
+        chosen = [phase for phase in phases if phase.objective == objective]
+        if chosen:
+            label = f"{name} training loss over tokens: {describe(chosen, lambda curve: curve.loss)}."
+            drawing = loss_figure(run, chosen, f"loss-{objective}", label)
+            panels.append(figure(drawing, f"{name} loss", CAPTIONS[objective]))
+    ends = [phase for phase in phases if phase.objective == "mlm" and is_end(run, phase)]
+    if 0 < len(ends) < len([phase for phase in phases if phase.objective == "mlm"]):
+        label = f"Masked-LM training loss in the last phases: {describe(ends, lambda curve: curve.loss)}."
+        drawing = loss_figure(run, ends, "loss-end", label, enlarged=True)
+        panels.append(figure(drawing, "Masked-LM loss, last phases enlarged"))
+    label = f"Learning rate over tokens: {describe(phases, lambda curve: curve.learning_rate)}."
+    caption = "Dashed: causal LM; solid: masked LM. Where two arms coincide, one line lies on the other."
+    panels.append(figure(learning_rate_figure(run, phases, "learning-rate", label), "Learning rate", caption))
+    body = join(paragraph(introduction(run)), legend(run), side_by_side(*panels))
+    return Section("training", "Training", body)
+
+
+def is_end(run: Run, phase: Phase) -> bool:
+    """Whether an arm of several phases ends with this one."""
+    return any(len(ids) > 1 and ids[-1] == phase.id for ids in run.arms.values())
+
+
+CAPTIONS = {
+    "mlm": "Nats per masked token. More masking is harder: only phases of one mask rate compare.",
+    "clm": "Nats per token, each predicted from those before it.",
+}
+
+
+def introduction(run: Run) -> str:
+    """How to read the panels."""
+    text = (
+        "An arm's phases stand one after another over the tokens it has seen; what arms share is drawn once. "
+        "Pale is every logged step, strong their running mean."
+    )
+    if len({phase.objective for phase, _ in logged(list(run.phases.values()))}) > 1:
+        text += " Masked-LM and causal-LM losses measure different tasks and cannot be compared."
+    return text
+
+
+def legend(run: Run) -> Markup:
+    """The arms' colours."""
+    keys = Markup(" ").join(
+        Markup("<span>{}</span>").format(key(colour_slot(run, arm), arm)) for arm in run.arms
+    )
+    return Markup('<p class="legend">{}</p>').format(keys) if run.arms else Markup()

@@ -1,0 +1,186 @@
+"""The top of the page: what was done, and how detour and twin compare.
+
+Every sentence is made from records; where a record is missing, its sentence is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from clm_detour.report import wording
+from clm_detour.report.arms import colour_slot, pairs, planned_tokens, same_rows
+from clm_detour.report.markup import key
+from clm_detour.report.records import Phase, Run, Score, Scores
+from clm_detour.report.tables import Row, Text, table, with_best
+
+STEP = 0.0005  # what the page's decimals can show, of a loss and of an accuracy
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result in words and in one table."""
+
+    title: str
+    sentences: list[str]
+    summary: Markup | None
+
+
+def what_was_done(run: Run) -> list[str]:
+    """Two sentences: the detour arm, its twin."""
+    if not {"detour", "twin"} <= run.arms.keys():
+        paths = [" → ".join(id.rsplit(".", 1)[-1] for id in ids) for ids in run.arms.values()]
+        arms = [f"{arm} ({path})" for arm, path in zip(run.arms, paths, strict=True)]
+        return [f"This run has the arms {wording.listing(arms)}."] if arms else []
+    detour = [run.phases[id] for id in run.arms["detour"]]
+    causal = [phase for phase in detour if phase.objective == "clm"]
+    after = detour[detour.index(causal[-1]) + 1 :] if causal else []
+    twin = [other for _, other in pairs(run, "detour", "twin")]
+    instead, last = twin[: len(causal)], twin[len(causal) :]
+    rate = instead[0].end.mask_rate if instead and instead[0].end else None
+    masked = f" with {wording.percent(rate, 0)} of the tokens masked" if rate else ""
+    rows = ", on the same rows in the same order" if same_rows(run, "detour", "twin") else ""
+    return [
+        f"{starting_point(run)} the detour arm trains for {amount(run, causal)} as a causal language model, "
+        "each token predicted from those before it, then returns to masked language modelling for "
+        f"{amount(run, after)} while the learning rate decays.",
+        f"Its twin spends {amount(run, instead)} on masked language modelling{masked} instead, then "
+        f"{amount(run, last)} on the same kind of decay{rows}.",
+    ]
+
+
+def starting_point(run: Run) -> str:
+    """From which model both arms begin."""
+    config, shared = run.config, [id for id in run.arms["detour"] if id in run.arms["twin"]]
+    begun = f" trained here for {amount(run, [run.phases[id] for id in shared])}" if shared else ""
+    if not config:
+        return f"From one base model{begun},"
+    if config.model.base:
+        return f"From {config.model.base}{begun},"
+    shape = config.model.config or {}
+    layers, width = shape.get("num_hidden_layers"), shape.get("hidden_size")
+    size = f" ({layers} layers, hidden size {width})" if layers and width else ""
+    return f"From a new ModernBERT{size}{begun or ' with random weights'},"
+
+
+def amount(run: Run, phases: list[Phase]) -> str:
+    """Tokens of some phases."""
+    return wording.tokens(sum(planned_tokens(run, phase) for phase in phases))
+
+
+def verdict(run: Run) -> Verdict:
+    """Detour against twin, each against the base."""
+    models = run.held_out.models if run.held_out else {}
+    table = summary(run, models) if models else None
+    if not {"detour", "twin"} <= models.keys():
+        title = "No result yet: detour and twin have not both been measured on held-out text"
+        return Verdict(title, [], table)
+    detour, twin = models["detour"].total, models["twin"].total
+    if not (math.isfinite(detour.loss) and math.isfinite(twin.loss)):
+        return Verdict("No comparison: a held-out loss is not finite", [], table)
+    sentences = [against_twin(detour, twin), by_source(models["detour"], models["twin"])]
+    if "base" in models:
+        sentences.append(against_base(models["base"], models["detour"], models["twin"]))
+    return Verdict(who_is_ahead(detour, twin), [text for text in sentences if text], table)
+
+
+def who_is_ahead(detour: Score, twin: Score) -> str:
+    """By loss and by accuracy."""
+    by_loss, by_accuracy = -sign(detour.loss - twin.loss), sign(detour.accuracy - twin.accuracy)
+    if by_loss * by_accuracy < 0:
+        better, worse = ("loss", "accuracy") if by_loss > 0 else ("accuracy", "loss")
+        return f"A mixed result: the detour has the better {better}, its twin the better {worse}"
+    if by_loss == by_accuracy == 0:
+        return "The detour and its twin end level"
+    return (
+        "The detour ends ahead of its twin"
+        if by_loss + by_accuracy > 0
+        else "The detour ends behind its twin"
+    )
+
+
+def sign(difference: float) -> int:
+    """-1, 1, or 0 for what the page cannot show."""
+    if not math.isfinite(difference) or abs(difference) < STEP:
+        return 0
+    return 1 if difference > 0 else -1
+
+
+def against_twin(detour: Score, twin: Score) -> str:
+    """The one result."""
+    loss, accuracy = detour.loss - twin.loss, detour.accuracy - twin.accuracy
+    relative = f" ({wording.percent(abs(loss) / twin.loss)})" if twin.loss > 0 else ""
+    loss_words = {
+        -1: f"lower, that is better, by {abs(loss):.3f}{relative}",
+        0: "the same in print",
+        1: f"higher, that is worse, by {abs(loss):.3f}{relative}",
+    }
+    accuracy_words = {
+        -1: f"lower by {abs(100 * accuracy):.1f} points",
+        0: "the same in print",
+        1: f"higher by {abs(100 * accuracy):.1f} points",
+    }
+    return (
+        f"On held-out text the detour's masked-LM loss is {wording.loss(detour.loss)} against its twin's "
+        f"{wording.loss(twin.loss)}: {loss_words[sign(loss)]}. Its accuracy is "
+        f"{wording.percent(detour.accuracy)} against {wording.percent(twin.accuracy)}: "
+        f"{accuracy_words[sign(accuracy)]}."
+    )
+
+
+def by_source(detour: Scores, twin: Scores) -> str:
+    """On which sources the detour has the lower loss, on which its twin."""
+    shared = [source for source in detour.by_source if source in twin.by_source]
+    signs = {source: sign(detour.by_source[source].loss - twin.by_source[source].loss) for source in shared}
+    lower = [source for source in shared if signs[source] < 0]
+    higher = [source for source in shared if signs[source] > 0]
+    parts = [
+        f"{who} has the lower loss on {wording.listing(sources)}"
+        for who, sources in (("the detour", lower), ("its twin", higher))
+        if sources
+    ]
+    return f"By source, {wording.listing(parts)}." if parts else ""
+
+
+def against_base(base: Scores, detour: Scores, twin: Scores) -> str:
+    """Each arm against where it began."""
+    arms = {"detour": detour, "twin": twin}
+    parts = [
+        f"the {name}'s loss is {wording.signed(arm.total.loss - base.total.loss)}, its accuracy "
+        f"{wording.points(arm.total.accuracy - base.total.accuracy)} points"
+        for name, arm in arms.items()
+    ]
+    rises = []
+    for source, score in base.by_source.items():
+        there = {name: arm.by_source[source].loss for name, arm in arms.items() if source in arm.by_source}
+        by = [
+            f"{name} {wording.signed(loss - score.loss)}"
+            for name, loss in there.items()
+            if sign(loss - score.loss) > 0
+        ]
+        if by:
+            rises.append(f"{source} ({', '.join(by)})")
+    worse = f" The loss rose on {wording.listing(rises)}." if rises else ""
+    return f"Against the base model {'; '.join(parts)}.{worse}"
+
+
+def summary(run: Run, models: dict[str, Scores]) -> Markup:
+    """Loss and accuracy of each model, and what changed from the base."""
+    totals = [scores.total for scores in models.values()]
+    losses = with_best([t.loss for t in totals], wording.loss, lowest=True, absent=wording.ABSENT)
+    accuracies = with_best([t.accuracy for t in totals], wording.percent, lowest=False, absent=wording.ABSENT)
+    names: list[Text] = [key(colour_slot(run, name), name) for name in models]
+    columns: list[list[Text]] = [names, losses, accuracies]
+    head: list[Text] = ["Model", "Loss", "Accuracy"]
+    note = "Best in bold."
+    if "base" in models:
+        base = models["base"].total
+        changes = [(t.loss - base.loss, t.accuracy - base.accuracy) for t in totals]
+        columns.insert(2, [wording.signed(loss) if loss else "" for loss, _ in changes])
+        columns.append([wording.points(accuracy) if accuracy else "" for _, accuracy in changes])
+        head[2:] = ["− base", "Accuracy", "− base"]
+        note += " − base: what changed from it, accuracy in points."
+    rows = [Row(cells) for cells in zip(*columns, strict=True)]
+    return table("Held-out masked language modelling", head, rows, note=note)

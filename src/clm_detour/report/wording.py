@@ -1,0 +1,70 @@
+"""Numbers as a reader wants them: thousands apart, percent, signs, durations. Spaces in them do not break."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from clm_detour.progress import human
+
+NARROW = "\u202f"  # a thin space that does not break
+MINUS = "\u2212"
+ABSENT = "\u2013"
+
+
+def count(number: int) -> str:
+    """12345 -> '12,345'."""
+    return f"{number:,}"
+
+
+def tokens(number: int) -> str:
+    """600064 -> '600k tokens'."""
+    return f"{human(number)} tokens"
+
+
+def loss(value: float) -> str:
+    """Three decimals; a loss that is no number is said so."""
+    return f"{value:.3f}" if math.isfinite(value) else "not finite"
+
+
+def perplexity(value: float) -> str:
+    """exp(loss)."""
+    if not value < 50:
+        return ABSENT
+    return f"{math.exp(value):,.1f}" if value < 12 else human(math.exp(value))
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """0.4132 -> '41.3 %'."""
+    return f"{100 * share:.{decimals}f}{NARROW}%"
+
+
+def signed(value: float, decimals: int = 3) -> str:
+    """+0.012, −0.012, or 0.000 with no sign where nothing is left of it."""
+    if not math.isfinite(value):
+        return ABSENT
+    text = f"{abs(value):.{decimals}f}"
+    if float(text) == 0:
+        return text
+    return f"{'+' if value > 0 else MINUS}{text}"
+
+
+def points(share: float) -> str:
+    """A difference of two shares in percentage points: 0.004 -> '+0.4'."""
+    return signed(100 * share, 1)
+
+
+def duration(seconds: float) -> str:
+    """12.3 -> '12 s', 754 -> '12 min 34 s', 4000 -> '1 h 07 min'."""
+    if seconds < 10:
+        return f"{seconds:.1f}{NARROW}s"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours:,}{NARROW}h {minutes:02d}{NARROW}min"
+    return f"{minutes}{NARROW}min {rest:02d}{NARROW}s" if minutes else f"{rest}{NARROW}s"
+
+
+def listing(items: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)

@@ -1,0 +1,164 @@
+"""The report of a run that is not all there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html import unescape
+
+import pytest
+
+from clm_detour.errors import UserError
+from clm_detour.files import write_json
+from clm_detour.report.load import load_run
+from clm_detour.report.page import write_page
+
+RECORDS = (
+    "config.yaml",
+    "environment.json",
+    "steps.json",
+    "arms.json",
+    "data/notes/report.json",
+    "phases/pretrain.clm/phase.json",
+    "phases/pretrain.clm/metrics.jsonl",
+    "evaluation/held_out.json",
+    "evaluation/fill_mask.json",
+)
+GARBAGE = ("", "{", "[]", "3", "null", '{"a": [1]}', '[{"a": null}]', "\xff\x00")
+
+
+def missing(page: str) -> str:
+    """The list of what is missing."""
+    aside = re.search(r'<aside class="missing".*?</aside>', page, re.DOTALL)
+    return unescape(aside[0]) if aside else ""
+
+
+def page_of(run) -> str:
+    return write_page(run.path).read_text(encoding="utf-8")
+
+
+def test_a_whole_run_misses_nothing(fake_run):
+    assert missing(page_of(fake_run)) == ""
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_record_that_is_absent_is_listed_and_the_rest_shown(fake_run, record):
+    (fake_run.path / record).unlink()
+    page = page_of(fake_run)
+    assert record in missing(page)
+    assert page.count("<section") >= 5
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_record_of_any_other_form_never_stops_the_page(fake_run, record):
+    for text in GARBAGE:
+        (fake_run.path / record).write_text(text, encoding="latin-1")
+        if not load_run(fake_run.path).missing:  # else it is as if it were absent
+            assert page_of(fake_run).count("<section") >= 5
+
+
+def test_only_the_recipe_is_a_page_already(fake_run):
+    for path in fake_run.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "config.yaml":
+            path.unlink()
+    page = page_of(fake_run)
+    assert "trains for 600k tokens as a causal language model" in page
+    assert "Phase pretrain.mlm.decay: it has not begun." in missing(page)
+    assert "No result yet" in page
+
+
+def test_a_phase_under_way_is_drawn_as_far_as_it_has_come(fake_run):
+    folder = fake_run.path / "phases" / "pretrain.clm"
+    shutil.rmtree(fake_run.path / "phases" / "pretrain.clm.decay")
+    (folder / "phase.json").unlink()
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:40]) + lines[40][:30], encoding="utf-8")
+    phase = load_run(fake_run.path).phases["pretrain.clm"]
+    assert phase.objective == "clm"
+    assert len(phase.curve.loss) == 40
+    assert phase.tokens == 40 * 4096
+    page = page_of(fake_run)
+    assert "phases/pretrain.clm/phase.json has not been written" in missing(page)
+    assert "Not every phase of the two arms has ended." in page
+    assert 'id="loss-clm-' in page
+
+
+def test_a_step_logged_again_after_a_resume_counts_once(fake_run):
+    path = fake_run.path / "phases" / "pretrain" / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    again = [line.replace('"loss": ', '"loss": 1') for line in lines[90:]]
+    path.write_text("".join(lines[:100] + again), encoding="utf-8")
+    curve = load_run(fake_run.path).phases["pretrain"].curve
+    assert len(curve.loss) == len(lines)
+    assert all(curve.tokens[1:] > curve.tokens[:-1])
+    assert curve.loss[89] < 10 <= curve.loss[90]
+
+
+def test_an_external_base_needs_no_model_folder_and_no_phase(fake_run):
+    def strip(id):
+        return id.removeprefix("pretrain.")
+
+    def own(ids):
+        return [strip(id) for id in ids if id != "pretrain"]
+
+    shutil.rmtree(fake_run.path / "models" / "base")
+    for folder in (fake_run.path / "phases").iterdir():
+        folder.rename(folder.with_name(strip(folder.name)))
+    shutil.rmtree(fake_run.path / "phases" / "pretrain")
+    fake_run.edit(
+        "arms.json",
+        lambda arms: {arm: own(ids) for arm, ids in arms.items() if arm != "base"},
+    )
+    fake_run.edit(
+        "evaluation/held_out.json",
+        lambda record: record.update(
+            phases={strip(id): scores for id, scores in record["phases"].items() if id != "pretrain"}
+        ),
+    )
+    page = page_of(fake_run)
+    assert missing(page) == ""
+    assert "Against the base model" in page
+    assert "on the same rows in the same order" in page
+
+
+def test_losses_that_are_not_finite_are_said_so(fake_run):
+    fake_run.edit(
+        "evaluation/held_out.json",
+        lambda record: record["models"]["detour"]["by_source"]["notes"].update(loss=None),
+    )
+    path = fake_run.path / "phases" / "pretrain.clm" / "metrics.jsonl"
+    spoilt = re.sub(r'"loss": [^,]*', '"loss": NaN', path.read_text(encoding="utf-8"))
+    path.write_text(spoilt, encoding="utf-8")
+    assert "not finite" in page_of(fake_run)
+
+
+def test_an_arm_that_was_not_measured_is_listed(fake_run):
+    fake_run.edit("evaluation/held_out.json", lambda record: record["models"].pop("twin") and None)
+    page = page_of(fake_run)
+    assert "arm twin has not been measured" in missing(page)
+    assert "No result yet" in page
+
+
+def test_other_arms_than_the_three_have_a_place(fake_run):
+    fake_run.edit("arms.json", lambda arms: arms.update(short=["pretrain", "pretrain.clm"]))
+    write_json(fake_run.path / "models" / "short" / "config.json", {})
+    fake_run.edit(
+        "evaluation/held_out.json",
+        lambda record: record["models"].update(short=record["phases"]["pretrain.clm"]),
+    )
+    page = page_of(fake_run)
+    assert missing(page) == ""
+    assert 'class="key other-1"' in page
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path, there):
+    folder = tmp_path / "elsewhere"
+    if there:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(UserError, match="run_dir"):
+        write_page(folder)
+    assert not (folder / "report.html").exists()

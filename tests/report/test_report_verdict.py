@@ -1,0 +1,122 @@
+"""What the top of the page says."""
+
+from __future__ import annotations
+
+from html import unescape
+
+import pytest
+
+from clm_detour.report.caveats import caveats
+from clm_detour.report.load import load_run
+from clm_detour.report.page import write_page
+from clm_detour.report.verdict import verdict, what_was_done
+
+
+def sentences_of(run) -> list[str]:
+    """The words above the sections."""
+    loaded = load_run(run.path)
+    result = verdict(loaded)
+    return [*what_was_done(loaded), result.title, *result.sentences, *caveats(loaded)]
+
+
+def top_of(run) -> str:
+    return " ".join(sentences_of(run)).replace("\u202f", " ")
+
+
+def set_totals(run, **totals) -> None:
+    """Give models their loss and accuracy."""
+
+    def change(record):
+        for model, (loss, accuracy) in totals.items():
+            record["models"][model].update(loss=loss, accuracy=accuracy)
+
+    run.edit("evaluation/held_out.json", change)
+
+
+def test_the_page_opens_with_these_sentences(fake_run):
+    top = unescape(write_page(fake_run.path).read_text(encoding="utf-8").split("<nav", 1)[0])
+    assert all(sentence in top for sentence in sentences_of(fake_run))
+
+
+@pytest.mark.parametrize(
+    ("detour", "title"),
+    [
+        ((2.90, 0.42), "The detour ends ahead of its twin"),
+        ((2.90, 0.40), "The detour ends ahead of its twin"),
+        ((3.10, 0.38), "The detour ends behind its twin"),
+        ((3.00, 0.39), "The detour ends behind its twin"),
+        ((2.90, 0.38), "A mixed result: the detour has the better loss, its twin the better accuracy"),
+        ((3.10, 0.42), "A mixed result: the detour has the better accuracy, its twin the better loss"),
+        ((3.0001, 0.4001), "The detour and its twin end level"),
+        ((float("nan"), 0.4), "No comparison: a held-out loss is not finite"),
+    ],
+)
+def test_the_title_says_who_is_ahead(fake_run, detour, title):
+    set_totals(fake_run, detour=detour, twin=(3.0, 0.4))
+    assert title in top_of(fake_run)
+
+
+def test_a_worse_detour_is_called_worse_with_its_figures(fake_run):
+    set_totals(fake_run, base=(5.0, 0.2), detour=(3.3, 0.35), twin=(3.0, 0.4))
+    top = top_of(fake_run)
+    assert (
+        "the detour's masked-LM loss is 3.300 against its twin's 3.000: higher, that is worse, by 0.300"
+        in top
+    )
+    assert "Its accuracy is 35.0 % against 40.0 %: lower by 5.0 points" in top
+    assert "the detour's loss is −1.700, its accuracy +15.0 points" in top
+    assert "the twin's loss is −2.000, its accuracy +20.0 points" in top
+
+
+def test_sources_are_named_on_both_sides_and_so_is_what_the_base_did_better(fake_run):
+    top = top_of(fake_run)
+    assert "the detour has the lower loss on abstracts and instructions" in top
+    assert "its twin has the lower loss on general and notes" in top
+    assert "The loss rose on general (detour +0.486, twin +0.390)." in top
+
+
+def test_what_was_done_is_read_from_the_records(fake_run):
+    top = top_of(fake_run)
+    assert "From a new ModernBERT (6 layers, hidden size 128) trained here for 999k tokens" in top
+    assert "trains for 598k tokens as a causal language model" in top
+    assert "returns to masked language modelling for 197k tokens" in top
+    assert "with 30 % of the tokens masked instead, then 197k tokens on the same kind of decay" in top
+    assert "on the same rows in the same order" in top
+
+
+def test_one_seed_a_small_run_and_unequal_compute_are_admitted(fake_run):
+    top = top_of(fake_run)
+    assert "One seed (17)" in top
+    assert "A small run: 795k tokens" in top
+    assert "the detour's own phases took 57 s, the twin's 49 s" in top
+
+
+def test_an_accuracy_within_counting_noise_is_admitted_and_one_beyond_it_is_not(fake_run):
+    set_totals(fake_run, detour=(2.9, 0.405), twin=(3.0, 0.4))
+    assert "within what 9,774 masked tokens can tell apart: two standard errors are 1.4 points" in top_of(
+        fake_run
+    )
+    set_totals(fake_run, detour=(2.9, 0.45), twin=(3.0, 0.4))
+    assert "can tell apart" not in top_of(fake_run)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"tokens": 300_000},
+            "Unequal training: the detour saw 794,624 tokens of its own, the twin 496,608.",
+        ),
+        ({"first_row": 9}, "did not read the same rows"),
+        ({"mixture": "general"}, "did not read the same rows"),
+        ({"precision": "bf16"}, "Phases pretrain.clm and pretrain.mlm also differ in precision."),
+        (
+            {"schedule": {"name": "warmup_constant", "peak": 1e-3}},
+            "Phases pretrain.clm and pretrain.mlm also differ in schedule.",
+        ),
+    ],
+)
+def test_arms_that_differ_in_more_than_the_objective_are_said_to(fake_run, change, sentence):
+    assert sentence not in top_of(fake_run)
+    fake_run.edit("phases/pretrain.mlm/phase.json", lambda record: record.update(change))
+    assert sentence in top_of(fake_run)
