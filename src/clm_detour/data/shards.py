@@ -151,9 +151,17 @@ class TokenShards:
         return checksum(repr([(s["checksum"], s["lengths_checksum"]) for s in self.index["shards"]]).encode())
 
     def tokens(self, shard: int) -> np.ndarray:
-        """The ids of a shard's documents end to end: a read-only memory map, (tokens,) uint16 or uint32."""
+        """The ids of a shard's documents end to end: a read-only memory map, (tokens,) uint16 or uint32.
+
+        The first use of a shard verifies its checksum, so that no damaged token is ever trained on.
+
+        Raises:
+            UserError: the shard is damaged.
+        """
         if shard not in self._mapped:
-            self._mapped[shard] = np.memmap(self.folder / tokens_name(shard), dtype=self.dtype, mode="r")
+            file = self.folder / tokens_name(shard)
+            check_content(file, self.index["shards"][shard]["checksum"])
+            self._mapped[shard] = np.memmap(file, dtype=self.dtype, mode="r")
         return self._mapped[shard]
 
     def lengths(self, shard: int) -> np.ndarray:

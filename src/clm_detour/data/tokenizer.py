@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,18 @@ def load_tokenizer(path_or_hub_id: str) -> Tokenizer:
         fingerprint=_fingerprint(spec, ids["cls"], ids["sep"]),
         **ids,
     )
+
+
+def copy_tokenizer(path_or_hub_id: str, folder: Path) -> None:
+    """Copy a tokenizer's files, byte for byte, into a model's folder.
+
+    Raises:
+        UserError: there is no tokenizer.
+    """
+    fetch = _fetcher(path_or_hub_id)
+    for name in ("tokenizer.json", *CONFIG_FILES):
+        if (file := fetch(name)) is not None:
+            shutil.copyfile(file, folder / name)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:

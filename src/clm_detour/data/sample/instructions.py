@@ -1,0 +1,196 @@
+"""Questions with answers and tasks with responses, as in instruction data: a dozen and a half kinds of task.
+
+The wording is in `phrases/instructions.txt`; every answer follows from the tables.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from clm_detour.data.sample.dice import Dice
+from clm_detour.data.sample.english import Phrase, stacked
+from clm_detour.data.sample.grammar import Document, Grammar, Rule
+from clm_detour.data.sample.people import ROUTES, history, lab_value, patient, schedule
+from clm_detour.data.sample.vocabulary import Disease, Drug, Lab, vocabulary
+
+ABOUT_DISEASE = (
+    "definition", "symptoms", "treatment", "diagnosis", "vignette", "prevention", "advice", "specialist",
+    "abbreviation", "complications",
+)  # fmt: skip
+ABOUT_DRUG = ("drug", "mechanism", "adverse", "compare", "choice")
+SHORT = ("gene", "organ", "true", "lab", "plain", "extract", "dose")
+TASKS = (*ABOUT_DISEASE, *ABOUT_DISEASE, *ABOUT_DRUG, *ABOUT_DRUG, *SHORT)
+SAID = {  # what an answer says by itself
+    "definition": ("disease/nature", "disease/organ"), "symptoms": ("disease/symptoms", "disease/nature"),
+    "treatment": ("disease/treatment",), "diagnosis": ("disease/tests",),
+    "vignette": ("disease/nature", "disease/treatment", "disease/tests", "disease/symptoms"),
+    "prevention": ("disease/risks", "disease/complications"), "complications": ("disease/complications", "disease/nature"),
+    "advice": ("disease/nature", "disease/symptoms", "disease/advice", "disease/tests", "disease/treatment"),
+    "specialist": ("disease/nature",), "abbreviation": ("disease/nature",),
+    "drug": ("drug/class", "drug/uses", "drug/action", "drug/adverse"), "mechanism": ("drug/class", "drug/action"),
+    "adverse": ("drug/adverse",), "compare": ("drug/class", "drug/action", "drug/adverse"),
+    "choice": ("drug/class", "drug/action"),
+}  # fmt: skip
+LETTERS = "ABCD"
+
+
+@cache
+def grammar() -> Grammar:
+    """The rules of questions and answers."""
+    return Grammar("instructions", vocabulary().annotate)
+
+
+def write(dice: Dice) -> tuple[Document, int]:
+    """A prompt of one to four questions, a line break and the response; with the length of the prompt in characters."""
+    document = Document(grammar(), dice)
+    count = dice.pick((1, 1, 1, 2, 2, 3, 4))
+    tasks = dice.sample(TASKS, count)
+    facts = []
+    for place, task in enumerate(tasks):
+        document.facts = draw_facts(dice, task)
+        draw_task(document, task)
+        facts.append(document.facts)
+        ask(document, f"{task} ask", place, count)
+    document.write("\n")
+    prompt = document.length - 1
+    for place, task in enumerate(tasks):
+        document.facts = facts[place]
+        ask(document, f"{task} answer", place, count)
+        elaborate(document, task, dice.random() / count)
+    return document, prompt
+
+
+def ask(document: Document, rule: str, place: int, count: int) -> None:
+    """Write a question or answer, with its number if there are several."""
+    if count > 1:
+        document.write("\n" if document.parts and document.parts[-1][-1] != "\n" else "")
+        document.write(f"{place + 1}. ")
+    document.rule(rule)
+
+
+def elaborate(document: Document, task: str, fullness: float) -> None:
+    """Add some sentences on the disease or drug that the answer has not said yet, in their order."""
+    topic = "disease" if task in ABOUT_DISEASE else "drug" if task in ABOUT_DRUG else ""
+    outline = [name for name in grammar().outline(topic) if name not in SAID.get(task, ())]
+    count = max(0, int((1.8 * fullness - 0.4) * len(outline)))
+    new_line = document.dice.chance(0.4)
+    for place in sorted(document.dice.sample(range(len(outline)), count)):
+        document.write("\n" if new_line and document.dice.chance(0.3) else " ")
+        document.rule(outline[place])
+
+
+def draw_facts(dice: Dice, task: str) -> dict[str, Any]:
+    """A disease and a drug for it, another disease with its drug, a gene, an organ, a laboratory test, a patient."""
+    words = vocabulary()
+    diseases = words.treatable
+    disease, comorbid = dice.common(diseases), dice.common(diseases)
+    while not disease.short.text and task == "abbreviation":
+        disease = dice.common(diseases)
+    drug, *others = dice.sample(disease.drugs, 3)
+    while comorbid is disease or drug in comorbid.drugs:
+        comorbid = dice.common(diseases)
+    person = patient(dice, disease)
+    lab, sign = dice.pick(disease.labs)
+    organ = dice.pick([organ for organ in words.organs.values() if organ.diseases])
+    gene = (
+        drug.target
+        if drug.target and task not in ABOUT_DISEASE and dice.chance(0.5)
+        else dice.pick(disease.genes)
+    )
+    symptoms = dice.sample(disease.symptoms, dice.between(2, 3))
+    return {
+        "disease": disease, "drug": SimpleNamespace(**vars(drug), route_word=ROUTES[drug.route]),
+        "others": others or [Phrase("supportive care")], "dose": dice.pick(drug.doses), "schedule": schedule(drug),
+        "comorbid": comorbid, "drug2": dice.pick(comorbid.drugs), "age": person.age, "man": person.man,
+        "he": person.he, "his": person.his, "finding": dice.pick(disease.findings), "short": disease.short,
+        "risk": history(dice, disease)[0], "organ": organ, "organ_disease": dice.pick(organ.diseases),
+        "picture": symptoms, "technical": symptoms, "lay": [symptom.lay for symptom in symptoms],
+        "gene": gene, "gene_disease": Rule("gene disease" if gene.diseases else "gene drug"),
+        "bullets": stacked([symptom.name for symptom in symptoms], ["- "] * 3),
+        "procedure": Rule("procedure yes" if disease.procedure.text else "procedure no"),
+        "lab_note": Rule("lab note") if sign != "=" else "",
+        "lab_word": "high" if sign == "+" else "low", **draw_lab(dice, lab, sign),
+    }  # fmt: skip
+
+
+def draw_lab(dice: Dice, lab: Lab, sign: str) -> dict[str, Any]:
+    """A laboratory value with its normal range and what to say of it."""
+    low, high = (f"{bound:.{lab.decimals}f}" for bound in (lab.low, lab.high))
+    unit = f" {lab.unit}" if lab.unit else ""
+    sign = "=" if dice.chance(0.3) else sign
+    value = lab_value(dice, lab, sign) + unit
+    return {"lab": lab, "value": value, "low": low, "high": high + unit, "level": Rule(f"level {sign}")}
+
+
+def draw_task(document: Document, task: str) -> None:
+    """What only one kind of task needs."""
+    dice, facts = document.dice, document.facts
+    disease, drug = facts["disease"], facts["drug"]
+    if task == "compare":
+        rivals = [other for other in disease.drugs if other.name != drug.name] or [unrelated(dice, disease)]
+        facts["rival"] = dice.pick(rivals)
+        facts["both"] = Rule("both yes" if disease in facts["rival"].indications else "both no")
+    elif task == "choice":
+        draw_options(dice, facts)
+    elif task == "true":
+        draw_claim(dice, facts)
+    elif task == "extract":
+        draw_passage(document)
+    elif task == "dose":
+        weight, per_kg = dice.between(8, 96), dice.pick((2, 3, 4, 5, 8, 10, 15, 20))
+        facts |= {"weight": weight, "per_kg": per_kg, "total": f"{weight * per_kg:,}"}
+
+
+def unrelated(dice: Dice, disease: Disease) -> Drug:
+    """A drug that is not for the disease."""
+    drug = dice.pick(vocabulary().drug_list)
+    while disease in drug.indications:
+        drug = dice.pick(vocabulary().drug_list)
+    return drug
+
+
+def draw_options(dice: Dice, facts: dict[str, Any]) -> None:
+    """Three or four drugs of which only one is for the disease."""
+    wrong: list[Drug] = []
+    while len(wrong) < 3:
+        other = unrelated(dice, facts["disease"])
+        if other not in wrong:
+            wrong.append(other)
+    options = dice.sample([facts["drug"], *wrong[: dice.between(2, 3)]], 4)
+    marks = [f"{letter}) " for letter in LETTERS]
+    facts["options"] = stacked([option.name for option in options], marks, dice.pick(("\n", "\n", " ")))
+    facts["letter"] = LETTERS[options.index(facts["drug"])]
+    facts["wrong_use"] = list(dict.fromkeys(option.indications[0] for option in wrong))[:3]
+
+
+def draw_claim(dice: Dice, facts: dict[str, Any]) -> None:
+    """A statement that is right half of the time, and the judgement."""
+    words = vocabulary()
+    claims: list[tuple[str, Any, list[Any], str]] = [
+        ("class", facts["drug"], words.drug_list, "kind"),
+        ("organ", facts["disease"].organ, list(words.organs.values()), "system"),
+        ("gene", facts["gene"], list(words.genes.values()), "function"),
+    ]
+    kind, own, others, same = dice.pick(claims)
+    claimed = own
+    if dice.chance(0.5):
+        while getattr(claimed, same) == getattr(own, same):
+            claimed = dice.pick(others)
+    facts["claimed"] = claimed
+    facts["claim"] = Rule(f"claim {kind}")
+    facts["verdict"] = Rule(f"verdict {kind} {'yes' if claimed is own else 'no'}")
+
+
+def draw_passage(document: Document) -> None:
+    """A passage and the names of one type in it."""
+    facts = document.facts
+    kind = document.dice.pick(("Drug", "Disease", "Symptom"))
+    passage = facts["passage"] = document.make("passage")
+    found = dict.fromkeys(passage.text[start:end] for start, end, type_ in passage.spans if type_ == kind)
+    known = vocabulary().names
+    forms = [name if name in known else name[:1].lower() + name[1:] for name in found]
+    names = [Phrase(form, ((0, len(form), kind),)) for form in forms]
+    facts["wanted"] = kind.lower()
+    facts["found"] = names or [Phrase("None")]

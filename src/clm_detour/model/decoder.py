@@ -1,0 +1,97 @@
+"""To and from transformers' causal class, `ModernBertDecoderForCausalLM`, which generates text.
+
+The weights are the same but for names and for queries, keys and values lying apart. Two things differ in the config.
+The class counts a local layer's window with the token itself, so 64 tokens to the left are its 65. And its releases
+before 5 ignore `local_rope_theta` and forget the window when they save, so they cannot hold these models at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import ModernBertConfig
+
+from clm_detour.errors import UserError
+from clm_detour.model import hf
+from clm_detour.model.layout import layout_of
+
+if TYPE_CHECKING:
+    from clm_detour.model.modernbert import ModernBertForPretraining
+
+SAME_KEYS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "hidden_activation", "max_position_embeddings", "initializer_range", "initializer_cutoff_factor",
+    "norm_eps", "norm_bias", "pad_token_id", "eos_token_id", "bos_token_id", "cls_token_id", "sep_token_id",
+    "attention_bias", "attention_dropout", "embedding_dropout", "mlp_bias", "mlp_dropout", "decoder_bias",
+    "classifier_dropout", "classifier_bias", "classifier_activation", "layer_types", "rope_parameters",
+    "tie_word_embeddings",
+)  # fmt: skip
+QKV, APART = ".attn.Wqkv.", (".attn.q_proj.", ".attn.k_proj.", ".attn.v_proj.")
+
+
+def to_decoder(model: ModernBertForPretraining) -> Any:
+    """The `ModernBertDecoderForCausalLM` with the same logits as this causal model, in evaluation mode.
+
+    Raises:
+        UserError: the model is bidirectional, or transformers is older than 5.
+    """
+    decoder_config, decoder_class = _classes()
+    if not model.causal:
+        raise UserError("A decoder is causal but this model is bidirectional; set model.causal = True first.")
+    config = decoder_config(
+        **{key: getattr(model.config, key) for key in SAME_KEYS},
+        local_attention=2 * (layout_of(model.config).window + 1),
+    )
+    decoder = decoder_class(config).to(model.decoder.weight.dtype)
+    decoder.load_state_dict(dict(_taken_apart(model.state_dict())))
+    return decoder.to(model.decoder.weight.device).eval()
+
+
+def from_decoder(cls: type[ModernBertForPretraining], decoder: Any) -> ModernBertForPretraining:
+    """The causal model with the same logits as this `ModernBertDecoderForCausalLM`, in evaluation mode.
+
+    Raises:
+        UserError: transformers is older than 5, or the decoder's config cannot be honoured exactly.
+    """
+    _classes()
+    keys = {key: getattr(decoder.config, key) for key in SAME_KEYS}
+    config = ModernBertConfig(**keys, local_attention=2 * (decoder.config.sliding_window - 1))
+    model = cls(config)
+    hf.fill(model, dict(_put_together(decoder.state_dict())), "the decoder", dtype=None)
+    model.causal = True
+    return model.to(decoder.device).eval()
+
+
+def _classes() -> tuple[Any, Any]:
+    if int(transformers.__version__.split(".")[0]) < 5:
+        raise UserError(
+            f"transformers {transformers.__version__} has no causal ModernBERT with its own local rope theta and window; "
+            "install transformers >= 5."
+        )
+    return transformers.ModernBertDecoderConfig, transformers.ModernBertDecoderForCausalLM
+
+
+def _taken_apart(weights: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    renamed = []
+    for name, weight in weights.items():
+        if QKV in name:
+            parts = zip(APART, weight.chunk(3), strict=True)
+            renamed += [(name.replace(QKV, apart), part) for apart, part in parts]
+        else:
+            renamed.append((f"lm_{name}" if name.startswith("head.") else name, weight))
+    return renamed
+
+
+def _put_together(weights: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    renamed = []
+    for name, weight in weights.items():
+        if APART[0] in name:
+            parts = [weights[name.replace(APART[0], apart)] for apart in APART]
+            renamed.append((name.replace(APART[0], QKV), torch.cat(parts)))
+        elif not any(apart in name for apart in APART):
+            renamed.append((name.removeprefix("lm_"), weight))
+    return renamed

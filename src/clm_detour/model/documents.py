@@ -1,0 +1,174 @@
+"""Documents laid end to end: the boundaries that attention, RoPE and next-token labels keep to.
+
+The network never sees rows or padding. The T real tokens of a batch are taken out of their (B, L) rows and laid end to
+end; a `Documents` says where each document ends, and keeps what is derived from that (positions, masks) so that
+it is made once per forward and shared by all layers.
+
+Shapes: B rows, L positions of a row, T tokens, N documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from clm_detour.errors import UserError
+
+IGNORED = -100
+Made = TypeVar("Made")
+
+
+class Documents:
+    """Boundaries of N documents laid end to end.
+
+    Args:
+        cu_seqlens: (N + 1,) int32; document n is tokens cu_seqlens[n] to cu_seqlens[n + 1]. None is empty.
+        tokens: T, the last entry, as a Python number so that no one has to wait for the device.
+    """
+
+    def __init__(self, cu_seqlens: Tensor, tokens: int):
+        self.cu_seqlens = cu_seqlens
+        self.tokens = tokens
+        self._made: dict[Hashable, Any] = {}
+
+    @classmethod
+    def of_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Documents:
+        """Documents of these lengths, one after another.
+
+        Raises:
+            UserError: a length is not positive.
+        """
+        if any(length < 1 for length in lengths):
+            raise UserError("A document has no tokens; give lengths of at least 1.")
+        ends = torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
+        return cls(ends.to(device, torch.int32), int(ends[-1]))
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each document. Waits for the device on first use."""
+        return self.cu_seqlens.diff().tolist()
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest document; 0 if there is none. Waits for the device on first use."""
+        return max(self.lengths, default=0)
+
+    @cached_property
+    def index(self) -> Tensor:
+        """(T,) int64: the number of each token's document."""
+        numbers = torch.arange(len(self.cu_seqlens) - 1, device=self.cu_seqlens.device)
+        return numbers.repeat_interleave(self.cu_seqlens.diff(), output_size=self.tokens)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """(T,) int64: position of each token in its document, from 0."""
+        return torch.arange(self.tokens, device=self.cu_seqlens.device) - self.cu_seqlens[:-1][self.index]
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """`make()` at the first call with this key, the same object afterwards."""
+        if key not in self._made:
+            with torch.no_grad():
+                self._made[key] = make()
+        return self._made[key]
+
+
+@dataclass(frozen=True)
+class Unpadded:
+    """How the tokens of a (B, L) batch are laid end to end, and put back.
+
+    Args:
+        shape: (B, L).
+        kept: (T,) int64, places of the tokens in the flattened rows; None if all are kept.
+    """
+
+    documents: Documents
+    shape: tuple[int, int]
+    kept: Tensor | None
+
+    def take(self, rows: Tensor) -> Tensor:
+        """(B, L, ...) -> (T, ...)."""
+        flat = rows.flatten(0, 1)
+        return flat if self.kept is None else flat[self.kept]
+
+    def put_back(self, tokens: Tensor) -> Tensor:
+        """(T, ...) -> (B, L, ...), zero where there was padding."""
+        if self.kept is None:
+            return tokens.unflatten(0, self.shape)
+        flat = tokens.new_zeros(self.shape[0] * self.shape[1], *tokens.shape[1:])
+        return flat.index_copy(0, self.kept, tokens).unflatten(0, self.shape)
+
+
+def unpad(
+    shape: tuple[int, int],
+    device: torch.device,
+    attention_mask: Tensor | None = None,
+    document_ids: Tensor | None = None,
+) -> Unpadded:
+    """Find the documents of a batch.
+
+    Args:
+        attention_mask: (B, L), 0 = padding, which is taken out; what remains of a row closes up.
+        document_ids: (B, L) integers; a document is a maximal run of equal ids within a row. None: a row is one document.
+
+    Raises:
+        UserError: a shape is not (B, L).
+    """
+    for name, tensor in (("attention_mask", attention_mask), ("document_ids", document_ids)):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise UserError(
+                f"{name} has shape {tuple(tensor.shape)} but input_ids {shape}; they must be equal."
+            )
+    if attention_mask is None and document_ids is None:
+        rows, length = shape if shape[1] else (0, 0)
+        ends = torch.arange(rows + 1, device=device, dtype=torch.int32) * length
+        return Unpadded(Documents(ends, rows * length), shape, None)
+    run = _runs(shape, device, document_ids)
+    kept = None
+    if attention_mask is not None:
+        kept = attention_mask.flatten().nonzero().squeeze(1)
+        run = run[kept]
+    return Unpadded(_documents_of_runs(run), shape, kept)
+
+
+def _runs(shape: tuple[int, int], device: torch.device, document_ids: Tensor | None) -> Tensor:
+    """(B * L,) int64: a number for each position, equal to its left neighbour's if both are of one document."""
+    starts = torch.zeros(shape, dtype=torch.bool, device=device)
+    starts[:, :1] = True
+    if document_ids is not None:
+        starts[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    return starts.flatten().cumsum(0)
+
+
+def _documents_of_runs(run: Tensor) -> Documents:
+    starts = torch.ones_like(run, dtype=torch.bool)
+    starts[1:] = run[1:] != run[:-1]
+    ends = torch.cat([starts.nonzero().squeeze(1), run.new_tensor([len(run)])])
+    return Documents(ends.to(torch.int32), len(run))
+
+
+def next_token_labels(
+    input_ids: Tensor, document_ids: Tensor | None = None, attention_mask: Tensor | None = None
+) -> Tensor:
+    """Labels of causal language modelling: each position predicts the next token of its own document.
+
+    Args:
+        input_ids, document_ids, attention_mask: (B, L), as the model's forward takes them. Do not leave both out
+            if rows are padded.
+
+    Returns:
+        (B, L) int64, -100 at the last token of each document and at padding.
+    """
+    shape = (input_ids.shape[0], input_ids.shape[1])
+    unpadded = unpad(shape, input_ids.device, attention_mask, document_ids)
+    ids = unpadded.take(input_ids)
+    labels = torch.full_like(ids, IGNORED)
+    labels[:-1] = ids[1:]
+    labels[unpadded.documents.cu_seqlens[1:].long() - 1] = IGNORED
+    rows = torch.full_like(input_ids, IGNORED).flatten()
+    rows[slice(None) if unpadded.kept is None else unpadded.kept] = labels
+    return rows.unflatten(0, shape)

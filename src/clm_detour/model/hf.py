@@ -1,0 +1,176 @@
+"""Hugging Face folders: strict in, readable by every transformers version out.
+
+A folder holds `config.json` and `model.safetensors` (or shards) of a `ModernBertForMaskedLM`, as transformers 4.48 to 5.x write
+them. Nothing is loaded by half: a missing, unexpected or mis-shaped weight is an error that names it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import ModernBertConfig
+
+from clm_detour.errors import UserError
+from clm_detour.files import atomic_write, read_json, write_json
+from clm_detour.model.layout import layout_of
+
+if TYPE_CHECKING:
+    from clm_detour.model.modernbert import ModernBertForPretraining
+
+Model = TypeVar("Model", bound="ModernBertForPretraining")
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+EMBEDDING, DECODER = "model.embeddings.tok_embeddings.weight", "decoder.weight"
+COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
+NAMES_SHOWN = 10
+
+
+def load(
+    cls: type[Model],
+    path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    revision: str | None = None,
+    attention_backend: str | None = None,
+) -> Model:
+    """Load a folder or a model of the Hugging Face Hub, on the CPU, in evaluation mode.
+
+    Args:
+        dtype: of the weights; None: as stored. Training wants fp32 weights, whatever the folder holds.
+        revision: branch, tag or commit on the Hub.
+        attention_backend: see `ModernBertForPretraining`.
+
+    Raises:
+        UserError: there is no such model, its config cannot be honoured exactly, or its weights do not fit.
+    """
+    folder = _folder(path, revision)
+    config = read_config(folder)
+    with torch.device("meta"):  # nothing is allocated or initialised: every weight comes from the file
+        model = cls(config, attention_backend)
+    fill(model, read_weights(folder), str(path), dtype)
+    return model.eval()
+
+
+def _folder(path: str | os.PathLike[str], revision: str | None) -> Path:
+    if Path(path).exists() or Path(path).is_absolute():
+        return Path(path)
+    try:
+        files = [CONFIG, INDEX, "model*.safetensors"]
+        return Path(snapshot_download(str(path), revision=revision, allow_patterns=files))
+    except (OSError, ValueError) as error:  # huggingface_hub's errors are of these kinds
+        raise UserError(
+            f"{path} is neither a folder nor a model that can be fetched from the Hugging Face Hub "
+            f"({type(error).__name__}); check the name, and the network or cache."
+        ) from error
+
+
+def read_config(folder: Path) -> ModernBertConfig:
+    """Read `config.json` of a ModernBERT.
+
+    Raises:
+        UserError: it is missing, or is another model's.
+    """
+    keys = read_json(folder / CONFIG)
+    if keys.get("model_type") != ModernBertConfig.model_type:
+        raise UserError(
+            f"{folder / CONFIG} is of a {keys.get('model_type')!r} model; only ModernBERT ('modernbert') can be trained."
+        )
+    if "local_rope_theta" in keys and keys["local_rope_theta"] is None:  # means: as in global layers
+        keys["local_rope_theta"] = keys.get("global_rope_theta", 160_000.0)
+    return ModernBertConfig.from_dict(keys)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read `model.safetensors` or its shards.
+
+    Raises:
+        UserError: there are none.
+    """
+    if (folder / WEIGHTS).exists():
+        return load_file(folder / WEIGHTS)
+    if (folder / INDEX).exists():
+        shards = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+        return {name: tensor for shard in shards for name, tensor in load_file(folder / shard).items()}
+    raise UserError(
+        f"{folder} has no {WEIGHTS}; save the model again with transformers, which writes that format."
+    )
+
+
+def fill(
+    model: ModernBertForPretraining, weights: Mapping[str, Tensor], source: str, dtype: torch.dtype | None
+) -> None:
+    """Give the model these weights.
+
+    Args:
+        source: where they come from, for the error.
+
+    Raises:
+        UserError: they do not fit exactly. Only a tied `decoder.weight` may be absent.
+    """
+    weights = dict(weights)
+    if model.config.tie_word_embeddings and EMBEDDING in weights:
+        decoder = weights.setdefault(DECODER, weights[EMBEDDING])
+        if not torch.equal(decoder, weights[EMBEDDING]):
+            raise UserError(
+                f"{source} has tie_word_embeddings, but its {DECODER} is not its {EMBEDDING}; "
+                "set tie_word_embeddings to false in its config."
+            )
+    _check_fit({name: tuple(p.shape) for name, p in model.state_dict().items()}, weights, source)
+    model.load_state_dict({name: w.to(dtype or w.dtype, copy=True) for name, w in weights.items()}, assign=True)
+    model.tie_weights()
+
+
+def _check_fit(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor], source: str) -> None:
+    problems = {
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} instead of {shape}"
+            for name, shape in expected.items()
+            if name in weights and tuple(weights[name].shape) != shape
+        ],
+    }
+    found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
+    if found:
+        raise UserError(
+            f"The weights of {source} are not those of a ModernBertForMaskedLM with its config ({found}); "
+            "use a folder that was saved whole."
+        )
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def save(model: ModernBertForPretraining, folder: str | os.PathLike[str]) -> None:
+    """Write a folder that `AutoModelForMaskedLM` of any transformers version opens.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    weights = {name.replace(COMPILED, ""): w.detach().contiguous() for name, w in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        del weights[DECODER]
+    with atomic_write(Path(folder) / WEIGHTS) as file:
+        save_file(weights, file.name, metadata={"format": "pt"})
+    write_json(Path(folder) / CONFIG, config_keys(model))
+
+
+def config_keys(model: ModernBertForPretraining) -> dict[str, Any]:
+    """`config.json` in the words of every transformers version at once."""
+    keys: dict[str, Any] = model.config.to_diff_dict()
+    keys.pop("dtype", None)
+    return {
+        **keys,
+        **layout_of(model.config).config_keys(),
+        "architectures": ["ModernBertForMaskedLM"],
+        "torch_dtype": str(model.decoder.weight.dtype).removeprefix("torch."),
+    }

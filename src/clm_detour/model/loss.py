@@ -1,0 +1,124 @@
+"""Cross-entropy over a vocabulary, without ever holding the whole logits matrix.
+
+The P predicted positions go through the vocabulary in chunks. Softmax minus one-hot is the gradient of the logits, so each
+chunk's share of the gradients of hidden states and weights is computed at once, in the forward pass, and its logits are
+dropped: the product with the vocabulary is computed once, never again in the backward pass. Matrix products run in the autocast
+precision; logits are turned to fp32 before the softmax, and the weights' gradient is added up in fp32.
+
+Shapes: P predicted positions, E hidden size, V vocabulary, C positions of a chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
+SMALLEST_CHUNK = 128  # below this the product with the vocabulary is bound by reading the weights
+
+
+def summed_cross_entropy(
+    hidden_PE: Tensor, weight_VE: Tensor, bias_V: Tensor | None, labels_P: Tensor, chunk: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Sum of the cross-entropies of `hidden @ weight.T + bias`, in nats.
+
+    Args:
+        labels_P: (P,) int64, each in [0, V).
+        chunk: positions at a time; None: by memory.
+
+    Returns:
+        The sum, fp32; and, where gradients are off, how many labels have the highest logit (None otherwise).
+    """
+    chunk = chunk or chunk_positions(weight_VE)
+    if torch.is_grad_enabled():
+        dtype = _product_dtype(hidden_PE)
+        return _ChunkedCrossEntropy.apply(hidden_PE, weight_VE, bias_V, labels_P, chunk, dtype), None
+    return _evaluate(hidden_PE, weight_VE, bias_V, labels_P, chunk)
+
+
+def chunk_positions(weight_VE: Tensor) -> int:
+    """Positions whose fp32 logits fill CHUNK_BYTES."""
+    budget = CHUNK_BYTES.get(weight_VE.device.type, CHUNK_BYTES["cpu"])
+    return max(SMALLEST_CHUNK, budget // (4 * weight_VE.shape[0]))
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def _logits(hidden_CE: Tensor, weight_VE: Tensor, bias_V: Tensor | None) -> Tensor:
+    """(C, V), at least fp32, a tensor of its own."""
+    logits = hidden_CE @ weight_VE.T
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits if bias_V is None else logits.add_(bias_V)
+
+
+def _evaluate(
+    hidden_PE: Tensor, weight_VE: Tensor, bias_V: Tensor | None, labels_P: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
+    dtype = _product_dtype(hidden_PE)
+    weight = weight_VE.to(dtype)
+    total = torch.zeros((), device=hidden_PE.device)
+    correct = torch.zeros((), dtype=torch.int64, device=hidden_PE.device)
+    for hidden, labels in zip(hidden_PE.split(chunk), labels_P.split(chunk), strict=True):
+        logits = _logits(hidden.to(dtype), weight, bias_V)
+        total = total + F.cross_entropy(logits, labels, reduction="sum")
+        correct = correct + (logits.argmax(-1) == labels).sum()
+    return total, correct
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_PE: Tensor,
+        weight_VE: Tensor,
+        bias_V: Tensor | None,
+        labels_P: Tensor,
+        chunk: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        precise = torch.promote_types(dtype, torch.float32)
+        weight = weight_VE.to(dtype)
+        total = torch.zeros((), dtype=precise, device=hidden_PE.device)
+        grad_hidden = torch.empty_like(hidden_PE) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight_VE, dtype=precise) if needs_weight else None
+        grad_bias = torch.zeros_like(weight_VE[:, 0], dtype=precise) if needs_bias else None
+        for start in range(0, len(labels_P), chunk):
+            part = slice(start, start + chunk)
+            hidden, labels = hidden_PE[part].to(dtype), labels_P[part, None]
+            log_p = _logits(hidden, weight, bias_V).log_softmax(-1)
+            total -= log_p.gather(1, labels).sum()
+            grad = log_p.exp_()  # softmax, in place
+            grad.scatter_add_(1, labels, grad.new_full((1, 1), -1.0).expand_as(labels))
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+            grad = grad.to(dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad @ weight
+            if grad_weight is not None:
+                _add_product(grad_weight, grad.T, hidden)
+        ctx.save_for_backward(
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight_VE.dtype),
+            None if grad_bias is None or bias_V is None else grad_bias.to(bias_V.dtype),
+        )
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = (None if grad is None else grad * grad_total.to(grad.dtype) for grad in ctx.saved_tensors)
+        return (*scaled, None, None, None)
+
+
+def _add_product(sum_VE: Tensor, left_VC: Tensor, right_CE: Tensor) -> None:
+    """sum += left @ right, added up in sum's precision."""
+    if left_VC.dtype == sum_VE.dtype:
+        sum_VE.addmm_(left_VC, right_CE)
+    else:
+        sum_VE += left_VC @ right_CE
