@@ -168,9 +168,9 @@ def config_keys(model: ModernBertForPretraining) -> dict[str, Any]:
     """`config.json` in the words of every transformers version at once."""
     keys: dict[str, Any] = model.config.to_diff_dict()
     keys.pop("dtype", None)
-    return {
-        **keys,
-        **layout_of(model.config).config_keys(),
+    keys |= layout_of(model.config).config_keys()
+    keys |= {
         "architectures": ["ModernBertForMaskedLM"],
         "torch_dtype": str(model.decoder.weight.dtype).removeprefix("torch."),
     }
+    return dict(sorted(keys.items()))

@@ -1,1 +1,1 @@
-"""The bundled synthetic corpus, for the quickstart, the tests and benchmarks that need text but no download."""
+"""The bundled synthetic corpus, for a quickstart, tests and benchmarks without a download."""

@@ -1,8 +1,9 @@
 """Research abstracts, and now and then a whole paper, with trials, cohorts, reviews, genes, tests and cases.
 
-The sentences are in `phrases/abstracts.txt`, in the order background, methods, results, conclusions. Each document has
-a label, what its conclusion says of the treatment studied: one of `LABELS`. It follows from the text: "effective" (the
-outcomes improved), "not effective" (neither did), "mixed" (one of two did), "not assessed" (no treatment was compared).
+The sentences are in `phrases/abstracts.txt`, in the order background, methods, results, conclusions. Each
+document has a label, what its conclusion says of the treatment studied: one of `LABELS`. It follows from the
+text: "effective" (the outcomes improved), "not effective" (neither did), "mixed" (one of two did), "not
+assessed" (no treatment was compared).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ LABELS = ("effective", "not effective", "mixed", "not assessed")
 COMPARISONS = ("trial", "trial", "trial", "cohort", "review")
 OTHERS = ("gene", "risk", "test", "case")
 EXCLUSIONS = (
-    "severe renal impairment", "active cancer", "recent surgery", "hepatic failure", "a life expectancy of less than a year",
+    "severe renal impairment", "active cancer", "recent surgery", "hepatic failure",
+    "a life expectancy of less than a year",
 )  # fmt: skip
 SEVERITIES = (
     "mild to moderate",
@@ -36,7 +38,7 @@ PAPERS = 0.012
 
 
 class Introduced:
-    """A disease that is named in full at first, then with its abbreviation, and from then on by the abbreviation."""
+    """A disease named in full at first, then with its abbreviation, and from then on by that alone."""
 
     def __init__(self, disease: Disease, abbreviate: bool):
         self.disease = disease
@@ -108,7 +110,7 @@ def write_abstract(document: Document, design: str) -> None:
 
 
 def draw_facts(dice: Dice, label: str, design: str) -> dict[str, Any]:
-    """A disease, a drug for it (for a trial without benefit: a drug for something else), and all small numbers."""
+    """A disease, a drug for it (or, to find no benefit, for something else), and all small numbers."""
     words = vocabulary()
     disease = dice.common(words.treatable)
     drugs = dice.sample(disease.drugs, 2)
@@ -121,19 +123,23 @@ def draw_facts(dice: Dice, label: str, design: str) -> dict[str, Any]:
     width = dice.uniform(1.08, min(1.6, odds * 0.9))
     return {
         "disease": disease, "drug": with_route(drug), "control": control_arm(dice, drugs, label, design),
-        "dose": dice.pick(drug.doses), "schedule": schedule(drug), "person": person, "age": person.age,
-        "man": person.man, "he": person.he, "his": person.his, "patient": "child" if person.child else "patient",
+        "dose": dice.pick(drug.doses), "schedule": schedule(drug), "age": person.age,
+        "man": person.man, "he": person.he, "his": person.his,
+        "patient": "child" if person.child else "patient",
         "people": people, "ages": ages, "sex_share": sex_share,
         "finding": dice.pick(disease.findings), "gene": dice.pick(disease.genes), "lab": lab,
         "lab_before": lab_value(dice, lab, sign), "lab_after": lab_value(dice, lab, "="),
         "lab_change": Rule("lab change " + ("=" if label == "not effective" else sign)),
-        "lab_word": {"+": "higher", "-": "lower", "=": "similar"}[sign], "adverse": dice.pick(drug.adverse), "history": history(dice, disease)[0],
+        "lab_word": {"+": "higher", "-": "lower", "=": "similar"}[sign],
+        "adverse": dice.pick(drug.adverse), "history": history(dice, disease)[0],
         "risk": risk, "risk2": more[0] if more else Phrase("male sex"), "exclusion": dice.pick(EXCLUSIONS),
-        "severity": dice.pick(SEVERITIES), "centers": dice.between(4, 84), "weeks": dice.pick((4, 6, 8, 12, 16, 24, 26, 48, 52)),
+        "severity": dice.pick(SEVERITIES), "centers": dice.between(4, 84),
+        "weeks": dice.pick((4, 6, 8, 12, 16, 24, 26, 48, 52)),
         "studies_n": dice.between(5, 38), "sens": dice.between(68, 98), "spec": dice.between(64, 97),
         "odds": f"{odds:.2f}", "odds_low": f"{odds / width:.2f}", "odds_high": f"{odds * width:.2f}",
         "cases": dice.between(24, 62), "controls": dice.between(6, 22), "p": p_value(dice.uniform(2.0, 4.5)),
-        "ae1": dice.between(9, 28), "ae2": dice.between(2, 8), "sae1": dice.between(3, 9), "sae2": dice.between(3, 9),
+        "ae1": dice.between(9, 28), "ae2": dice.between(2, 8),
+        "sae1": dice.between(3, 9), "sae2": dice.between(3, 9),
         **draw_sizes(dice, design),
     }  # fmt: skip
 
@@ -176,11 +182,8 @@ def control_arm(dice: Dice, drugs: list[Drug], label: str, design: str) -> Phras
     rivals = drugs[1:] if label != "not effective" else drugs
     if rivals and dice.chance(0.3):
         return rivals[0].name
-    return Phrase(
-        dice.pick(
-            ("placebo", "placebo", "standard care") if design != "cohort" else ("usual care", "standard care")
-        )
-    )
+    usual = ("usual care", "standard care")
+    return Phrase(dice.pick(usual if design == "cohort" else ("placebo", "placebo", "standard care")))
 
 
 def draw_results(document: Document, label: str) -> None:

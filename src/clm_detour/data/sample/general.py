@@ -1,7 +1,7 @@
 """General prose, what a base model was trained on: animals, places, lives, crafts, sport, stories, letters.
 
-The sentences are in `phrases/general.txt`, the facts in tables. A document takes one kind, draws its facts, writes the
-opening and some of the other parts of that kind. No word of medicine occurs.
+The sentences are in `phrases/general.txt`, the facts in tables. A document takes one kind, draws its facts,
+writes the opening and some of the other parts of that kind. No word of medicine occurs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TITLES = {
     "match": "{town} {score_high}–{score_low} {town2}",
     "sport": "{Sport.name}",
     "weather": "{Weekday}, {town}",
-    "story": "{The {object}|A {season} in {town}|What {first} found}",
+    "story": "{The {object}|{A} {season} in {town}|What {first} found}",
     "music": "{Instrument.name}",
     "building": "The {building} of {town}",
     "letter": "",
@@ -74,7 +74,7 @@ def write(dice: Dice) -> Document:
 
 
 def write_parts(document: Document, kind: str, fullness: float) -> None:
-    """The opening, a share `fullness` of the other parts in their order, and a closing where the kind has one."""
+    """The opening, a share of the other parts in their order, and a closing where the kind has one."""
     opening, *body = grammar().outline(kind)
     closing = [body.pop()] if body[-1].endswith(CLOSING) and kind in ("letter", "story", "life") else []
     count = 1 + int(fullness**0.5 * len(body))
@@ -106,8 +106,10 @@ def draw_facts(document: Document, kind: str) -> dict[str, Any]:
         "craft": dice.pick(rows("crafts")), "sport": dice.pick(rows("sports")),
         "instrument": instrument, "instrument2": instrument2,
         "country_adjective": next(row.adjective for row in rows("countries") if row.name == dish.country),
-        "town": towns[0], "town2": towns[1], "town3": towns[2], "first": first, "second": second, "third": third,
-        "person": full_name(first, surnames[0]), "person2": full_name(fourth, surnames[1]), "surname": surnames[0],
+        "town": towns[0], "town2": towns[1], "town3": towns[2],
+        "first": first, "second": second, "third": third,
+        "person": full_name(first, surnames[0]), "person2": full_name(fourth, surnames[1]),
+        "surname": surnames[0],
         "teacher": full_name(fifth, surnames[2]), "spouse": full_name(spouse, surnames[3]), "ruler": first,
     }  # fmt: skip
     for name, rule in (

@@ -1,19 +1,19 @@
-"""A tiny text grammar: templates with slots and choices, written out together with the spans of their entities.
+"""A tiny text grammar: templates with slots and choices, written out with the spans of their entities.
 
 A template is plain text with braces:
 
     {a man|a woman|}        one of the alternatives, which may nest; an empty one makes the part optional
-    {drug} {drug.action}    the document's fact of that name, its attribute, or else the grammar's rule of that name
+    {drug} {drug.action}    the document's fact of that name, its attribute, or else the rule of that name
     {Drug}                  the same with a capital first letter
-    {drug.adverse 2}        two random items of a list, joined by "and"; `{x 3 or}` and `{x 2 ,}` join otherwise,
-                            and `{x all}` takes every item in order
+    {drug.adverse 2}        two random items of a list, joined by "and"; `{x 3 or}` and `{x 2 ,}` join
+                            otherwise, and `{x all}` takes every item in order
     {symptoms:is/are}       the first word if the fact is one thing, the second if it is many
     {a} {A}                 "a" or "an", as the next word asks
     {20-80} {1.5-3.0}       a random number with as many decimals as shown
     \\n                     a line break
 
-Rules are read from `phrases/*.txt`: `:: name` opens a rule, every line below it is one alternative. Within a document
-no alternative of a rule comes back before all of them have been used.
+Rules are read from `phrases/*.txt`: `:: name` opens a rule, every line below it is one alternative. Within a
+document no alternative of a rule comes back before all of them have been used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from clm_detour.data.sample.dice import Dice
 from clm_detour.data.sample.english import Phrase, Span, a_or_an, is_plural, upper_first
 
 SLOT = re.compile(
-    r"(?P<path>[A-Za-z_][\w.]*)(?: (?P<count>\d+|all))?(?: (?P<joiner>and|or|,))?(?::(?P<words>[\w ]*/[\w ]*))?"
+    r"(?P<path>[A-Za-z_][\w.]*)(?: (?P<count>\d+|all))?(?: (?P<joiner>and|or|,))?"
+    r"(?::(?P<words>[\w ]*/[\w ]*))?"
 )
 NUMBER = re.compile(r"(\d+(?:\.(\d+))?)-(\d+(?:\.\d+)?)")
 
@@ -62,7 +63,7 @@ class Document:
         """Append text, after a pending article and with a pending capital; two blanks become one."""
         if not text:
             return
-        if text[0] in " \n":
+        if text[0] in " \n.,;)":
             text, spans = self.close_up(text, spans)
             if not text:
                 return
@@ -79,11 +80,11 @@ class Document:
         self.length += len(text)
 
     def close_up(self, text: str, spans: Sequence[Span]) -> tuple[str, Sequence[Span]]:
-        """Drop a leading blank after white space, and a blank that stands before a line break."""
+        """Drop a leading blank after white space, and a blank that stands before a line break or a mark."""
         last = self.parts[-1][-1:] if self.parts else "\n"
         if text[0] == " " and last in " \n":
             return text[1:], [(start - 1, end - 1, kind) for start, end, kind in spans]
-        if text[0] == "\n" and last == " ":
+        if text[0] != " " and last == " ":
             self.parts[-1:] = [self.parts[-1][:-1]] if self.parts[-1] != " " else []
             self.length -= 1
         return text, spans
@@ -141,7 +142,7 @@ class Document:
         return value
 
     def make(self, name: str) -> Phrase:
-        """A rule's text as a phrase, without writing it: a fact that stays the same throughout the document."""
+        """A rule's text as a phrase, without writing it: a fact that stays the same from then on."""
         kept = self.parts, self.spans, self.length, self.article, self.capital
         self.parts, self.spans, self.length, self.article, self.capital = [], [], 0, False, False
         self.rule(name)
@@ -154,7 +155,7 @@ Step = Callable[[Document], None]
 
 
 class Grammar:
-    """Compiled rules. `annotate` turns static text into a phrase, so that it carries the entities named in it."""
+    """Compiled rules. `annotate` turns static text into a phrase that carries the entities in it."""
 
     def __init__(self, source: str, annotate: Callable[[str], Phrase] = Phrase):
         self.annotate = annotate

@@ -26,10 +26,12 @@ SAID = {  # what an answer says by itself
     "definition": ("disease/nature", "disease/organ"), "symptoms": ("disease/symptoms", "disease/nature"),
     "treatment": ("disease/treatment",), "diagnosis": ("disease/tests",),
     "vignette": ("disease/nature", "disease/treatment", "disease/tests", "disease/symptoms"),
-    "prevention": ("disease/risks", "disease/complications"), "complications": ("disease/complications", "disease/nature"),
+    "prevention": ("disease/risks", "disease/complications"),
+    "complications": ("disease/complications", "disease/nature"),
     "advice": ("disease/nature", "disease/symptoms", "disease/advice", "disease/tests", "disease/treatment"),
     "specialist": ("disease/nature",), "abbreviation": ("disease/nature",),
-    "drug": ("drug/class", "drug/uses", "drug/action", "drug/adverse"), "mechanism": ("drug/class", "drug/action"),
+    "drug": ("drug/class", "drug/uses", "drug/action", "drug/adverse"),
+    "mechanism": ("drug/class", "drug/action"),
     "adverse": ("drug/adverse",), "compare": ("drug/class", "drug/action", "drug/adverse"),
     "choice": ("drug/class", "drug/action"),
 }  # fmt: skip
@@ -43,7 +45,7 @@ def grammar() -> Grammar:
 
 
 def write(dice: Dice) -> tuple[Document, int]:
-    """A prompt of one to four questions, a line break and the response; with the length of the prompt in characters."""
+    """A prompt of one to four questions, a line break and the response; and the prompt's length."""
     document = Document(grammar(), dice)
     count = dice.pick((1, 1, 1, 2, 2, 3, 4))
     tasks = dice.sample(TASKS, count)
@@ -82,7 +84,7 @@ def elaborate(document: Document, task: str, fullness: float) -> None:
 
 
 def draw_facts(dice: Dice, task: str) -> dict[str, Any]:
-    """A disease and a drug for it, another disease with its drug, a gene, an organ, a laboratory test, a patient."""
+    """A disease and its drug, another disease and its drug, a gene, an organ, a lab test, a patient."""
     words = vocabulary()
     diseases = words.treatable
     disease, comorbid = dice.common(diseases), dice.common(diseases)
@@ -102,7 +104,8 @@ def draw_facts(dice: Dice, task: str) -> dict[str, Any]:
     symptoms = dice.sample(disease.symptoms, dice.between(2, 3))
     return {
         "disease": disease, "drug": SimpleNamespace(**vars(drug), route_word=ROUTES[drug.route]),
-        "others": others or [Phrase("supportive care")], "dose": dice.pick(drug.doses), "schedule": schedule(drug),
+        "others": others or [Phrase("supportive care")],
+        "dose": dice.pick(drug.doses), "schedule": schedule(drug),
         "comorbid": comorbid, "drug2": dice.pick(comorbid.drugs), "age": person.age, "man": person.man,
         "he": person.he, "his": person.his, "finding": dice.pick(disease.findings), "short": disease.short,
         "risk": history(dice, disease)[0], "organ": organ, "organ_disease": dice.pick(organ.diseases),

@@ -1,7 +1,7 @@
 """Clinical notes: admissions, discharge summaries, progress, emergency, clinic and nursing notes, reports.
 
-The wording is in `phrases/notes.txt`: telegraphic, abbreviated, in sections. Diseases, drugs, doses, laboratory values
-and findings of one note fit each other.
+The wording is in `phrases/notes.txt`: telegraphic, abbreviated, in sections. Diseases, drugs, doses,
+laboratory values and findings of one note fit each other.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from clm_detour.data.sample.people import COMORBID, history, lab_value, patient
 from clm_detour.data.sample.vocabulary import Disease, Drug, Lab, Symptom, vocabulary
 
 KINDS = (
-    "admission", "admission", "discharge", "discharge", "progress", "progress", "emergency", "clinic", "clinic",
+    "admission", "admission", "discharge", "discharge", "progress",
+    "progress", "emergency", "clinic", "clinic",
     "nursing", "report",
 )  # fmt: skip
 LONG_STAYS = 0.012
 BASIC = ("Na", "K", "HCO3", "BUN", "Cr", "Glucose", "WBC", "Hb", "Plt")
 NEGATIVES = (
-    "fever", "chills", "nausea", "vomiting", "dyspnea", "palpitations", "headache", "dysuria", "diarrhea", "rash",
+    "fever", "chills", "nausea", "vomiting", "dyspnea", "palpitations",
+    "headache", "dysuria", "diarrhea", "rash",
     "weight loss", "night sweats", "syncope", "cough", "abdominal pain", "dizziness",
 )  # fmt: skip
 SERVICES = {
-    "cardiology": "CCU", "critical care": "MICU", "oncology": "OMED", "hematology": "BMT", "pediatrics": "PEDS",
+    "cardiology": "CCU", "critical care": "MICU", "oncology": "OMED",
+    "hematology": "BMT", "pediatrics": "PEDS",
     "psychiatry": "PSYCH", "neurology": "NEURO", "obstetrics": "OB", "general surgery": "SURG",
 }  # fmt: skip
 
@@ -63,7 +66,7 @@ def write_note(document: Document, kind: str, header: bool = True) -> None:
 
 
 def write_stay(document: Document) -> None:
-    """An admission, a progress note for each of many days with fresh vitals and labs, and a discharge summary."""
+    """An admission, a progress note with fresh vitals and labs for each of many days, a discharge."""
     dice, facts = document.dice, document.facts
     write_note(document, "admission")
     for day in range(2, dice.between(19, 25)):
@@ -98,14 +101,15 @@ def draw_facts(dice: Dice) -> dict[str, Any]:
         "dx": brief(disease), "other_dx": brief(dice.common(list(words.diseases.values()))),
         "pmh": [brief(other) for other in others] or ["no significant PMH"],
         "pmh_list": stacked([brief(other) for other in others] or [Phrase("None")], marks),
-        "complaint": complaint, "complaint1": complaint[0], "exam_signs": signs, "negatives": draw_negatives(dice, disease),
+        "complaint": complaint, "complaint1": complaint[0], "exam_signs": signs,
+        "negatives": draw_negatives(dice, disease),
         "drug": drug, "order": order, "adverse": dice.pick(drug.adverse).brief,
         "med_list": stacked(medicines or [Phrase("None")], marks), "med_inline": medicines or ["none"],
         "discharge_meds": stacked([order, *medicines], marks), "allergy": dice.common(words.drug_list).name,
         "family": history(dice, disease)[0] if dice.chance(0.2) else brief(disease),
         "problem_list": stacked(problems or [Phrase("PPX: ambulate")], ["# "] * 9),
         "problem_short": problems[0] if problems else "supportive care",
-        "procedure_line": chain([Phrase("Underwent "), procedure, Phrase(".")]) if procedure.text else "No procedures.",
+        "procedure_line": chain([Phrase("Underwent "), procedure, Phrase(".")]) if procedure.text else "",
         "finding": dice.pick(disease.findings), "organ": disease.organ, "lab": lab.brief,
         "specialty": disease.specialty, "service": SERVICES.get(disease.specialty, "MED"),
         "day": dice.between(2, 9), "weight": person.age * 2 + 9 if person.child else dice.between(52, 118),
@@ -133,7 +137,8 @@ def draw_vitals(dice: Dice, calm: bool) -> dict[str, Any]:
     fever = dice.uniform(0.0, 0.6 if calm else 2.4) if dice.chance(0.4) else 0.0
     systolic = dice.between(98, 168)
     return {
-        "t": f"{36.4 + fever + dice.uniform(0.0, 0.6):.1f}", "bp": f"{systolic}/{systolic * 5 // 9 + dice.between(0, 9)}",
+        "t": f"{36.4 + fever + dice.uniform(0.0, 0.6):.1f}",
+        "bp": f"{systolic}/{systolic * 5 // 9 + dice.between(0, 9)}",
         "hr": dice.between(58, 96 if calm else 124), "rr": dice.between(12, 18 if calm else 26),
         "spo2": dice.between(94 if calm else 88, 100),
     }  # fmt: skip

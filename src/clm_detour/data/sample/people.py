@@ -10,7 +10,8 @@ from clm_detour.data.sample.english import Phrase
 from clm_detour.data.sample.vocabulary import Disease, Drug, Lab
 
 ROUTES = {
-    "PO": "oral", "IV": "intravenous", "SC": "subcutaneous", "IM": "intramuscular", "INH": "inhaled", "SL": "sublingual",
+    "PO": "oral", "IV": "intravenous", "SC": "subcutaneous", "IM": "intramuscular",
+    "INH": "inhaled", "SL": "sublingual",
     "TOP": "topical", "OPH": "ophthalmic", "IVT": "intravitreal", "IT": "intrathecal",
 }  # fmt: skip
 SCHEDULES = {
@@ -22,8 +23,10 @@ COMORBID = (
     "hypertension", "type 2 diabetes", "hyperlipidemia", "gastroesophageal reflux disease", "osteoarthritis",
     "hypothyroidism", "asthma", "atrial fibrillation", "chronic kidney disease", "major depressive disorder",
     "generalized anxiety disorder", "gout", "osteoporosis", "migraine", "rheumatoid arthritis", "psoriasis",
-    "obstructive sleep apnea", "iron deficiency anemia", "insomnia disorder", "allergic rhinitis", "stable angina",
-    "heart failure", "peripheral artery disease", "epilepsy", "chronic obstructive pulmonary disease", "obesity",
+    "obstructive sleep apnea", "iron deficiency anemia", "insomnia disorder",
+    "allergic rhinitis", "stable angina",
+    "heart failure", "peripheral artery disease", "epilepsy",
+    "chronic obstructive pulmonary disease", "obesity",
     "restless legs syndrome", "overactive bladder", "irritable bowel syndrome", "open-angle glaucoma",
 )  # fmt: skip
 FEMALE = ("breast", "ovary", "uterus", "cervix", "placenta", "pelvic peritoneum")
@@ -54,7 +57,7 @@ def patient(dice: Dice, disease: Disease) -> SimpleNamespace:
 
 
 def history(dice: Dice, disease: Disease) -> list[Phrase]:
-    """Past illnesses and habits of a patient, in random order: the disease's risks but those that are no history."""
+    """Past illnesses and habits of a patient: the disease's risks, without age, sex and the like."""
     kept = [risk for risk in disease.risks if not NO_HISTORY.search(risk.text)]
     return dice.sample(kept, len(kept)) or [Phrase("no known illness")]
 

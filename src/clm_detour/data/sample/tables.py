@@ -27,8 +27,7 @@ def items(cell: str) -> list[str]:
 def annotator(names: dict[str, str]) -> Callable[[str], Phrase]:
     """A function that finds the given names (name -> entity type) in a text, the longest first.
 
-    A name counts as found where whole words match and, for names that begin in lower case, also with a capital
-    first letter.
+    A name counts as found where whole words match; one that begins in lower case may have a capital there.
     """
     pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(either_case, by_length(names)))})(?!\w)")
     known = {**{name[:1].upper() + name[1:]: kind for name, kind in names.items()}, **names}

@@ -1,7 +1,7 @@
 """Results of invented trials whose numbers agree with each other and with the verdict.
 
-The size of the effect follows from the wanted significance; rates, ratio, interval and p value are then computed from
-the counts, as a statistician would.
+The size of the effect follows from the wanted significance; rates, ratio, interval and p value are then
+computed from the counts, as a statistician would.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def score(dice: Dice, outcome: Outcome, n1: int, n2: int, deviate: float) -> dic
     difference = max(deviate * error, 0.05 * control - control)
     low, high = (difference + side * SIGNIFICANT * error for side in (-1.0, 1.0))
     return {
-        "a": f"{control + difference:.{decimals}f}", "b": f"{control:.{decimals}f}", "sd": f"{spread:.{decimals}f}",
+        "a": f"{control + difference:.{decimals}f}", "b": f"{control:.{decimals}f}",
+        "sd": f"{spread:.{decimals}f}",
         "diff": f"{difference:.{decimals}f}", "low": f"{low:.{decimals}f}", "high": f"{high:.{decimals}f}",
         "p": p_value(deviate),
     }  # fmt: skip

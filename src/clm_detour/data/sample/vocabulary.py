@@ -1,10 +1,10 @@
-"""The medicine that the corpus knows: diseases, drugs, genes, organs, symptoms, laboratory tests, trial outcomes.
+"""The medicine that the corpus knows: diseases, drugs, genes, organs, symptoms, laboratory tests, outcomes.
 
-The facts are fixed (a drug has its class, action and indications; a disease its organ, symptoms, findings, genes), so
-that a language model can learn them. They come from general medical knowledge, shortened: they serve to train a toy,
-and are no source for treating anyone.
+The facts are fixed (a drug has its class, action and indications; a disease its organ, symptoms, findings,
+genes), so that a language model can learn them. They come from general medical knowledge, shortened: they
+serve to train a toy, and are no source for treating anyone.
 
-Every text that leaves this module is a `Phrase`: the names in it are marked with their entity type.
+What is written into texts is held as `Phrase`, with the names in it marked with their entity type.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Lab:
 
 @dataclass(eq=False)
 class Outcome:
-    """What a trial measures: a `good` or `bad` event (base: percent), or a score of which `low` or `high` is better."""
+    """What a trial measures: a `good` or `bad` event (base: percent), or a score better `low` or `high`."""
 
     name: Phrase
     kind: str
@@ -85,7 +85,7 @@ class Finding:
 
 @dataclass(eq=False)
 class Disease:
-    """A disease with all that is known of it. `labs` pairs a test with "+", "-" or "=" (high, low, normal)."""
+    """A disease with all that is known of it; `labs` pairs a test with "+", "-" or "=" (normal)."""
 
     name: Phrase
     short: Phrase
@@ -145,7 +145,7 @@ class Vocabulary:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Every name with its entity type: what annotation looks for. A name in two tables takes the later type."""
+        """Every name with its entity type. A name in two tables takes the type written last here."""
         names = dict.fromkeys(self.symptom_names, "Symptom")
         names |= dict.fromkeys((row["name"] for row in self.tables["anatomy"]), "Anatomy")
         names |= dict.fromkeys((row["symbol"] for row in self.tables["genes"]), "Gene")

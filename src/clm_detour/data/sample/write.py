@@ -1,8 +1,9 @@
 """The bundled synthetic corpus: four sources of English text, written from a grammar and tables of facts.
 
-`general` stands for what a base model was trained on; `abstracts`, `instructions` and `notes` for the three kinds of
-text of a domain. Document i of a source depends on (source, seed, i) alone, so a larger corpus begins with a smaller one.
-No text is copied from anywhere, and nothing is downloaded: the quickstart and the tests run on it offline.
+`general` stands for what a base model was trained on; `abstracts`, `instructions` and `notes` for the three
+kinds of text of a domain. Document i of a source depends on (source, seed, i) alone, so a larger corpus
+begins with a smaller one. No text is copied from anywhere, and nothing is downloaded: the quickstart and the
+tests run on it offline.
 """
 
 from __future__ import annotations
@@ -54,16 +55,17 @@ def fields(text: str, spans: list[tuple[int, int, str]]) -> dict[str, Any]:
 
 
 WRITERS: dict[str, Callable[[Dice], dict[str, Any]]] = {
-    "general": write_general, "abstracts": write_abstract, "instructions": write_instruction, "notes": write_note,
+    "general": write_general, "abstracts": write_abstract,
+    "instructions": write_instruction, "notes": write_note,
 }  # fmt: skip
 
 
 def generate(source: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
     """Yield the first `count` documents of a source.
 
-    Each is `{"id", "text", "entities": [[start, end, type], ...]}`, where text[start:end] is the entity. The types are
-    Disease, Drug, Gene, Anatomy and Symptom, in `general` Person and Place. `instructions` have also "prompt" and
-    "response", `abstracts` a "label" (see `abstracts`).
+    Each is `{"id", "text", "entities": [[start, end, type], ...]}`, where text[start:end] is the entity. The
+    types are Disease, Drug, Gene, Anatomy and Symptom, in `general` Person and Place. `instructions` have
+    also "prompt" and "response", `abstracts` a "label" (see `abstracts`).
 
     Raises:
         UserError: there is no such source.
@@ -78,8 +80,8 @@ def generate(source: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
 def write_sample(folder: str | Path, documents: int = 24_000, seed: int = 17) -> dict[str, Path]:
     """Write `folder/<source>.jsonl.gz` for every source and return the paths.
 
-    The documents are divided over the sources as `SHARES` says, each source with at least one. The same arguments give
-    the same bytes. The default is about three million words, in 10 to 15 seconds.
+    The documents are divided over the sources as `SHARES` says, each source with at least one. The same
+    arguments give the same bytes. The default is about three million words, in 10 to 15 seconds.
 
     Raises:
         UserError: the folder cannot be written.

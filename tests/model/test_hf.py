@@ -1,0 +1,214 @@
+"""Hugging Face folders go in strictly and come out readable by transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from model_reference import assert_close, same_masked_lm, tiny_model, tokens
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast, pipeline
+
+from clm_detour.errors import UserError
+from clm_detour.model import ModernBertForPretraining
+
+VERSION_5 = int(transformers.__version__.split(".")[0]) >= 5
+needs_decoder = pytest.mark.skipif(not VERSION_5, reason="transformers >= 5 has an exact decoder")
+NEW_KEYS = ("layer_types", "rope_parameters")
+OLD_KEYS = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
+CONFIGS = [
+    {},
+    {"tie_word_embeddings": False},
+    {"global_attn_every_n_layers": 2, "global_rope_theta": 500.0, "local_rope_theta": 50.0, "norm_bias": True},
+]
+
+
+def edit_config(folder: Path, remove: tuple[str, ...] = (), **change: Any) -> None:
+    path = folder / "config.json"
+    keys = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in {**keys, **change}.items() if k not in remove}))
+
+
+def edit_weights(folder: Path, **change: torch.Tensor | None) -> None:
+    weights = {**load_file(folder / "model.safetensors"), **change}
+    kept = {name: weight.clone() for name, weight in weights.items() if weight is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(tokens(30)[None]).logits
+
+
+@pytest.mark.parametrize("keys", CONFIGS, ids=str)
+def test_what_is_saved_opens_as_masked_lm_with_equal_logits(keys: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny_model(**keys)
+    model.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).architectures == ["ModernBertForMaskedLM"]
+    assert_close(logits(AutoModelForMaskedLM.from_pretrained(tmp_path).eval()), logits(model))
+    assert not list(tmp_path.glob("*.bin"))
+
+
+@pytest.mark.parametrize("keys", CONFIGS, ids=str)
+@pytest.mark.parametrize("style", ["ours", "new", "old", "transformers"])
+def test_folders_of_every_version_load_the_same_model(keys: dict[str, Any], style: str, tmp_path: Path) -> None:
+    model = tiny_model(**keys)
+    if style == "transformers":
+        same_masked_lm(model, "eager").save_pretrained(tmp_path)
+    else:
+        model.save_pretrained(tmp_path)
+        edit_config(tmp_path, remove={"new": OLD_KEYS, "old": NEW_KEYS}.get(style, ()))
+    loaded = ModernBertForPretraining.from_pretrained(tmp_path)
+    assert torch.equal(logits(loaded), logits(model))
+    assert (loaded.decoder.weight is loaded.get_input_embeddings().weight) == model.config.tie_word_embeddings
+    assert not loaded.training
+
+
+def test_a_local_theta_of_null_means_the_global_one(tmp_path: Path) -> None:
+    tiny_model(global_rope_theta=700.0, local_rope_theta=700.0).save_pretrained(tmp_path)
+    expected = logits(ModernBertForPretraining.from_pretrained(tmp_path))
+    edit_config(tmp_path, remove=NEW_KEYS, local_rope_theta=None)
+    assert torch.equal(logits(ModernBertForPretraining.from_pretrained(tmp_path)), expected)
+
+
+def test_saving_again_writes_the_same_bytes(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "a")
+    ModernBertForPretraining.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_weights_load_as_fp32_unless_asked_as_stored(tmp_path: Path) -> None:
+    tiny_model().to(torch.bfloat16).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    for dtype, options in ((torch.float32, {}), (torch.bfloat16, {"dtype": None})):
+        model = ModernBertForPretraining.from_pretrained(tmp_path, **options)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+def test_shards_load_as_one_file_does(tmp_path: Path) -> None:
+    model = tiny_model()
+    same_masked_lm(model, "eager").save_pretrained(tmp_path, max_shard_size="10KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    assert torch.equal(logits(ModernBertForPretraining.from_pretrained(tmp_path)), logits(model))
+
+
+def test_compiled_modules_leave_no_trace_in_names(tmp_path: Path) -> None:
+    model = tiny_model()
+    expected = logits(model)
+    model.model.layers[0].mlp = torch.compile(model.model.layers[0].mlp)
+    assert any("_orig_mod." in name for name in model.state_dict())
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(ModernBertForPretraining.from_pretrained(tmp_path)), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head.dense.weight": None}, r"missing: head\.dense\.weight\)"),
+        ({"classifier.weight": torch.zeros(2, 24)}, r"unexpected: classifier\.weight"),
+        ({"decoder.bias": torch.zeros(9)}, r"of another shape: decoder\.bias \(9,\) instead of \(97,\)"),
+        ({"decoder.weight": torch.zeros(97, 24)}, "tie_word_embeddings"),
+        (
+            {f"model.layers.{i}.attn.{w}.weight": None for i in range(4) for w in ("Wqkv", "Wo")}
+            | {f"model.layers.{i}.mlp.Wi.weight": None for i in range(4)},
+            "and 2 more",
+        ),
+    ],
+    ids=["missing", "unexpected", "shape", "tied", "many"],
+)
+def test_weights_that_do_not_fit_are_named(
+    change: dict[str, torch.Tensor | None], message: str, tmp_path: Path
+) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    edit_weights(tmp_path, **change)
+    with pytest.raises(UserError, match=message):
+        ModernBertForPretraining.from_pretrained(tmp_path)
+
+
+def test_other_models_and_broken_folders_are_refused(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="has no model.safetensors"):
+        ModernBertForPretraining.from_pretrained(tmp_path)
+    edit_config(tmp_path, model_type="roberta")
+    with pytest.raises(UserError, match="'roberta' model; only ModernBERT"):
+        ModernBertForPretraining.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config.json is missing"):
+        ModernBertForPretraining.from_pretrained(tmp_path)
+
+
+def test_what_is_neither_folder_nor_hub_id_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="no-one/no-such-model is neither a folder nor"):
+        ModernBertForPretraining.from_pretrained("no-one/no-such-model")
+
+
+def test_a_scaled_rope_in_a_config_is_refused(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    edit_config(tmp_path, remove=NEW_KEYS, rope_scaling=scaling)
+    with pytest.raises(UserError, match="rope_type is 'linear'|factor is 2.0"):
+        ModernBertForPretraining.from_pretrained(tmp_path)
+
+
+def test_fill_mask_guesses_the_token_with_the_highest_logit(tmp_path: Path) -> None:
+    words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *(f"word{i}" for i in range(92))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        unk_token="[UNK]", mask_token="[MASK]",
+    )  # fmt: skip
+    fast.save_pretrained(tmp_path)
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    guess = pipeline("fill-mask", model=str(tmp_path), tokenizer=str(tmp_path), device="cpu", top_k=1)
+    answer = guess("word3 word5 [MASK] word9")[0]
+    ids = torch.tensor([[words.index(word) for word in ("word3", "word5", "[MASK]", "word9")]])
+    best = model(ids).logits[0, 2].softmax(-1).max(-1)
+    assert answer["token"] == best.indices.item()
+    assert answer["score"] == pytest.approx(best.values.item(), rel=1e-4)
+
+
+@needs_decoder
+@pytest.mark.parametrize("keys", CONFIGS, ids=str)
+def test_a_decoder_goes_out_and_comes_back(keys: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny_model(**keys)
+    model.causal = True
+    model.to_decoder().save_pretrained(tmp_path)
+    decoder = transformers.ModernBertDecoderForCausalLM.from_pretrained(tmp_path)
+    assert_close(logits(decoder), logits(model))
+    back = ModernBertForPretraining.from_decoder(decoder)
+    assert back.causal
+    assert torch.equal(logits(back), logits(model))
+    assert list(back.state_dict()) == list(model.state_dict())
+
+
+@needs_decoder
+def test_the_thetas_of_modernbert_reach_the_decoder() -> None:
+    model = tiny_model()
+    model.causal = True
+    rope = model.to_decoder().config.rope_parameters
+    assert rope["full_attention"]["rope_theta"] == 160_000
+    assert rope["sliding_attention"]["rope_theta"] == 10_000
+
+
+@needs_decoder
+def test_a_bidirectional_model_has_no_decoder() -> None:
+    with pytest.raises(UserError, match="causal = True"):
+        tiny_model().to_decoder()
+
+
+@pytest.mark.skipif(VERSION_5, reason="transformers >= 5 has an exact decoder")
+def test_releases_that_cannot_hold_a_decoder_are_named() -> None:
+    model = tiny_model()
+    model.causal = True
+    with pytest.raises(UserError, match="install transformers >= 5"):
+        model.to_decoder()
