@@ -24,7 +24,12 @@ OLD_KEYS = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta
 CONFIGS = [
     {},
     {"tie_word_embeddings": False},
-    {"global_attn_every_n_layers": 2, "global_rope_theta": 500.0, "local_rope_theta": 50.0, "norm_bias": True},
+    {
+        "global_attn_every_n_layers": 2,
+        "global_rope_theta": 500.0,
+        "local_rope_theta": 50.0,
+        "norm_bias": True,
+    },
 ]
 
 
@@ -56,7 +61,9 @@ def test_what_is_saved_opens_as_masked_lm_with_equal_logits(keys: dict[str, Any]
 
 @pytest.mark.parametrize("keys", CONFIGS, ids=str)
 @pytest.mark.parametrize("style", ["ours", "new", "old", "transformers"])
-def test_folders_of_every_version_load_the_same_model(keys: dict[str, Any], style: str, tmp_path: Path) -> None:
+def test_folders_of_every_version_load_the_same_model(
+    keys: dict[str, Any], style: str, tmp_path: Path
+) -> None:
     model = tiny_model(**keys)
     if style == "transformers":
         same_masked_lm(model, "eager").save_pretrained(tmp_path)

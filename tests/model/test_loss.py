@@ -11,7 +11,9 @@ from torch import Tensor
 from clm_detour.model.loss import chunk_positions, summed_cross_entropy
 
 
-def problem(dtype: torch.dtype = torch.float32, bias: bool = True) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+def problem(
+    dtype: torch.dtype = torch.float32, bias: bool = True
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(23, 6, generator=generator).to(dtype).requires_grad_()
     weight = torch.randn(31, 6, generator=generator).to(dtype).requires_grad_()
@@ -60,7 +62,9 @@ def test_the_backward_can_run_twice() -> None:
 
 def test_under_bf16_autocast_the_loss_is_fp32_and_gradients_are_near() -> None:
     hidden, weight, offset, labels = problem()
-    exact = torch.autograd.grad(summed_cross_entropy(hidden, weight, offset, labels)[0], (hidden, weight, offset))
+    exact = torch.autograd.grad(
+        summed_cross_entropy(hidden, weight, offset, labels)[0], (hidden, weight, offset)
+    )
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = summed_cross_entropy(hidden, weight, offset, labels, 7)
     assert loss.dtype == torch.float32

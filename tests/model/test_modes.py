@@ -157,7 +157,10 @@ def test_attention_dropout_is_refused_in_training() -> None:
         ({"num_attention_heads": 5}, "num_attention_heads 5"),
         ({"local_attention": 1}, "local_attention 1"),
         ({"layer_types": ["sliding_attention"] * 4}, "layer_types"),
-        ({"layer_types": ["full_attention", "full_attention", "sliding_attention", "full_attention"]}, "layer_types"),
+        (
+            {"layer_types": ["full_attention", "full_attention", "sliding_attention", "full_attention"]},
+            "layer_types",
+        ),
         ({"head_dim": 6}, "head_dim 6"),
     ],
     ids=str,

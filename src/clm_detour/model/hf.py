@@ -123,7 +123,9 @@ def fill(
                 "set tie_word_embeddings to false in its config."
             )
     _check_fit({name: tuple(p.shape) for name, p in model.state_dict().items()}, weights, source)
-    model.load_state_dict({name: w.to(dtype or w.dtype, copy=True) for name, w in weights.items()}, assign=True)
+    model.load_state_dict(
+        {name: w.to(dtype or w.dtype, copy=True) for name, w in weights.items()}, assign=True
+    )
     model.tie_weights()
 
 

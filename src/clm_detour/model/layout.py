@@ -60,7 +60,9 @@ def layout_of(config: ModernBertConfig) -> Layout:
     """
     _check_sizes(config)
     global_theta, local_theta = _thetas(config)
-    return Layout(config.num_hidden_layers, _every(config), config.local_attention // 2, global_theta, local_theta)
+    return Layout(
+        config.num_hidden_layers, _every(config), config.local_attention // 2, global_theta, local_theta
+    )
 
 
 def _check_sizes(config: ModernBertConfig) -> None:
@@ -76,7 +78,9 @@ def _check_sizes(config: ModernBertConfig) -> None:
         )
     for key in ("hidden_activation", "classifier_activation"):
         if getattr(config, key) not in ACT2FN:
-            raise UserError(f"{key} {getattr(config, key)!r} is not known to transformers; ModernBERT uses 'gelu'.")
+            raise UserError(
+                f"{key} {getattr(config, key)!r} is not known to transformers; ModernBERT uses 'gelu'."
+            )
     if config.local_attention < 2:
         raise UserError(
             f"local_attention {config.local_attention} leaves no window; ModernBERT uses 128 (64 on each side)."
@@ -115,4 +119,6 @@ def _refuse_scaling(key: str, parameters: dict[str, Any]) -> None:
     plain = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1.0}
     for name, value in parameters.items():
         if name != "rope_theta" and (name not in plain or value != plain[name]):
-            raise UserError(f"{key}.{name} is {value!r}; only plain rotary positions (rope_type 'default') are known.")
+            raise UserError(
+                f"{key}.{name} is {value!r}; only plain rotary positions (rope_type 'default') are known."
+            )

@@ -161,7 +161,9 @@ class Body(nn.Module):
             each: a list to which the embeddings and each layer's output are appended.
         """
         if self.training and self.attention_dropout:
-            raise UserError(f"attention_dropout is {self.attention_dropout}; training is possible only with 0.")
+            raise UserError(
+                f"attention_dropout is {self.attention_dropout}; training is possible only with 0."
+            )
         views = {local: self._view(local, documents, causal, backend) for local in (False, True)}
         hidden_TE = self.embeddings(ids_T)
         outputs = [hidden_TE]

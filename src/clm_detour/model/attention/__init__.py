@@ -24,7 +24,13 @@ class Attend(Protocol):
     """What a back end computes."""
 
     def __call__(
-        self, q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool, window: int | None
+        self,
+        q_THD: Tensor,
+        k_THD: Tensor,
+        v_THD: Tensor,
+        documents: Documents,
+        causal: bool,
+        window: int | None,
     ) -> Tensor:
         """See `attention`."""
 
@@ -61,7 +67,9 @@ def choose_backend(name: str | None = None) -> Choice:
     """
     if name not in (None, AUTO):
         if name not in BACKENDS:
-            raise UserError(f"Attention back end {name!r} is not known; use one of {', '.join([AUTO, *BACKENDS])}.")
+            raise UserError(
+                f"Attention back end {name!r} is not known; use one of {', '.join([AUTO, *BACKENDS])}."
+            )
         if reason := BACKENDS[name].unavailable():
             raise UserError(f"Attention back end {name!r} does not run here: {reason}; use {AUTO!r}.")
         return Choice(name, "asked for")

@@ -85,7 +85,9 @@ def _local(
     q = F.pad(q_THD, (0, 0, 0, 0, 0, rest)).unflatten(0, (blocks.number, blocks.queries)).transpose(1, 2)
     keys = blocks.before + blocks.queries + blocks.after
     k, v = (
-        F.pad(x, (0, 0, 0, 0, blocks.before, rest + blocks.after)).unfold(0, keys, blocks.queries).transpose(2, 3)
+        F.pad(x, (0, 0, 0, 0, blocks.before, rest + blocks.after))
+        .unfold(0, keys, blocks.queries)
+        .transpose(2, 3)
         for x in (k_THD, v_THD)
     )
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=blocks.mask_N1QK)
