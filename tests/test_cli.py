@@ -151,17 +151,14 @@ def test_a_damaged_shard_read_by_a_loader_process(run_cli, damaged):
 
 
 def test_a_run_folder_is_never_continued_with_other_settings(run_cli, recipe):
-    words = [
-        "arms={base: [pretrain]}",
-        "phases.pretrain.duration=1ktok",
-        "phases.pretrain.schedule.warmup=0tok",
-    ]
-    assert run_cli("run", recipe, *words)[0] == 0
-    assert_one_sentence(
-        run_cli("run", recipe, *words, "phases.pretrain.schedule.peak=1e-4"),
-        "schedule.peak was 0.002, is now 0.0001",
-        "run_dir",
-    )
+    assert run_cli("prepare", recipe)[0] == 0
+    words = ["train", recipe, "arm=base", "phase=pretrain"]
+    assert run_cli(*words)[0] == 0
+    code, said = run_cli(*words)
+    assert code == 0
+    assert "nothing to do" in said
+    other = run_cli(*words, "phases.pretrain.schedule.peak=1e-4")
+    assert_one_sentence(other, "schedule.peak was 0.003, is now 0.0001", "run_dir")
 
 
 def test_training_a_phase_before_its_parent(run_cli, recipe):

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from clm_detour.config.schema import Config
 from clm_detour.data.sources import list_files
@@ -92,7 +92,7 @@ def check_shards(config: Config, tokenizer: Tokenizer, deep: bool) -> None:
 
 def phase_table(config: Config) -> Table:
     """The phases with their steps and rows."""
-    table = Table("phase", "objective", "tokens", "steps", "warm-up steps", "rows", "learning rate")
+    table = Table(Column("phase", no_wrap=True), "objective", "tokens", "steps", "warm-up", "rows", "learning rate")
     for run in plan_recipe(config).values():
         phase, schedule = run.phase, run.phase.schedule
         rate = f" {phase.mask_rate:.0%}" if phase.mask_rate else ""

@@ -140,6 +140,7 @@ class Body(nn.Module):
     def __init__(self, config: ModernBertConfig, layout: Layout):
         super().__init__()
         self.layout = layout
+        self.heads = config.num_attention_heads
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.attention_dropout = config.attention_dropout
         self.embeddings = Embeddings(config)
@@ -181,7 +182,7 @@ class Body(nn.Module):
 
     def _view(self, local: bool, documents: Documents, causal: bool, backend: str) -> View:
         theta = self.layout.local_theta if local else self.layout.global_theta
-        angles = rotation(documents.positions, self.head_dim, theta)
+        angles = rotation(documents.positions, self.heads, self.head_dim, theta)
         return View(documents, causal, self.layout.window if local else None, angles, backend)
 
 

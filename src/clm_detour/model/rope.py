@@ -1,8 +1,13 @@
 """Rotary positions: angles once per forward, shared by all layers of a kind.
 
-A head's first half is the real part, its second half the imaginary part, as in transformers and FlashAttention.
+A head's first half is the real part, its second half the imaginary part, as in transformers and FlashAttention:
+    real' = real cos - imaginary sin,    imaginary' = imaginary cos + real sin
+Written over a whole head, with zeros in the tables where a half has no such term, that is
+    x' = x cos + (x half a head to the right) left + (x half a head to the left) right
+so that on a CPU, with tables as wide as all heads together, three passes over dense rows do it. Loops over the 32 numbers of
+half a head took three times as long. Elsewhere the tables are as wide as one head and are broadcast.
 
-Shapes: T tokens, H heads, D size of a head.
+Shapes: T tokens, H heads, D size of a head, W width of the tables.
 """
 
 from __future__ import annotations
@@ -14,53 +19,61 @@ from torch import Tensor
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of each token's angles, both (T, 1, D / 2) fp32."""
+    """(T, 1, W) fp32 each: cosines; minus sines for real parts; sines for imaginary parts."""
 
     cos: Tensor
-    sin: Tensor
+    left: Tensor
+    right: Tensor
 
 
-def rotation(positions_T: Tensor, head_dim: int, theta: float) -> Rotation:
-    """Angles of tokens at these positions: position / theta ** (2 i / D)."""
+def rotation(positions_T: Tensor, heads: int, head_dim: int, theta: float) -> Rotation:
+    """Tables for tokens at these positions: angle i is position / theta ** (2 i / D)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_T.device) / head_dim
     angles = torch.outer(positions_T.float(), 1.0 / theta**exponents).unsqueeze(1)
-    return Rotation(angles.cos(), angles.sin())
+    cos, sin = angles.cos(), angles.sin()
+    nothing = torch.zeros_like(sin)
+    copies = heads if positions_T.device.type == "cpu" else 1
+    halves = ((cos, cos), (-sin, nothing), (nothing, sin))
+    return Rotation(*(torch.cat(pair, dim=-1).repeat(1, 1, copies) for pair in halves))
 
 
 def rotate(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotate queries and keys, each (T, H, D); values pass."""
-    return _Rotate.apply(qkv_T3HD, by.cos, by.sin)
+    """Rotate queries and keys; values pass. Each (T, H, D)."""
+    return _Rotate.apply(qkv_T3HD, *by)
 
 
 class _Rotate(torch.autograd.Function):
-    """One allocation forward and one backward, in place of the seven and more of `q * cos + rotate_half(q) * sin`."""
+    """Writes each result once, and the gradient of queries, keys and values straight into that of the projection."""
 
     @staticmethod
-    def forward(ctx: Any, qkv_T3HD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(cos, sin)
-        rotated = torch.empty_like(qkv_T3HD)
+    def forward(ctx: Any, qkv_T3HD: Tensor, *by: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(*by)
+        rotated = [torch.empty_like(qkv_T3HD[:, part]) for part in (0, 1)]
         for part in (0, 1):
-            _rotate_into(rotated[:, part], qkv_T3HD[:, part], cos, sin)
-        rotated[:, 2] = qkv_T3HD[:, 2]
-        return rotated[:, 0], rotated[:, 1], rotated[:, 2]
+            _rotate_into(rotated[part], qkv_T3HD[:, part], Rotation(*by), sign=1)
+        return rotated[0], rotated[1], qkv_T3HD[:, 2]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        by = Rotation(*ctx.saved_tensors)
         tokens, heads, size = grads[0].shape
         grad = grads[0].new_empty(tokens, 3, heads, size)
         for part in (0, 1):
-            _rotate_into(grad[:, part], grads[part], cos, -sin)
+            _rotate_into(grad[:, part], grads[part], by, sign=-1)
         grad[:, 2] = grads[2]
-        return grad, None, None
+        return grad, None, None, None
 
 
-def _rotate_into(out_THD: Tensor, x_THD: Tensor, cos: Tensor, sin: Tensor) -> None:
-    half = x_THD.shape[-1] // 2
-    real, imaginary = x_THD[..., :half], x_THD[..., half:]
-    if x_THD.dtype == cos.dtype:
-        torch.mul(real, cos, out=out_THD[..., :half]).addcmul_(imaginary, sin, value=-1)
-        torch.mul(imaginary, cos, out=out_THD[..., half:]).addcmul_(real, sin)
-    else:  # half precision: rotate in fp32, round once
-        out_THD[..., :half] = real * cos - imaginary * sin
-        out_THD[..., half:] = imaginary * cos + real * sin
+def _rotate_into(out_THD: Tensor, x_THD: Tensor, by: Rotation, sign: int) -> None:
+    """Rotate by the angles, or back (sign -1). Half precision is rotated in fp32 and rounded once."""
+    tokens, heads, size = x_THD.shape
+    half, width = size // 2, by.cos.shape[-1]
+    wide = (tokens, heads * size // width, width)
+    x = x_THD.to(torch.promote_types(x_THD.dtype, torch.float32)).reshape(wide)
+    same = x.dtype == out_THD.dtype
+    out = out_THD.view(wide) if same else torch.empty_like(x)
+    torch.mul(x, by.cos, out=out)
+    out[..., :-half].addcmul_(x[..., half:], by.left[..., :-half], value=sign)
+    out[..., half:].addcmul_(x[..., :-half], by.right[..., half:], value=sign)
+    if not same:
+        out_THD.copy_(out.view_as(out_THD))

@@ -1,15 +1,17 @@
 """The back end that runs everywhere: exact, fp32 or half precision, on torch's `scaled_dot_product_attention`.
 
-Global layers: documents of similar length form a padded batch with a mask over keys; a document alone in its batch
-needs no mask. Local layers: the tokens are cut into blocks of queries, each with the keys of its neighbourhood, so
-the cost is O(tokens x window). The masks are made once per forward.
+Global layers: a long document is computed alone, where it lies; short ones form padded batches by length, so that
+thousands of them do not take thousands of calls. Local layers: the tokens are cut into blocks of queries, each with
+the keys of its neighbourhood, so the cost is O(tokens x window). Masks are made once per forward.
 
-Shapes: T tokens, H heads, D size of a head, N blocks, Q queries of a block, K its keys, G documents of a group.
+Shapes: T tokens, H heads, D size of a head, N blocks, Q queries of a block, K its keys.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,9 @@ from torch import Tensor
 from clm_detour.model.documents import Documents
 
 NAME = "portable"
+SHORT = 64  # documents of at most so many tokens are padded and batched; above, a call of its own costs less
+STEP = 8  # they are padded to a multiple of this
+SMALLEST_BLOCK = 16
 
 
 def unavailable() -> str | None:
@@ -34,46 +39,105 @@ def attend(
     return _local(q_THD, k_THD, v_THD, documents, causal, window)
 
 
+@dataclass(frozen=True)
+class Groups:
+    """How documents are computed together.
+
+    Args:
+        shapes: (documents, padded length) of each group; the groups lie one after another.
+        place: (T,) where each token lies in them; None: where it was.
+        key_masks: of each group, (documents, 1, 1, length), 0 at tokens and -inf at padding; None: no padding.
+    """
+
+    shapes: list[tuple[int, int]]
+    place: Tensor | None
+    key_masks: list[Tensor | None]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tokens of each group, padding included."""
+        return [documents * length for documents, length in self.shapes]
+
+
+def _groups(documents: Documents, dtype: torch.dtype) -> Groups:
+    if min(documents.lengths) > SHORT:
+        return Groups([(1, length) for length in documents.lengths], None, [None] * len(documents.lengths))
+    members: dict[int, list[int]] = defaultdict(list)  # padded length, or -number of a long document -> numbers
+    for number, length in enumerate(documents.lengths):
+        members[-number if length > SHORT else -(-length // STEP) * STEP].append(number)
+    device = documents.cu_seqlens.device
+    lengths = torch.tensor(documents.lengths, device=device)
+    first = torch.empty_like(lengths)  # place of each document's first token
+    shapes, masks, start = [], [], 0
+    for padded, numbers in members.items():
+        own = lengths[torch.tensor(numbers, device=device)]
+        length = padded if padded > 0 else documents.lengths[numbers[0]]
+        first[torch.tensor(numbers, device=device)] = start + length * torch.arange(len(numbers), device=device)
+        shapes.append((len(numbers), length))
+        padding = torch.arange(length, device=device) >= own[:, None]
+        mask = torch.zeros(len(numbers), 1, 1, length, dtype=dtype, device=device)
+        masks.append(mask.masked_fill_(padding[:, None, None], -torch.inf) if padded > 0 else None)
+        start += len(numbers) * length
+    return Groups(shapes, first[documents.index] + documents.positions, masks)
+
+
 def _global(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool) -> Tensor:
-    parts = [x.split(documents.lengths) for x in (q_THD, k_THD, v_THD)]
-    out = [
-        F.scaled_dot_product_attention(*(x.transpose(0, 1).unsqueeze(0) for x in part), is_causal=causal)
-        for part in zip(*parts, strict=True)
-    ]
-    return torch.cat([x.squeeze(0).transpose(0, 1) for x in out])
+    groups = documents.once((NAME, "groups", q_THD.dtype), lambda: _groups(documents, q_THD.dtype))
+    parts = zip(*(_spread(x, groups).split(groups.sizes) for x in (q_THD, k_THD, v_THD)), strict=True)
+    outputs = []
+    for part, shape, mask in zip(parts, groups.shapes, groups.key_masks, strict=True):
+        q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in part)
+        if causal:  # padding lies to the right of every token, unseen
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    together = torch.cat(outputs)
+    return together if groups.place is None else together.index_select(0, groups.place)
+
+
+def _spread(x_THD: Tensor, groups: Groups) -> Tensor:
+    if groups.place is None:
+        return x_THD
+    return x_THD.new_zeros(sum(groups.sizes), *x_THD.shape[1:]).index_copy(0, groups.place, x_THD)
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How T tokens are cut into N blocks of Q queries.
+    """How T tokens are cut into blocks of queries.
 
     Args:
-        before, after: keys that a block sees to its left and right.
-        mask_N1QK: 0 where a query sees a key, -inf elsewhere.
+        number, queries: N and Q; N * Q is at least T.
+        before, after: keys that a block sees to its left and right, at most Q.
+        mask: (N, 1, Q, K), 0 where a query sees a key, -inf elsewhere. A query beyond the T tokens sees itself.
     """
 
     number: int
     queries: int
     before: int
     after: int
-    mask_N1QK: Tensor
+    mask: Tensor
+
+    @property
+    def keys(self) -> int:
+        """K."""
+        return self.before + self.queries + self.after
 
 
 def _blocks(documents: Documents, causal: bool, window: int, dtype: torch.dtype) -> Blocks:
-    queries = max(window, 16)
+    queries = max(window, SMALLEST_BLOCK)
     before, after = window, 0 if causal else window
     number = -(-documents.tokens // queries)
-    query = torch.arange(number * queries, device=documents.index.device)
-    index = F.pad(documents.index, (before, len(query) - documents.tokens + after), value=-1)
-    distance = torch.arange(before + queries + after, device=query.device) - before
-    distance = distance - torch.arange(queries, device=query.device)[:, None]
+    device = documents.index.device
+    rest = number * queries - documents.tokens
+    index = F.pad(documents.index, (before, rest + after), value=-1)
+    key = torch.arange(before + queries + after, device=device) - before
+    distance = key - torch.arange(queries, device=device)[:, None]
     near = (distance >= -before) & (distance <= after)
-    same = index.unfold(0, before + queries + after, queries)[:, None, :] == (
-        index[before : before + len(query)].view(number, queries, 1)
-    )
-    mask = torch.zeros(number, 1, queries, before + queries + after, dtype=dtype, device=query.device)
-    mask.masked_fill_(~(near & same).unsqueeze(1), -torch.inf)
-    return Blocks(number, queries, before, after, mask)
+    own = index[before : before + number * queries].view(number, queries, 1)
+    same = index.unfold(0, len(key), queries).unsqueeze(1) == own
+    mask = torch.zeros(number, queries, len(key), dtype=dtype, device=device)
+    return Blocks(number, queries, before, after, mask.masked_fill_(~(near & same), -torch.inf).unsqueeze(1))
 
 
 def _local(
@@ -82,13 +146,31 @@ def _local(
     key = (NAME, "blocks", causal, window, q_THD.dtype)
     blocks = documents.once(key, lambda: _blocks(documents, causal, window, q_THD.dtype))
     rest = blocks.number * blocks.queries - documents.tokens
-    q = F.pad(q_THD, (0, 0, 0, 0, 0, rest)).unflatten(0, (blocks.number, blocks.queries)).transpose(1, 2)
-    keys = blocks.before + blocks.queries + blocks.after
-    k, v = (
-        F.pad(x, (0, 0, 0, 0, blocks.before, rest + blocks.after))
-        .unfold(0, keys, blocks.queries)
-        .transpose(2, 3)
-        for x in (k_THD, v_THD)
-    )
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=blocks.mask_N1QK)
-    return out.transpose(1, 2).flatten(0, 1)[: documents.tokens]
+    q_THD = F.pad(q_THD, (0, 0, 0, 0, 0, rest)) if rest else q_THD
+    q = q_THD.unflatten(0, (blocks.number, blocks.queries)).transpose(1, 2)
+    k, v = (_Neighbourhoods.apply(x, blocks) for x in (k_THD, v_THD))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=blocks.mask).transpose(1, 2).flatten(0, 1)
+    return out[: documents.tokens] if rest else out
+
+
+class _Neighbourhoods(torch.autograd.Function):
+    """(T, H, D) -> (N, H, K, D), the keys of each block: a view with overlaps of a padded copy.
+
+    The backward adds up the three blocks that a key belongs to; that of `unfold` takes several times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_THD: Tensor, blocks: Blocks) -> Tensor:
+        ctx.blocks, ctx.tokens = blocks, len(x_THD)
+        rest = blocks.number * blocks.queries - len(x_THD)
+        padded = F.pad(x_THD, (0, 0, 0, 0, blocks.before, rest + blocks.after))
+        return padded.unfold(0, blocks.keys, blocks.queries).transpose(2, 3)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NHKD: Tensor) -> tuple[Tensor, None]:
+        blocks, grad_NKHD = ctx.blocks, grad_NHKD.transpose(1, 2)
+        before, queries, after = grad_NKHD.split([blocks.before, blocks.queries, blocks.after], dim=1)
+        grad = queries.clone(memory_format=torch.contiguous_format)
+        grad[:-1, blocks.queries - blocks.before :] += before[1:]
+        grad[1:, : blocks.after] += after[:-1]
+        return grad.flatten(0, 1)[: ctx.tokens], None
