@@ -92,19 +92,19 @@ def check_shards(config: Config, tokenizer: Tokenizer, deep: bool) -> None:
 
 def phase_table(config: Config) -> Table:
     """The phases with their steps and rows."""
-    table = Table(Column("phase", no_wrap=True), "objective", "tokens", "steps", "warm-up", "rows", "learning rate")
+    names = ("phase", "objective", "tokens", "steps", "warm-up", "rows", "learning rate")
+    table = Table(*(Column(name, no_wrap=True) for name in names), box=None, padding=(0, 2, 0, 0))
     for run in plan_recipe(config).values():
         phase, schedule = run.phase, run.phase.schedule
-        rate = f" {phase.mask_rate:.0%}" if phase.mask_rate else ""
         end = schedule.peak * schedule.floor if schedule.name == "one_minus_sqrt" else schedule.peak
         table.add_row(
             run.id,
-            phase.objective + rate,
+            phase.objective + (f" {phase.mask_rate:.0%}" if phase.mask_rate else ""),
             human(run.duration),
             f"{run.steps:,}",
             f"{run.warmup_steps:,}",
-            f"{run.first_row:,} to {run.next_row - 1:,} of {phase.mixture}",
-            f"{schedule.name} {schedule.peak:g} to {end:g}",
+            f"{run.first_row:,}-{run.next_row - 1:,}",
+            f"{schedule.peak:g}" + (f" to {end:g}" if end != schedule.peak else ""),
         )
     return table
 

@@ -91,7 +91,7 @@ def make_trainer(
     batches = StepBatches(stream, run.first_row, train.batch_rows, dist.get_global_rank(), world_size)
     resume_from = newest_good(folder.checkpoints)
     if resume_from is not None and dist.get_global_rank() == 0:
-        console.print(f"{run.id} goes on from {resume_from}.")
+        console.print(f"{run.id} goes on from {resume_from.name}.")
     clip = config.optimizer.clip_norm
     return Trainer(
         model=PretrainingModel(network, stream.objective, bf16=train.precision == "bf16"),
