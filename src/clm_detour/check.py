@@ -93,7 +93,7 @@ def check_shards(config: Config, tokenizer: Tokenizer, deep: bool) -> None:
 def phase_table(config: Config) -> Table:
     """The phases with their steps and rows."""
     names = ("phase", "objective", "tokens", "steps", "warm-up", "rows", "learning rate")
-    table = Table(*(Column(name, no_wrap=True) for name in names), box=None, padding=(0, 2, 0, 0))
+    table = Table(*(Column(name, no_wrap=True) for name in names), box=None, padding=(0, 1, 0, 0))
     for run in plan_recipe(config).values():
         phase, schedule = run.phase, run.phase.schedule
         end = schedule.peak * schedule.floor if schedule.name == "one_minus_sqrt" else schedule.peak

@@ -20,7 +20,7 @@ from torch import Tensor
 from clm_detour.model.documents import Documents
 
 NAME = "portable"
-SHORT = 64  # documents of at most so many tokens are padded and batched; above, a call of its own costs less
+SHORT = 48  # documents of at most so many tokens are padded and batched; above, a call of its own costs less
 STEP = 8  # they are padded to a multiple of this
 SMALLEST_BLOCK = 16
 
