@@ -38,7 +38,6 @@ def shared_data() -> Path:
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small bundled sample and a tokenizer trained on it; `data/` below it fills as recipes run."""
     from clm_detour.data.sample.write import write_sample
-
     from clm_detour.data.sources import read_documents
     from clm_detour.data.tokenizer import train_tokenizer
 

@@ -14,10 +14,21 @@ def agree(path: Path, settings: Mapping[str, Any]) -> None:
     """Write `settings` to `path` (settings.json in the folder it describes), or check that what is there is the same.
 
     Raises:
-        UserError: the folder was started with others; names the first that differs.
+        UserError: as `check`.
+    """
+    if path.exists():
+        check(path, settings)
+    else:
+        write_json(path, settings)
+
+
+def check(path: Path, settings: Mapping[str, Any]) -> None:
+    """Check that a folder, if it was started, was started with these settings.
+
+    Raises:
+        UserError: it was started with others; names the first that differs.
     """
     if not path.exists():
-        write_json(path, settings)
         return
     there, here = dict(flatten(read_json(path))), dict(flatten(settings))
     for key in [*here, *there]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import torch
+
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.errors import UserError
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import PhaseRun
+from clm_detour.train.settings import is_finished
 
 
 def launch_phase(config: Config, run: PhaseRun) -> bool:
@@ -19,31 +22,36 @@ def launch_phase(config: Config, run: PhaseRun) -> bool:
         Whether there was anything to do.
 
     Raises:
-        UserError: the launched processes failed.
+        UserError: it cannot be trained, or the launched processes failed.
     """
-    import torch
+    if is_finished(config, run):
+        return False
+    if torch.cuda.device_count() > 1:
+        launch_processes(config, run, torch.cuda.device_count())
+        return True
+    from clm_detour.train.phase import train_phase  # Composer takes seconds to import
 
-    folder = RunFolder.of(config).phase(run.id)
-    gpus = torch.cuda.device_count()
-    if gpus <= 1 or folder.finished:
-        from clm_detour.train.phase import train_phase
+    return train_phase(config, run)
 
-        return train_phase(config, run)
+
+def launch_processes(config: Config, run: PhaseRun, processes: int) -> None:
+    """Run `clm_detour.train.main` under the composer launcher."""
     resolved = RunFolder.of(config).config
     save_config(config, resolved)
-    arm = next(arm for arm, names in config.arms.items() if run.id.split(".") == names[: len(run.lineage)])
-    command = [
+    names = [step.name for step in run.lineage]
+    arm = next(arm for arm, phases in config.arms.items() if phases[: len(names)] == names)
+    launcher = [
+        sys.executable,
+        "-m",
+        "composer.cli.launcher",
         "-n",
-        str(gpus),
+        str(processes),
         "-m",
         "clm_detour.train.main",
-        str(resolved),
-        f"arm={arm}",
-        f"phase={run.name}",
     ]
-    code = subprocess.run([sys.executable, "-m", "composer.cli.launcher", *command], check=False).returncode
+    words = [*launcher, str(resolved), f"arm={arm}", f"phase={run.name}"]
+    code = subprocess.run(words, check=False).returncode
     if code:
         raise UserError(
-            f"Phase {run.id} stopped with exit code {code}; its message stands above. Run again to go on."
+            f"Phase {run.id} stopped with exit code {code}, for the reason above; run again to go on."
         )
-    return True

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,13 +19,11 @@ from composer.utils import dist
 from clm_detour.config.schema import Config
 from clm_detour.config.units import parse_tokens
 from clm_detour.data.loader import Batch, RowStream, StepBatches, make_loader
-from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.files import write_json
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.progress import Advance, console, progress
 from clm_detour.run_folder import PhaseFolder, RunFolder
-from clm_detour.settings import agree
 from clm_detour.train.callbacks.checkpoint import Checkpoints, newest_good
 from clm_detour.train.callbacks.learning_rate import LearningRate
 from clm_detour.train.callbacks.metrics import Metrics
@@ -36,6 +32,7 @@ from clm_detour.train.export import tokenizer_path, write_model
 from clm_detour.train.optim import load_moments, make_optimizer, save_moments
 from clm_detour.train.recipe import PhaseRun, check_world
 from clm_detour.train.schedules import phase_rate
+from clm_detour.train.settings import is_finished, phase_settings
 from clm_detour.train.start import starting_network
 from clm_detour.train.stream import open_stream
 
@@ -49,17 +46,16 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
     Raises:
         UserError: the data or the phase before is not there, or the folder was started with other settings.
     """
-    folder = RunFolder.of(config).phase(run.id)
     check_world(config, dist.get_world_size())
+    if is_finished(config, run):
+        return False
+    folder = RunFolder.of(config).phase(run.id)
     tokenizer = load_tokenizer(tokenizer_path(config))
     stream = open_stream(config, run, tokenizer)
-    if dist.get_global_rank() == 0:
-        agree(folder.settings, phase_settings(config, run, stream.sources, tokenizer.fingerprint))
-    if folder.finished:
-        return False
     network = starting_network(config, run, tokenizer)
     quiet = dist.get_global_rank() != 0
     if not quiet:
+        write_json(folder.settings, phase_settings(config, run, stream.sources, tokenizer.fingerprint))
         console.print(describe_start(run), soft_wrap=True)
     started = datetime.datetime.now(datetime.timezone.utc)
     total = run.steps * run.batch_tokens
@@ -134,32 +130,6 @@ def split_batch(batch: Batch, rows: int | float) -> list[Batch]:
         {key: value[first : first + rows] for key, value in batch.items()}
         for first in range(0, len(batch["predicted"]), rows)
     ]
-
-
-def phase_settings(
-    config: Config, run: PhaseRun, sources: Mapping[str, PackedSource], tokenizer: str
-) -> dict[str, Any]:
-    """Everything that decides the weights at the end of `run`.
-
-    Args:
-        sources: those of the phase's own mixture; its parents' are in theirs.
-        tokenizer: its fingerprint.
-    """
-    return {
-        "seed": config.seed,
-        "shuffle_seed": config.data.shuffle_seed,
-        "sequence_length": config.data.sequence_length,
-        "batch_rows": config.train.batch_rows,
-        "precision": config.train.precision,
-        "tokenizer": tokenizer,
-        "model": {"base": config.model.base, "config": config.model.config},
-        "optimizer": asdict(config.optimizer),
-        "phases": {
-            step.name: {**asdict(step.phase), "shares": config.data.mixtures[step.phase.mixture]}
-            for step in run.lineage
-        },
-        "data": {name: source.fingerprint for name, source in sources.items()},
-    }
 
 
 def describe_start(run: PhaseRun) -> str:
