@@ -40,6 +40,8 @@ class RateColumn(ProgressColumn):
 def progress(description: str, total: float | None, unit: str = "it") -> Iterator[Advance]:
     """Show a bar while the block runs; the block calls `advance(amount, note="loss 3.2")`.
 
+    `advance(amount, earlier=True)` counts work of an earlier run, which says nothing about the rate.
+
     Args:
         total: the amount at the end, in `unit`s, or None when it is not known.
     """
@@ -60,7 +62,10 @@ def _bar(description: str, total: float | None, unit: str) -> Iterator[Advance]:
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(description, total=total, unit=unit, note="")
 
-        def advance(amount: float = 1, note: str | None = None) -> None:
+        def advance(amount: float = 1, note: str | None = None, earlier: bool = False) -> None:
+            if earlier:
+                bars.reset(task, completed=amount)
+                return
             if note is not None:
                 bars.update(task, note=note)
             bars.advance(task, amount)
@@ -71,19 +76,21 @@ def _bar(description: str, total: float | None, unit: str) -> Iterator[Advance]:
 @contextmanager
 def _log_lines(description: str, total: float | None, unit: str) -> Iterator[Advance]:
     start = last = time.monotonic()
-    done, latest = 0.0, ""
+    done, before, latest = 0.0, 0.0, ""
 
     def line() -> str:
         elapsed = max(time.monotonic() - start, 1e-9)
         parts = [f"{description}: {human(done)}{f'/{human(total)}' if total else ''} {unit}"]
-        parts.append(f"{human(done / elapsed)} {unit}/s")
-        if total and 0 < done < total:
-            parts.append(f"{(total - done) * elapsed / done:.0f}s left")
+        parts.append(f"{human((done - before) / elapsed)} {unit}/s")
+        if total and before < done < total:
+            parts.append(f"{(total - done) * elapsed / (done - before):.0f}s left")
         return ", ".join([*parts, latest] if latest else parts)
 
-    def advance(amount: float = 1, note: str | None = None) -> None:
-        nonlocal done, last, latest
+    def advance(amount: float = 1, note: str | None = None, earlier: bool = False) -> None:
+        nonlocal start, done, before, last, latest
         done, latest = done + amount, latest if note is None else note
+        if earlier:
+            start, before = time.monotonic(), done
         if time.monotonic() - last >= LOG_SECONDS:
             last = time.monotonic()
             console.print(line(), soft_wrap=True)

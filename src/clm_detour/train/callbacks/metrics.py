@@ -36,7 +36,7 @@ class Metrics(Callback):
         self.last_time, self.last_token = time.monotonic(), state.timestamp.token.value
         if dist.get_global_rank() != 0:
             return
-        self.advance(self.last_token)
+        self.advance(self.last_token, earlier=True)
         kept = [line for line in read_lines(self.path) if line["step"] <= state.timestamp.batch.value]
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
