@@ -64,7 +64,7 @@ def _bar(description: str, total: float | None, unit: str) -> Iterator[Advance]:
 
         def advance(amount: float = 1, note: str | None = None, earlier: bool = False) -> None:
             if earlier:
-                bars.reset(task, completed=amount)
+                bars.reset(task, completed=int(amount))
                 return
             if note is not None:
                 bars.update(task, note=note)

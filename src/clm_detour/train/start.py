@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoConfig, ModernBertConfig
@@ -39,7 +39,7 @@ def starting_network(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Mod
     else:
         torch.manual_seed(config.seed)
         network = ModernBertForPretraining(fresh_config(config.model.config or {}, tokenizer), backend)
-    check_fit(cast(ModernBertConfig, network.config), tokenizer)
+    check_fit(network.config, tokenizer)
     return network.float()
 
 
