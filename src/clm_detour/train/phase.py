@@ -57,6 +57,8 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
     if not quiet:
         write_json(folder.settings, phase_settings(config, run, stream.sources, tokenizer.fingerprint))
         console.print(describe_start(run), soft_wrap=True)
+        choice = network.attention_choice
+        console.print(f"{run.id}: attention back end {choice.name} ({choice.reason})", soft_wrap=True)
     started = datetime.datetime.now(datetime.timezone.utc)
     total = run.steps * run.batch_tokens
     with progress(f"{run.id} ({run.phase.objective})", total, "tok") as advance:
