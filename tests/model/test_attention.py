@@ -105,5 +105,5 @@ def test_the_choice_has_a_name_and_a_reason() -> None:
 
 
 def test_an_unknown_back_end_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match="'flush' is not known; use one of auto, .*portable"):
+    with pytest.raises(UserError, match=r"'flush' is not known; use one of auto, .*portable"):
         choose_backend("flush")

@@ -141,7 +141,7 @@ def test_weights_that_do_not_fit_are_named(
 def test_other_models_and_broken_folders_are_refused(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="has no model.safetensors"):
+    with pytest.raises(UserError, match=r"has no model\.safetensors"):
         ModernBertForPretraining.from_pretrained(tmp_path)
     edit_config(tmp_path, model_type="roberta")
     with pytest.raises(UserError, match="'roberta' model; only ModernBERT"):
@@ -161,7 +161,7 @@ def test_a_scaled_rope_in_a_config_is_refused(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path)
     scaling = {"rope_type": "linear", "factor": 2.0}
     edit_config(tmp_path, remove=NEW_KEYS, rope_scaling=scaling)
-    with pytest.raises(UserError, match="rope_type is 'linear'|factor is 2.0"):
+    with pytest.raises(UserError, match=r"rope_type is 'linear'|factor is 2\.0"):
         ModernBertForPretraining.from_pretrained(tmp_path)
 
 

@@ -145,7 +145,7 @@ def test_attention_dropout_is_refused_in_training() -> None:
     model = tiny_model(attention_dropout=0.1)
     ids = tokens(20)[None]
     model(ids)
-    with pytest.raises(UserError, match="attention_dropout is 0.1"):
+    with pytest.raises(UserError, match=r"attention_dropout is 0\.1"):
         model.train()(ids)
 
 
@@ -190,6 +190,33 @@ def test_the_callers_config_is_left_alone() -> None:
     assert model.config.pad_token_id == SPECIAL["pad_token_id"]
 
 
-def test_ids_without_rows_are_refused() -> None:
-    with pytest.raises(UserError, match=r"input_ids has shape \(5,\)"):
-        tiny_model()(tokens(5))
+@pytest.mark.parametrize("implementation", ["sdpa", "flash_attention_2"])
+def test_a_config_that_names_a_kernel_of_transformers_is_welcome(implementation: str) -> None:
+    config = tiny_config()
+    config._attn_implementation = implementation
+    assert ModernBertForPretraining(config).attention_backend == "portable"
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    ids = tokens(6).view(2, 3)
+    with pytest.raises(UserError, match=r"input_ids has shape \(6,\)"):
+        tiny_model()(ids.flatten())
+    with pytest.raises(UserError, match=r"labels has shape \(3, 2\) but input_ids \(2, 3\)"):
+        tiny_model()(ids, labels=ids.T)
+
+
+def test_data_parallel_training_gives_the_same_gradients() -> None:
+    """One process: the wrapper sees every parameter used, also where nothing is predicted."""
+    model, ids = tiny_model().train(), tokens(30)[None]
+    model(ids, labels=some_labels(ids)).loss.backward()
+    expected = gradients(model)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(model)
+        for labels in (torch.full_like(ids, -100), some_labels(ids)):
+            model.zero_grad()
+            parallel(ids, labels=labels).loss.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, grad in gradients(model).items():
+        assert torch.equal(grad, expected[name])

@@ -27,7 +27,7 @@ from clm_detour.model import ModernBertForPretraining, next_token_labels
 needs_decoder = pytest.mark.skipif(
     int(transformers.__version__.split(".")[0]) < 5, reason="transformers >= 5 has an exact decoder"
 )
-BIASES = {key: True for key in ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")}
+BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
 CONFIGS = {
     "plain": {},
     "biases": BIASES,

@@ -118,11 +118,8 @@ def unpad(
     Raises:
         UserError: a shape is not (B, L).
     """
-    for name, tensor in (("attention_mask", attention_mask), ("document_ids", document_ids)):
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise UserError(
-                f"{name} has shape {tuple(tensor.shape)} but input_ids {shape}; they must be equal."
-            )
+    check_shape("attention_mask", attention_mask, shape)
+    check_shape("document_ids", document_ids, shape)
     if attention_mask is None and document_ids is None:
         rows, length = shape if shape[1] else (0, 0)
         ends = torch.arange(rows + 1, device=device, dtype=torch.int32) * length
@@ -133,6 +130,16 @@ def unpad(
         kept = attention_mask.flatten().nonzero().squeeze(1)
         run = run[kept]
     return Unpadded(_documents_of_runs(run), shape, kept)
+
+
+def check_shape(name: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:
+    """What comes beside `input_ids` has its shape.
+
+    Raises:
+        UserError: it has another.
+    """
+    if tensor is not None and tuple(tensor.shape) != shape:
+        raise UserError(f"{name} has shape {tuple(tensor.shape)} but input_ids {shape}; they must be equal.")
 
 
 def _runs(shape: tuple[int, int], device: torch.device, document_ids: Tensor | None) -> Tensor:

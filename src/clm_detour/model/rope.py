@@ -4,8 +4,9 @@ A head's first half is the real part, its second half the imaginary part, as in 
     real' = real cos - imaginary sin,    imaginary' = imaginary cos + real sin
 Written over a whole head, with zeros in the tables where a half has no such term, that is
     x' = x cos + (x half a head to the right) left + (x half a head to the left) right
-so that on a CPU, with tables as wide as all heads together, three passes over dense rows do it. Loops over the 32 numbers of
-half a head took three times as long. Elsewhere the tables are as wide as one head and are broadcast.
+so that on a CPU, with tables as wide as all heads together, three passes over dense rows do it; loops over the 32 numbers of
+half a head took three times as long. The price is memory, about that of one more layer's activations. Elsewhere the tables are
+as wide as one head and are broadcast.
 
 Shapes: T tokens, H heads, D size of a head, W width of the tables.
 """

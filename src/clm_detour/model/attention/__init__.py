@@ -73,7 +73,7 @@ def choose_backend(name: str | None = None) -> Choice:
         if reason := BACKENDS[name].unavailable():
             raise UserError(f"Attention back end {name!r} does not run here: {reason}; use {AUTO!r}.")
         return Choice(name, "asked for")
-    passed_over = []
+    passed_over: list[str] = []
     for backend in BACKENDS.values():
         reason = backend.unavailable()
         if reason is None:

@@ -62,7 +62,9 @@ class Groups:
 def _groups(documents: Documents, dtype: torch.dtype) -> Groups:
     if min(documents.lengths) > SHORT:
         return Groups([(1, length) for length in documents.lengths], None, [None] * len(documents.lengths))
-    members: dict[int, list[int]] = defaultdict(list)  # padded length, or -number of a long document -> numbers
+    members: dict[int, list[int]] = defaultdict(
+        list
+    )  # padded length, or -number of a long document -> numbers
     for number, length in enumerate(documents.lengths):
         members[-number if length > SHORT else -(-length // STEP) * STEP].append(number)
     device = documents.cu_seqlens.device
@@ -72,7 +74,9 @@ def _groups(documents: Documents, dtype: torch.dtype) -> Groups:
     for padded, numbers in members.items():
         own = lengths[torch.tensor(numbers, device=device)]
         length = padded if padded > 0 else documents.lengths[numbers[0]]
-        first[torch.tensor(numbers, device=device)] = start + length * torch.arange(len(numbers), device=device)
+        first[torch.tensor(numbers, device=device)] = start + length * torch.arange(
+            len(numbers), device=device
+        )
         shapes.append((len(numbers), length))
         padding = torch.arange(length, device=device) >= own[:, None]
         mask = torch.zeros(len(numbers), 1, 1, length, dtype=dtype, device=device)
@@ -87,10 +91,8 @@ def _global(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, c
     outputs = []
     for part, shape, mask in zip(parts, groups.shapes, groups.key_masks, strict=True):
         q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in part)
-        if causal:  # padding lies to the right of every token, unseen
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        # causal needs no mask: padding lies to the right of every token
+        out = F.scaled_dot_product_attention(q, k, v, None if causal else mask, is_causal=causal)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     together = torch.cat(outputs)
     return together if groups.place is None else together.index_select(0, groups.place)

@@ -1,0 +1,166 @@
+"""The modules of ModernBERT, named as in transformers, over T tokens laid end to end.
+
+Shapes: T tokens, E hidden size, H heads, D size of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import ModernBertConfig
+from transformers.activations import ACT2FN
+
+from clm_detour.errors import UserError
+from clm_detour.model.attention import attention
+from clm_detour.model.documents import Documents
+from clm_detour.model.layout import Layout
+from clm_detour.model.rope import Rotation, rotate, rotation
+
+
+@dataclass(frozen=True)
+class View:
+    """What the layers of one kind, global or local, see in one forward."""
+
+    documents: Documents
+    causal: bool
+    window: int | None
+    rotation: Rotation
+    backend: str
+
+
+def norm(config: ModernBertConfig) -> nn.LayerNorm:
+    """ModernBERT's layer norm."""
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+
+class Embeddings(nn.Module):
+    """Token embeddings, normalised."""
+
+    def __init__(self, config: ModernBertConfig):
+        super().__init__()
+        padding = config.pad_token_id
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=padding)
+        self.norm = norm(config)
+        self.drop = nn.Dropout(config.embedding_dropout)
+
+    def forward(self, ids_T: Tensor) -> Tensor:
+        """(T,) -> (T, E)."""
+        return self.drop(self.norm(self.tok_embeddings(ids_T)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, config: ModernBertConfig):
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.Wqkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
+        self.Wo = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
+
+    def forward(self, hidden_TE: Tensor, view: View) -> Tensor:
+        """(T, E) -> (T, E)."""
+        qkv_T3HD = self.Wqkv(hidden_TE).unflatten(-1, (3, self.heads, -1))
+        q_THD, k_THD, v_THD = rotate(qkv_T3HD, view.rotation)
+        out_THD = attention(q_THD, k_THD, v_THD, view.documents, view.causal, view.window, view.backend)
+        return self.Wo(out_THD.flatten(1))
+
+
+class MLP(nn.Module):
+    """Gated linear unit."""
+
+    def __init__(self, config: ModernBertConfig):
+        super().__init__()
+        self.Wi = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
+        self.act = ACT2FN[config.hidden_activation]
+        self.drop = nn.Dropout(config.mlp_dropout)
+        self.Wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, hidden_TE: Tensor) -> Tensor:
+        """(T, E) -> (T, E)."""
+        inputs, gate = self.Wi(hidden_TE).chunk(2, dim=-1)
+        return self.Wo(self.drop(self.act(inputs) * gate))
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each with its norm in front and a residual around it."""
+
+    def __init__(self, config: ModernBertConfig, number: int):
+        super().__init__()
+        self.attn_norm = norm(config) if number else nn.Identity()  # the embeddings are normalised already
+        self.attn = Attention(config)
+        self.mlp_norm = norm(config)
+        self.mlp = MLP(config)
+
+    def forward(self, hidden_TE: Tensor, view: View) -> Tensor:
+        """(T, E) -> (T, E)."""
+        hidden_TE = hidden_TE + self.attn(self.attn_norm(hidden_TE), view)
+        return hidden_TE + self.mlp(self.mlp_norm(hidden_TE))
+
+
+class Body(nn.Module):
+    """The network without its prediction head."""
+
+    def __init__(self, config: ModernBertConfig, layout: Layout):
+        super().__init__()
+        self.layout = layout
+        self.heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.attention_dropout = config.attention_dropout
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(layout.layers))
+        self.final_norm = norm(config)
+        self.gradient_checkpointing = False  # PreTrainedModel.gradient_checkpointing_enable switches it
+
+    def forward(
+        self,
+        ids_T: Tensor,
+        documents: Documents,
+        causal: bool,
+        backend: str,
+        each: list[Tensor] | None = None,
+    ) -> Tensor:
+        """(T,) -> (T, E) after the final norm.
+
+        Args:
+            each: a list to which the embeddings and each layer's output are appended.
+
+        Raises:
+            UserError: training with attention dropout.
+        """
+        if self.training and self.attention_dropout:
+            raise UserError(
+                f"attention_dropout is {self.attention_dropout}, with which this network cannot train; set it to 0."
+            )
+        views = {local: self._view(local, documents, causal, backend) for local in (False, True)}
+        keep = (lambda _: None) if each is None else each.append
+        hidden_TE = self.embeddings(ids_T)
+        keep(hidden_TE)
+        for number, layer in enumerate(self.layers):
+            view = views[self.layout.is_local(number)]
+            if self.gradient_checkpointing and self.training:
+                hidden_TE = checkpoint(layer, hidden_TE, view, use_reentrant=False)
+            else:
+                hidden_TE = layer(hidden_TE, view)
+            keep(hidden_TE)
+        return self.final_norm(hidden_TE)
+
+    def _view(self, local: bool, documents: Documents, causal: bool, backend: str) -> View:
+        theta = self.layout.local_theta if local else self.layout.global_theta
+        tables = rotation(documents.positions, self.heads, self.head_dim, theta)
+        return View(documents, causal, self.layout.window if local else None, tables, backend)
+
+
+class Head(nn.Module):
+    """What stands between the body and the vocabulary."""
+
+    def __init__(self, config: ModernBertConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.classifier_bias)
+        self.act = ACT2FN[config.classifier_activation]
+        self.norm = norm(config)
+
+    def forward(self, hidden_TE: Tensor) -> Tensor:
+        """(T, E) -> (T, E)."""
+        return self.norm(self.act(self.dense(hidden_TE)))
