@@ -44,12 +44,19 @@ class Checkpoints(Callback):
         """Write a sealed checkpoint of `state`; every rank must call it."""
         target = self.folder / f"step-{state.timestamp.batch.value:08d}.pt"
         temporary = target.with_name(f".tmp-{target.name}")  # Composer goes by the suffix
-        with writable(target), disk_errors():
-            save_checkpoint(state, str(temporary))
-            if dist.get_global_rank() == 0:
-                seal(temporary, target)
-                for old in sealed(self.folder)[: -self.keep]:
-                    remove(old)
+        first_rank = dist.get_global_rank() == 0
+        try:
+            with writable(target), disk_errors():
+                save_checkpoint(state, str(temporary))
+                if first_rank:
+                    seal(temporary, target)
+                    for old in sealed(self.folder)[: -self.keep]:
+                        remove(old)
+        finally:
+            if first_rank:
+                temporary.unlink(
+                    missing_ok=True
+                )  # half a checkpoint would fill the disk that had no room for it
 
 
 @contextmanager
