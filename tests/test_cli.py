@@ -158,7 +158,7 @@ def test_a_run_folder_is_never_continued_with_other_settings(run_cli, recipe):
     assert code == 0
     assert "nothing to do" in said
     other = run_cli(*words, "phases.pretrain.schedule.peak=1e-4")
-    assert_one_sentence(other, "schedule.peak was 0.003, is now 0.0001", "run_dir")
+    assert_one_sentence(other, "schedule.peak was 0.0015, is now 0.0001", "run_dir")
 
 
 def test_training_a_phase_before_its_parent(run_cli, recipe):
