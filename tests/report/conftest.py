@@ -17,6 +17,11 @@ from clm_detour.files import write_json
 from clm_detour.report.page import write_page
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+SIZES = [
+    "model.config.num_hidden_layers=6",
+    "phases.clm.duration=600ktok",
+    "phases.mlm.duration=600ktok",
+]  # of the made-up run
 SOURCES = ("general", "abstracts", "instructions", "notes")
 DOMAIN = {"abstracts": (0.6, 0.6012), "instructions": (0.2, 0.1997), "notes": (0.2, 0.1991)}
 BATCH_TOKENS, ROW = 4096, 256
@@ -93,7 +98,7 @@ def whole_page(whole_run: FakeRun) -> str:
 
 def fabricate(path: Path) -> None:
     """Write every record."""
-    save_config(load_config(QUICKSTART, [f"run_dir={path.name}"]), path / "config.yaml")
+    save_config(load_config(QUICKSTART, [f"run_dir={path.name}", *SIZES]), path / "config.yaml")
     write_json(path / "environment.json", ENVIRONMENT)
     write_json(path / "arms.json", ARMS)
     write_json(path / "steps.json", [step(*pair) for pair in STEPS.items()])
