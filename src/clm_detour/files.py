@@ -6,6 +6,7 @@ moment leaves either the old file or the new one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -68,6 +69,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_checksum(path: Path) -> str:
+    """BLAKE2b of 16 bytes, in hex, of a file's content, read in pieces: about 1 GB/s."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: str | Path, value: Any) -> None:

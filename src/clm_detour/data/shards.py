@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from clm_detour.errors import UserError
-from clm_detour.files import atomic_write, read_json, writable, write_json
+from clm_detour.files import atomic_write, file_checksum, read_json, writable, write_json
 
 FORMAT = 1
 SHARD_TOKENS = 2**26
@@ -216,9 +216,5 @@ def check_size(path: Path, expected: int) -> None:
 
 def check_content(path: Path, expected: str) -> None:
     """Raise a `UserError` unless the file's checksum is `expected`."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while chunk := file.read(2**24):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
+    if file_checksum(path) != expected:
         raise UserError(f"{path} is damaged (its checksum does not match the index): {REMEDY}.")

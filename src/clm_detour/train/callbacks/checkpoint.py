@@ -6,7 +6,6 @@ Composer's format holds pickles, so load only those that you wrote. What passes 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 from composer.utils.checkpoint import save_checkpoint
 
-from clm_detour.files import read_json, writable, write_json
+from clm_detour.files import file_checksum, read_json, writable, write_json
 from clm_detour.progress import console
 from clm_detour.train.callbacks.clock import is_last_step, tokens_before
 
@@ -75,16 +74,9 @@ def seal(temporary: Path, target: Path) -> None:
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, target)
-    write_json(target.with_suffix(".json"), {"bytes": target.stat().st_size, "blake2b": checksum(target)})
-
-
-def checksum(path: Path) -> str:
-    """blake2b of a file's bytes."""
-    digest = hashlib.blake2b()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    write_json(
+        target.with_suffix(".json"), {"bytes": target.stat().st_size, "blake2b": file_checksum(target)}
+    )
 
 
 def sealed(folder: Path) -> list[Path]:
@@ -102,7 +94,7 @@ def newest_good(folder: Path) -> Path | None:
     """The newest checkpoint whose bytes are those that were written; damaged ones are passed over with a warning."""
     for path in reversed(sealed(folder)):
         record = read_json(path.with_suffix(".json"))
-        if path.stat().st_size == record["bytes"] and checksum(path) == record["blake2b"]:
+        if path.stat().st_size == record["bytes"] and file_checksum(path) == record["blake2b"]:
             return path
         console.print(f"[yellow]Passing over {path}: it is damaged (its checksum differs).[/yellow]")
     return None
