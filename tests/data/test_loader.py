@@ -65,8 +65,10 @@ def test_a_step_is_the_same_at_any_number_of_ranks_and_after_any_restart(folder,
         dataset = StepBatches(rows, 5, BATCH, rank, world)
         dataset.load_state_dict({**dataset.state_dict(start * BATCH), "first_row": 5})
         ranks.append(take(dataset, 2))
-    for key in ("input_ids", "labels", "document_ids"):
+    for key in ("input_ids", "labels"):
         assert torch.equal(join(ranks, key), torch.stack([batch[key] for batch in alone]))
+    for step, batch in zip(zip(*ranks, strict=True), alone, strict=True):
+        assert [row for rank in step for row in rank["document_lengths"]] == batch["document_lengths"]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -84,7 +86,7 @@ def test_both_objectives_see_the_same_rows_in_the_same_order(folder):
     mlm = StepBatches(stream(folder, Objective("mlm", 0.3)), 0, BATCH).step(3)
     unmasked = torch.where(mlm["labels"] == IGNORED, mlm["input_ids"], mlm["labels"])
     assert torch.equal(unmasked, clm["input_ids"])
-    assert torch.equal(mlm["document_ids"], clm["document_ids"])
+    assert mlm["document_lengths"] == clm["document_lengths"]
 
 
 def test_padding_is_its_own_document_and_is_never_predicted(folder):
@@ -93,8 +95,9 @@ def test_padding_is_its_own_document_and_is_never_predicted(folder):
     padding = batch["input_ids"] == rows.vocabulary.pad
     assert padding.any()
     assert (batch["labels"][padding] == IGNORED).all()
-    for ids, pad in zip(batch["document_ids"], padding, strict=True):
-        assert set(ids[pad].tolist()).isdisjoint(ids[~pad].tolist())
+    for lengths, pad in zip(batch["document_lengths"], padding, strict=True):
+        assert sum(lengths) == LENGTH
+        assert not pad.any() or lengths[-1] == pad.sum()
 
 
 def test_a_batch_says_how_many_positions_each_row_predicts(folder):

@@ -76,3 +76,22 @@ def test_a_shape_that_differs_is_named() -> None:
 def test_an_empty_document_is_refused() -> None:
     with pytest.raises(UserError, match="at least 1"):
         Documents.of_lengths([3, 0])
+
+
+def test_lengths_from_the_loader_say_the_same_as_ids():
+    ids = torch.tensor([[0, 0, 1, 2], [0, 1, 1, 1]])
+    by_ids = unpad((2, 4), CPU, document_ids=ids).documents
+    by_lengths = unpad((2, 4), CPU, document_lengths=[[2, 1, 1], [1, 3]]).documents
+    assert by_ids.lengths == by_lengths.lengths == [2, 1, 1, 1, 3]
+    assert torch.equal(by_ids.cu_seqlens, by_lengths.cu_seqlens)
+
+
+@pytest.mark.parametrize("lengths", [[[2, 1], [1, 3]], [[4]], [[4], [3], [1]]])
+def test_lengths_that_do_not_fit_the_rows_are_refused(lengths):
+    with pytest.raises(UserError, match="2 lists that each add up to 4"):
+        unpad((2, 4), CPU, document_lengths=lengths)
+
+
+def test_lengths_beside_ids_are_refused():
+    with pytest.raises(UserError, match="leave document_ids and attention_mask out"):
+        unpad((1, 2), CPU, document_ids=torch.zeros(1, 2), document_lengths=[[2]])

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from model_reference import assert_close, gradients, packed_ids, some_labels, tiny_model, tokens
 from torch import Tensor
 
-from clm_detour.model.loss import chunk_positions, summed_cross_entropy
+from clm_detour.errors import UserError
+from clm_detour.model.loss import chunk_positions, predicted_places, summed_cross_entropy
 
 
 def problem(
@@ -138,3 +139,15 @@ def test_evaluation_gives_the_same_loss_and_the_accuracy() -> None:
     assert training.correct is None
     assert evaluation.correct == (evaluation.logits.argmax(-1) == ids).sum()
     assert_close(evaluation.loss, training.loss.detach(), 1e-6)
+
+
+@pytest.mark.parametrize("labels", [[5, -100, -100, 0, 7], [-100, -100], [3, 3, 3], []])
+def test_a_count_known_beforehand_finds_the_same_places(labels: list[int]) -> None:
+    labels_T = torch.tensor(labels, dtype=torch.int64)
+    known = sum(label != -100 for label in labels)
+    assert torch.equal(predicted_places(labels_T, known), predicted_places(labels_T))
+
+
+def test_a_wrong_count_is_refused() -> None:
+    with pytest.raises(UserError, match="predicted is 2 but 1 positions have a label"):
+        predicted_places(torch.tensor([4, -100]), 2)

@@ -7,9 +7,9 @@ at another step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,14 @@ from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.packing import PackedSource
 
 Batch = dict[str, Any]
+
+
+class Example(NamedTuple):
+    """One row: inputs and labels, (sequence_length,) int64, and its documents' lengths, which add up to that."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    document_lengths: list[int]
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,8 @@ class RowStream:
     sequence_length: int
     seed: int
 
-    def example(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Inputs, labels and document ids, each (sequence_length,), of the row at `position`."""
+    def example(self, position: int) -> Example:
+        """The row at `position`."""
         place = self.mixture.locate(position)
         row = self.sources[place.source].row(place.row)
         return make_example(
@@ -58,27 +66,28 @@ def make_example(
     vocabulary: Vocabulary,
     sequence_length: int,
     key: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pad one row. Document ids count from 0 in each row; padding at the end is one more document."""
+) -> Example:
+    """Pad one row; padding at the end is one more document."""
     inputs, labels = objective.apply(np.asarray(tokens, dtype=np.int64), lengths, vocabulary, key)
     missing = sequence_length - len(inputs)
     inputs = np.pad(inputs, (0, missing), constant_values=vocabulary.pad)
     labels = np.pad(labels, (0, missing), constant_values=IGNORED)
-    document_ids = np.repeat(np.arange(len(lengths) + 1), np.append(lengths, missing))
-    return inputs, labels, document_ids
+    documents = [int(length) for length in lengths] + [missing] * (missing > 0)
+    return Example(inputs, labels, documents)
 
 
-def collate(examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Batch:
+def collate(examples: Sequence[Example]) -> Batch:
     """Stack rows.
 
     Returns:
-        input_ids, labels, document_ids: (rows, sequence_length) int64; predicted: how many labels each row has, a list.
+        input_ids, labels: (rows, sequence_length) int64; document_lengths: of each row, a list of lists; predicted: how many
+        labels each row has, a list. The last two are for the host, which then need not ask the device.
     """
-    input_ids, labels, document_ids = (np.stack(arrays) for arrays in zip(*examples, strict=True))
+    labels = np.stack([example.labels for example in examples])
     return {
-        "input_ids": torch.from_numpy(input_ids),
+        "input_ids": torch.from_numpy(np.stack([example.input_ids for example in examples])),
         "labels": torch.from_numpy(labels),
-        "document_ids": torch.from_numpy(document_ids),
+        "document_lengths": [example.document_lengths for example in examples],
         "predicted": (labels != IGNORED).sum(axis=1).tolist(),
     }
 

@@ -62,10 +62,8 @@ class HeldOut:
         loss, correct, predicted = 0.0, 0, 0
         device = next(network.parameters()).device
         for batch in self._batches(source):
-            ids, documents, labels = (
-                batch[key].to(device) for key in ("input_ids", "document_ids", "labels")
-            )
-            output = network(ids, document_ids=documents, labels=labels)
+            ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
+            output = network(ids, document_lengths=batch["document_lengths"], labels=labels)
             loss += float(output.loss_sum)
             correct += int(output.correct)
             predicted += int(output.predicted)

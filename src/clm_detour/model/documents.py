@@ -9,6 +9,7 @@ Shapes: B rows, L positions of a row, T tokens, N documents.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,47 +28,44 @@ class Documents:
     """Boundaries of N documents laid end to end.
 
     Args:
-        cu_seqlens: (N + 1,) int32; document n is tokens cu_seqlens[n] to cu_seqlens[n + 1]. None is empty.
-        tokens: T, the last entry, as a Python number so that no one has to wait for the device.
+        lengths: tokens of each document, on the host, so that no one has to wait for the device.
+        device: where tensors are made.
+
+    Raises:
+        UserError: a length is not positive.
     """
 
-    def __init__(self, cu_seqlens: Tensor, tokens: int):
-        self.cu_seqlens = cu_seqlens
-        self.tokens = tokens
+    def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu"):
+        if any(length < 1 for length in lengths):
+            raise UserError("A document has no tokens; give lengths of at least 1.")
+        self.lengths = list(lengths)
+        self.device = torch.device(device)
+        self.tokens = sum(lengths)
+        self.longest = max(lengths, default=0)
         self._made: dict[Hashable, Any] = {}
 
     @classmethod
     def of_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Documents:
-        """Documents of these lengths, one after another.
-
-        Raises:
-            UserError: a length is not positive.
-        """
-        if any(length < 1 for length in lengths):
-            raise UserError("A document has no tokens; give lengths of at least 1.")
-        ends = torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
-        return cls(ends.to(device, torch.int32), int(ends[-1]))
+        return cls(lengths, device)
 
     @cached_property
-    def lengths(self) -> list[int]:
-        """Tokens of each document. Waits for the device on first use."""
-        return self.cu_seqlens.diff().tolist()
-
-    @cached_property
-    def longest(self) -> int:
-        """Tokens of the longest document; 0 if there is none. Waits for the device on first use."""
-        return max(self.lengths, default=0)
+    def cu_seqlens(self) -> Tensor:
+        """(N + 1,) int32; document n is tokens cu_seqlens[n] to cu_seqlens[n + 1]."""
+        ends = torch.tensor(list(itertools.accumulate(self.lengths, initial=0)), dtype=torch.int32)
+        if self.device.type == "cuda":
+            ends = ends.pin_memory()  # a copy from pageable memory would wait
+        return ends.to(self.device, non_blocking=True)
 
     @cached_property
     def index(self) -> Tensor:
         """(T,) int64: the number of each token's document."""
-        numbers = torch.arange(len(self.cu_seqlens) - 1, device=self.cu_seqlens.device)
+        numbers = torch.arange(len(self.lengths), device=self.device)
         return numbers.repeat_interleave(self.cu_seqlens.diff(), output_size=self.tokens)
 
     @cached_property
     def positions(self) -> Tensor:
         """(T,) int64: position of each token in its document, from 0."""
-        return torch.arange(self.tokens, device=self.cu_seqlens.device) - self.cu_seqlens[:-1][self.index]
+        return torch.arange(self.tokens, device=self.device) - self.cu_seqlens[:-1][self.index]
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """`make()` at the first call with this key, the same object afterwards."""
@@ -108,22 +106,26 @@ def unpad(
     device: torch.device,
     attention_mask: Tensor | None = None,
     document_ids: Tensor | None = None,
+    document_lengths: Sequence[Sequence[int]] | None = None,
 ) -> Unpadded:
-    """Find the documents of a batch.
+    """Find the documents of a batch. With neither ids nor lengths a row is one document.
 
     Args:
         attention_mask: (B, L), 0 = padding, which is taken out; what remains of a row closes up.
-        document_ids: (B, L) integers; a document is a maximal run of equal ids within a row. None: a row is one document.
+        document_ids: (B, L) integers; a document is a maximal run of equal ids within a row.
+        document_lengths: of each row, adding up to L: instead of the other two, which make the host wait for the device.
 
     Raises:
-        UserError: a shape is not (B, L).
+        UserError: shapes or lengths do not fit (B, L), or lengths come beside ids or a mask.
     """
     check_shape("attention_mask", attention_mask, shape)
     check_shape("document_ids", document_ids, shape)
+    if document_lengths is not None:
+        _check_lengths(document_lengths, shape, alone=attention_mask is None and document_ids is None)
+        return Unpadded(Documents(list(itertools.chain(*document_lengths)), device), shape, None)
     if attention_mask is None and document_ids is None:
-        rows, length = shape if shape[1] else (0, 0)
-        ends = torch.arange(rows + 1, device=device, dtype=torch.int32) * length
-        return Unpadded(Documents(ends, rows * length), shape, None)
+        rows, length = shape
+        return Unpadded(Documents([length] * rows if length else [], device), shape, None)
     run = _runs(shape, device, document_ids)
     kept = None
     if attention_mask is not None:
@@ -142,6 +144,15 @@ def check_shape(name: str, tensor: Tensor | None, shape: tuple[int, int]) -> Non
         raise UserError(f"{name} has shape {tuple(tensor.shape)} but input_ids {shape}; they must be equal.")
 
 
+def _check_lengths(lengths: Sequence[Sequence[int]], shape: tuple[int, int], alone: bool) -> None:
+    if not alone:
+        raise UserError("document_lengths say all about a batch; leave document_ids and attention_mask out.")
+    if len(lengths) != shape[0] or any(sum(row) != shape[1] for row in lengths):
+        raise UserError(
+            f"document_lengths must be {shape[0]} lists that each add up to {shape[1]}, the shape of input_ids."
+        )
+
+
 def _runs(shape: tuple[int, int], device: torch.device, document_ids: Tensor | None) -> Tensor:
     """(B * L,) int64: a number for each position, equal to its left neighbour's if both are of one document."""
     starts = torch.zeros(shape, dtype=torch.bool, device=device)
@@ -155,7 +166,7 @@ def _documents_of_runs(run: Tensor) -> Documents:
     starts = torch.ones_like(run, dtype=torch.bool)
     starts[1:] = run[1:] != run[:-1]
     ends = torch.cat([starts.nonzero().squeeze(1), run.new_tensor([len(run)])])
-    return Documents(ends.to(torch.int32), len(run))
+    return Documents(ends.diff().tolist(), run.device)
 
 
 def next_token_labels(

@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clm_detour.errors import UserError
+from clm_detour.model.documents import IGNORED
+
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
 SMALLEST_CHUNK = 128  # below this the product with the vocabulary is bound by reading the weights
 
@@ -37,6 +40,28 @@ def summed_cross_entropy(
         dtype = _product_dtype(hidden_PE)
         return _ChunkedCrossEntropy.apply(hidden_PE, weight_VE, bias_V, labels_P, chunk, dtype), None
     return _evaluate(hidden_PE, weight_VE, bias_V, labels_P, chunk)
+
+
+def predicted_places(labels_T: Tensor, predicted: int | None = None) -> Tensor:
+    """(P,) int64: where there is a label.
+
+    Args:
+        predicted: P, if the host knows it; it need not wait for the device then.
+
+    Raises:
+        UserError: `predicted` is not P. Only seen on a CPU: elsewhere nobody waits to see it.
+    """
+    known = labels_T != IGNORED
+    if predicted is None:
+        return known.nonzero().squeeze(1)
+    if labels_T.device.type == "cpu" and predicted != known.sum():
+        raise UserError(
+            f"predicted is {predicted} but {int(known.sum())} positions have a label; count them anew."
+        )
+    order = torch.where(known, known.cumsum(0) - 1, predicted)
+    numbers = torch.arange(len(labels_T), device=labels_T.device)
+    places = numbers.new_empty(predicted + 1)  # the last takes what is not predicted
+    return places.scatter_(0, order, numbers)[:predicted]
 
 
 def chunk_positions(weight_VE: Tensor) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +22,10 @@ from transformers.utils import ModelOutput
 from clm_detour.errors import UserError
 from clm_detour.model import decoder, hf
 from clm_detour.model.attention import choose_backend
-from clm_detour.model.documents import IGNORED, check_shape, unpad
+from clm_detour.model.documents import check_shape, unpad
 from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
 from clm_detour.model.layout import layout_of
-from clm_detour.model.loss import summed_cross_entropy
+from clm_detour.model.loss import predicted_places, summed_cross_entropy
 
 
 @dataclass
@@ -95,6 +96,8 @@ class ModernBertForPretraining(PreTrainedModel):
         attention_mask: Tensor | None = None,
         document_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        document_lengths: Sequence[Sequence[int]] | None = None,
+        predicted: int | None = None,
         output_hidden_states: bool = False,
         return_logits: bool | None = None,
     ) -> PretrainingOutput:
@@ -108,39 +111,44 @@ class ModernBertForPretraining(PreTrainedModel):
             attention_mask: (B, L), 0 = padding, anywhere; it is taken out and comes back as zeros.
             document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
             labels: (B, L) int64, -100 where nothing is predicted; at padding they are not looked at.
+            document_lengths: of each row, adding up to L; what a loader gives instead of ids and mask, so that the host never
+                waits for the device.
+            predicted: how many labels are not -100, exactly; None: counted, for which the host waits.
             output_hidden_states: give the embeddings and each layer's output too.
             return_logits: give the logits of all positions; None: if there are no labels.
 
         Raises:
-            UserError: shapes differ, or training with attention dropout.
+            UserError: shapes or lengths differ, `predicted` is wrong (seen on a CPU), or training with attention dropout.
         """
         if input_ids.dim() != 2:
             raise UserError(f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, positions).")
         shape = (input_ids.shape[0], input_ids.shape[1])
         check_shape("labels", labels, shape)
-        rows = unpad(shape, input_ids.device, attention_mask, document_ids)
+        rows = unpad(shape, input_ids.device, attention_mask, document_ids, document_lengths)
         each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE = self.model(
             rows.take(input_ids), rows.documents, self.causal, self.attention_backend, each
         )
         output = PretrainingOutput(last_hidden_state=rows.put_back(hidden_TE))
         if labels is not None:
-            self._add_loss(output, hidden_TE, rows.take(labels))
+            self._add_loss(output, hidden_TE, rows.take(labels), predicted)
         if labels is None if return_logits is None else return_logits:
             output.logits = rows.put_back(self.decoder(self.head(hidden_TE)))
         if each is not None:
             output.hidden_states = tuple(rows.put_back(hidden) for hidden in each)
         return output
 
-    def _add_loss(self, output: PretrainingOutput, hidden_TE: Tensor, labels_T: Tensor) -> None:
-        places_P = (labels_T != IGNORED).nonzero().squeeze(1)
+    def _add_loss(
+        self, output: PretrainingOutput, hidden_TE: Tensor, labels_T: Tensor, predicted: int | None
+    ) -> None:
+        places_P = predicted_places(labels_T, predicted)
         output.loss_sum, output.correct = summed_cross_entropy(
             self.head(hidden_TE.index_select(0, places_P)),
             self.decoder.weight,
             self.decoder.bias,
             labels_T[places_P],
         )
-        output.predicted = torch.tensor(len(places_P), device=labels_T.device)
+        output.predicted = labels_T.new_full((), len(places_P))
         output.loss = output.loss_sum / max(len(places_P), 1)
 
     def get_input_embeddings(self) -> nn.Module:

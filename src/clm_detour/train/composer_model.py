@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
 from composer.models import ComposerModel
 
 from clm_detour.data.objectives import Objective
+from clm_detour.model.flops import flops_per_batch
 from clm_detour.model.modernbert import ModernBertForPretraining, PretrainingOutput
 
 
@@ -28,7 +30,12 @@ class PretrainingModel(ComposerModel):
         """Run rows packed as `data.loader.collate` makes them."""
         input_ids = batch["input_ids"]
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.network(input_ids, document_ids=batch["document_ids"], labels=batch["labels"])
+            return self.network(
+                input_ids,
+                document_lengths=batch["document_lengths"],
+                labels=batch["labels"],
+                predicted=sum(batch["predicted"]),
+            )
 
     def loss(self, outputs: PretrainingOutput, batch: dict[str, Any]) -> torch.Tensor:
         """Mean over the micro-batch's predicted positions.
@@ -38,3 +45,10 @@ class PretrainingModel(ComposerModel):
         """
         assert outputs.loss is not None
         return outputs.loss
+
+    def flops_per_batch(self, batch: dict[str, Any]) -> int:
+        """Operations of this process's forward and backward over `batch`; Composer's SpeedMonitor makes the MFU of it."""
+        lengths = itertools.chain(*batch["document_lengths"])
+        return flops_per_batch(
+            self.network.config, lengths, sum(batch["predicted"]), self.network.causal
+        ).total

@@ -67,7 +67,7 @@ def _groups(documents: Documents, dtype: torch.dtype) -> Groups:
     )  # padded length, or -number of a long document -> numbers
     for number, length in enumerate(documents.lengths):
         members[-number if length > SHORT else -(-length // STEP) * STEP].append(number)
-    device = documents.cu_seqlens.device
+    device = documents.device
     lengths = torch.tensor(documents.lengths, device=device)
     first = torch.empty_like(lengths)  # place of each document's first token
     shapes, masks, start = [], [], 0
@@ -130,7 +130,7 @@ def _blocks(documents: Documents, causal: bool, window: int, dtype: torch.dtype)
     queries = max(window, SMALLEST_BLOCK)
     before, after = window, 0 if causal else window
     number = -(-documents.tokens // queries)
-    device = documents.index.device
+    device = documents.device
     rest = number * queries - documents.tokens
     index = F.pad(documents.index, (before, rest + after), value=-1)
     key = torch.arange(before + queries + after, device=device) - before
