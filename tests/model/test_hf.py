@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from model_reference import assert_close, same_masked_lm, tiny_model, tokens
+from model_reference import assert_close, randomise, same_masked_lm, tiny_config, tiny_model, tokens
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast, pipeline
 
 from clm_detour.errors import UserError
-from clm_detour.model import ModernBertForPretraining
+from clm_detour.model import (
+    ModernBertForPretraining,
+    ModernBertForSequenceClassification,
+    ModernBertForTokenClassification,
+)
 
 VERSION_5 = int(transformers.__version__.split(".")[0]) >= 5
 needs_decoder = pytest.mark.skipif(not VERSION_5, reason="transformers >= 5 has an exact decoder")
@@ -31,6 +36,10 @@ CONFIGS = [
         "norm_bias": True,
     },
 ]
+
+
+CLASSIFIERS = [ModernBertForSequenceClassification, ModernBertForTokenClassification]
+NAMES = {"id2label": {0: "no", 1: "maybe", 2: "yes"}, "label2id": {"no": 0, "maybe": 1, "yes": 2}}
 
 
 def edit_config(folder: Path, remove: tuple[str, ...] = (), **change: Any) -> None:
@@ -219,3 +228,199 @@ def test_releases_that_cannot_hold_a_decoder_are_named() -> None:
     model.causal = True
     with pytest.raises(UserError, match="install transformers >= 5"):
         model.to_decoder()
+
+
+def classifier(cls: type[Any], seed: int = 0, **keys: Any) -> Any:
+    model = cls(tiny_config(**{**NAMES, **keys}))
+    randomise(model, seed)
+    return model.eval()
+
+
+def theirs(folder: Path, cls: type[Any]) -> Any:
+    """What transformers' Auto class opens, every weight of it from the folder."""
+    auto = getattr(transformers, cls.architecture.replace("ModernBert", "AutoModel"))
+    model, report = auto.from_pretrained(folder, output_loading_info=True)
+    assert type(model).__name__ == cls.architecture
+    assert not any(report.values())
+    return model.eval()
+
+
+@pytest.mark.parametrize("cls", CLASSIFIERS)
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"problem_type": "multi_label_classification", "classifier_pooling": "mean", "norm_bias": True}],
+    ids=str,
+)
+def test_classifiers_go_to_transformers_and_come_back(
+    cls: type[Any], keys: dict[str, Any], tmp_path: Path
+) -> None:
+    model = classifier(cls, **keys)
+    model.save_pretrained(tmp_path / "ours")
+    other = theirs(tmp_path / "ours", cls)
+    assert_close(logits(other), logits(model))
+    other.save_pretrained(tmp_path / "theirs")
+    back = cls.from_pretrained(tmp_path / "theirs")
+    assert torch.equal(logits(back), logits(model))
+    assert not back.training
+    for config in (other.config, back.config):
+        assert config.architectures == [cls.architecture]
+        for key in ("id2label", "label2id", "problem_type", "classifier_pooling"):
+            assert getattr(config, key) == getattr(model.config, key)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 4])
+def test_unnamed_labels_keep_their_number(labels: int, tmp_path: Path) -> None:
+    for cls in CLASSIFIERS:
+        model = cls(tiny_config(num_labels=labels)).eval()
+        model.save_pretrained(tmp_path)
+        assert theirs(tmp_path, cls).config.id2label == model.config.id2label
+        assert torch.equal(logits(cls.from_pretrained(tmp_path)), logits(model))
+
+
+@pytest.mark.parametrize("cls", CLASSIFIERS)
+@pytest.mark.parametrize("untied", [False, True])
+def test_a_classifier_starts_from_a_pretrained_encoder(
+    cls: type[Any], untied: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretrained = tiny_model(tie_word_embeddings=not untied)
+    pretrained.save_pretrained(tmp_path)
+    torch.manual_seed(3)
+    model = cls.from_encoder(tmp_path, id2label=NAMES["id2label"])
+    weights, expected = model.state_dict(), pretrained.state_dict()
+    fresh = {"classifier.weight", "classifier.bias"}
+    assert weights.keys() ^ expected.keys() == fresh | {"decoder.weight", "decoder.bias"}
+    assert all(torch.equal(weights[name], expected[name]) for name in weights.keys() - fresh)
+    assert (model.classifier.bias == 0).all()
+    assert 0 < model.classifier.weight.abs().max() <= 2 * 24**-0.5
+    assert {(p.dtype, p.device.type) for p in model.parameters()} == {(torch.float32, "cpu")}
+    assert not model.training
+    assert {key: getattr(model.config, key) for key in NAMES} == NAMES
+    assert [(r.levelno, r.getMessage()) for r in caplog.records if r.name.startswith("clm_detour")] == [
+        (
+            logging.WARNING,
+            f"{cls.__name__} from {tmp_path}: model and head are taken over, decoder left out, the classifier is new and must be "
+            "trained.",
+        )
+    ]
+    torch.manual_seed(3)
+    again = cls.from_encoder(tmp_path, num_labels=3).state_dict()
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_a_fresh_classifier_keeps_what_it_was_told(tmp_path: Path) -> None:
+    tiny_model().to(torch.bfloat16).save_pretrained(tmp_path / "encoder")
+    options = {"problem_type": "regression", "classifier_pooling": "mean"}
+    model = ModernBertForSequenceClassification.from_encoder(
+        tmp_path / "encoder", num_labels=1, classifier_dropout=0.3, **options
+    )
+    assert model.drop.p == 0.3
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    model.save_pretrained(tmp_path / "classifier")
+    for loaded in (
+        ModernBertForSequenceClassification.from_pretrained(tmp_path / "classifier"),
+        theirs(tmp_path / "classifier", ModernBertForSequenceClassification),
+    ):
+        assert {key: getattr(loaded.config, key) for key in options} == options
+        assert loaded.config.num_labels == 1
+        assert loaded.drop.p == 0.3
+        assert_close(logits(loaded), logits(model))
+
+
+def test_transformers_takes_over_the_same_weights(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    ours = ModernBertForSequenceClassification.from_encoder(tmp_path, num_labels=4).state_dict()
+    other = transformers.ModernBertForSequenceClassification.from_pretrained(tmp_path, num_labels=4)
+    assert ours.keys() == other.state_dict().keys()
+    for name, weight in other.state_dict().items():
+        assert weight.shape == ours[name].shape
+        assert name.startswith("classifier.") or torch.equal(weight, ours[name])
+
+
+@pytest.mark.parametrize("cls", CLASSIFIERS)
+def test_an_encoder_may_come_from_another_classifier_whose_labels_are_forgotten(
+    cls: type[Any], tmp_path: Path
+) -> None:
+    old = classifier(ModernBertForSequenceClassification, problem_type="multi_label_classification")
+    old.save_pretrained(tmp_path)
+    model = cls.from_encoder(tmp_path, num_labels=5)
+    assert torch.equal(model.head.dense.weight, old.head.dense.weight)
+    assert model.classifier.weight.shape == (5, 24)
+    assert model.config.problem_type is None
+    assert model.config.id2label == {i: f"LABEL_{i}" for i in range(5)}
+    assert model.config.label2id == {f"LABEL_{i}": i for i in range(5)}
+
+
+def test_a_folder_opens_only_as_what_it_is(tmp_path: Path) -> None:
+    models = {
+        "ModernBertForMaskedLM": tiny_model(),
+        **{cls.architecture: classifier(cls) for cls in CLASSIFIERS},
+    }
+    for held, model in models.items():
+        model.save_pretrained(tmp_path)
+        for wanted, other in models.items():
+            if wanted != held:
+                with pytest.raises(UserError, match=f"holds a {held}, not a {wanted}; .*from_encoder"):
+                    type(other).from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"classifier.bias": None},
+            r"of a ModernBertForSequenceClassification .*missing: classifier\.bias\)",
+        ),
+        ({"decoder.bias": torch.zeros(97)}, r"unexpected: decoder\.bias"),
+        ({"classifier.weight": torch.zeros(2, 24)}, r"classifier\.weight \(2, 24\) instead of \(3, 24\)"),
+    ],
+    ids=["missing", "unexpected", "shape"],
+)
+def test_a_classifiers_weights_that_do_not_fit_are_named(
+    change: dict[str, torch.Tensor | None], message: str, tmp_path: Path
+) -> None:
+    classifier(ModernBertForSequenceClassification).save_pretrained(tmp_path)
+    edit_weights(tmp_path, **change)
+    with pytest.raises(UserError, match=message):
+        ModernBertForSequenceClassification.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head.norm.weight": None}, r"missing: head\.norm\.weight"),
+        ({"model.layers.1.mlp.Wi.weight": torch.zeros(2, 2)}, r"Wi\.weight \(2, 2\) instead of \(80, 24\)"),
+        ({"pooler.weight": torch.zeros(2)}, r"unexpected: pooler\.weight"),
+    ],
+    ids=["missing", "shape", "unexpected"],
+)
+def test_an_encoder_is_taken_over_whole_or_not_at_all(
+    change: dict[str, torch.Tensor | None], message: str, tmp_path: Path
+) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    edit_weights(tmp_path, **change)
+    with pytest.raises(UserError, match=message):
+        ModernBertForTokenClassification.from_encoder(tmp_path, num_labels=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "Give num_labels, at least 1, or their names as id2label"),
+        ({"num_labels": 0}, "Give num_labels, at least 1"),
+        (
+            {"num_labels": 3, "id2label": {0: "a", 1: "b"}},
+            "2 entries and 2 different names but num_labels is 3",
+        ),
+        ({"id2label": {0: "a", 1: "a"}}, "2 entries and 1 different names"),
+        ({"id2label": {1: "a", 2: "b"}}, r"numbers the labels \[1, 2\]"),
+        ({"num_labels": 3, "problem_type": "guessing"}, "guessing"),
+        ({"num_labels": 3, "classifier_pooling": "max"}, "classifier_pooling"),
+    ],
+    ids=str,
+)
+def test_labels_that_do_not_fit_together_are_refused(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message):
+        ModernBertForSequenceClassification.from_encoder(tmp_path, **options)

@@ -1,7 +1,7 @@
 """Hugging Face folders: strict in, readable by every transformers version out.
 
-A folder holds `config.json` and `model.safetensors` (or shards) of a `ModernBertForMaskedLM`, as transformers 4.48 to 5.x write
-them. Nothing is loaded by half: a missing, unexpected or mis-shaped weight is an error that names it.
+A folder holds `config.json` and `model.safetensors` (or shards) of a `ModernBertForMaskedLM` or of a classifier, as transformers
+4.48 to 5.x write them. Nothing is loaded by half: a missing, unexpected or mis-shaped weight is an error that names it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -22,14 +23,15 @@ from clm_detour.files import atomic_write, read_json, write_json
 from clm_detour.model.layout import layout_of
 
 if TYPE_CHECKING:
-    from clm_detour.model.modernbert import ModernBertForPretraining
+    from clm_detour.model.backbone import ModernBertPreTrainedModel
 
-Model = TypeVar("Model", bound="ModernBertForPretraining")
+Model = TypeVar("Model", bound="ModernBertPreTrainedModel")
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 EMBEDDING, DECODER = "model.embeddings.tok_embeddings.weight", "decoder.weight"
 COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
 NAMES_SHOWN = 10
+NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
 def load(
@@ -43,22 +45,47 @@ def load(
     """Load a folder or a model of the Hugging Face Hub, on the CPU, in evaluation mode.
 
     Args:
+        cls: `ModernBertForPretraining` or a classifier; the folder must be of the same architecture.
         dtype: of the weights; None: as stored. Training wants fp32 weights, whatever the folder holds.
         revision: branch, tag or commit on the Hub.
-        attention_backend: see `ModernBertForPretraining`.
+        attention_backend: see `cls`.
 
     Raises:
-        UserError: there is no such model, its config cannot be honoured exactly, or its weights do not fit.
+        UserError: there is no such model, it is of another architecture, its config cannot be honoured exactly, or its weights
+            do not fit.
     """
-    folder = _folder(path, revision)
+    folder = fetch(path, revision)
     config = read_config(folder)
-    with torch.device("meta"):  # nothing is allocated or initialised: every weight comes from the file
-        model = cls(config, attention_backend)
+    _check_architecture(cls, config, path)
+    model = without_weights(cls, config, attention_backend)
     fill(model, read_weights(folder), str(path), dtype)
     return model.eval()
 
 
-def _folder(path: str | os.PathLike[str], revision: str | None) -> Path:
+def without_weights(cls: type[Model], config: ModernBertConfig, attention_backend: str | None) -> Model:
+    """A model on the meta device: nothing is allocated or initialised, since every weight will come from a file."""
+    with torch.device("meta"):
+        return cls(config, attention_backend)
+
+
+def _check_architecture(
+    cls: type[ModernBertPreTrainedModel], config: ModernBertConfig, path: str | os.PathLike[str]
+) -> None:
+    """Two classifiers can have the same weights and mean other things by them."""
+    found, wanted = config.architectures, cls.architecture
+    if found and wanted not in found:
+        raise UserError(
+            f"{path} holds a {' and '.join(found)}, not a {wanted}; open it with that class (a classifier starts from the encoder "
+            "of either by from_encoder)."
+        )
+
+
+def fetch(path: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The folder at `path`, or that of the hub id `path`, downloaded if it is not in the cache.
+
+    Raises:
+        UserError: it is neither.
+    """
     if Path(path).exists() or Path(path).is_absolute():
         return Path(path)
     try:
@@ -71,11 +98,14 @@ def _folder(path: str | os.PathLike[str], revision: str | None) -> Path:
         ) from error
 
 
-def read_config(folder: Path) -> ModernBertConfig:
+def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> ModernBertConfig:
     """Read `config.json` of a ModernBERT.
 
+    Args:
+        changes: keys that are set to something else.
+
     Raises:
-        UserError: it is missing, or is another model's.
+        UserError: it is missing, or is another model's, or transformers does not accept a value.
     """
     keys = read_json(folder / CONFIG)
     if keys.get("model_type") != ModernBertConfig.model_type:
@@ -84,7 +114,12 @@ def read_config(folder: Path) -> ModernBertConfig:
         )
     if "local_rope_theta" in keys and keys["local_rope_theta"] is None:  # means: as in global layers
         keys["local_rope_theta"] = keys.get("global_rope_theta", 160_000.0)
-    return ModernBertConfig.from_dict(keys)
+    try:
+        return ModernBertConfig.from_dict({**keys, **changes})
+    except Exception as error:  # of a kind that differs between releases
+        raise UserError(
+            f"The config of {folder} is not valid ({' '.join(str(error).split())}); correct it there or in what you asked for."
+        ) from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -104,7 +139,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def fill(
-    model: ModernBertForPretraining, weights: Mapping[str, Tensor], source: str, dtype: torch.dtype | None
+    model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor], source: str, dtype: torch.dtype | None
 ) -> None:
     """Give the model these weights.
 
@@ -115,21 +150,29 @@ def fill(
         UserError: they do not fit exactly. Only a tied `decoder.weight` may be absent.
     """
     weights = dict(weights)
-    if model.config.tie_word_embeddings and EMBEDDING in weights:
+    if _is_tied(model) and EMBEDDING in weights:
         decoder = weights.setdefault(DECODER, weights[EMBEDDING])
         if not torch.equal(decoder, weights[EMBEDDING]):
             raise UserError(
                 f"{source} has tie_word_embeddings, but its {DECODER} is not its {EMBEDDING}; "
                 "set tie_word_embeddings to false in its config."
             )
-    _check_fit({name: tuple(p.shape) for name, p in model.state_dict().items()}, weights, source)
+    expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
+    _check_fit(expected, weights, source, model.architecture)
     model.load_state_dict(
         {name: w.to(dtype or w.dtype, copy=True) for name, w in weights.items()}, assign=True
     )
     model.tie_weights()
 
 
-def _check_fit(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor], source: str) -> None:
+def _is_tied(model: ModernBertPreTrainedModel) -> bool:
+    """Whether the decoder is the embedding; a classifier has no decoder."""
+    return model.config.tie_word_embeddings and model.get_output_embeddings() is not None
+
+
+def _check_fit(
+    expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor], source: str, architecture: str
+) -> None:
     problems = {
         "missing": [name for name in expected if name not in weights],
         "unexpected": [name for name in weights if name not in expected],
@@ -142,7 +185,7 @@ def _check_fit(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Te
     found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
     if found:
         raise UserError(
-            f"The weights of {source} are not those of a ModernBertForMaskedLM with its config ({found}); "
+            f"The weights of {source} are not those of a {architecture} with its config ({found}); "
             "use a folder that was saved whole."
         )
 
@@ -152,27 +195,27 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def save(model: ModernBertForPretraining, folder: str | os.PathLike[str]) -> None:
-    """Write a folder that `AutoModelForMaskedLM` of any transformers version opens.
+def save(model: ModernBertPreTrainedModel, folder: str | os.PathLike[str]) -> None:
+    """Write a folder that transformers' class with the same weights, of any version, opens.
 
     Raises:
         UserError: the folder cannot be written.
     """
     weights = {name.replace(COMPILED, ""): w.detach().contiguous() for name, w in model.state_dict().items()}
-    if model.config.tie_word_embeddings:
+    if _is_tied(model):
         del weights[DECODER]
     with atomic_write(Path(folder) / WEIGHTS) as file:
         save_file(weights, file.name, metadata={"format": "pt"})
     write_json(Path(folder) / CONFIG, config_keys(model))
 
 
-def config_keys(model: ModernBertForPretraining) -> dict[str, Any]:
+def config_keys(model: ModernBertPreTrainedModel) -> dict[str, Any]:
     """`config.json` in the words of every transformers version at once."""
     keys: dict[str, Any] = model.config.to_diff_dict()
     keys.pop("dtype", None)
     keys |= layout_of(model.config).config_keys()
     keys |= {
-        "architectures": ["ModernBertForMaskedLM"],
-        "torch_dtype": str(model.decoder.weight.dtype).removeprefix("torch."),
+        "architectures": [model.architecture],
+        "torch_dtype": str(model.dtype).removeprefix("torch."),
     }
     return dict(sorted(keys.items()))

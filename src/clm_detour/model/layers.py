@@ -5,8 +5,12 @@ Shapes: T tokens, E hidden size, H heads, D size of a head.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import ModernBertConfig
@@ -51,20 +55,13 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention."""
+    """The projections around multi-head self-attention."""
 
     def __init__(self, config: ModernBertConfig):
         super().__init__()
         self.heads = config.num_attention_heads
         self.Wqkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
         self.Wo = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
-
-    def forward(self, hidden_TE: Tensor, view: View) -> Tensor:
-        """(T, E) -> (T, E)."""
-        qkv_T3HD = self.Wqkv(hidden_TE).unflatten(-1, (3, self.heads, -1))
-        q_THD, k_THD, v_THD = rotate(qkv_T3HD, view.rotation)
-        out_THD = attention(q_THD, k_THD, v_THD, view.documents, view.causal, view.window, view.backend)
-        return self.Wo(out_THD.flatten(1))
 
 
 class MLP(nn.Module):
@@ -84,7 +81,11 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each with its norm in front and a residual around it."""
+    """Attention and MLP, each with its norm in front and a residual around it.
+
+    What comes before and after attention are two functions of tensors alone, so that `torch.compile` can take them whole; attention
+    has kernels of its own, over another number of documents in each batch.
+    """
 
     def __init__(self, config: ModernBertConfig, number: int):
         super().__init__()
@@ -92,11 +93,30 @@ class Layer(nn.Module):
         self.attn = Attention(config)
         self.mlp_norm = norm(config)
         self.mlp = MLP(config)
+        self.compiled = False
 
     def forward(self, hidden_TE: Tensor, view: View) -> Tensor:
         """(T, E) -> (T, E)."""
-        hidden_TE = hidden_TE + self.attn(self.attn_norm(hidden_TE), view)
+        before, after = compiled_halves() if self.compiled else (Layer.before, Layer.after)
+        q_THD, k_THD, v_THD = before(self, hidden_TE, view.rotation)
+        out_THD = attention(q_THD, k_THD, v_THD, view.documents, view.causal, view.window, view.backend)
+        return after(self, hidden_TE, out_THD)
+
+    def before(self, hidden_TE: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """(T, E) -> queries, keys and values, (T, H, D) each, rotated."""
+        qkv_T3E = self.attn.Wqkv(self.attn_norm(hidden_TE))
+        return rotate(qkv_T3E.unflatten(-1, (3, self.attn.heads, -1)), by)
+
+    def after(self, hidden_TE: Tensor, out_THD: Tensor) -> Tensor:
+        """(T, E) and what attention gave, (T, H, D) -> (T, E)."""
+        hidden_TE = hidden_TE + self.attn.Wo(out_THD.flatten(1))
         return hidden_TE + self.mlp(self.mlp_norm(hidden_TE))
+
+
+@functools.cache
+def compiled_halves() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`Layer.before` and `Layer.after`, compiled for the shapes that come; all layers share the code."""
+    return tuple(torch.compile(half, fullgraph=True, dynamic=False) for half in (Layer.before, Layer.after))
 
 
 class Body(nn.Module):

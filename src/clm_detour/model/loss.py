@@ -19,8 +19,8 @@ from torch import Tensor
 from clm_detour.errors import UserError
 from clm_detour.model.documents import IGNORED
 
-CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
-SMALLEST_CHUNK = 128  # below this the product with the vocabulary is bound by reading the weights
+CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
+SMALLEST_CHUNK = 256  # below this the product with the vocabulary is bound by reading the weights
 
 
 def summed_cross_entropy(

@@ -8,23 +8,16 @@ Shapes: B rows, L positions of a row, T tokens, E hidden size, V vocabulary, P p
 
 from __future__ import annotations
 
-import copy
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from transformers import ModernBertConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from clm_detour.errors import UserError
-from clm_detour.model import decoder, hf
-from clm_detour.model.attention import choose_backend
-from clm_detour.model.documents import check_shape, unpad
-from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
-from clm_detour.model.layout import layout_of
+from clm_detour.model import decoder
+from clm_detour.model.backbone import ModernBertPreTrainedModel
+from clm_detour.model.documents import check_shape
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 
 
@@ -52,43 +45,19 @@ class PretrainingOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class ModernBertForPretraining(PreTrainedModel):
+class ModernBertForPretraining(ModernBertPreTrainedModel):
     """ModernBERT that is trained by masked or by causal language modelling.
 
-    Args:
-        config: of any ModernBERT; copied.
-        attention_backend: a name of `clm_detour.model.attention.BACKENDS`, or None for the best one here. What was chosen, and
-            why, is in `attention_choice`.
-
-    Attributes:
-        causal: a token sees only itself and what is left of it. Switch it at any time.
-
-    Raises:
-        UserError: the config asks for something that the network does not do exactly.
+    Args, attributes and errors: see `ModernBertPreTrainedModel`.
     """
 
-    config: ModernBertConfig
-    config_class = ModernBertConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
+    architecture = "ModernBertForMaskedLM"
     _tied_weights_keys = {"decoder.weight": "model.embeddings.tok_embeddings.weight"}  # noqa: RUF012
 
     def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
-        layout = layout_of(config)
-        config = copy.deepcopy(config)
-        config._attn_implementation = "eager"  # transformers checks its own kernels; ours are chosen below
-        super().__init__(config)
-        self.causal = False
-        self.attention_choice = choose_backend(attention_backend)
-        self.model = Body(config, layout)
-        self.head = Head(config)
+        super().__init__(config, attention_backend)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
         self.post_init()
-
-    @property
-    def attention_backend(self) -> str:
-        """Name of the attention back end."""
-        return self.attention_choice.name
 
     def forward(
         self,
@@ -120,17 +89,11 @@ class ModernBertForPretraining(PreTrainedModel):
         Raises:
             UserError: shapes or lengths differ, `predicted` is wrong (seen on a CPU), or training with attention dropout.
         """
-        if input_ids.dim() != 2:
-            raise UserError(f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, positions).")
-        shape = (input_ids.shape[0], input_ids.shape[1])
-        check_shape("labels", labels, shape)
-        rows = unpad(shape, input_ids.device, attention_mask, document_ids, document_lengths)
         each: list[Tensor] | None = [] if output_hidden_states else None
-        hidden_TE = self.model(
-            rows.take(input_ids), rows.documents, self.causal, self.attention_backend, each
-        )
+        hidden_TE, rows = self.encode(input_ids, attention_mask, document_ids, document_lengths, each)
         output = PretrainingOutput(last_hidden_state=rows.put_back(hidden_TE))
         if labels is not None:
+            check_shape("labels", labels, rows.shape)
             self._add_loss(output, hidden_TE, rows.take(labels), predicted)
         if labels is None if return_logits is None else return_logits:
             output.logits = rows.put_back(self.decoder(self.head(hidden_TE)))
@@ -151,14 +114,6 @@ class ModernBertForPretraining(PreTrainedModel):
         output.predicted = labels_T.new_full((), len(places_P))
         output.loss = output.loss_sum / max(len(places_P), 1)
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The token embeddings."""
-        return self.model.embeddings.tok_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embeddings."""
-        self.model.embeddings.tok_embeddings = value
-
     def get_output_embeddings(self) -> nn.Module:
         """The projection to the vocabulary."""
         return self.decoder
@@ -167,53 +122,10 @@ class ModernBertForPretraining(PreTrainedModel):
         """Replace the projection to the vocabulary."""
         self.decoder = new_embeddings
 
-    def init_weights(self) -> None:
-        """Fill fresh weights and tie the decoder; called by `post_init`.
-
-        transformers 5 takes a module without parameters of its own for initialised if its class is not one of transformers'.
-        """
-        if self.decoder.weight.device.type != "meta":
-            self.apply(self._init_weights)
-        self.tie_weights()
-
     def _init_weights(self, module: nn.Module) -> None:
-        """ModernBERT's initialisation: truncated normals; projections back to the residual stream are smaller."""
-        narrow = self.config.initializer_range
-        out = narrow / math.sqrt(2.0 * self.config.num_hidden_layers)
-        if isinstance(module, Embeddings):
-            self._fill(module.tok_embeddings, narrow)
-        elif isinstance(module, MLP):
-            self._fill(module.Wi, narrow)
-            self._fill(module.Wo, out)
-        elif isinstance(module, Attention):
-            self._fill(module.Wqkv, narrow)
-            self._fill(module.Wo, out)
-        elif isinstance(module, Head):
-            self._fill(module.dense, out)
-        elif isinstance(module, ModernBertForPretraining):
-            self._fill(module.decoder, out)
-
-    def _fill(self, module: nn.Linear | nn.Embedding, std: float) -> None:
-        cutoff = std * (self.config.initializer_cutoff_factor or 3)
-        nn.init.trunc_normal_(module.weight, 0.0, std, -cutoff, cutoff)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        dtype: torch.dtype | None = torch.float32,
-        revision: str | None = None,
-        attention_backend: str | None = None,
-    ) -> ModernBertForPretraining:
-        """Load a folder or hub id, strictly; see `clm_detour.model.hf.load`."""
-        return hf.load(cls, path, dtype=dtype, revision=revision, attention_backend=attention_backend)
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:  # type: ignore[override]
-        """Write a folder that `AutoModelForMaskedLM` of any version opens; see `clm_detour.model.hf.save`."""
-        hf.save(self, folder)
+        super()._init_weights(module)
+        if module is self:
+            self._fill(self.decoder, self._out_std)
 
     def to_decoder(self) -> PreTrainedModel:
         """transformers' causal class with the same logits; see `clm_detour.model.decoder.to_decoder`."""

@@ -40,7 +40,20 @@ def rotation(positions_T: Tensor, heads: int, head_dim: int, theta: float) -> Ro
 
 def rotate(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
     """Rotate queries and keys; values pass. Each (T, H, D)."""
+    if torch.compiler.is_compiling():
+        return _rotate_plainly(qkv_T3HD, by)
     return _Rotate.apply(qkv_T3HD, *by)
+
+
+def _rotate_plainly(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+    """The definition, for a compiler that fuses it."""
+    size = qkv_T3HD.shape[-1]
+    cos, sin = by.cos[:, None, :, : size // 2], by.right[:, None, :, size // 2 : size]
+    wide = torch.promote_types(qkv_T3HD.dtype, torch.float32)
+    real, imaginary = qkv_T3HD[:, :2].to(wide).chunk(2, dim=-1)
+    turned = torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=-1)
+    q_THD, k_THD = turned.to(qkv_T3HD.dtype).unbind(1)
+    return q_THD, k_THD, qkv_T3HD[:, 2]
 
 
 class _Rotate(torch.autograd.Function):

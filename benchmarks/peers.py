@@ -1,0 +1,100 @@
+"""transformers' networks with our weights, and the same documents for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import ModernBertConfig, ModernBertForMaskedLM, PreTrainedModel
+
+from clm_detour.data.objectives import IGNORED, Objective
+from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.model import ModernBertForPretraining
+from clm_detour.train.stream import vocabulary_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents with their inputs and labels, end to end; labels[t] is what position t predicts."""
+
+    ids: Tensor
+    inputs: Tensor
+    labels: Tensor
+    lengths: list[int]
+    causal: bool
+    pad: int
+
+    @classmethod
+    def make(
+        cls, documents: list[np.ndarray], objective: Any, mask_rate: float | None, tokenizer: Tokenizer
+    ) -> Batch:
+        """Mask, or shift, each document."""
+        ids, lengths = np.concatenate(documents), [len(document) for document in documents]
+        inputs, labels = Objective(objective, mask_rate).apply(
+            ids, np.array(lengths), vocabulary_of(tokenizer), (0, 0)
+        )
+        tensors = (torch.from_numpy(array) for array in (ids, inputs, labels))
+        return cls(*tensors, lengths, objective == "clm", tokenizer.pad)
+
+    @property
+    def tokens(self) -> int:
+        """Real ones."""
+        return len(self.ids)
+
+    @property
+    def padded_tokens(self) -> int:
+        """Positions that transformers computes."""
+        return len(self.lengths) * max(self.lengths)
+
+    @property
+    def predicted(self) -> int:
+        """Labels."""
+        return int((self.labels != IGNORED).sum())
+
+    def packed(self, device: torch.device) -> dict[str, Any]:
+        """For our network: one row."""
+        return {
+            "input_ids": self.inputs[None].to(device),
+            "labels": self.labels[None].to(device),
+            "document_lengths": [self.lengths],
+            "predicted": self.predicted,
+        }
+
+    def padded(self, device: torch.device) -> dict[str, Any]:
+        """For transformers': a row a document. Its causal class shifts labels itself."""
+        labels = self.ids if self.causal else self.labels
+        return {
+            "input_ids": self._rows(self.inputs, self.pad).to(device),
+            "attention_mask": self._rows(torch.ones_like(self.ids), 0).to(device),
+            "labels": self._rows(labels, IGNORED).to(device),
+        }
+
+    def _rows(self, flat: Tensor, fill: int) -> Tensor:
+        return pad_sequence(list(flat.split(self.lengths)), batch_first=True, padding_value=fill)
+
+
+def same_network(
+    ours: ModernBertForPretraining, device: torch.device, options: dict[str, Any]
+) -> PreTrainedModel:
+    """transformers' class for our mode, with our weights, in training mode."""
+    attention = "flash_attention_2" if device.type == "cuda" and _has_flash() else "sdpa"
+    if ours.causal:
+        theirs = ours.to_decoder()
+        theirs.set_attn_implementation(attention)
+    else:
+        keys = {**ours.config.to_dict(), **options, "attn_implementation": attention}
+        theirs = ModernBertForMaskedLM(ModernBertConfig(**keys))
+        theirs.load_state_dict(ours.state_dict())
+    return theirs.to(device).train()
+
+
+def _has_flash() -> bool:
+    try:
+        import flash_attn  # noqa: F401
+    except ImportError:
+        return False
+    return True

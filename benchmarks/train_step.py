@@ -1,0 +1,223 @@
+"""A training step of ours beside transformers': forward, backward, AdamW; same weights, same documents, in turns in one process.
+
+    python benchmarks/train_step.py --papers ../shared/data/corpus/pubmed.jsonl.gz --tokenizer ../shared/data/tokenizer/modernbert
+
+Ours takes the documents packed; transformers takes them padded to the longest, as its collator would. Tokens are real ones. The GEMM
+peak is measured between the rounds, since machines change their pace. In CLM the peer is ModernBertDecoderForCausalLM.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import peers
+import torch
+import typer
+from peak import data_sheet_peak, gemm_peak, peak_memory, timed
+from record import record
+from rich.console import Console
+from rich.table import Table
+from transformers import ModernBertConfig
+from workloads import WORKLOADS
+
+from clm_detour.allocator import keep_freed_memory
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.flops import flops_per_batch
+
+SIZES: dict[str, dict[str, Any]] = {
+    "base": {},
+    "mini": {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 6, "num_attention_heads": 4},
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CASES = {  # objective, mask rate, transformers' options
+    "mlm15": ("mlm", 0.15, {}),
+    "mlm15-sparse": ("mlm", 0.15, {"sparse_prediction": True}),
+    "mlm30": ("mlm", 0.30, {}),
+    "clm": ("clm", None, {}),
+}
+console = Console(width=140)
+
+
+@dataclasses.dataclass
+class Competitor:
+    """One of the two: a network, its optimizer and a step."""
+
+    network: torch.nn.Module
+    forward: Callable[[], torch.Tensor]
+    precision: str
+
+    def __post_init__(self) -> None:
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-6, fused=True)
+        self.device = next(self.network.parameters()).device
+        self.seconds: list[float] = []
+
+    def step(self) -> None:
+        """Forward, backward, optimizer."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = self.forward()
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def first_step(self) -> None:
+        """Warm up, and see how much memory is taken: state, and the highest point of a step beyond it."""
+        if self.device.type == "cuda":
+            self.step()
+        self.peak_bytes = peak_memory(self.step, self.device)
+        state = [t for values in self.optimizer.state.values() for t in values.values()]
+        self.state_bytes = sum(t.nbytes for t in (*self.network.parameters(), *state))
+        if self.device.type != "cuda":  # the moments were made in that step
+            self.peak_bytes -= sum(t.nbytes for t in state)
+
+    def time(self) -> None:
+        """One step more."""
+        self.seconds.append(timed(self.step, self.device))
+
+
+def make_ours(config: ModernBertConfig, batch: peers.Batch, settings: dict[str, Any]) -> Competitor:
+    """Our network over the packed documents."""
+    torch.manual_seed(0)
+    network = ModernBertForPretraining(config, settings["backend"]).to(settings["device"]).train()
+    network.causal = batch.causal
+    if settings["compile"]:
+        network.compile_layers()
+    if settings["checkpointing"]:
+        network.gradient_checkpointing_enable()
+    inputs = batch.packed(settings["device"])
+    return Competitor(network, lambda: network(**inputs).loss, settings["precision"])
+
+
+def make_theirs(
+    ours: Competitor, batch: peers.Batch, options: dict[str, Any], settings: dict[str, Any]
+) -> Competitor:
+    """transformers' network with our weights over the padded documents."""
+    network = peers.same_network(ours.network, settings["device"], options)
+    if settings["compile"]:
+        network.compile()
+    inputs = batch.padded(settings["device"])
+    return Competitor(network, lambda: network(**inputs).loss, settings["precision"])
+
+
+def run_case(
+    workload: str, case: str, papers: Path, tokenizer: Tokenizer, tokens: int, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """One workload under one objective."""
+    objective, mask_rate, options = CASES[case]
+    documents = WORKLOADS[workload](papers, tokenizer, tokens)
+    batch = peers.Batch.make(documents, objective, mask_rate, tokenizer)
+    config = ModernBertConfig(**SIZES[settings["size"]])
+    ours = make_ours(config, batch, settings)
+    theirs = make_theirs(ours, batch, options, settings)
+    check_same_loss(ours, theirs)
+    for competitor in (ours, theirs):
+        competitor.first_step()
+    device, dtype = settings["device"], DTYPES[settings["precision"]]
+    peaks = []
+    for _ in range(settings["rounds"]):
+        peaks.append(gemm_peak(device, dtype))
+        for competitor in (ours, theirs):
+            competitor.time()
+    useful = flops_per_batch(config, batch.lengths, batch.predicted, batch.causal).total
+    result = {
+        "workload": workload,
+        "case": case,
+        "documents": len(documents),
+        "tokens": batch.tokens,
+        "padded_tokens": batch.padded_tokens,
+        "flops": useful,
+        "gemm_peak": statistics.median(peaks),
+        "data_sheet_peak": data_sheet_peak(device),
+        "ours": figures(ours, batch.tokens, useful, peaks),
+        "theirs": figures(theirs, batch.tokens, useful, peaks),
+    }
+    result["ratio"] = statistics.median(
+        theirs / ours for ours, theirs in zip(ours.seconds, theirs.seconds, strict=True)
+    )
+    return result
+
+
+def check_same_loss(ours: Competitor, theirs: Competitor) -> None:
+    """Both must compute the same thing, or the comparison is void."""
+    with torch.no_grad(), torch.autocast(ours.device.type, torch.bfloat16, enabled=ours.precision == "bf16"):
+        one, other = float(ours.forward()), float(theirs.forward())
+    if abs(one - other) > (1e-4 if ours.precision == "fp32" else 2e-2) * abs(other):
+        raise SystemExit(f"Losses differ: ours {one}, transformers' {other}.")
+
+
+def figures(competitor: Competitor, tokens: int, flops: int, peaks: list[float]) -> dict[str, Any]:
+    """Medians over the rounds."""
+    speeds = [flops / seconds for seconds in competitor.seconds]
+    return {
+        "seconds": competitor.seconds,
+        "tokens_per_second": tokens / statistics.median(competitor.seconds),
+        "flops_per_second": statistics.median(speeds),
+        "of_gemm_peak": statistics.median(s / p for s, p in zip(speeds, peaks, strict=True)),
+        "state_bytes": competitor.state_bytes,
+        "step_bytes": competitor.peak_bytes,
+    }
+
+
+def show(results: list[dict[str, Any]], settings: dict[str, Any]) -> None:
+    """A table."""
+    title = ", ".join(f"{key} {value}" for key, value in settings.items())
+    table = Table(
+        "workload", "objective", "documents", "tokens (padded)", "ours tok/s", "theirs tok/s", "ratio",
+        "ours of GEMM peak", "theirs", "memory ours", "theirs", title=title,
+    )  # fmt: skip
+    for result in results:
+        ours, theirs = result["ours"], result["theirs"]
+        table.add_row(
+            result["workload"],
+            result["case"],
+            str(result["documents"]),
+            f"{result['tokens']} ({result['padded_tokens']})",
+            f"{ours['tokens_per_second']:.0f}",
+            f"{theirs['tokens_per_second']:.0f}",
+            f"{result['ratio']:.2f}",
+            f"{ours['of_gemm_peak']:.0%}",
+            f"{theirs['of_gemm_peak']:.0%}",
+            *(f"{(c['state_bytes'] + c['step_bytes']) / 2**30:.1f} GiB" for c in (ours, theirs)),
+        )
+    console.print(table)
+
+
+def main(
+    papers: Annotated[Path, typer.Option(help=".jsonl.gz with a field `text`: full papers")],
+    tokenizer: Annotated[str, typer.Option(help="folder or hub id")] = "answerdotai/ModernBERT-base",
+    size: str = "base",
+    workloads: str = "abstracts,document,packed",
+    cases: str = "mlm15,mlm15-sparse,clm",
+    tokens: int = 8192,
+    precision: str = "bf16",
+    rounds: int = 3,
+    backend: Annotated[str, typer.Option(help="our attention")] = "auto",
+    compile: Annotated[bool, typer.Option(help="torch.compile, both")] = False,
+    checkpointing: Annotated[bool, typer.Option(help="activation checkpointing, ours")] = False,
+    name: Annotated[str, typer.Option(help="of the result's file; empty: write none")] = "train-step",
+) -> None:
+    """Measure, print, and record under benchmarks/results."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    keep_freed_memory()
+    settings = {
+        "size": size, "precision": precision, "device": device, "backend": backend, "compile": compile,
+        "checkpointing": checkpointing, "rounds": rounds,
+    }  # fmt: skip
+    known = load_tokenizer(tokenizer)
+    results = []
+    for workload in workloads.split(","):
+        for case in cases.split(","):
+            results.append(run_case(workload, case, papers, known, tokens, settings))
+            show(results[-1:], settings)
+    show(results, settings)
+    if name:
+        shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
+        console.print(f"Written: {record(name, {'settings': shown, 'cases': results})}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,294 @@
+"""Classification of documents and of tokens: body and prediction head as pretrained, a classifier on top.
+
+Parameters are as in transformers' classes of the same names. There are two ways in. `from_pretrained` opens a folder of the same
+class, strictly. `from_encoder` starts fine-tuning: it takes body and head from any ModernBERT folder with a head, a
+pretraining one above all, strictly too, leaves the old output layer out, and makes a fresh classifier.
+
+Shapes: B rows, L positions of a row, T tokens, E hidden size, N documents, C labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import ModernBertConfig
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+
+from clm_detour.errors import UserError
+from clm_detour.model import hf
+from clm_detour.model.backbone import ModernBertPreTrainedModel
+from clm_detour.model.classification_loss import (
+    PROBLEM_TYPES,
+    document_loss,
+    mean_cross_entropy,
+    problem_type_of,
+)
+from clm_detour.model.documents import Documents, Unpadded, check_shape
+
+OUTPUT_LAYERS = ("decoder.", "classifier.")
+CLS, MEAN = "cls", "mean"
+Classifier = TypeVar("Classifier", bound="ModernBertClassifier")
+logger = logging.getLogger(__name__)
+
+
+class ModernBertClassifier(ModernBertPreTrainedModel):
+    """What both classes share: dropout and classifier over the prediction head.
+
+    Args:
+        config: its `id2label` says how many labels there are; `classifier_dropout` acts before the classifier.
+        attention_backend: see `ModernBertPreTrainedModel`.
+
+    Raises:
+        UserError: the config asks for something that the network does not do exactly.
+    """
+
+    def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
+        num_labels = _number_of_labels(config)
+        super().__init__(config, attention_backend)
+        self.num_labels = num_labels
+        self.drop = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:
+            self._fill(self.classifier, self.config.hidden_size**-0.5)
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        """(..., E) -> (..., C)."""
+        return self.classifier(self.drop(self.head(hidden)))
+
+    @classmethod
+    def from_encoder(
+        cls: type[Classifier],
+        path: str | os.PathLike[str],
+        *,
+        num_labels: int | None = None,
+        id2label: Mapping[int, str] | None = None,
+        classifier_dropout: float | None = None,
+        revision: str | None = None,
+        attention_backend: str | None = None,
+    ) -> Classifier:
+        """Body and head of a folder or hub id, in fp32, with a fresh classifier, in evaluation mode.
+
+        The classifier is drawn from torch's generator, and a warning in the log names what is new.
+
+        Args:
+            path: a masked-LM folder, or one of another classifier, whose labels and problem type are forgotten.
+            num_labels: C; not needed beside `id2label`.
+            id2label: the labels' names, by their numbers from 0; without it they are LABEL_0, LABEL_1, ...
+            classifier_dropout: None: as in the folder's config.
+            revision: branch, tag or commit on the Hub.
+            attention_backend: see `ModernBertPreTrainedModel`.
+
+        Raises:
+            UserError: the labels are not said or do not fit together, there is no such model, its config cannot be honoured
+                exactly, or weights of body or head are missing, mis-shaped or unknown.
+        """
+        changes = _label_keys(num_labels, id2label) | _given(classifier_dropout=classifier_dropout)
+        return cls._from_encoder(path, changes, revision, attention_backend)
+
+    @classmethod
+    def _from_encoder(
+        cls: type[Classifier],
+        path: str | os.PathLike[str],
+        changes: Mapping[str, Any],
+        revision: str | None,
+        attention_backend: str | None,
+    ) -> Classifier:
+        folder = hf.fetch(path, revision)
+        model = hf.without_weights(cls, hf.read_config(folder, changes), attention_backend)
+        model.classifier.to_empty(device="cpu")
+        model._init_weights(model)
+        fresh = {f"classifier.{name}": weight for name, weight in model.classifier.state_dict().items()}
+        weights = hf.read_weights(folder)
+        taken = {name: weight for name, weight in weights.items() if not name.startswith(OUTPUT_LAYERS)}
+        hf.fill(model, {**taken, **fresh}, str(path), torch.float32)
+        left_out = sorted({name.split(".")[0] for name in weights if name not in taken})
+        logger.warning(
+            "%s from %s: model and head are taken over, %s%s is new and must be trained.",
+            cls.__name__, path, f"{' and '.join(left_out)} left out, " if left_out else "", "the classifier",
+        )  # fmt: skip
+        return model.eval()
+
+
+class ModernBertForSequenceClassification(ModernBertClassifier):
+    """One vector of logits for each document, from its first token or the mean of its tokens (`config.classifier_pooling`)."""
+
+    architecture = "ModernBertForSequenceClassification"
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        document_lengths: Sequence[Sequence[int]] | None = None,
+    ) -> SequenceClassifierOutput:
+        """Classify the documents of a batch, N in all: row by row, from left to right.
+
+        Without `document_ids` and `document_lengths` a row is a document, and N is B. The first token of a document is its first
+        real one: transformers takes position 0 of a row, which is padding if that is on the left. Padding of packed rows must be
+        masked, or it counts as a document.
+
+        Args:
+            input_ids: (B, L) int64.
+            attention_mask: (B, L), 0 = padding, anywhere; it is taken out.
+            document_ids: (B, L) integers; a document is a maximal run of equal ids in a row.
+            labels: (N,) or (N, C), see `clm_detour.model.classification_loss.document_loss`. If `config.problem_type` is None, the
+                first labels settle it for good, as in transformers.
+            document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
+
+        Returns:
+            logits (N, C), and the mean loss in fp32 if there are labels.
+
+        Raises:
+            UserError: shapes or lengths differ, a row is nothing but padding, labels do not fit, a causal model pools first
+                tokens, or training with attention dropout.
+        """
+        if self.causal and self.config.classifier_pooling == CLS:
+            raise UserError(
+                "A causal model's first token sees only itself, so classifier_pooling 'cls' would ignore the text; use 'mean'."
+            )
+        hidden_TE, rows = self.encode(input_ids, attention_mask, document_ids, document_lengths)
+        if document_ids is None and document_lengths is None:
+            _check_rows(rows, attention_mask)
+        logits_NC = self.classify(_pool(hidden_TE, rows.documents, self.config.classifier_pooling))
+        loss = None
+        if labels is not None:
+            if self.config.problem_type is None:
+                self.config.problem_type = problem_type_of(labels, self.num_labels)
+            loss = document_loss(logits_NC, labels, self.config.problem_type)
+        return SequenceClassifierOutput(loss=loss, logits=logits_NC)
+
+    @classmethod
+    def from_encoder(
+        cls: type[Classifier],
+        path: str | os.PathLike[str],
+        *,
+        num_labels: int | None = None,
+        id2label: Mapping[int, str] | None = None,
+        problem_type: str | None = None,
+        classifier_pooling: str | None = None,
+        classifier_dropout: float | None = None,
+        revision: str | None = None,
+        attention_backend: str | None = None,
+    ) -> Classifier:
+        """As `ModernBertClassifier.from_encoder`, with two more choices.
+
+        Args:
+            path, num_labels, id2label, classifier_dropout, revision, attention_backend: see there.
+            problem_type: one of `PROBLEM_TYPES`; None: the first labels settle it.
+            classifier_pooling: 'cls' or 'mean'; None: as in the folder's config.
+
+        Raises:
+            UserError: see there.
+        """
+        changes = _label_keys(num_labels, id2label) | {"problem_type": problem_type}
+        changes |= _given(classifier_dropout=classifier_dropout, classifier_pooling=classifier_pooling)
+        return cls._from_encoder(path, changes, revision, attention_backend)
+
+
+class ModernBertForTokenClassification(ModernBertClassifier):
+    """Logits for each token."""
+
+    architecture = "ModernBertForTokenClassification"
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        document_lengths: Sequence[Sequence[int]] | None = None,
+    ) -> TokenClassifierOutput:
+        """Classify the tokens of a batch.
+
+        Args:
+            input_ids: (B, L) int64.
+            attention_mask: (B, L), 0 = padding, anywhere; it is taken out and its logits are zeros.
+            document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
+            labels: (B, L) integers, -100 where there is none; at padding they are not looked at.
+            document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
+
+        Returns:
+            logits (B, L, C), and, if there are labels, their mean cross-entropy in fp32 nats.
+
+        Raises:
+            UserError: shapes or lengths differ, labels do not fit, or training with attention dropout.
+        """
+        hidden_TE, rows = self.encode(input_ids, attention_mask, document_ids, document_lengths)
+        logits_TC = self.classify(hidden_TE)
+        loss = None
+        if labels is not None:
+            check_shape("labels", labels, rows.shape)
+            loss = mean_cross_entropy(logits_TC, rows.take(labels))
+        return TokenClassifierOutput(loss=loss, logits=rows.put_back(logits_TC))
+
+
+def _pool(hidden_TE: Tensor, documents: Documents, pooling: str) -> Tensor:
+    """(T, E) -> (N, E): each document's first token, or the mean of its tokens, summed in fp32.
+
+    `segment_reduce` adds in order, and so gives the same bytes every time; `index_add` does not promise that on a GPU.
+    """
+    if pooling == CLS:
+        return hidden_TE.index_select(0, documents.cu_seqlens[:-1])
+    lengths_N = documents.cu_seqlens.diff()
+    mean_NE = torch.segment_reduce(hidden_TE.float(), MEAN, lengths=lengths_N, axis=0, unsafe=True)
+    return mean_NE.to(hidden_TE.dtype)
+
+
+def _check_rows(rows: Unpadded, attention_mask: Tensor | None) -> None:
+    """Where a row is a document, each has a token: else logits and rows would no longer correspond."""
+    if len(rows.documents.lengths) != rows.shape[0]:
+        empty = 0 if attention_mask is None else int((attention_mask == 0).all(1).nonzero()[0])
+        raise UserError(f"Row {empty} of the batch is nothing but padding, so it has no class; leave it out.")
+
+
+def _number_of_labels(config: ModernBertConfig) -> int:
+    """What a config says about classification is checked before the network is built."""
+    numbers = sorted(config.id2label or {})
+    if not numbers or numbers != list(range(len(numbers))):
+        raise UserError(f"id2label numbers the labels {numbers}; number them 0, 1, 2, ...")
+    if config.problem_type not in (None, *PROBLEM_TYPES):
+        raise UserError(
+            f"problem_type {config.problem_type!r} is not known; use one of {', '.join(PROBLEM_TYPES)}."
+        )
+    if config.classifier_pooling not in (CLS, MEAN):
+        raise UserError(
+            f"classifier_pooling {config.classifier_pooling!r} is not known; use {CLS!r} or {MEAN!r}."
+        )
+    return len(numbers)
+
+
+def _label_keys(num_labels: int | None, id2label: Mapping[int, str] | None) -> dict[str, Any]:
+    """What a config says about labels; nothing is left of what it said before."""
+    if id2label is None:
+        if num_labels is None or num_labels < 1:
+            raise UserError(
+                "How many labels are there? Give num_labels, at least 1, or their names as id2label."
+            )
+        id2label = {number: f"LABEL_{number}" for number in range(num_labels)}
+    label2id = {name: number for number, name in id2label.items()}
+    if len(label2id) != len(id2label) or num_labels not in (None, len(id2label)):
+        raise UserError(
+            f"id2label has {len(id2label)} entries and {len(label2id)} different names"
+            + (f" but num_labels is {num_labels}" if num_labels else "")
+            + "; the numbers must be equal."
+        )
+    return {
+        "num_labels": len(id2label),
+        "id2label": dict(id2label),
+        "label2id": label2id,
+        "problem_type": None,
+    }
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

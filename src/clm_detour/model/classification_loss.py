@@ -1,0 +1,75 @@
+"""The losses of the classification heads, chosen by `problem_type` as transformers chooses them; in fp32.
+
+Shapes: N documents, T tokens, C labels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clm_detour.errors import UserError
+from clm_detour.model.documents import IGNORED
+
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
+REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES
+WHOLE = (torch.int64, torch.int32)
+
+
+def problem_type_of(labels: Tensor, num_labels: int) -> ProblemType:
+    """What transformers takes the problem for if the config does not say: one label is regression, whole numbers are single-label."""
+    if num_labels == 1:
+        return REGRESSION
+    return SINGLE_LABEL if labels.dtype in WHOLE else MULTI_LABEL
+
+
+def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) -> Tensor:
+    """Mean loss of N documents.
+
+    Args:
+        labels: single-label: (N,) integers, -100 = left out. Multi-label: (N, C), 0 to 1. Regression: (N, C), or (N,) if C is 1.
+        problem_type: one of `PROBLEM_TYPES`.
+
+    Returns:
+        Mean cross-entropy over the documents with a label (0 if there are none), mean binary cross-entropy or mean squared
+        error over all N * C; nats for the first two.
+
+    Raises:
+        UserError: shape or kind of the labels do not fit.
+    """
+    documents, num_labels = logits_NC.shape
+    shape = (documents,) if problem_type == SINGLE_LABEL else (documents, num_labels)
+    if problem_type == REGRESSION and num_labels == 1 and labels.dim() == 1:
+        labels = labels[:, None]
+    if tuple(labels.shape) != shape:
+        raise UserError(
+            f"labels has shape {tuple(labels.shape)}; {problem_type} of {documents} documents with {num_labels} labels wants "
+            f"{shape}. Give one entry for each document, or set problem_type to one of {', '.join(PROBLEM_TYPES)}."
+        )
+    if problem_type == SINGLE_LABEL:
+        return mean_cross_entropy(logits_NC, labels)
+    loss = F.mse_loss if problem_type == REGRESSION else F.binary_cross_entropy_with_logits
+    return loss(logits_NC.float(), labels.float())
+
+
+def mean_cross_entropy(logits_TC: Tensor, labels_T: Tensor) -> Tensor:
+    """Mean over the labels that are not -100, in nats; 0 if there are none, where transformers gives NaN.
+
+    Raises:
+        UserError: labels are not integers, or (only seen on a CPU: elsewhere nobody waits to see it) not below C.
+    """
+    if labels_T.dtype not in WHOLE:
+        raise UserError(f"labels are {labels_T.dtype}; classes are integers: give them as torch.long.")
+    known_T = labels_T != IGNORED
+    outside_T = known_T & ((labels_T < 0) | (labels_T >= logits_TC.shape[1]))
+    if labels_T.device.type == "cpu" and outside_T.any():
+        raise UserError(
+            f"A label is {int(labels_T[outside_T][0])}; with num_labels {logits_TC.shape[1]} labels are 0 to "
+            f"{logits_TC.shape[1] - 1}, or {IGNORED} where there is none."
+        )
+    total = F.cross_entropy(logits_TC.float(), labels_T.long(), ignore_index=IGNORED, reduction="sum")
+    return total / known_T.sum().clamp_min(1)
