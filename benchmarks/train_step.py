@@ -33,7 +33,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "base": {},
     "mini": {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 6, "num_attention_heads": 4},
 }
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": [torch.float32], "bf16": [torch.float32, torch.bfloat16]}  # for the GEMM peak
 CASES = {  # objective, mask rate, transformers' options
     "mlm15": ("mlm", 0.15, {}),
     "mlm15-sparse": ("mlm", 0.15, {"sparse_prediction": True}),
@@ -116,10 +116,10 @@ def run_case(
     check_same_loss(ours, theirs)
     for competitor in (ours, theirs):
         competitor.first_step()
-    device, dtype = settings["device"], DTYPES[settings["precision"]]
+    device, dtypes = settings["device"], DTYPES[settings["precision"]]
     peaks = []
     for _ in range(settings["rounds"]):
-        peaks.append(gemm_peak(device, dtype))
+        peaks.append(gemm_peak(device, dtypes))
         for competitor in (ours, theirs):
             competitor.time()
     useful = flops_per_batch(config, batch.lengths, batch.predicted, batch.causal).total
@@ -145,7 +145,7 @@ def check_same_loss(ours: Competitor, theirs: Competitor) -> None:
     """Both must compute the same thing, or the comparison is void."""
     with torch.no_grad(), torch.autocast(ours.device.type, torch.bfloat16, enabled=ours.precision == "bf16"):
         one, other = float(ours.forward()), float(theirs.forward())
-    if abs(one - other) > (1e-4 if ours.precision == "fp32" else 2e-2) * abs(other):
+    if abs(one - other) > (1e-4 if ours.precision == "fp32" else 3e-2) * abs(other):
         raise SystemExit(f"Losses differ: ours {one}, transformers' {other}.")
 
 
@@ -198,14 +198,16 @@ def main(
     backend: Annotated[str, typer.Option(help="our attention")] = "auto",
     compile: Annotated[bool, typer.Option(help="torch.compile, both")] = False,
     checkpointing: Annotated[bool, typer.Option(help="activation checkpointing, ours")] = False,
+    keep_memory: Annotated[bool, typer.Option(help="the allocator as our trainer sets it, for both")] = True,
     name: Annotated[str, typer.Option(help="of the result's file; empty: write none")] = "train-step",
 ) -> None:
     """Measure, print, and record under benchmarks/results."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    keep_freed_memory()
+    if keep_memory:
+        keep_freed_memory()
     settings = {
         "size": size, "precision": precision, "device": device, "backend": backend, "compile": compile,
-        "checkpointing": checkpointing, "rounds": rounds,
+        "checkpointing": checkpointing, "keep_memory": keep_memory, "rounds": rounds,
     }  # fmt: skip
     known = load_tokenizer(tokenizer)
     results = []

@@ -15,9 +15,11 @@ from clm_detour.data.tokenizer import Tokenizer
 Documents = list[np.ndarray]  # ids of each document, [CLS] ... [SEP]
 
 
-def abstracts(papers: Path, tokenizer: Tokenizer, tokens: int) -> Documents:
-    """Title and abstract of the first papers, lengths as they come, until `tokens` are reached."""
-    return _until(tokens, _encoded((text.split("BODY.")[0] for text in _texts(papers)), tokenizer))
+def abstracts(papers: Path, tokenizer: Tokenizer, tokens: int, batches: int = 15) -> Documents:
+    """Titles and abstracts, lengths as they come, in batches of at least `tokens`: the one with the median share of padding."""
+    documents = _encoded((text.split("BODY.")[0] for text in _texts(papers)), tokenizer)
+    taken = [_until(tokens, documents) for _ in range(batches)]
+    return sorted(taken, key=lambda batch: len(batch) * max(map(len, batch)) / sum(map(len, batch)))[batches // 2]
 
 
 def one_document(papers: Path, tokenizer: Tokenizer, tokens: int) -> Documents:

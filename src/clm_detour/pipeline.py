@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from clm_detour.config.load import save_config
+from clm_detour.allocator import keep_freed_memory
 from clm_detour.config.schema import Config
 from clm_detour.data import sources, tokenizer
 from clm_detour.data.prepare import prepare_source
@@ -26,6 +27,7 @@ from clm_detour.settings import agree
 from clm_detour.train.export import tokenizer_path
 from clm_detour.train.launch import launch_phase
 from clm_detour.train.recipe import plan_arm, plan_recipe
+from clm_detour.train.stream import is_prepared_elsewhere
 
 
 class Steps:
@@ -62,6 +64,7 @@ def run_recipe(config: Config) -> int:
     save_config(config, folder.config)
     write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
     prepare_steps(config, steps)
+    plan_step(config)
     for run in plan_recipe(config).values():
         steps.run(f"phase {run.id}", f"Train {run.id}", partial(launch_phase, config, run))
     for arm in config.arms:
@@ -89,6 +92,8 @@ def prepare_steps(config: Config, steps: Steps) -> None:
         steps.run("tokenizer", "Train the tokenizer", partial(tokenizer_step, config))
     loaded = tokenizer.load_tokenizer(tokenizer_path(config))
     for name in config.data.sources:
+        if is_prepared_elsewhere(config, name):
+            continue
         steps.run(f"prepare {name}", f"Prepare {name}", partial(prepare_step, config, name, loaded))
 
 
@@ -148,6 +153,15 @@ def prepare_step(config: Config, name: str, loaded: tokenizer.Tokenizer) -> bool
     return not report.skipped
 
 
+def plan_step(config: Config) -> None:
+    """Show what is to come, if there is any training to come, and refuse now what would be refused later."""
+    from clm_detour.plan import make_plan, print_plan
+
+    folder = RunFolder.of(config)
+    if not all(folder.phase(run).finished for run in plan_recipe(config)):
+        print_plan(make_plan(config, tokenizer.load_tokenizer(tokenizer_path(config))))
+
+
 def export_step(config: Config, arm: str) -> bool:
     """The Hugging Face folder of an arm."""
     from clm_detour.train.export import export_arm
@@ -186,6 +200,7 @@ def held_out_step(config: Config) -> bool:
         rows=config.evaluate.rows,
         seed=config.seed,
     )
+    keep_freed_memory()
     paths = {run: str(folder.phase(run).model) for run in phases}
     if config.model.base is not None:
         paths = {"": config.model.base, **paths}

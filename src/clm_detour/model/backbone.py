@@ -11,7 +11,7 @@ import copy
 import math
 import os
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from clm_detour.model.attention import choose_backend
 from clm_detour.model.documents import Unpadded, unpad
 from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
 from clm_detour.model.layout import layout_of
+from clm_detour.model.precision import autocast_that_pays
 
 
 class ModernBertPreTrainedModel(PreTrainedModel):
@@ -61,6 +62,11 @@ class ModernBertPreTrainedModel(PreTrainedModel):
     def attention_backend(self) -> str:
         """Name of the attention back end."""
         return self.attention_choice.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`forward`, in fp32 under an autocast that would not pay; see `clm_detour.model.precision`."""
+        with autocast_that_pays(self.device):
+            return super().__call__(*args, **kwargs)
 
     def encode(
         self,
