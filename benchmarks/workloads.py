@@ -19,7 +19,9 @@ def abstracts(papers: Path, tokenizer: Tokenizer, tokens: int, batches: int = 15
     """Titles and abstracts, lengths as they come, in batches of at least `tokens`: the one with the median share of padding."""
     documents = _encoded((text.split("BODY.")[0] for text in _texts(papers)), tokenizer)
     taken = [_until(tokens, documents) for _ in range(batches)]
-    return sorted(taken, key=lambda batch: len(batch) * max(map(len, batch)) / sum(map(len, batch)))[batches // 2]
+    return sorted(taken, key=lambda batch: len(batch) * max(map(len, batch)) / sum(map(len, batch)))[
+        batches // 2
+    ]
 
 
 def one_document(papers: Path, tokenizer: Tokenizer, tokens: int) -> Documents:

@@ -9,7 +9,9 @@ import torch
 from model_reference import assert_close, gradients, some_labels, tiny_model, tokens
 from torch._dynamo.utils import counters
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
+)
 
 
 def test_compiled_equals_eager_and_other_documents_compile_nothing_anew() -> None:

@@ -63,7 +63,7 @@ def test_labels_never_come_from_padding() -> None:
 
 
 def test_masks_are_made_once() -> None:
-    documents = Documents.of_lengths([3])
+    documents = Documents([3])
     made = [documents.once("mask", lambda: torch.zeros(1)) for _ in range(2)]
     assert made[0] is made[1]
 
@@ -75,7 +75,7 @@ def test_a_shape_that_differs_is_named() -> None:
 
 def test_an_empty_document_is_refused() -> None:
     with pytest.raises(UserError, match="at least 1"):
-        Documents.of_lengths([3, 0])
+        Documents([3, 0])
 
 
 def test_lengths_from_the_loader_say_the_same_as_ids():

@@ -58,7 +58,7 @@ def test_attention_counts_two_products_per_head_over_the_pairs() -> None:
 def test_documents_and_their_lengths_count_the_same() -> None:
     config = tiny_config()
     by_lengths = flops_per_batch(config, LENGTHS, 3, causal=True)
-    assert by_lengths == flops_per_batch(config, Documents.of_lengths(LENGTHS), 3, causal=True)
+    assert by_lengths == flops_per_batch(config, Documents(LENGTHS), 3, causal=True)
 
 
 def test_the_vocabulary_costs_modernbert_base_about_a_quarter_in_clm_and_little_in_mlm() -> None:

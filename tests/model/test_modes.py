@@ -194,7 +194,7 @@ def test_the_callers_config_is_left_alone() -> None:
 def test_a_config_that_names_a_kernel_of_transformers_is_welcome(implementation: str) -> None:
     config = tiny_config()
     config._attn_implementation = implementation
-    assert ModernBertForPretraining(config).attention_backend == "portable"
+    assert ModernBertForPretraining(config).attention_choice.name == "portable"
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:

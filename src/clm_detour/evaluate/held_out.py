@@ -41,11 +41,13 @@ class HeldOut:
         return sum(min(self.rows, len(source)) for source in self.sources.values())
 
     def score(self, network: ModernBertForPretraining, advance: Advance) -> dict[str, Any]:
-        """Score one model, bidirectionally.
+        """Score one model, bidirectionally, in fp32, on the GPU if there is one.
 
         Returns:
             loss (nats a predicted token), accuracy, predicted; and the same `by_source`.
         """
+        if torch.cuda.is_available():
+            network.cuda()
         was_causal, was_training = network.causal, network.training
         network.causal = False
         network.eval()

@@ -19,7 +19,7 @@ from transformers import ModernBertConfig, PreTrainedModel
 
 from clm_detour.errors import UserError
 from clm_detour.model import hf
-from clm_detour.model.attention import choose_backend
+from clm_detour.model.attention import Choice, choose_backend
 from clm_detour.model.documents import Unpadded, unpad
 from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
 from clm_detour.model.layout import layout_of
@@ -31,8 +31,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
 
     Args:
         config: of any ModernBERT; copied.
-        attention_backend: a name of `clm_detour.model.attention.BACKENDS`, or None for the best one here. What was chosen, and
-            why, is in `attention_choice`.
+        attention_backend: a name of `clm_detour.model.attention.BACKENDS`, or None for the best one, by device and precision.
 
     Attributes:
         causal: a token sees only itself and what is left of it. Switch it at any time.
@@ -54,14 +53,19 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         config._attn_implementation = "eager"  # transformers checks its own kernels; ours are chosen below
         super().__init__(config)
         self.causal = False
-        self.attention_choice = choose_backend(attention_backend)
+        if attention_backend is not None:
+            choose_backend(attention_backend)  # refuse it now rather than at the first batch
+        self._attention_asked = attention_backend
         self.model = Body(config, layout)
         self.head = Head(config)
 
     @property
-    def attention_backend(self) -> str:
-        """Name of the attention back end."""
-        return self.attention_choice.name
+    def attention_choice(self) -> Choice:
+        """The attention back end for the device and precision that the model runs in at this moment, and why."""
+        device = self.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else self.dtype
+        return choose_backend(self._attention_asked, device, dtype)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward`, in fp32 under an autocast that would not pay; see `clm_detour.model.precision`."""
@@ -94,7 +98,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         shape = (input_ids.shape[0], input_ids.shape[1])
         rows = unpad(shape, input_ids.device, attention_mask, document_ids, document_lengths)
         ids_T = rows.take(input_ids)
-        return self.model(ids_T, rows.documents, self.causal, self.attention_backend, each), rows
+        return self.model(ids_T, rows.documents, self.causal, self.attention_choice.name, each), rows
 
     def compile_layers(self) -> None:
         """Run the layers through `torch.compile` from now on; each shape of a batch is compiled once."""

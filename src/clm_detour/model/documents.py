@@ -44,10 +44,6 @@ class Documents:
         self.longest = max(lengths, default=0)
         self._made: dict[Hashable, Any] = {}
 
-    @classmethod
-    def of_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Documents:
-        return cls(lengths, device)
-
     @cached_property
     def cu_seqlens(self) -> Tensor:
         """(N + 1,) int32; document n is tokens cu_seqlens[n] to cu_seqlens[n + 1]."""

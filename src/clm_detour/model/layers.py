@@ -116,7 +116,8 @@ class Layer(nn.Module):
 @functools.cache
 def compiled_halves() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`Layer.before` and `Layer.after`, compiled for the shapes that come; all layers share the code."""
-    return tuple(torch.compile(half, fullgraph=True, dynamic=False) for half in (Layer.before, Layer.after))
+    whole = functools.partial(torch.compile, fullgraph=True, dynamic=False)
+    return whole(Layer.before), whole(Layer.after)
 
 
 class Body(nn.Module):

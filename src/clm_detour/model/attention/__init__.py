@@ -1,7 +1,8 @@
 """Attention over documents laid end to end: one function, one signature, several back ends.
 
-A back end is a file of this folder with `NAME`, `unavailable(...)` (a reason, or None) and `attend(...)` of the signature of `attention`;
-adding one is adding its file and one entry in `BACKENDS`.
+A back end is a file of this folder with `NAME`, `unavailable()` (a reason, or None) and `attend(...)` of the
+signature of `attention`; adding one is adding its file and one entry in `BACKENDS`. All are exact, and
+deterministic where `torch.use_deterministic_algorithms(True)` asks for it; `flash` and `varlen` take half precision only.
 
 Shapes: T tokens, H heads, D size of a head.
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from clm_detour.errors import UserError
-from clm_detour.model.attention import portable
+from clm_detour.model.attention import flash, flex, portable, varlen
 from clm_detour.model.documents import Documents
 
 AUTO = "auto"
+HALF = (torch.bfloat16, torch.float16)
 
 
 class Attend(Protocol):
@@ -53,14 +56,20 @@ class Choice:
     reason: str
 
 
-BACKENDS: dict[str, Backend] = {backend.NAME: backend for backend in (portable,)}  # the best first
+BACKENDS: dict[str, Backend] = {  # the best on CUDA first
+    backend.NAME: backend for backend in (flash, varlen, flex, portable)
+}
 
 
-def choose_backend(name: str | None = None) -> Choice:
-    """Choose once, when a model is built.
+def choose_backend(
+    name: str | None = None, device: str = "cuda", dtype: torch.dtype = torch.bfloat16
+) -> Choice:
+    """Choose for a model that runs on `device` in `dtype`.
 
     Args:
-        name: a key of BACKENDS, or None or "auto" for the best one that runs here.
+        name: a key of BACKENDS, or None or "auto" for the best one that runs there.
+        device: its type.
+        dtype: of queries, keys and values: that of autocast, if it is on.
 
     Raises:
         UserError: it is not known, or does not run here.
@@ -72,14 +81,23 @@ def choose_backend(name: str | None = None) -> Choice:
             )
         if reason := BACKENDS[name].unavailable():
             raise UserError(f"Attention back end {name!r} does not run here: {reason}; use {AUTO!r}.")
-        return Choice(name, "asked for")
+        return Choice(name, f"asked for{_release(name)}")
+    if not torch.cuda.is_available():
+        return Choice(portable.NAME, "there is no CUDA device, for which the others are made")
+    if device != "cuda" or dtype not in HALF:
+        return Choice(portable.NAME, f"the others are made for bf16 on CUDA, this is {dtype} on {device}")
     passed_over: list[str] = []
     for backend in BACKENDS.values():
         reason = backend.unavailable()
         if reason is None:
-            return Choice(backend.NAME, "; ".join(passed_over) or "runs everywhere")
+            here = f"the fastest that runs here{_release(backend.NAME)}"
+            return Choice(backend.NAME, "; ".join([here, *passed_over]))
         passed_over.append(f"no {backend.NAME}: {reason}")
     raise AssertionError("the portable back end is always available")
+
+
+def _release(name: str) -> str:
+    return f", {flash.release()}" if name == flash.NAME else ""
 
 
 def attention(

@@ -1,0 +1,231 @@
+"""The data half, measured: the plan of a large stream, the loader, the packing, and others' loaders on the same rows.
+
+python benchmarks/data.py plan
+python benchmarks/data.py loader CONFIG [key=value ...]      a recipe whose data is prepared
+python benchmarks/data.py packing CONFIG [key=value ...]
+python benchmarks/data.py others CONFIG [key=value ...] --streaming-python PATH
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from packings import PACKINGS
+from record import record
+from rich.console import Console
+from rich.table import Table
+
+from clm_detour.config import load_config
+from clm_detour.config.schema import Config
+from clm_detour.data.loader import StepBatches, make_loader
+from clm_detour.data.mixture import Mixture
+from clm_detour.data.shards import SHARD_TOKENS, TokenShards
+from clm_detour.data.steps import StepRows
+from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.progress import human
+from clm_detour.train.export import tokenizer_path
+from clm_detour.train.recipe import PhaseRun, plan_recipe
+from clm_detour.train.stream import open_stream, prepared_folder
+
+BATCH_ROWS = 16
+SHARES = {"papers": 0.5, "abstracts": 0.2, "notes": 0.1, "guidelines": 0.1, "general": 0.1}
+app = typer.Typer(help=__doc__, add_completion=False)
+console = Console(width=120)
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe whose data is prepared.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe.")
+]
+Seconds = Annotated[float, typer.Option(help="How long each loader runs.")]
+
+
+@app.command()
+def plan(
+    tokens: Annotated[float, typer.Option(help="Tokens of the corpus, and of the run.")] = 50e9,
+    row_length: Annotated[int, typer.Option(help="Tokens in a row.")] = 8192,
+) -> None:
+    """Order the rows of a large corpus: start-up, memory and cost of a look-up. No data is read."""
+    rows = {name: int(share * tokens) // row_length for name, share in SHARES.items()}
+    each = SHARD_TOKENS // row_length
+    shard_rows = {name: [each] * (count // each) + [count % each] for name, count in rows.items()}
+    total = sum(rows.values())
+    dice = random.Random(0)
+    starts = []
+    for _ in range(20):
+        position = dice.randrange(total)
+        start = time.perf_counter()
+        Mixture(SHARES, shard_rows, 42).locate(position)
+        starts.append(time.perf_counter() - start)
+    tracemalloc.start()
+    mixture = Mixture(SHARES, shard_rows, 42)
+    for position in range(total // 2, total // 2 + 100):
+        mixture.locate(position)
+    memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    random_places = [dice.randrange(total) for _ in range(20_000)]
+    next_places = range(total // 2, total // 2 + 20_000)
+    report(
+        "data-plan",
+        "what",
+        {
+            name: {"value": value}
+            for name, value in {
+                "tokens": tokens,
+                "rows": total,
+                "shards": sum(map(len, shard_rows.values())),
+                "seconds to start anywhere, mean": np.mean(starts),
+                "seconds to start anywhere, most": max(starts),
+                "bytes of memory": memory,
+                "seconds a look-up, at random": look_up(mixture, random_places),
+                "seconds a look-up, one after another": look_up(mixture, next_places),
+            }.items()
+        },
+    )
+
+
+def look_up(mixture: Mixture, positions: Any) -> float:
+    """Mean seconds of finding a row."""
+    start = time.perf_counter()
+    for position in positions:
+        mixture.locate(position)
+    return (time.perf_counter() - start) / len(positions)
+
+
+@app.command()
+def loader(config: ConfigPath, overrides: Overrides = None, seconds: Seconds = 2.0) -> None:
+    """Tokens a second of our loader, with masks or shifted labels, and the time to a first batch anywhere in the stream."""
+    loaded = load_config(config, overrides or ())
+    results = {}
+    for kind, run in one_phase_each(loaded).items():
+        for workers in (0, 1, 2):
+            for first_row in (0, 1_000_000):
+                key = f"{kind}, {workers} workers, from row {first_row:,}"
+                results[key] = measure(loaded, run, workers, first_row, seconds)
+    report("data-loader", "loader", results, settings_of(loaded))
+
+
+def one_phase_each(config: Config) -> dict[str, PhaseRun]:
+    """The last phase of each objective."""
+    return {run.phase.objective: run for run in plan_recipe(config).values()}
+
+
+def measure(config: Config, run: PhaseRun, workers: int, first_row: int, seconds: float) -> dict[str, float]:
+    """Open the stream and read it for a while; the first batch counts as start-up."""
+    tokenizer = load_tokenizer(tokenizer_path(config))
+    start = time.perf_counter()
+    stream = open_stream(config, run, tokenizer)
+    batches = iter(make_loader(StepBatches(stream, first_row, StepRows.constant(BATCH_ROWS)), workers))
+    next(batches)
+    first = time.perf_counter()
+    tokens = 0
+    while time.perf_counter() - first < seconds:
+        tokens += next(batches)["input_ids"].numel()
+    rate = tokens / (time.perf_counter() - first)
+    return {"tokens_per_second": rate, "first_batch_seconds": first - start}
+
+
+@app.command()
+def packing(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    documents: Annotated[int, typer.Option(help="Documents of each source, at most.")] = 10_000,
+) -> None:
+    """Our rows beside the usual packings: how full they are, how many documents they cut needlessly, how fast they are made."""
+    loaded = load_config(config, overrides or ())
+    results = {}
+    for name in loaded.data.sources:
+        lengths = (
+            TokenShards.open(f"{prepared_folder(loaded, name)}/train").lengths(0)[:documents].astype(np.int64)
+        )
+        for method, packed in PACKINGS.items():
+            start = time.perf_counter()
+            rows, cut = packed(lengths, loaded.data.sequence_length)
+            results[f"{name}: {method}"] = {
+                "fullness": lengths.sum() / (rows * loaded.data.sequence_length),
+                "cut_needlessly": cut / len(lengths),
+                "microseconds_a_document": (time.perf_counter() - start) / len(lengths) * 1e6,
+            }
+    report("data-packing", "packing", results, settings_of(loaded))
+
+
+@app.command()
+def others(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    streaming_python: Annotated[
+        str | None, typer.Option(help="A Python with mosaicml-streaming, which caps transformers and numpy.")
+    ] = None,
+    seconds: Seconds = 3.0,
+    rows: Annotated[int, typer.Option(help="Rows that all of them read.")] = 2000,
+) -> None:
+    """Our loader beside `datasets` and mosaicml-streaming on the same rows.
+
+    Theirs mask with transformers' collator (mlm) or only stack the rows (clm). Ours shifts labels, and gives where documents end.
+    """
+    loaded = load_config(config, [*(overrides or ()), "phases.decay.mask_rate=0.3"])
+    runs, tokenizer = one_phase_each(loaded), tokenizer_path(loaded)
+    pythons = {"datasets": sys.executable, "streaming": streaming_python}
+    results: dict[str, dict[str, float]] = {}
+    versions: dict[str, dict[str, str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.npy"
+        stream = open_stream(loaded, runs["clm"], load_tokenizer(tokenizer))
+        np.save(file, np.stack([stream.example(row).input_ids for row in range(rows)]).astype(np.uint16))
+        for kind in ("mlm", "clm"):
+            for workers in (0, 1):
+                case = f"{kind}, {workers} workers"
+                results[f"ours, {case}"] = measure(loaded, runs[kind], workers, 0, seconds)
+                for name, python in pythons.items():
+                    if python is not None:
+                        words = [name, file, tokenizer, kind, workers, BATCH_ROWS, seconds]
+                        measured = measure_other(python, words)
+                        results[f"{name}, {case}"], versions[name] = measured["numbers"], measured["versions"]
+    report("data-others", "loader", results, {**settings_of(loaded), "rows": rows, "versions": versions})
+
+
+def measure_other(python: str, words: list[Any]) -> dict[str, Any]:
+    """Run other_loaders.py in its own environment."""
+    script = str(Path(__file__).parent / "other_loaders.py")
+    done = subprocess.run([python, script, *map(str, words)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "sequence_length": config.data.sequence_length,
+        "batch_rows": BATCH_ROWS,
+        "sources": list(config.data.sources),
+    }
+
+
+def report(
+    name: str, label: str, results: dict[str, dict[str, Any]], settings: dict[str, Any] | None = None
+) -> None:
+    """Print a table and write the record."""
+    columns = list(dict.fromkeys(key for row in results.values() for key in row))
+    table = Table(label, *columns, box=None)
+    for key, row in results.items():
+        table.add_row(key, *(short(row[column]) if column in row else "" for column in columns))
+    console.print(table)
+    plain = json.loads(json.dumps(results, default=float))
+    console.print(f"Written: {record(name, {'settings': settings or {}, 'cases': plain})}")
+
+
+def short(number: float) -> str:
+    """For the table."""
+    return human(number) if number >= 1000 else f"{number:.4g}"
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,115 @@
+"""FlexAttention: torch's block-sparse kernel, compiled for CUDA; any precision, no package beside torch.
+
+The keys that a token sees are one interval of tokens, whatever the documents, the mode and the window. So one
+mask function over two tensors serves every layer and batch and is compiled once; and which blocks of keys a
+block of queries sees follows from its first and its last query, in N x N steps; `create_block_mask` takes T x T.
+
+Nothing is added up in a random order, so it is deterministic. On a CPU torch runs it uncompiled over all
+T x T pairs: exact, and slow.
+
+Shapes: T tokens, H heads, D size of a head, N blocks of BLOCK tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from clm_detour.errors import UserError
+from clm_detour.model.attention.kernels import OTHER, check_heads, no_gpu
+from clm_detour.model.documents import Documents
+
+NAME = "flex"
+BLOCK = 128
+HEADS = range(16, 257)  # of the compiled kernel
+OPTIONS = {"FORCE_USE_FLEX_ATTENTION": True}  # one kernel for all T: below 128 torch takes that for decoding
+
+
+def unavailable() -> str | None:
+    """Why it cannot run here, or None if it can."""
+    if not torch.cuda.is_available():
+        return None
+    return no_gpu() or (
+        None if find_spec("triton") else "Triton, with which torch compiles it, is not installed"
+    )
+
+
+def attend(
+    q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool, window: int | None
+) -> Tensor:
+    """See `clm_detour.model.attention.attention`.
+
+    Raises:
+        UserError: heads of an unusual size, on CUDA; training on a CPU, with a torch that cannot.
+    """
+    mask = documents.once((NAME, causal, window), lambda: block_mask(documents, causal, window))
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q_THD, k_THD, v_THD))
+    if q.is_cuda:
+        check_heads(NAME, q.shape[-1], HEADS)
+        out = _compiled()(q, k, v, block_mask=mask, kernel_options=OPTIONS)
+    else:
+        out = _uncompiled(q, k, v, mask)
+    return out.squeeze(0).transpose(0, 1)
+
+
+@cache
+def _compiled() -> Callable[..., Any]:
+    return torch.compile(flex_attention, fullgraph=True)  # at the second T it makes a kernel for any T
+
+
+def _uncompiled(q_1HTD: Tensor, k_1HTD: Tensor, v_1HTD: Tensor, mask: BlockMask) -> Any:
+    try:
+        return flex_attention(q_1HTD, k_1HTD, v_1HTD, block_mask=mask)
+    except NotImplementedError as error:  # torch 2.7 has the backward, newer ones do without
+        raise UserError(
+            f"The attention back end {NAME!r} cannot train on a CPU with torch {torch.__version__}; "
+            f"choose 'portable' {OTHER}."
+        ) from error
+
+
+def block_mask(documents: Documents, causal: bool, window: int | None) -> BlockMask:
+    """Who sees whom, as pairs of tokens and of blocks.
+
+    From one query to the next neither end of what is seen goes back; so a block's ends speak for it.
+    """
+    first_T, last_T = seen(documents, causal, window)
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (first_T[query] <= key) & (key <= last_T[query])
+
+    start_N = torch.arange(0, documents.tokens, BLOCK, device=first_T.device)
+    end_N = start_N + BLOCK - 1
+    final_N = end_N.clamp(max=documents.tokens - 1)
+    some_NN = (first_T[start_N, None] <= final_N) & (last_T[final_N, None] >= start_N)
+    all_NN = (first_T[final_N, None] <= start_N) & (last_T[start_N, None] >= end_N)
+    all_NN &= (end_N == final_N)[:, None]
+    return BlockMask.from_kv_blocks(
+        *_in_order(some_NN & ~all_NN),
+        *_in_order(all_NN),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=sees,
+        seq_lengths=(documents.tokens, documents.tokens),
+    )
+
+
+def seen(documents: Documents, causal: bool, window: int | None) -> tuple[Tensor, Tensor]:
+    """(T,) int32 each: the first and the last token that each token sees."""
+    token_T = torch.arange(documents.tokens, dtype=torch.int32, device=documents.cu_seqlens.device)
+    first_T = documents.cu_seqlens[documents.index]
+    last_T = documents.cu_seqlens[documents.index + 1] - 1
+    if window is not None:
+        first_T, last_T = torch.maximum(first_T, token_T - window), torch.minimum(last_T, token_T + window)
+    return first_T, token_T if causal else last_T
+
+
+def _in_order(blocks_NN: Tensor) -> tuple[Tensor, Tensor]:
+    """(1, 1, N) how many blocks of keys a block of queries has, (1, 1, N, N) those before the others."""
+    number_N = blocks_NN.sum(-1, dtype=torch.int32)
+    order_NN = blocks_NN.to(torch.int8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
+    return number_N[None, None], order_NN[None, None]

@@ -1,0 +1,65 @@
+"""What the kernels for CUDA share: the GPUs, numbers and heads they take, and how they are told a window."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clm_detour.errors import UserError
+
+DEVICE = "cuda"
+OLDEST = 8  # major compute capability: Ampere
+OTHER = "(attention_backend of the model, model.attention of a recipe)"
+
+
+def no_gpu() -> str | None:
+    """Why this machine cannot run them, or None if it can."""
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    major, minor = torch.cuda.get_device_capability()
+    if major < OLDEST:
+        return f"it needs compute capability {OLDEST}.0 and this GPU has {major}.{minor}"
+    return None
+
+
+def check_flash(name: str, q_THD: Tensor) -> None:
+    """FlashAttention, whoever ships it, runs on CUDA, in half precision, with heads of usual sizes.
+
+    Raises:
+        UserError: the queries are not so.
+    """
+    if q_THD.device.type != DEVICE:
+        raise UserError(
+            f"The attention back end {name!r} runs on CUDA but the model is on {q_THD.device.type}; "
+            f"move it with model.to('cuda') or choose 'portable' {OTHER}."
+        )
+    if q_THD.dtype not in (torch.bfloat16, torch.float16):
+        raise UserError(
+            f"The attention back end {name!r} computes in bf16 or fp16 but the model runs in {q_THD.dtype}; "
+            f"run it under torch.autocast('cuda', torch.bfloat16) or choose 'flex' {OTHER}."
+        )
+    check_heads(name, q_THD.shape[-1], range(8, 257, 8))
+
+
+def check_heads(name: str, size: int, sizes: range) -> None:
+    """A kernel takes heads of these sizes.
+
+    Raises:
+        UserError: this is another.
+    """
+    if size not in sizes:
+        steps = f" in steps of {sizes.step}" if sizes.step > 1 else ""
+        raise UserError(
+            f"The attention back end {name!r} takes heads of size {sizes[0]} to {sizes[-1]}{steps} but the model's "
+            f"is {size}; choose 'portable' {OTHER}."
+        )
+
+
+def sides(causal: bool, window: int | None, no_limit: int | None = -1) -> tuple[int | None, int | None]:
+    """How many tokens a token sees to its left and to its right.
+
+    Args:
+        no_limit: what stands for all of them.
+    """
+    side = no_limit if window is None else window
+    return side, 0 if causal else side

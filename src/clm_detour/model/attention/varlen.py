@@ -1,0 +1,59 @@
+"""torch's own FlashAttention over documents, `varlen_attn`: half precision on CUDA, from torch 2.11 on.
+
+Under `torch.use_deterministic_algorithms(True)` torch takes the deterministic backward by itself.
+
+Shapes: T tokens, H heads, D size of a head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clm_detour.model.attention.kernels import check_flash, no_gpu, sides
+from clm_detour.model.documents import Documents
+
+NAME = "varlen"
+
+
+def unavailable() -> str | None:
+    """Why it cannot run here, or None if it can."""
+    if reason := no_gpu():
+        return reason
+    if find() is None:
+        return f"torch {torch.__version__} has no varlen_attn with a window, which came with torch 2.11"
+    return None
+
+
+def attend(
+    q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool, window: int | None
+) -> Tensor:
+    """See `clm_detour.model.attention.attention`.
+
+    Raises:
+        UserError: not on CUDA, not in half precision, or heads of an unusual size.
+    """
+    check_flash(NAME, q_THD)
+    run = find()
+    assert run is not None
+    cu_seqlens, longest = documents.cu_seqlens, documents.longest
+    # the window says all: (-1, 0) is causal
+    return run(
+        q_THD, k_THD, v_THD, cu_seqlens, cu_seqlens, longest, longest, window_size=sides(causal, window)
+    )
+
+
+@cache
+def find() -> Callable[..., Any] | None:
+    """`varlen_attn`, if this torch has it with a window."""
+    try:
+        run = import_module("torch.nn.attention.varlen").varlen_attn
+    except ImportError:
+        return None
+    return run if "window_size" in inspect.signature(run).parameters else None

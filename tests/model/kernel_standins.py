@@ -1,0 +1,136 @@
+"""Stand-ins for what runs on CUDA alone: signatures and meaning of FlashAttention's and torch's functions."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from model_reference import packed_ids
+from torch import Tensor
+
+from clm_detour.model.attention import flash, flex, kernels, varlen
+
+FA2, FA3, FA4, VARLEN = "flash_attn", "flash_attn_interface", "flash_attn.cute", "torch.nn.attention.varlen"
+
+
+def kernel(
+    q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, left: int, right: int
+) -> Tensor:
+    """What every one of them computes: key - query is within -left and right, inclusive; -1 is no limit."""
+    assert q.dtype == k.dtype == v.dtype
+    assert q.dtype in (torch.bfloat16, torch.float16)
+    assert cu_q.dtype == cu_k.dtype == torch.int32
+    assert torch.equal(cu_q, cu_k)
+    lengths = cu_q.diff().tolist()
+    assert type(max_q) is type(max_k) is int
+    assert max_q == max_k == max(lengths)
+    position = torch.arange(len(q))
+    distance = position - position[:, None]
+    index = packed_ids(lengths)[0]
+    seen = index == index[:, None]
+    seen &= (left < 0) | (distance >= -left)
+    seen &= (right < 0) | (distance <= right)
+    with torch.autocast("cpu", enabled=False):
+        scores = torch.einsum("qhd,khd->hqk", q.float(), k.float()) / q.shape[-1] ** 0.5
+        probabilities = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+        return torch.einsum("hqk,khd->qhd", probabilities, v.float()).to(q.dtype)
+
+
+class Calls:
+    """Functions with the signatures of FlashAttention's releases, and what the last call asked."""
+
+    deterministic: bool | None = None
+
+    def two(
+        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None,
+        causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
+        return_attn_probs=False, block_table=None,
+    ):  # fmt: skip
+        self.deterministic = deterministic
+        left, right = window_size[0], 0 if causal else window_size[1]
+        return kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, left, right)
+
+    def three(
+        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None, seqused_k=None,
+        softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
+        window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False,
+        sm_margin=0, return_attn_probs=False,
+    ):  # fmt: skip
+        self.deterministic = deterministic
+        left, right = window_size[0], 0 if causal else window_size[1]
+        return kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, left, right)
+
+    @functools.wraps(three)
+    def early_three(self, *args, **kwargs):
+        return self.three(*args, **kwargs), "log-sum-exp"
+
+    def four(
+        self, q, k, v, qv=None, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None,
+        min_seqlen_k=None, seqused_q=None, seqused_k=None, gather_kv_indices=None, page_table=None,
+        softmax_scale=None, causal=False, window_size=(None, None), learnable_sink=None, softcap=0.0,
+        num_splits=1, pack_gqa=None, deterministic=False, return_lse=False,
+    ):  # fmt: skip
+        self.deterministic = deterministic
+        assert qv is None
+        assert all(side is None or side >= 0 for side in window_size), "-1 is a number here"
+        left, right = (-1 if side is None else side for side in window_size)
+        right = 0 if causal else right
+        return kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, left, right), None
+
+    def early_four(
+        self, q, k, v, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None,
+        seqused_q=None, seqused_k=None, page_table=None, softmax_scale=None, causal=False,
+        window_size=(None, None), learnable_sink=None, softcap=0.0, num_splits=1, pack_gqa=None,
+        deterministic=False,
+    ):  # fmt: skip
+        raise AssertionError("its backward takes no documents")
+
+
+def varlen_attn(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)
+):
+    assert type(window_size) is tuple, "torch compares it with a tuple"
+    return kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *window_size)
+
+
+def varlen_attn_of_torch_2_10(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None, scale=None
+):
+    raise AssertionError("it has no window")
+
+
+class Machine:
+    """A pretended GPU with nothing installed; tensors stay on the CPU."""
+
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.patch = patch
+        for module in (FA2, FA3, FA4, VARLEN):
+            patch.setitem(sys.modules, module, None)
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(kernels, "DEVICE", "cpu")
+        self.has_gpu(8)
+        self.has_triton(True)
+
+    def has_gpu(self, major: int, minor: int = 0) -> None:
+        self.patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (major, minor))
+
+    def has_triton(self, present: bool) -> None:
+        self.patch.setattr(flex, "find_spec", lambda name: "a spec" if present else None)
+
+    def install(self, module: str, function: Callable[..., Any] | None) -> None:
+        made = ModuleType(module)
+        name = "varlen_attn" if module == VARLEN else "flash_attn_varlen_func"
+        if function is not None:
+            setattr(made, name, function)
+        self.patch.setitem(sys.modules, module, made)
+        forget()
+
+
+def forget() -> None:
+    flash.find.cache_clear()
+    varlen.find.cache_clear()
