@@ -11,7 +11,8 @@ FIELD = re.compile(r"    (?P<key>\w+): (?P<kind>[^=#]+?)(?: = (?P<default>.+?))?
 PLACES = {
     "Config": "top level", "Data": "data", "Sample": "data.sample", "Source": "data.sources.NAME",
     "Tokenizer": "tokenizer", "TokenizerTraining": "tokenizer.train", "Model": "model", "Optimizer": "optimizer",
-    "Train": "train", "Phase": "phases.NAME", "Schedule": "phases.NAME.schedule", "Evaluate": "evaluate",
+    "Train": "train", "Phase": "phases.NAME", "Schedule": "phases.NAME.schedule",
+    "BatchWarmup": "phases.NAME.batch_warmup", "Evaluate": "evaluate",
 }  # fmt: skip
 INTRO = """# Every key of a recipe
 

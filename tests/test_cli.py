@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -135,7 +136,40 @@ def test_a_flipped_byte_in_a_shard(run_cli, damaged):
     shard.write_bytes(content)
     assert run_cli("check", *words)[0] == 0
     assert_one_sentence(run_cli("check", "--deep", *words), str(shard), "damaged", "clm-detour prepare")
+
+
+def test_a_damaged_row_is_not_trained_on(run_cli, damaged):
+    words, shard = damaged
+    content = bytearray(shard.read_bytes())
+    content[::64] = bytes(byte ^ 1 for byte in content[::64])  # every row has one
+    shard.write_bytes(content)
     assert_one_sentence(run_cli("run", *words), str(shard), "damaged", "clm-detour prepare")
+
+
+@pytest.mark.parametrize("name", ["tokens-00000.bin", "lengths-00000.npy", "rows-64-00000.bin"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            lambda file: file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1])),
+            "is damaged",
+        ),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "is truncated"),
+        (lambda file: file.unlink(), "is missing"),
+    ],
+    ids=["flipped byte", "truncated", "missing"],
+)
+def test_a_deep_check_names_the_file_that_is_not_whole(run_cli, damaged, name, damage, said):
+    words, shard = damaged
+    damage(shard.with_name(name))
+    assert_one_sentence(run_cli("check", "--deep", *words), str(shard.with_name(name)), said)
+
+
+def test_a_check_refuses_data_of_another_tokenizer(run_cli, damaged):
+    words, shard = damaged
+    index = shard.with_name("index.json")
+    index.write_text(re.sub(r'"fingerprint": ".{8}', '"fingerprint": "00000000', index.read_text()))
+    assert_one_sentence(run_cli("check", *words), str(shard.parent), "another tokenizer")
 
 
 def test_a_truncated_shard(run_cli, damaged):

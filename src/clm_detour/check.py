@@ -9,13 +9,18 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from clm_detour.config.schema import Config
-from clm_detour.data.sources import list_files
+from clm_detour.data.cache import is_remote
+from clm_detour.data.folders import folder_at
+from clm_detour.data.packing import PackedSource, is_packed
+from clm_detour.data.shards import TokenShards
+from clm_detour.data.sources import check_first_record
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.environment import describe_environment
 from clm_detour.errors import UserError
 from clm_detour.progress import console, human
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import check_world, plan_recipe
+from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder, shard_cache
 
 
 def check_recipe(config: Config, deep: bool) -> None:
@@ -29,14 +34,20 @@ def check_recipe(config: Config, deep: bool) -> None:
     """
     import torch
 
+    from clm_detour.plan import make_plan
+
     check_writable(Path(config.run_dir))
-    check_writable(Path(config.data.dir))
+    if not is_remote(config.data.dir):
+        check_writable(Path(config.data.dir))
+    if config.data.cache_dir is not None:
+        check_writable(Path(config.data.cache_dir))
     check_world(config, max(torch.cuda.device_count(), 1))
     check_sources(config)
     tokenizer = existing_tokenizer(config)
     if tokenizer is not None:
         check_model(config, tokenizer)
         check_shards(config, tokenizer, deep)
+        make_plan(config, tokenizer)
     console.print(phase_table(config))
     console.print("[green]Nothing wrong found.[/green]")
 
@@ -49,12 +60,14 @@ def check_writable(folder: Path) -> None:
 
 
 def check_sources(config: Config) -> None:
-    """Every source must have files, but for those that the run itself will write."""
+    """Every source must have files whose first record has the fields it needs, but for those that the run itself will write."""
     sample = RunFolder.of(config).sample
-    for source in config.data.sources.values():
+    for name, source in config.data.sources.items():
+        if is_prepared_elsewhere(config, name):
+            continue
         made_by_the_run = config.data.sample is not None and Path(source.path).is_relative_to(sample)
         if not made_by_the_run:
-            list_files(source.path)
+            check_first_record(source)
 
 
 def existing_tokenizer(config: Config) -> Tokenizer | None:
@@ -76,18 +89,20 @@ def check_model(config: Config, tokenizer: Tokenizer) -> None:
 
 
 def check_shards(config: Config, tokenizer: Tokenizer, deep: bool) -> None:
-    """Shards that are there must be whole and of this tokenizer."""
-    from clm_detour.data.shards import TokenShards
-
+    """Shards and rows that are there must be whole and of this tokenizer; those that others prepared must be there."""
+    cache, rows = shard_cache(config), config.data.sequence_length
     for name in config.data.sources:
         for split in ("train", "held_out"):
-            folder = Path(config.data.dir) / name / split
-            if not folder.exists():
+            folder = folder_at(f"{prepared_folder(config, name)}/{split}", cache)
+            elsewhere = is_prepared_elsewhere(config, name)
+            if not folder.sizes() and not elsewhere:
                 continue
-            shards = TokenShards.open(folder, tokenizer.fingerprint)
+            found: TokenShards | PackedSource = TokenShards.open(folder, tokenizer.fingerprint)
+            if elsewhere or is_packed(folder, rows):
+                found = PackedSource.open(folder, rows, tokenizer.fingerprint)
             if deep:
-                shards.verify()
-                console.print(f"{folder}: every checksum is right")
+                found.verify()
+                console.print(f"{folder}: every checksum is right", soft_wrap=True)
 
 
 def phase_table(config: Config) -> Table:

@@ -90,6 +90,23 @@ def check(
 
 
 @app.command()
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    tokens_per_second: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Speed of training on all processes together, for the hours."),
+    ] = None,
+) -> None:
+    """What a recipe takes: passes over each source, steps, operations, memory, disk; and hours, given a speed."""
+    from clm_detour.check import existing_tokenizer
+    from clm_detour.plan import make_plan, print_plan
+
+    loaded = load_config(config, overrides or ())
+    print_plan(make_plan(loaded, existing_tokenizer(loaded)), tokens_per_second)
+
+
+@app.command()
 def doctor() -> None:
     """Versions, hardware and attention back ends of this installation."""
     from clm_detour.check import print_environment

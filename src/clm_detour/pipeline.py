@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from clm_detour.config.load import save_config
 from clm_detour.allocator import keep_freed_memory
+from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.data import sources, tokenizer
 from clm_detour.data.prepare import prepare_source
@@ -113,7 +113,12 @@ def tokenizer_step(config: Config) -> bool:
     training, folder = config.tokenizer.train, RunFolder.of(config).tokenizer
     assert training is not None
     paths = {name: source.path for name, source in config.data.sources.items()}
-    settings = {"vocab_size": training.vocab_size, "documents": training.documents, "sources": paths}
+    settings = {
+        "vocab_size": training.vocab_size,
+        "documents": training.documents,
+        "sources": paths,
+        "chosen": {name: sources.chosen_settings(source) for name, source in config.data.sources.items()},
+    }
     agree(folder / "settings.json", settings)
     if (folder / "tokenizer.json").exists():
         return False
@@ -128,7 +133,7 @@ def tokenizer_step(config: Config) -> bool:
 def training_texts(config: Config, documents: int, advance: Callable[..., None]) -> Iterator[str]:
     """The first documents of each source."""
     for source in config.data.sources.values():
-        texts = sources.read_documents(source.path, source.text, cast(sources.OnError, config.data.on_error))
+        texts = sources.read_documents(source, on_error=cast(sources.OnError, config.data.on_error))
         for _, text in zip(range(documents), texts, strict=False):
             advance(1)
             yield text
@@ -136,16 +141,15 @@ def training_texts(config: Config, documents: int, advance: Callable[..., None])
 
 def prepare_step(config: Config, name: str, loaded: tokenizer.Tokenizer) -> bool:
     """One source's shards."""
-    data, source = config.data, config.data.sources[name]
+    data = config.data
     report = prepare_source(
         name=name,
-        path=source.path,
+        path=data.sources[name],
         folder=Path(data.dir) / name,
         tokenizer=loaded,
         row_length=data.sequence_length,
         seed=data.shuffle_seed,
         held_out=data.held_out,
-        text_field=source.text,
         on_error=cast(sources.OnError, data.on_error),
     )
     for reason, count in report.dropped.items():

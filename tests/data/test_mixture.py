@@ -8,15 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clm_detour.data.mixture import Mixture, permute
+from clm_detour.data.mixture import WINDOW_SHARDS, EpochOrder, Mixture, permute
 from clm_detour.errors import UserError
 
 weights = st.lists(st.integers(1, 60), min_size=1, max_size=7)
 
 
+many_shards = st.lists(st.integers(1, 9), min_size=1, max_size=60)
+
+
 def make(shares: list[float], rows: list[int], seed: int = 42) -> Mixture:
+    """Sources of one shard each."""
     names = [f"s{i}" for i in range(len(shares))]
-    return Mixture(dict(zip(names, shares, strict=True)), dict(zip(names, rows, strict=True)), seed)
+    shards = {name: [count] for name, count in zip(names, rows, strict=True)}
+    return Mixture(dict(zip(names, shares, strict=True)), shards, seed)
 
 
 @settings(max_examples=40, deadline=None)
@@ -48,6 +53,36 @@ def test_no_row_repeats_within_an_epoch_and_every_row_comes(shares, data):
 @settings(max_examples=30, deadline=None)
 def test_permute_is_a_permutation(size, key):
     assert sorted(permute(index, size, key) for index in range(size)) == list(range(size))
+
+
+@given(many_shards, st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_a_source_of_many_shards_gives_every_row_once_an_epoch(shard_rows, epoch):
+    mixture = Mixture({"a": 1}, {"a": shard_rows}, 42)
+    rows = sum(shard_rows)
+    places = [mixture.locate(epoch * rows + index) for index in range(rows)]
+    assert {place.epoch for place in places} == {epoch}
+    assert sorted(place.row for place in places) == list(range(rows))
+
+
+@given(many_shards)
+@settings(max_examples=60, deadline=None)
+def test_rows_come_from_few_shards_at_a_time_and_each_shard_is_left_for_good(shard_rows):
+    order = EpochOrder(shard_rows, "name")
+    shard_of = [shard for shard, rows in enumerate(shard_rows) for _ in range(rows)]
+    visits = [(order.window(index), shard_of[order.row(index)]) for index in range(sum(shard_rows))]
+    assert [window for window, _ in visits] == sorted(window for window, _ in visits)
+    members: dict[int, set[int]] = {}
+    for window, shard in visits:
+        members.setdefault(window, set()).add(shard)
+    assert max(map(len, members.values())) <= WINDOW_SHARDS
+    assert sum(map(len, members.values())) == len(shard_rows)
+    assert all(members[number] == set(window.shards) for number, window in enumerate(order.windows))
+
+
+def test_few_shards_are_permuted_as_one():
+    one, several = Mixture({"a": 1}, {"a": [64]}, 42), Mixture({"a": 1}, {"a": [4] * WINDOW_SHARDS}, 42)
+    assert [one.locate(i) for i in range(200)] == [several.locate(i) for i in range(200)]
 
 
 def test_epochs_seeds_and_sources_have_different_orders():

@@ -116,14 +116,16 @@ def test_documents_of_white_space_are_counted_and_left_out(tmp_path):
         ("nothing.jsonl", "does not exist"),
         ("*.parquet", "No file matches"),
         ("folder", "has no file of a known kind"),
-        ("a.csv", r"unknown kind: the suffix must be one of \.jsonl, \.jsonl\.gz"),
-        ("*.csv", "unknown kind"),
+        ("a.doc", r"unknown kind: the suffix must be one of \.jsonl, \.jsonl\.gz"),
+        ("*.doc", "unknown kind"),
+        ("mixed", r"has files of several kinds \(csv, text\); say which with format"),
     ],
 )
 def test_a_path_without_readable_files_says_so(tmp_path, name, message):
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "a.txt").write_text("text")
-    (tmp_path / "a.csv").write_text("text")
+    (tmp_path / "mixed").mkdir()
+    for file in ("folder/a.md", "a.doc", "mixed/a.csv", "mixed/README.txt"):
+        (tmp_path / file).write_text("text")
     with pytest.raises(UserError, match=message):
         read_all(str(tmp_path / name))
 
@@ -164,7 +166,7 @@ def test_an_empty_file_among_others_is_counted(tmp_path):
 BAD_LINES = {
     "broken JSON": (b'{"text": "patient-name', "line 2 is not valid JSON: Unterminated string"),
     "not an object": (b'["patient-name"]', "line 2 is JSON, but not an object"),
-    "no text field": (
+    "no such field": (
         b'{"txet": "patient-name"}',
         "line 2 has no field 'text'; its fields: 'txet'; did you mean 'txet'",
     ),
@@ -204,7 +206,7 @@ def test_a_truncated_file_stops_or_keeps_what_could_be_read(tmp_path, name):
     kept, counts = skipped(path)
     assert kept == texts[: len(kept)]
     assert len(kept) > 0.5 * len(texts)
-    assert counts == {"damaged file": 1}
+    assert counts == {"rest of a damaged file": 1}
 
 
 def test_a_file_that_is_not_compressed_at_all_says_so(tmp_path):
@@ -215,12 +217,12 @@ def test_a_file_that_is_not_compressed_at_all_says_so(tmp_path):
 
 def test_a_corrupt_parquet_file_stops_or_is_counted(tmp_path):
     truncated = Path(write_parquet(tmp_path / "a.parquet", text=TEXTS)).read_bytes()[:-20]
-    write(tmp_path / "b.jsonl", json_lines([{"text": "x"}]))
+    write_parquet(tmp_path / "b.parquet", text=["x"])
     for content in (b"", b"PAR1 nonsense PAR1", truncated):
         (tmp_path / "a.parquet").write_bytes(content)
         with pytest.raises(UserError, match=r"a\.parquet is not a sound parquet file"):
             read_all(str(tmp_path))
-        assert skipped(str(tmp_path)) == (["x"], {"damaged file": 1})
+        assert skipped(str(tmp_path)) == (["x"], {"rest of a damaged file": 1})
 
 
 def test_parquet_without_the_column_names_those_it_has(tmp_path):
@@ -229,7 +231,7 @@ def test_parquet_without_the_column_names_those_it_has(tmp_path):
         UserError, match="has no field 'text'; its fields: 'texts', 'id'; did you mean 'texts'"
     ):
         read_all(path)
-    with pytest.raises(UserError, match="'id' is int64, not a string"):
+    with pytest.raises(UserError, match="row 1: 'id' is int, not a string"):
         read_all(path, text_field="id")
 
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from math import inf
+from typing import TypeVar
 
-from clm_detour.config.schema import Config, Phase
-from clm_detour.config.units import parse_tokens
+from clm_detour.config.schema import Config, Phase, Source
+from clm_detour.config.units import parse_bytes, parse_tokens
+from clm_detour.data.fields import Field
+from clm_detour.data.filters import Condition
+from clm_detour.data.formats import FORMATS, guess
+from clm_detour.data.templates import Template
 from clm_detour.errors import UserError
+
+Parsed = TypeVar("Parsed", Template, Condition)
 
 
 def check_config(config: Config) -> None:
@@ -49,6 +57,8 @@ def check_data(config: Config) -> None:
         require(
             bool(usable), f"data.sources.{name}: use letters, digits, - and _ only (it becomes a folder)."
         )
+    for name, settings in data.sources.items():
+        check_source(f"data.sources.{name}", settings)
     require(
         data.sequence_length >= 8,
         f"data.sequence_length: {data.sequence_length} is too short; use 8 or more.",
@@ -57,6 +67,9 @@ def check_data(config: Config) -> None:
         0 < data.held_out < 1, f"data.held_out: {data.held_out} is not a fraction between 0 and 1, like 0.01."
     )
     require(min(config.seed, data.shuffle_seed) >= 0, "seed and data.shuffle_seed may not be negative.")
+    for name in data.prepared:
+        one_of(name, data.sources, "data.prepared")
+    require(parse_bytes(data.cache_limit, "data.cache_limit") > 0, "data.cache_limit must be positive.")
     one_of(data.on_error, ("stop", "skip"), "data.on_error")
     require(data.sample is None or data.sample.documents >= 100, "data.sample.documents: use 100 or more.")
     for name, shares in data.mixtures.items():
@@ -67,6 +80,77 @@ def check_data(config: Config) -> None:
                 share > 0,
                 f"data.mixtures.{name}.{source}: {share} is not positive; leave the source out instead.",
             )
+
+
+def check_source(where: str, source: Source) -> None:
+    """One source: its settings fit its format and each other, its template and conditions can be read."""
+    if source.format is not None:
+        one_of(source.format, FORMATS, f"{where}.format")
+    one_of(source.document, ("file", "line", "paragraph"), f"{where}.document")
+    check_effect(where, source)
+    for low, high in (("min_characters", "max_characters"), ("min_words", "max_words")):
+        least, most = getattr(source, low), getattr(source, high)
+        for key, value in ((low, least), (high, most)):
+            require(value is None or value > 0, f"{where}.{key}: {value} is not positive; leave it out.")
+        require(
+            least is None or most is None or least <= most,
+            f"{where}: {low} ({least}) is above {high} ({most}).",
+        )
+    require(
+        source.max_epochs is None or source.max_epochs > 0,
+        f"{where}.max_epochs: {source.max_epochs} is not positive; leave the source out of the mixtures instead.",
+    )
+    require(source.ngram > 0, f"{where}.ngram: {source.ngram} is not a number of words; the usual one is 13.")
+    for condition, copies in source.repeat.items():
+        require(
+            0 < copies < inf,
+            f"{where}.repeat: {copies} copies of {condition!r} make no sense; use a positive number.",
+        )
+    check_names(where, source)
+
+
+def check_effect(where: str, source: Source) -> None:
+    """No setting without effect."""
+    format = source.format or guess(source.path)
+    for other, kind in FORMATS.items():
+        for key in kind.settings:
+            understood = format is None or key in FORMATS[format].settings
+            require(
+                understood or getattr(source, key) == getattr(Source, key),
+                f"{where}.{key} is for {other} and has no effect on {format}; remove it.",
+            )
+    require(
+        source.text == Source.text or source.template is None,
+        f"{where}: give either text or template, not both.",
+    )
+    require(
+        source.ngram == Source.ngram or bool(source.decontaminate),
+        f"{where}.ngram has no effect without decontaminate; remove it or name the evaluation's files.",
+    )
+
+
+def check_names(where: str, source: Source) -> None:
+    """Template and conditions can be read, and name fields that the format has, where those are fixed."""
+    named = {"text": [Field.parse(source.text)]}
+    if source.template is not None:
+        named["template"] = list(parsed(Template, source.template, f"{where}.template").fields)
+    if source.where is not None:
+        named["where"] = list(parsed(Condition, source.where, f"{where}.where").fields)
+    repeat = [parsed(Condition, text, f"{where}.repeat") for text in source.repeat]
+    named["repeat"] = [field for condition in repeat for field in condition.fields]
+    format = source.format or guess(source.path)
+    known = FORMATS[format].fields if format is not None else ()
+    for key, fields in named.items():
+        for field in fields if known else ():
+            one_of(str(field.path[0]), known, f"{where}.{key}, a field of {format}")
+
+
+def parsed(kind: type[Parsed], text: str, where: str) -> Parsed:
+    """A template or a condition."""
+    try:
+        return kind.parse(text)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def check_tokenizer_and_model(config: Config) -> None:
@@ -136,6 +220,23 @@ def check_phase(config: Config, name: str, phase: Phase) -> None:
     else:
         require(phase.mask_rate is None, f"{where}.mask_rate has no effect in a clm phase; remove it.")
     check_schedule(where, phase, duration)
+    check_batch_warmup(config, where, phase, duration)
+
+
+def check_batch_warmup(config: Config, where: str, phase: Phase, duration: int) -> None:
+    """The growth of the phase's steps."""
+    warmup, full = phase.batch_warmup, config.train.batch_rows
+    if warmup is None:
+        return
+    require(
+        0 < warmup.rows < full and full % warmup.rows == 0,
+        f"{where}.batch_warmup.rows: {warmup.rows} rows do not grow to train.batch_rows ({full}) in equal increments; use a smaller divisor of it.",
+    )
+    over = parse_tokens(warmup.duration, f"{where}.batch_warmup.duration")
+    require(
+        0 < over <= duration,
+        f"{where}.batch_warmup.duration ({warmup.duration}) must be positive and no longer than the phase ({phase.duration}).",
+    )
 
 
 def check_schedule(where: str, phase: Phase, duration: int) -> None:

@@ -21,17 +21,39 @@ class Sample:
 
 @dataclass
 class Source:
-    """One corpus: where its documents are."""
+    """One corpus: where its documents are, how they are read, which of them are kept, and how often. See docs/guide.md."""
 
-    path: str = MISSING  # file, folder or glob, local or any fsspec URL: .jsonl, .jsonl.gz, .parquet
+    path: str = MISSING  # file, folder or glob, local or any fsspec URL; with `format: hub` a dataset's id
+    format: str | None = None  # jsonl, parquet, csv, tsv, text, pubmed, arrow, hub; null: as files are named
     text: str = "text"  # the field or column that holds the text
+    template: str | None = None  # instead of `text`: fields in braces; `{input?}` may be missing
+    document: str = "file"  # text: a document is a file, a line or a paragraph
+    quoted: bool = True  # csv, tsv: a cell may stand in double quotes
+    subset: str | None = None  # hub: the dataset's configuration
+    split: str | None = None  # hub: null means train; arrow: one of those that were saved together
+    revision: str | None = None  # hub: branch, tag or commit
+    streaming: bool = True  # hub: read over the network; false: download everything first
+    where: str | None = None  # which records are kept, like `educational_score >= 3`
+    min_characters: int | None = None
+    max_characters: int | None = None
+    min_words: int | None = None
+    max_words: int | None = None
+    deidentified: str | None = None  # written for the marks `[** ... **]` and `___`; "" removes them
+    deduplicate: bool = False  # of equal texts in the source only the first is kept
+    decontaminate: list[str] = field(default_factory=list)  # files of evaluations whose texts must not occur
+    ngram: int = 13  # decontaminate: words in a row that make a text contaminated
+    repeat: dict[str, float] = field(default_factory=dict)  # condition -> copies; the first that holds counts
+    max_epochs: float | None = None  # of any one stream; a recipe that needs more is refused
 
 
 @dataclass
 class Data:
     """From documents to rows."""
 
-    dir: str = "${run_dir}/data"  # prepared shards; many runs may share one folder
+    dir: str = "${run_dir}/data"  # prepared shards, shared or not; to read only, any fsspec URL
+    prepared: dict[str, str] = field(default_factory=dict)  # source -> its folder, if not <dir>/<source>
+    cache_dir: str | None = None  # copies of shards that lie at a URL; runs may share it
+    cache_limit: str = "100GB"  # what the copies may take
     root: str | None = None  # for `${data.root}/...` in the sources' paths
     sources: dict[str, Source] = field(default_factory=dict)
     mixtures: dict[str, dict[str, float]] = field(default_factory=dict)  # name -> source -> share of tokens
@@ -83,7 +105,9 @@ class Train:
 
     batch_rows: int = 384  # rows in a step, over all processes
     micro_rows: int | None = None  # rows in one forward on one process; null: all of them
-    precision: str = "bf16"  # bf16 (autocast) or fp32
+    precision: str = "bf16"  # bf16 (autocast; fp32 on a CPU that is slow in bf16, which is said) or fp32
+    compile: bool = False  # torch.compile for the layers: a minute at the start, then faster steps
+    activation_checkpointing: bool = False  # a third more computation for a fraction of the memory
     workers: int = 1  # loader processes for each training process
     checkpoint_every: str = "500Mtok"
     checkpoints_kept: int = 2
@@ -101,6 +125,14 @@ class Schedule:
 
 
 @dataclass
+class BatchWarmup:
+    """Steps start small and grow, in a straight line and in multiples of `rows`, to `train.batch_rows`."""
+
+    rows: int = MISSING  # in the first step; divides train.batch_rows
+    duration: str = MISSING  # tokens until the full size
+
+
+@dataclass
 class Phase:
     """One objective for one duration under one schedule, on rows of one mixture."""
 
@@ -109,6 +141,7 @@ class Phase:
     duration: str = MISSING  # tokens, padding included
     schedule: Schedule = field(default_factory=Schedule)
     mask_rate: float | None = None  # mlm only
+    batch_warmup: BatchWarmup | None = None  # smaller steps at the start
     moments: str = "keep"  # the optimizer's: keep those of the phase before, or fresh
 
 

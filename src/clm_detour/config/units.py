@@ -1,4 +1,4 @@
-"""Durations in tokens, written with their unit: `100_000_000tok`, `100Mtok`, `0.5Btok`."""
+"""Durations in tokens and sizes in bytes, written with their unit: `100_000_000tok`, `100Mtok`, `0.5Btok`; `500MB`, `2TB`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from clm_detour.errors import UserError
 
 SCALES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 PATTERN = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kMBT]?)tok")
+BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def parse_tokens(text: str, where: str) -> int:
@@ -25,3 +26,15 @@ def parse_tokens(text: str, where: str) -> int:
     raise UserError(
         f"{where}: {text!r} is not a duration in tokens; write for example 50_000_000tok or 50Mtok."
     )
+
+
+def parse_bytes(text: str, where: str) -> int:
+    """Read a size; `where` names the config key in the error.
+
+    Raises:
+        UserError: not a number with one of the units MB, GB, TB.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]B)", text.strip())
+    if match is None:
+        raise UserError(f"{where}: {text!r} is not a size; write for example 500MB, 100GB or 2TB.")
+    return round(float(match[1]) * BYTES[match[2]])

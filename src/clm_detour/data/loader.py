@@ -1,14 +1,16 @@
 """Rows -> batches, for any number of ranks and loader workers.
 
-`RowStream.example(i)` depends on the seed and i alone. Step s of a run takes rows first + s*batch ... of the stream, and each rank an equal
-slice of them, so the rows of a step, and their masks, are the same at any number of ranks and workers, and resuming is starting
-at another step.
+`RowStream.example(i)` depends on the seed and i alone. Step s of a phase takes the rows of the stream that `StepRows` gives it, and each rank
+an equal slice of them, so the rows of a step, and their masks, are the same at any number of ranks and workers, and resuming is
+starting at another step.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.packing import PackedSource
+from clm_detour.data.steps import StepRows
 
 Batch = dict[str, Any]
 
@@ -44,6 +47,17 @@ class RowStream:
     vocabulary: Vocabulary
     sequence_length: int
     seed: int
+
+    @cached_property
+    def remote(self) -> bool:
+        """Whether any source is read through the cache."""
+        return any(source.is_remote for source in self.sources.values())
+
+    def fetch_ahead(self, position: int) -> None:
+        """Begin to copy the shards that will be needed from `position` on."""
+        if self.remote:
+            for name, (now, after) in self.mixture.shards_at(position).items():
+                self.sources[name].fetch_ahead(now, after)
 
     def example(self, position: int) -> Example:
         """The row at `position`."""
@@ -99,42 +113,49 @@ class StepBatches(IterableDataset[Batch]):
 
     Args:
         first_row: the stream's position at step 0 of the phase.
-        batch_rows: rows in a step over all ranks; a multiple of `world_size`.
+        step_rows: rows in each step over all ranks; `world_size` divides them.
     """
 
     def __init__(
-        self, stream: RowStream, first_row: int, batch_rows: int, rank: int = 0, world_size: int = 1
+        self, stream: RowStream, first_row: int, step_rows: StepRows, rank: int = 0, world_size: int = 1
     ):
-        assert batch_rows % world_size == 0
+        assert step_rows.smallest % world_size == 0
         self.stream = stream
         self.first_row = first_row
-        self.batch_rows = batch_rows
+        self.step_rows = step_rows
         self.rank = rank
         self.world_size = world_size
         self.start_step = 0
 
     def state_dict(self, num_samples: int, from_beginning: bool = True) -> dict[str, int]:
         """Where the stream stands after `num_samples` rows (over all ranks) of this phase."""
-        return {"first_row": self.first_row, "steps": num_samples // self.batch_rows}
+        return {"first_row": self.first_row, "steps": self.step_rows.steps_for(num_samples)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on at the step of `state`."""
         assert state["first_row"] == self.first_row
         self.start_step = state["steps"]
 
+    def positions(self, step: int) -> range:
+        """This rank's place in the stream at one step."""
+        rows = self.step_rows.rows(step) // self.world_size
+        first = self.first_row + self.step_rows.before(step) + self.rank * rows
+        return range(first, first + rows)
+
     def step(self, step: int) -> Batch:
         """This rank's rows of one step."""
-        rows = self.batch_rows // self.world_size
-        first = self.first_row + step * self.batch_rows + self.rank * rows
-        return collate([self.stream.example(position) for position in range(first, first + rows)])
+        positions = self.positions(step)
+        self.stream.fetch_ahead(positions[0])
+        return collate([self.stream.example(position) for position in positions])
+
+    def steps_of(self, worker: int, workers: int) -> Iterator[int]:
+        """The steps that one of several loader workers makes; torch takes one from each in turn."""
+        return itertools.count(self.start_step + worker, workers)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        start, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        step = self.start_step + start
-        while True:
-            yield self.step(step)
-            step += stride
+        steps = self.steps_of(0, 1) if worker is None else self.steps_of(worker.id, worker.num_workers)
+        return map(self.step, steps)
 
 
 def make_loader(dataset: StepBatches, workers: int, pin_memory: bool = False) -> DataLoader[Batch]:

@@ -6,17 +6,21 @@ Two steps, both O(1) in the position and in the size of the corpus:
    is laid out by Tijdeman's rule for the chairman assignment problem (Discrete Mathematics 32, 1980), which keeps every prefix
    of the stream within one row of each source's share.
 2. *Permutation.* The k-th row drawn from a source of n rows is row `permute(k mod n)` in epoch `k div n`; the permutation
-   is a keyed Feistel network with cycle walking, so it takes no memory and differs in every epoch.
+   is a keyed Feistel network with cycle walking, so it takes no memory and differs in every epoch. A source of many shards is
+   permuted in two levels: the shards are dealt out at random to windows of at most `WINDOW_SHARDS`, and rows are permuted within a
+   window. So what is read at any time is about a billion tokens of each source, not all of them, and can be cached and fetched ahead.
 
 Shares are counted in rows. Packed rows are full (99.9 % and more), so these are shares of tokens.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +28,7 @@ import numpy as np
 from clm_detour.errors import UserError
 
 MAX_PERIOD = 10_000  # shares with four decimals
+WINDOW_SHARDS = 16
 ROUNDS = 6
 
 
@@ -94,42 +99,121 @@ def scramble(x: int) -> int:
     return x ^ (x >> 16)
 
 
+class Window(NamedTuple):
+    """Shards whose rows are permuted together in one epoch.
+
+    Args:
+        shards: their numbers, ascending.
+        first: the place in the epoch of the first row drawn from them.
+        ends: cumulative rows of the shards.
+        key: of the permutation.
+    """
+
+    shards: list[int]
+    first: int
+    ends: list[int]
+    key: bytes
+
+
+class EpochOrder:
+    """The order of one source's rows in one epoch; its memory is some bytes a shard.
+
+    Args:
+        shard_rows: rows of each shard.
+        name: of this source and epoch; chooses the order.
+    """
+
+    def __init__(self, shard_rows: Sequence[int], name: str):
+        self._first_rows = [0, *accumulate(shard_rows)]
+        shards = len(shard_rows)
+        dealt = [permute(place, shards, f"{name}/shards".encode()) for place in range(shards)]
+        count = -(-shards // WINDOW_SHARDS)
+        self.windows: list[Window] = []
+        first = 0
+        for number in range(count):
+            members = sorted(dealt[number * shards // count : (number + 1) * shards // count])
+            ends = list(accumulate(shard_rows[shard] for shard in members))
+            self.windows.append(
+                Window(members, first, ends, (f"{name}/{number}" if number else name).encode())
+            )
+            first += ends[-1]
+
+    def window(self, index: int) -> int:
+        """The number of the window of the row at place `index`."""
+        return bisect.bisect_right(self.windows, index, key=lambda window: window.first) - 1
+
+    def row(self, index: int) -> int:
+        """The row at place `index`, counted through the source."""
+        window = self.windows[self.window(index)]
+        drawn = permute(index - window.first, window.ends[-1], window.key)
+        place = bisect.bisect_right(window.ends, drawn)
+        before = window.ends[place - 1] if place else 0
+        return self._first_rows[window.shards[place]] + drawn - before
+
+
 class Mixture:
     """An endless stream of rows from several sources in fixed proportion.
 
     Args:
         shares: source -> share (any positive numbers; they are normalised).
-        rows: source -> number of its rows.
+        shard_rows: source -> number of rows of each of its shards.
         seed: which order; the same seed gives the same stream.
 
     Raises:
         UserError: a source has no rows.
     """
 
-    def __init__(self, shares: Mapping[str, float], rows: Mapping[str, int], seed: int):
+    def __init__(self, shares: Mapping[str, float], shard_rows: Mapping[str, Sequence[int]], seed: int):
         for name in shares:
-            if rows[name] < 1:
+            if sum(shard_rows[name]) < 1:
                 raise UserError(f"Source {name} has no row of training text; give it more documents.")
         exact = exact_shares(shares)
         self.names = list(shares)
         self.shares = {name: float(share) for name, share in zip(self.names, exact, strict=True)}
-        self.rows = {name: rows[name] for name in self.names}
+        self.shard_rows = {name: shard_rows[name] for name in self.names}
+        self.rows = {name: sum(shard_rows[name]) for name in self.names}
         self.seed = seed
         self._order = one_period(exact)
         hits = self._order[:, None] == np.arange(len(self.names))
         self._before = np.concatenate([np.zeros((1, len(self.names)), np.int64), np.cumsum(hits, axis=0)])
+        self._epochs: dict[tuple[str, int], EpochOrder] = {}
 
     def locate(self, position: int) -> Place:
         """The row at `position`."""
         source = int(self._order[position % len(self._order)])
         name = self.names[source]
         epoch, index = divmod(self._drawn(position, source), self.rows[name])
-        key = f"{self.seed}/{name}/{epoch}".encode()
-        return Place(name, epoch, permute(index, self.rows[name], key))
+        return Place(name, epoch, self._epoch(name, epoch).row(index))
 
     def counts(self, first: int, end: int) -> dict[str, int]:
         """Rows of each source at positions first ... end - 1."""
         return {name: self._drawn(end, i) - self._drawn(first, i) for i, name in enumerate(self.names)}
+
+    def observed_shares(self, first: int, end: int) -> dict[str, float]:
+        """What part of the rows at positions first ... end - 1 comes from each source."""
+        return {name: count / (end - first) for name, count in self.counts(first, end).items()}
+
+    def shards_at(self, position: int) -> dict[str, tuple[list[int], list[int]]]:
+        """Of each source, the shards from which rows come at `position`, and those that are next."""
+        shards = {}
+        for source, name in enumerate(self.names):
+            epoch, index = divmod(self._drawn(position, source), self.rows[name])
+            windows, number = self._epoch(name, epoch).windows, self._epoch(name, epoch).window(index)
+            last = number + 1 == len(windows)
+            after = self._epoch(name, epoch + 1).windows[0] if last else windows[number + 1]
+            shards[name] = (windows[number].shards, after.shards)
+        return shards
+
+    def _epoch(self, name: str, epoch: int) -> EpochOrder:
+        """A stream goes through the epochs one by one, so only two of each source are kept."""
+        order = self._epochs.get((name, epoch))
+        if order is None:
+            order = EpochOrder(self.shard_rows[name], f"{self.seed}/{name}/{epoch}")
+            kept = [key for key in self._epochs if key[0] == name]
+            if len(kept) > 1:
+                del self._epochs[kept[0]]
+            self._epochs[name, epoch] = order
+        return order
 
     def _drawn(self, position: int, source: int) -> int:
         """Rows of one source before `position`."""

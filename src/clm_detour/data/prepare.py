@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_detour.config.schema import Source
 from clm_detour.data.packing import PackedSource, write_packing
 from clm_detour.data.shards import SHARD_TOKENS, ShardWriter, TokenShards
-from clm_detour.data.sources import OnError, file_stamp, list_files, read_documents
+from clm_detour.data.sources import OnError, chosen_settings, read_documents, source_stamps
+from clm_detour.data.sources.read import as_source
 from clm_detour.data.tokenize import tokenize
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.errors import UserError
@@ -65,7 +67,7 @@ class SourceReport:
 
 def prepare_source(
     name: str,
-    path: str,
+    path: str | Source,
     folder: Path,
     tokenizer: Tokenizer,
     row_length: int,
@@ -77,6 +79,7 @@ def prepare_source(
     """Tokenise and pack the source at `path` into `folder`, which belongs to this source alone.
 
     Args:
+        path: as for `read_documents`: a bare path, or a source with all its settings.
         seed: of the packing; the split into train and held-out documents does not depend on it.
         held_out: fraction of the documents kept out of training, in [0, 1).
 
@@ -86,25 +89,25 @@ def prepare_source(
     if not 0 <= held_out < 1:
         raise UserError(f"held_out is a fraction of the documents, at least 0 and below 1, not {held_out}.")
     began = time.monotonic()
+    source = as_source(path, text_field)
     made_from = {
-        "files": [file_stamp(file) for file in list_files(path)],
+        "files": source_stamps(source),
         "tokenizer": tokenizer.fingerprint,
-        "text_field": text_field,
+        "text_field": source.text,
         "held_out": held_out,
         "on_error": on_error,
+        **chosen_settings(source),
     }
     worked = not _is_tokenized(folder, made_from)
     if worked:
-        _tokenize_source(name, path, folder, tokenizer, made_from)
+        _tokenize_source(name, source, folder, tokenizer, made_from)
     for split in SPLITS:
         worked |= write_packing(folder / split, row_length, seed)
-    sources = {
-        split: PackedSource.open(folder / split, row_length, tokenizer.fingerprint) for split in SPLITS
-    }
+    packed = {split: PackedSource.open(folder / split, row_length, tokenizer.fingerprint) for split in SPLITS}
     report = SourceReport(
         name=name,
-        splits={split: _split_report(source) for split, source in sources.items()},
-        dropped=sources["train"].shards.index["dropped"],
+        splits={split: _split_report(rows) for split, rows in packed.items()},
+        dropped=packed["train"].shards.index["dropped"],
         seconds=round(time.monotonic() - began, 3),
         skipped=not worked,
     )
@@ -129,17 +132,18 @@ def _is_tokenized(folder: Path, made_from: dict[str, Any]) -> bool:
 
 
 def _tokenize_source(
-    name: str, path: str, folder: Path, tokenizer: Tokenizer, made_from: dict[str, Any]
+    name: str, source: Source, folder: Path, tokenizer: Tokenizer, made_from: dict[str, Any]
 ) -> None:
     writers = {
         split: ShardWriter(folder / split, tokenizer.fingerprint, tokenizer.vocab_size, SHARD_TOKENS)
         for split in SPLITS
     }
     dropped: Counter[str] = Counter()
-    size = sum(file["size"] for file in made_from["files"])
+    size = sum(file.get("size", 0) for file in made_from["files"])
+    last_held_out = None
     documents = tokens = 0
     began = time.monotonic()
-    with progress(f"Tokenising {name}", size, "B") as advance:
+    with progress(f"Tokenising {name}", size or None, "B") as advance:
 
         def show(read: int) -> None:
             rate = tokens / max(time.monotonic() - began, 1e-9)
@@ -147,16 +151,20 @@ def _tokenize_source(
                 read, note=f"{human(documents)} documents, {human(tokens)} tokens, {human(rate)} tokens/s"
             )
 
-        texts = read_documents(path, made_from["text_field"], made_from["on_error"], dropped, on_bytes=show)
+        texts = read_documents(source, on_error=made_from["on_error"], counts=dropped, on_bytes=show)
         for text, ids in tokenize(texts, tokenizer):
             split = "held_out" if is_held_out(text, made_from["held_out"]) else "train"
+            if split == "held_out":
+                if source.repeat and text is last_held_out:  # copies are for training
+                    continue
+                last_held_out = text
             writers[split].add(ids)
             documents += 1
             tokens += len(ids)
         show(0)
         if not writers["train"].documents:
             raise UserError(
-                f"All {documents} documents of {path} fell into the held-out part: lower held_out."
+                f"All {documents} documents of {source.path} fell into the held-out part: lower held_out."
             )
     for writer in writers.values():
         writer.finish(made_from, dropped)

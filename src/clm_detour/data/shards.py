@@ -5,26 +5,28 @@
                      index.json          counts, sizes and checksums, and what the shards were made from
 
 A document never crosses shards. The index is written last, so a folder without one is unfinished. Opening
-checks the size of every file; `verify` reads everything and checks the checksums.
+checks the size of every file; `verify` reads everything and checks the checksums. The folder may lie at any URL that fsspec knows: its
+files are then mapped from a local cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from clm_detour.data.cache import ShardCache
+from clm_detour.data.folders import Folder, Location, check_content, check_size, folder_at
 from clm_detour.errors import UserError
-from clm_detour.files import atomic_write, file_checksum, read_json, writable, write_json
+from clm_detour.files import atomic_write, writable, write_json
 
 FORMAT = 1
 SHARD_TOKENS = 2**26
-REMEDY = "delete the folder and run `clm-detour prepare` again"
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -52,7 +54,7 @@ class ShardWriter:
         self._tokens = 0
         with writable(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for pattern in ("index.json", "rows-*", "pieces-*", "lengths-*.npy", "tokens-*.bin"):
+            for pattern in ("index.json", "rows-*", "lengths-*.npy", "tokens-*.bin"):
                 for file in folder.glob(pattern):
                     file.unlink()
 
@@ -106,36 +108,39 @@ class TokenShards:
     Cheap to send to another process: it is opened there anew.
     """
 
-    def __init__(self, folder: Path, index: dict[str, Any]):
+    def __init__(self, folder: Folder, index: dict[str, Any]):
         self.folder = folder
         self.index = index
         self.dtype = np.dtype(index["dtype"]).newbyteorder("<")
         self.documents: int = index["documents"]
         self.num_tokens: int = index["tokens"]
-        self._mapped: dict[int, np.ndarray] = {}
 
     @classmethod
-    def open(cls, folder: str | Path, tokenizer_fingerprint: str | None = None) -> TokenShards:
-        """Open a folder that `ShardWriter` finished.
+    def open(
+        cls, location: Location, tokenizer_fingerprint: str | None = None, cache: ShardCache | None = None
+    ) -> TokenShards:
+        """Open what `ShardWriter` finished, in a folder or at a URL.
 
         Raises:
-            UserError: nothing prepared there, a file is missing or has another size than in the index, or the
-                tokens come from another tokenizer than `tokenizer_fingerprint`.
+            UserError: nothing prepared there, a file is missing or has another size than in the index, the
+                tokens come from another tokenizer than `tokenizer_fingerprint`, or a URL comes without a cache.
         """
-        folder = Path(folder)
-        if not (folder / "index.json").is_file():
+        folder = folder_at(location, cache)
+        sizes = folder.sizes()
+        if "index.json" not in sizes:
             raise UserError(f"{folder} holds no finished shards (no index.json): run `clm-detour prepare`.")
-        index = read_json(folder / "index.json")
+        index = folder.read_json("index.json")
         if not isinstance(index, dict) or index.get("format") != FORMAT:
-            raise UserError(f"{folder / 'index.json'} is not of format {FORMAT}: {REMEDY}.")
+            raise UserError(f"{folder}/index.json is not of format {FORMAT}: {folder.remedy}.")
         made_with = index["tokenizer"]["fingerprint"]
         if tokenizer_fingerprint not in (None, made_with):
             raise UserError(
                 f"{folder} was made with another tokenizer (fingerprint {made_with[:12]}, not "
-                f"{str(tokenizer_fingerprint)[:12]}): {REMEDY}, or choose another data.dir."
+                f"{str(tokenizer_fingerprint)[:12]}): {folder.remedy}, or choose another data.dir."
             )
         shards = cls(folder, index)
-        shards._each_file(lambda path, size, _: check_size(path, size))
+        for name, size, _ in shards.files():
+            check_size(folder, sizes, name, size)
         return shards
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -151,22 +156,29 @@ class TokenShards:
         return checksum(repr([(s["checksum"], s["lengths_checksum"]) for s in self.index["shards"]]).encode())
 
     def tokens(self, shard: int) -> np.ndarray:
-        """The ids of a shard's documents end to end: a read-only memory map, (tokens,) uint16 or uint32.
-
-        The first use of a shard verifies its checksum, so that no damaged token is ever trained on.
+        """The ids of a shard's documents end to end, verified: a read-only memory map, (tokens,) uint16 or uint32.
 
         Raises:
             UserError: the shard is damaged.
         """
-        if shard not in self._mapped:
-            file = self.folder / tokens_name(shard)
-            check_content(file, self.index["shards"][shard]["checksum"])
-            self._mapped[shard] = np.memmap(file, dtype=self.dtype, mode="r")
-        return self._mapped[shard]
+        check_content(self.folder, tokens_name(shard), self.index["shards"][shard]["checksum"])
+        return self.map(shard)
+
+    def map(self, shard: int) -> np.ndarray:
+        """The same without reading it: for those who check what they take."""
+        with self.open_tokens(shard) as file:
+            return np.memmap(file, dtype=self.dtype, mode="r")
+
+    def open_tokens(self, shard: int) -> IO[bytes]:
+        """The file of a shard's tokens, or its copy in the cache."""
+        entry = self.index["shards"][shard]
+        return self.folder.open(tokens_name(shard), entry["bytes"], entry["checksum"])
 
     def lengths(self, shard: int) -> np.ndarray:
         """The number of tokens of each document of a shard, (documents,) uint32."""
-        return np.load(self.folder / lengths_name(shard))
+        entry = self.index["shards"][shard]
+        with self.folder.open(lengths_name(shard), entry["lengths_bytes"], entry["lengths_checksum"]) as file:
+            return np.load(file)
 
     def verify(self) -> None:
         """Read everything and recompute the checksums.
@@ -174,12 +186,14 @@ class TokenShards:
         Raises:
             UserError: a file's content is not what was written.
         """
-        self._each_file(lambda path, _, expected: check_content(path, expected))
+        for name, _, expected in self.files():
+            check_content(self.folder, name, expected)
 
-    def _each_file(self, check: Callable[[Path, int, str], None]) -> None:
+    def files(self) -> Iterator[tuple[str, int, str]]:
+        """Name, bytes and checksum of every file."""
         for number, shard in enumerate(self.index["shards"]):
-            check(self.folder / tokens_name(number), shard["bytes"], shard["checksum"])
-            check(self.folder / lengths_name(number), shard["lengths_bytes"], shard["lengths_checksum"])
+            yield tokens_name(number), shard["bytes"], shard["checksum"]
+            yield lengths_name(number), shard["lengths_bytes"], shard["lengths_checksum"]
 
 
 def tokens_name(shard: int) -> str:
@@ -202,19 +216,3 @@ def npy_bytes(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
-
-
-def check_size(path: Path, expected: int) -> None:
-    """Raise a `UserError` unless the file is there and has `expected` bytes."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: {REMEDY}.")
-    size = path.stat().st_size
-    if size != expected:
-        state = "truncated" if size < expected else "longer than what was written"
-        raise UserError(f"{path} is {state} ({size:,} bytes, not {expected:,}): {REMEDY}.")
-
-
-def check_content(path: Path, expected: str) -> None:
-    """Raise a `UserError` unless the file's checksum is `expected`."""
-    if file_checksum(path) != expected:
-        raise UserError(f"{path} is damaged (its checksum does not match the index): {REMEDY}.")

@@ -19,26 +19,32 @@ AHEAD = 2  # two batches at once keep the cores busy while the last document of 
 
 
 def tokenize(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[tuple[str, np.ndarray]]:
-    """Each text with its ids `[CLS] ... [SEP]` (uint32), in order."""
-    waiting: deque[tuple[list[str], Future[list[np.ndarray]]]] = deque()
+    """Each text with its ids `[CLS] ... [SEP]` (uint32), in order; a text that comes again right away is encoded once."""
+    waiting: deque[tuple[list[list[str]], Future[list[np.ndarray]]]] = deque()
     with ThreadPoolExecutor(AHEAD) as pool:
         for batch in _batches(texts):
-            waiting.append((batch, pool.submit(tokenizer.encode_batch, batch)))
+            waiting.append((batch, pool.submit(tokenizer.encode_batch, [copies[0] for copies in batch])))
             if len(waiting) > AHEAD:
                 yield from _pairs(*waiting.popleft())
         while waiting:
             yield from _pairs(*waiting.popleft())
 
 
-def _pairs(batch: list[str], encoded: Future[list[np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-    return zip(batch, encoded.result(), strict=True)
+def _pairs(batch: list[list[str]], encoded: Future[list[np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    for copies, ids in zip(batch, encoded.result(), strict=True):
+        for text in copies:
+            yield text, ids
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(texts: Iterable[str]) -> Iterator[list[list[str]]]:
+    """Lists of texts, each with the copies that follow it."""
+    batch: list[list[str]] = []
     characters = 0
     for text in texts:
-        batch.append(text)
+        if batch and text is batch[-1][0]:
+            batch[-1].append(text)
+            continue
+        batch.append([text])
         characters += len(text)
         if characters >= BATCH_CHARACTERS:
             yield batch

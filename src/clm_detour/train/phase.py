@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +17,15 @@ from composer import DataSpec, Trainer
 from composer.algorithms import GradientClipping
 from composer.utils import dist
 
+from clm_detour.allocator import keep_freed_memory
 from clm_detour.config.schema import Config
 from clm_detour.config.units import parse_tokens
 from clm_detour.data.loader import Batch, RowStream, StepBatches, make_loader
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.files import write_json
+from clm_detour.model.attention import choose_backend
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.model.precision import computed_precision
 from clm_detour.progress import Advance, console, progress
 from clm_detour.run_folder import PhaseFolder, RunFolder
 from clm_detour.train.callbacks.checkpoint import Checkpoints, newest_good
@@ -53,15 +57,19 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
     tokenizer = load_tokenizer(tokenizer_path(config))
     stream = open_stream(config, run, tokenizer)
     network = starting_network(config, run, tokenizer)
+    if config.train.compile:
+        network.compile_layers()
+    if config.train.activation_checkpointing:
+        network.gradient_checkpointing_enable()
+    keep_freed_memory()
     quiet = dist.get_global_rank() != 0
     if not quiet:
         write_json(folder.settings, phase_settings(config, run, stream.sources, tokenizer.fingerprint))
         console.print(describe_start(run), soft_wrap=True)
-        choice = network.attention_choice
-        console.print(f"{run.id}: attention back end {choice.name} ({choice.reason})", soft_wrap=True)
+        for line in describe_computation(config):
+            console.print(f"{run.id}: {line}", soft_wrap=True)
     started = datetime.datetime.now(datetime.timezone.utc)
-    total = run.steps * run.batch_tokens
-    with progress(f"{run.id} ({run.phase.objective})", total, "tok") as advance:
+    with progress(f"{run.id} ({run.phase.objective})", run.tokens, "tok") as advance:
         trainer = make_trainer(config, run, folder, network, stream, advance)
         trainer.fit()
     seconds = trainer.state.timestamp.total_wct.total_seconds()
@@ -86,7 +94,7 @@ def make_trainer(
     optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
     if run.parent is not None and run.phase.moments == "keep":
         load_moments(optimizer, network, RunFolder.of(config).phase(run.parent.id).moments)
-    batches = StepBatches(stream, run.first_row, train.batch_rows, dist.get_global_rank(), world_size)
+    batches = StepBatches(stream, run.first_row, run.step_rows, dist.get_global_rank(), world_size)
     resume_from = newest_good(folder.checkpoints)
     if resume_from is not None and dist.get_global_rank() == 0:
         console.print(f"{run.id} goes on from {resume_from.name}.")
@@ -95,7 +103,7 @@ def make_trainer(
         model=PretrainingModel(network, stream.objective, bf16=train.precision == "bf16"),
         train_dataloader=data_spec(batches, train.workers),
         optimizers=optimizer,
-        max_duration=f"{run.steps * run.batch_tokens}tok",
+        max_duration=f"{run.tokens}tok",
         device_train_microbatch_size=train.micro_rows or train.batch_rows // world_size,
         accumulate_train_batch_on_tokens=True,
         precision="fp32",  # PretrainingModel sets its own
@@ -103,13 +111,18 @@ def make_trainer(
         algorithms=[] if clip is None else [GradientClipping(clipping_type="norm", clipping_threshold=clip)],
         callbacks=[
             LearningRate(phase_rate(run.phase)),
-            Metrics(folder.metrics, train.log_every, advance),
+            Metrics(folder.metrics, train.log_every, advance, partial(shares_so_far, run, stream)),
             Checkpoints(folder.checkpoints, parse_tokens(train.checkpoint_every, ""), train.checkpoints_kept),
         ],
         load_path=None if resume_from is None else str(resume_from),
         progress_bar=False,
         run_name=run.id,
     )
+
+
+def shares_so_far(run: PhaseRun, stream: RowStream, tokens: int) -> dict[str, float]:
+    """The sources' shares of the phase's first `tokens`."""
+    return stream.mixture.observed_shares(run.first_row, run.first_row + tokens // run.row_tokens)
 
 
 def data_spec(batches: StepBatches, workers: int) -> DataSpec:
@@ -144,6 +157,14 @@ def describe_start(run: PhaseRun) -> str:
     return f"[bold]{run.id}[/bold]: {source}; rows {run.first_row}..{run.next_row - 1} of {run.phase.mixture}, {run.steps} steps"
 
 
+def describe_computation(config: Config) -> list[str]:
+    """Lines: precision and attention back end, and why."""
+    precision, why = computed_precision(config.train.precision, device())
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    choice = choose_backend(config.model.attention, device().type, dtype)
+    return [f"computed in {precision} ({why})", f"attention back end {choice.name} ({choice.reason})"]
+
+
 def finish(
     config: Config,
     run: PhaseRun,
@@ -165,8 +186,7 @@ def phase_record(
     config: Config, run: PhaseRun, stream: RowStream, started: datetime.datetime, seconds: float
 ) -> dict[str, Any]:
     """What was done, for people and for the report."""
-    drawn = stream.mixture.counts(run.first_row, run.next_row)
-    rows = run.next_row - run.first_row
+    observed = shares_so_far(run, stream, run.tokens)
     schedule = run.phase.schedule
     return {
         "id": run.id,
@@ -181,18 +201,23 @@ def phase_record(
             "floor": schedule.floor,
         },
         "steps": run.steps,
-        "tokens": run.steps * run.batch_tokens,
+        "tokens": run.tokens,
         "batch_tokens": run.batch_tokens,
         "first_row": run.first_row,
         "next_row": run.next_row,
         "shares": {
-            name: {"target": target, "observed": drawn[name] / rows}
+            name: {"target": target, "observed": observed[name]}
             for name, target in stream.mixture.shares.items()
         },
         "seconds": round(seconds, 2),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "world_size": dist.get_world_size(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "precision": config.train.precision,
+        "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
+        "precision": computed_precision(config.train.precision, device())[0],
     }
+
+
+def device() -> torch.device:
+    """Where Composer trains."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

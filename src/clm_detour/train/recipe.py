@@ -5,12 +5,12 @@ A phase is known by its path from the start (`pretrain.clm.decay`). Arms that be
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from clm_detour.config.checks import one_of
 from clm_detour.config.schema import Config, Phase
 from clm_detour.config.units import parse_tokens
+from clm_detour.data.steps import StepRows
 from clm_detour.errors import UserError
 
 
@@ -26,20 +26,38 @@ class PhaseRun:
     phase: Phase
     parent: PhaseRun | None
     duration: int  # tokens asked for
-    steps: int  # the fewest that reach it
-    batch_rows: int
-    batch_tokens: int
+    step_rows: StepRows
+    row_tokens: int
     first_row: int
+
+    @property
+    def steps(self) -> int:
+        """The fewest that reach the duration."""
+        return self.steps_for(self.duration)
 
     @property
     def warmup_steps(self) -> int:
         """Steps until the learning rate has reached its peak."""
-        return math.ceil(parse_tokens(self.phase.schedule.warmup, "warmup") / self.batch_tokens)
+        return self.steps_for(parse_tokens(self.phase.schedule.warmup, "warmup"))
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a step, once the batch has its full size."""
+        return self.step_rows.full * self.row_tokens
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all steps."""
+        return self.step_rows.before(self.steps) * self.row_tokens
 
     @property
     def next_row(self) -> int:
         """Where the next phase on the same mixture starts."""
-        return self.first_row + self.steps * self.batch_rows
+        return self.first_row + self.step_rows.before(self.steps)
+
+    def steps_for(self, tokens: int) -> int:
+        """The fewest steps that take at least `tokens`."""
+        return self.step_rows.steps_for(-(-tokens // self.row_tokens))
 
     @property
     def lineage(self) -> list[PhaseRun]:
@@ -63,8 +81,6 @@ def plan_arm(config: Config, arm: str) -> list[PhaseRun]:
 def plan_phase(config: Config, name: str, before: list[PhaseRun]) -> PhaseRun:
     """The next phase of an arm."""
     phase = config.phases[name]
-    batch_rows = config.train.batch_rows
-    batch_tokens = batch_rows * config.data.sequence_length
     duration = parse_tokens(phase.duration, f"phases.{name}.duration")
     same_mixture = [run for run in before if run.phase.mixture == phase.mixture]
     return PhaseRun(
@@ -73,11 +89,19 @@ def plan_phase(config: Config, name: str, before: list[PhaseRun]) -> PhaseRun:
         phase=phase,
         parent=before[-1] if before else None,
         duration=duration,
-        steps=math.ceil(duration / batch_tokens),
-        batch_rows=batch_rows,
-        batch_tokens=batch_tokens,
+        step_rows=rows_of_steps(config, phase),
+        row_tokens=config.data.sequence_length,
         first_row=same_mixture[-1].next_row if same_mixture else 0,
     )
+
+
+def rows_of_steps(config: Config, phase: Phase) -> StepRows:
+    """The phase's batch sizes."""
+    rows, warmup = config.train.batch_rows, phase.batch_warmup
+    if warmup is None:
+        return StepRows.constant(rows)
+    over = parse_tokens(warmup.duration, "batch_warmup.duration") // config.data.sequence_length
+    return StepRows.growing(warmup.rows, rows, over)
 
 
 def plan_recipe(config: Config) -> dict[str, PhaseRun]:
@@ -103,9 +127,16 @@ def check_world(config: Config, world_size: int) -> None:
     Raises:
         UserError: they do not.
     """
-    rows = config.train.batch_rows
+    check_divides("train.batch_rows", config.train.batch_rows, world_size)
+    for name, phase in config.phases.items():
+        if phase.batch_warmup is not None:
+            check_divides(f"phases.{name}.batch_warmup.rows", phase.batch_warmup.rows, world_size)
+
+
+def check_divides(key: str, rows: int, world_size: int) -> None:
+    """One number of rows."""
     if rows % world_size:
         near = max(rows // world_size, 1) * world_size
         raise UserError(
-            f"train.batch_rows: {rows} rows do not divide over {world_size} processes; use for example {near} or {near + world_size}."
+            f"{key}: {rows} rows do not divide over {world_size} processes; use for example {near} or {near + world_size}."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from composer.core import Callback, State
@@ -16,18 +17,22 @@ from clm_detour.train.callbacks.clock import is_last_step, tokens_before
 
 
 class Metrics(Callback):
-    """Step, tokens, loss, learning rate, speed.
+    """Step, tokens, loss, learning rate, speed, and the sources' shares of the phase's tokens so far.
 
     Args:
         path: the file; lines after the step a run resumes from are dropped first.
         every: steps between lines.
         advance: told the tokens of each step.
+        shares: of the sources, as a function of the tokens seen in the phase.
     """
 
-    def __init__(self, path: Path, every: int, advance: Advance):
+    def __init__(
+        self, path: Path, every: int, advance: Advance, shares: Callable[[int], Mapping[str, float]]
+    ):
         self.path = path
         self.every = every
         self.advance = advance
+        self.shares = shares
         self.last_time = 0.0
         self.last_token = 0
 
@@ -60,6 +65,7 @@ class Metrics(Callback):
             "learning_rate": state.optimizers[0].param_groups[0]["lr"],
             "tokens_per_second": round((tokens - self.last_token) / max(now - self.last_time, 1e-9), 1),
             "seconds": round(state.timestamp.total_wct.total_seconds(), 2),
+            "shares": {name: round(share, 4) for name, share in self.shares(tokens).items()},
         }
         self.last_time, self.last_token = now, tokens
         with writable(self.path), open(self.path, "a", encoding="utf-8") as file:

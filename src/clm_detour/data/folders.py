@@ -1,0 +1,140 @@
+"""Where prepared data lies: a folder on this machine, or a URL that fsspec knows, read through the cache."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from clm_detour.data.cache import RECOPY, ShardCache, download, filesystem, is_remote
+from clm_detour.errors import UserError
+from clm_detour.files import file_checksum, read_json
+
+REMEDY = "delete the folder and run `clm-detour prepare` again"
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder; files are mapped where they are."""
+
+    path: Path
+    remedy = REMEDY
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file; nothing where there is no folder."""
+        if not self.path.is_dir():
+            return {}
+        with os.scandir(self.path) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+
+    def read_json(self, name: str) -> Any:
+        """A small file."""
+        return read_json(self.path / name)
+
+    def open(self, name: str, size: int, checksum: str) -> IO[bytes]:
+        """Open a file for reading or mapping."""
+        return open(self.path / name, "rb")
+
+    def checksum(self, name: str) -> str:
+        """Of the whole file, as `file_checksum`."""
+        return file_checksum(self.path / name)
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A URL; files are mapped in the cache."""
+
+    url: str
+    cache: ShardCache
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a file that is not right."""
+        return f"{RECOPY}, and delete the copies in {self.cache.folder}"
+
+    def __str__(self) -> str:
+        return self.url
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file; nothing where there is no folder."""
+        fs, path = filesystem(self.url)
+        try:
+            entries = fs.ls(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        except Exception as error:  # every store's library has its own kinds
+            raise UserError(f"{self.url} cannot be listed: {error}.") from error
+        return {
+            entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"
+        }
+
+    def read_json(self, name: str) -> Any:
+        """A small file."""
+        content = io.BytesIO()
+        download(self._url_of(name), content)
+        try:
+            return json.loads(content.getvalue())
+        except ValueError as error:
+            raise UserError(f"{self._url_of(name)} is not valid JSON ({error}): {RECOPY}.") from error
+
+    def open(self, name: str, size: int, checksum: str) -> IO[bytes]:
+        """Open the copy in the cache for reading or mapping; it stays there as long as it is mapped."""
+        return self.cache.open(self._url_of(name), size, checksum)
+
+    def checksum(self, name: str) -> str:
+        """Of the whole file, read without keeping it."""
+        with open(os.devnull, "wb") as nowhere:
+            return download(self._url_of(name), nowhere)
+
+    def _url_of(self, name: str) -> str:
+        return f"{self.url.rstrip('/')}/{name}"
+
+
+Folder = LocalFolder | RemoteFolder
+Location = str | Path | Folder
+
+
+def folder_at(location: Location, cache: ShardCache | None = None) -> Folder:
+    """The folder at a path or URL.
+
+    Raises:
+        UserError: it is a URL and there is no cache.
+    """
+    if isinstance(location, LocalFolder | RemoteFolder):
+        return location
+    if not is_remote(str(location)):
+        return LocalFolder(Path(location))
+    if cache is None:
+        raise UserError(
+            f"{location} is remote: set data.cache_dir to a folder on this machine for its copies."
+        )
+    return RemoteFolder(str(location), cache)
+
+
+def check_size(folder: Folder, sizes: Mapping[str, int], name: str, expected: int) -> None:
+    """Raise a `UserError` unless the file is there and has `expected` bytes.
+
+    Args:
+        sizes: of all files of `folder`.
+    """
+    if name not in sizes:
+        raise UserError(f"{folder}/{name} is missing: {folder.remedy}.")
+    size = sizes[name]
+    if size != expected:
+        state = "truncated" if size < expected else "longer than what was written"
+        raise UserError(f"{folder}/{name} is {state} ({size:,} bytes, not {expected:,}): {folder.remedy}.")
+
+
+def check_content(folder: Folder, name: str, expected: str) -> None:
+    """Raise a `UserError` unless the file's checksum is `expected`."""
+    if folder.checksum(name) != expected:
+        raise UserError(
+            f"{folder}/{name} is damaged (its checksum does not match the index): {folder.remedy}."
+        )

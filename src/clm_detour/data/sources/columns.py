@@ -1,0 +1,54 @@
+"""Arrow's columns -> records, for parquet files and for those of `datasets`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from clm_detour.data.fields import Field, missing_field
+from clm_detour.data.sources.records import BadRecord, Record
+
+ROWS_PER_BATCH = 256
+
+
+def needed_columns(file: str, names: list[str], fields: Sequence[Field] | None) -> list[str]:
+    """Those among `names` that hold the fields.
+
+    Raises:
+        BadRecord: one is missing.
+    """
+    if fields is None:
+        return names
+    found = {field: field.column(names) for field in fields}
+    for field, column in found.items():
+        if column is None and not field.optional:
+            raise BadRecord("no such field", file + missing_field(field.name, names))
+    return list(dict.fromkeys(column for column in found.values() if column is not None))
+
+
+def batch_records(batch: pa.RecordBatch, file: str, before: int) -> Iterator[Record]:
+    """The rows of a batch, of which the first is number `before` + 1."""
+    names = batch.schema.names
+    columns = [values(column) for column in batch.columns]
+    rows = zip(*columns, strict=True) if columns else (() for _ in range(len(batch)))
+    for number, row in enumerate(rows, start=before + 1):
+        yield Record(f"{file} row {number}", dict(zip(names, row, strict=True)))
+
+
+def values(column: pa.Array) -> list[Any]:
+    """A column's values; text that is not UTF-8 keeps its bytes as surrogates, which are found out later."""
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    if not is_string(column.type):
+        return column.to_pylist()
+    return [
+        value if value is None else value.decode(errors="surrogateescape")
+        for value in column.cast(pa.large_binary()).to_pylist()
+    ]
+
+
+def is_string(kind: pa.DataType) -> bool:
+    """Whether a type is one of text."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)

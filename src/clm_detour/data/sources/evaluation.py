@@ -1,0 +1,70 @@
+"""The texts of an evaluation, to be kept out of training, from the files in which tasks are passed round.
+
+Tables count as text, since only runs of words matter: cells are words with something between them. In files of a token
+and its tags a line (CoNLL) only the tokens count. Of records, all that is text counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from clm_detour.config.schema import Source
+from clm_detour.data.formats import guess
+from clm_detour.data.sources.files import ANY, list_files
+from clm_detour.data.sources.lines import read_lines
+from clm_detour.data.sources.records import BadRecord, Unit
+from clm_detour.data.sources.registry import READERS
+from clm_detour.errors import UserError
+
+TAG = re.compile(r"O|[BIESLU](-.+)?")
+WITH_FIELDS = ("jsonl", "parquet", "arrow", "pubmed")
+
+
+def evaluation_texts(paths: Iterable[str]) -> Iterator[str]:
+    """Every text under some files, folders and globs; files of no known kind are read as plain text.
+
+    Raises:
+        UserError: one is missing, or cannot be read.
+    """
+    for path in paths:
+        for file in list_files(path, format=ANY):
+            try:
+                yield from texts_of_file(file)
+            except BadRecord as error:
+                raise UserError(
+                    f"{error}; repair it, for it cannot be kept out of training unread."
+                ) from error
+
+
+def texts_of_file(file: str) -> Iterator[str]:
+    """The texts of one file."""
+    format = guess(file)
+    if format not in WITH_FIELDS:
+        yield plain_text(file)
+        return
+    source = Source(path=file)
+    for unit in READERS[format].units(file, format, source):
+        for record in READERS[format].records(unit, source, None, lambda _: None):
+            if isinstance(record, BadRecord):
+                raise record
+            yield from strings(record.fields)
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All text in a record."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from strings(part)
+
+
+def plain_text(file: str) -> str:
+    """A file's text; of CoNLL the tokens."""
+    lines = [line.decode(errors="replace") for _, line in read_lines(Unit(file, "text", 0), lambda _: None)]
+    cells = [line.split() for line in lines if line.strip() and not line.startswith("-DOCSTART-")]
+    if cells and all(len(row) > 1 and TAG.fullmatch(row[-1]) for row in cells):
+        return " ".join(row[0] for row in cells)
+    return "".join(lines)

@@ -1,0 +1,163 @@
+"""The files of a source, wherever fsspec can reach, and their content without its compression."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+
+from clm_detour.data.formats import FORMATS, SUFFIXES, compression_of, guess, known_suffixes
+from clm_detour.errors import UserError
+
+ANY = "any"
+BUFFER_BYTES = 2**16  # a truncated file loses at most this much of its readable end
+
+
+def list_files(path: str, format: str | None = None, split: str | None = None) -> list[str]:
+    """The files of a source, sorted: absolute local paths, or URLs.
+
+    Args:
+        path: a file, a folder (every file in it with a known suffix) or a glob; any fsspec URL.
+        format: of all of them; without it their names tell. ANY for files that may be of several kinds.
+        split: of a folder saved by `datasets` with several, the one to take.
+
+    Raises:
+        UserError: nothing there, files of several kinds, or a file whose kind is not known.
+    """
+    fs, root = filesystem(path)
+    with readable(path):
+        if fs.isfile(root):
+            found = [root]
+        elif fs.isdir(root):
+            folder = split_folder(fs, root, path, split)
+            found = saved_files(fs, folder) or files_of_folder(fs, path, folder, format)
+        elif any(character in root for character in "*?["):
+            found = sorted(name for name in fs.glob(root) if fs.isfile(name))
+            if not found:
+                raise UserError(f"No file matches {path}.")
+        else:
+            raise UserError(f"{path} does not exist.")
+    if format is None:
+        check_kinds(path, found)
+    return [name if is_local(fs) else fs.unstrip_protocol(name) for name in found]
+
+
+def split_folder(fs: Any, root: str, path: str, split: str | None) -> str:
+    """The folder of one split, where `datasets` saved several."""
+    if not fs.isfile(f"{root}/dataset_dict.json"):
+        return root
+    splits = described(fs, f"{root}/dataset_dict.json", lambda value: [str(name) for name in value["splits"]])
+    if split is None and len(splits) == 1:
+        split = splits[0]
+    if split not in splits:
+        raise UserError(f"{path} holds the splits {', '.join(splits)}; choose one of them with split.")
+    return f"{root}/{split}"
+
+
+def saved_files(fs: Any, root: str) -> list[str]:
+    """What `datasets` saved in a folder, in its order; beside it may lie what it cached since."""
+    if not fs.isfile(f"{root}/state.json"):
+        return []
+    names = described(
+        fs, f"{root}/state.json", lambda value: [file["filename"] for file in value["_data_files"]]
+    )
+    return [f"{root}/{name}" for name in names]
+
+
+def described(fs: Any, file: str, look: Callable[[Any], list[str]]) -> list[str]:
+    """Something out of a JSON file that `datasets` wrote."""
+    try:
+        return look(json.loads(fs.cat_file(file)))
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file} is damaged; save the dataset again.") from None
+
+
+def files_of_folder(fs: Any, path: str, root: str, format: str | None) -> list[str]:
+    """Those with a known suffix, but for hidden ones."""
+    suffixes = FORMATS[format].suffixes if format in FORMATS else SUFFIXES
+    names = [entry["name"] for entry in fs.ls(root, detail=True) if entry["type"] == "file"]
+    found = sorted(name for name in names if name.endswith(suffixes) and "/." not in name[len(root) :])
+    if not found:
+        raise UserError(f"The folder {path} has no file of a known kind ({', '.join(suffixes)}).")
+    return found
+
+
+def check_kinds(path: str, files: list[str]) -> None:
+    """All files must be of one known kind, lest a README becomes a document."""
+    for name in files:
+        if guess(name) is None:
+            raise UserError(
+                f"{name} is of an unknown kind: the suffix must be one of {known_suffixes()}, or say its format."
+            )
+    kinds = sorted({str(guess(name)) for name in files})
+    if len(kinds) > 1:
+        raise UserError(f"{path} has files of several kinds ({', '.join(kinds)}); say which with format.")
+
+
+def file_stamp(file: str) -> dict[str, Any]:
+    """Path, size and time of change of a file of `list_files`: enough to see that it has been replaced."""
+    fs, name = filesystem(file)
+    with readable(file):
+        info = fs.info(name)
+    changed = next(
+        (info[key] for key in ("mtime", "LastModified", "updated", "etag", "ETag") if key in info), None
+    )
+    return {
+        "path": file,
+        "size": info["size"],
+        "mtime": changed if isinstance(changed, int | float) else str(changed),
+    }
+
+
+@contextmanager
+def open_raw(file: str) -> Iterator[IO[bytes]]:
+    """The file's bytes as they are."""
+    fs, name = filesystem(file)
+    with readable(file), fs.open(name, "rb") as raw:
+        yield raw
+
+
+def unpacked(raw: IO[bytes], file: str) -> io.BufferedReader:
+    """What a file holds once its compression, if its name tells one, is undone.
+
+    Arrow reads files of several members and notices a missing end, which zstandard passes over silently.
+    """
+    stream = pa.PythonFile(raw, "r")
+    compression = compression_of(file)
+    return io.BufferedReader(
+        pa.CompressedInputStream(stream, compression) if compression else stream, BUFFER_BYTES
+    )
+
+
+def filesystem(path: str) -> tuple[Any, str]:
+    """Where a path lies, and its name there."""
+    try:
+        return fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{path} cannot be reached: {error}.") from error
+
+
+def is_local(fs: Any) -> bool:
+    """Whether its names are paths of this machine."""
+    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn the operating system's refusal to read `path` into a sentence for people.
+
+    What Arrow says of damaged content is an OSError without a number, and is left to the reader.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f"{path} may not be read: permission denied.") from error
+    except OSError as error:
+        if type(error) is OSError and error.errno is None:
+            raise
+        raise UserError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error

@@ -1,0 +1,130 @@
+"""Datasets of the Hugging Face hub, and local copies of their repositories, through `datasets`.
+
+With `streaming` nothing is stored and a unit is one of the set's files; without it the set is downloaded into the
+cache of `datasets` first and a unit is a stretch of rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from clm_detour.config.schema import Source
+from clm_detour.data.fields import Field
+from clm_detour.data.sources.columns import needed_columns
+from clm_detour.data.sources.files import file_stamp, filesystem
+from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
+from clm_detour.errors import UserError
+
+ROWS_PER_UNIT = 2**17
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def units(file: str, format: str, source: Source) -> list[Unit]:
+    """Files of the set, or stretches of its rows."""
+    dataset = load(file, source)
+    if source.streaming:
+        return [Unit(file, format, 0, shard, shard + 1) for shard in range(dataset.num_shards)]
+    starts = range(0, len(dataset), ROWS_PER_UNIT)
+    return [Unit(file, format, 0, start, min(start + ROWS_PER_UNIT, len(dataset)), start) for start in starts]
+
+
+def records(
+    unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
+) -> Iterator[Record | BadRecord]:
+    """A record for each row."""
+    dataset = load(unit.file, source)
+    end = unit.start if unit.end is None else unit.end
+    with understood(unit.file):
+        if source.streaming:
+            part, place = dataset.shard(dataset.num_shards, unit.start), f"{unit.file} shard {unit.start + 1}"
+        else:
+            part, place = dataset.select(range(unit.start, end)), unit.file
+        names = dataset.column_names
+        if names is not None:
+            part = part.select_columns(needed_columns(unit.file, names, fields))
+        rows = iter(part)
+    number = unit.before
+    while True:
+        with understood(f"{place} after row {number}"):
+            row = next(rows, None)
+        if row is None:
+            return
+        number += 1
+        yield Record(f"{place} row {number}", row)
+
+
+def stamp(source: Source) -> list[dict[str, Any]]:
+    """What tells whether a dataset has changed: the commit, or the files of a local copy.
+
+    Raises:
+        UserError: the hub cannot say what the commit is.
+    """
+    where = {"path": source.path, "subset": source.subset, "split": source.split}
+    if Path(source.path).is_dir():
+        fs, root = filesystem(source.path)
+        return [where, *(file_stamp(name) for name in sorted(fs.find(root)))]
+    return [{**where, "revision": commit(source.path, source.revision)}]
+
+
+@lru_cache
+def commit(path: str, revision: str | None) -> str:
+    """The commit that `revision` means now, and for as long as this process lives."""
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return str(HfApi().dataset_info(path, revision=revision).sha)
+    except HFValidationError:
+        raise UserError(f"{path} is neither a folder nor the id of a dataset, like user/name.") from None
+    except HfHubHTTPError as error:
+        raise UserError(
+            f"The hub has no dataset {path} for you ({type(error).__name__}); check its name, its "
+            "revision, and `hf auth login` if it is gated."
+        ) from error
+    except Exception as error:  # the network, in the words of whichever library huggingface_hub uses for it
+        raise UserError(
+            f"The hub cannot be asked for {path} ({type(error).__name__}); "
+            "where there is no network, give a whole commit as revision."
+        ) from error
+
+
+def load(path: str, source: Source) -> Any:
+    """The dataset, described but not read."""
+    revision = None if Path(path).is_dir() else commit(path, source.revision)
+    return load_cached(path, source.subset, source.split or "train", revision, source.streaming)
+
+
+@lru_cache(maxsize=4)
+def load_cached(path: str, subset: str | None, split: str, revision: str | None, streaming: bool) -> Any:
+    """`datasets` takes seconds to describe a large set, and every unit needs it."""
+    import datasets
+
+    with understood(path):
+        return datasets.load_dataset(path, subset, split=split, revision=revision, streaming=streaming)
+
+
+@contextmanager
+def understood(place: str) -> Iterator[None]:
+    """One sentence for what `datasets` raises.
+
+    Its messages name splits, columns and files; those that stem from reading a file may quote it, so of them
+    only the kind is shown.
+    """
+    try:
+        yield
+    except (BadRecord, UserError):
+        raise
+    except ValueError as error:  # an unknown split or subset
+        said = str(error) if re.match(r"(Bad split|BuilderConfig|Unknown split)", str(error)) else ""
+        raise UserError(
+            f"{place} cannot be read: {' '.join(said.split()) or type(error).__name__}."
+        ) from error
+    except Exception as error:
+        raise UserError(f"{place} cannot be read: {type(error).__name__}.") from error

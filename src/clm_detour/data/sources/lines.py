@@ -1,0 +1,55 @@
+"""Lines of a file, compressed or not; a long file that is not is divided between lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from clm_detour.data.formats import compression_of
+from clm_detour.data.sources.files import file_stamp, open_raw, unpacked
+from clm_detour.data.sources.records import UNIT_BYTES, OnBytes, Unit, lost
+
+LINES_BETWEEN_REPORTS = 256
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def line_units(file: str, format: str) -> list[Unit]:
+    """Stretches of about UNIT_BYTES; a compressed file is one."""
+    size = file_stamp(file)["size"]
+    if compression_of(file) or size < 2 * UNIT_BYTES:
+        return [Unit(file, format, size)]
+    cuts = [size * number // (size // UNIT_BYTES) for number in range(size // UNIT_BYTES + 1)]
+    return [Unit(file, format, end - start, start, end) for start, end in pairwise(cuts)]
+
+
+def place_of(unit: Unit, number: int) -> str:
+    """How a message names a line of a unit."""
+    counted_from = f" after byte {unit.start}" if unit.start else ""
+    return f"{unit.file} line {number}{counted_from}"
+
+
+def read_lines(unit: Unit, on_bytes: OnBytes) -> Iterator[tuple[int, bytes]]:
+    """The lines that begin in a unit, with their numbers from 1 and their ends; no byte order mark.
+
+    Raises:
+        BadRecord: the file is damaged from here on.
+    """
+    number = reported = 0
+    try:
+        with open_raw(unit.file) as raw:
+            if unit.start:
+                raw.seek(unit.start - 1)
+            lines = unpacked(raw, unit.file)
+            # Up to the end of the line that begins before the unit, which is the unit before's.
+            position = unit.start - 1 + len(lines.readline()) if unit.start else 0
+            while (unit.end is None or position < unit.end) and (line := lines.readline()):
+                number += 1
+                position += len(line)
+                yield number, line.removeprefix(BYTE_ORDER_MARK) if position == len(line) else line
+                if number % LINES_BETWEEN_REPORTS == 0:
+                    done = raw.tell() if unit.end is None else min(position, unit.end) - unit.start
+                    on_bytes(done - reported)
+                    reported = done
+    except OSError as error:
+        raise lost(f"{unit.file} is damaged after line {number} ({error})") from error
+    on_bytes(unit.size - reported)

@@ -1,0 +1,102 @@
+"""PubMed's baseline files: title and abstract of each article, structured abstracts with their labels.
+
+A record has the fields of `formats.PUBMED_FIELDS`; `text` is the title, a blank line and the abstract, or what there is of
+them. Tags inside a text (italics, superscripts, formulas) are left out and their content is kept. Elements are
+forgotten as soon as they have been read, so memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from clm_detour.config.schema import Source
+from clm_detour.data.fields import Field
+from clm_detour.data.sources.files import file_stamp, open_raw, unpacked
+from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
+
+ROOT = "PubmedArticleSet"
+ARTICLES = {"PubmedArticle": "MedlineCitation", "PubmedBookArticle": "BookDocument"}
+UNLABELLED = ("", "UNLABELLED", "UNLABELED")
+
+
+def units(file: str, format: str, source: Source) -> list[Unit]:
+    """The file, which holds at most 30,000 articles."""
+    return [Unit(file, format, file_stamp(file)["size"])]
+
+
+def records(
+    unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
+) -> Iterator[Record | BadRecord]:
+    """A record for each article."""
+    count = reported = 0
+    if not unit.size:
+        return
+    try:
+        with open_raw(unit.file) as raw:
+            for element in articles(raw, unit.file):
+                count += 1
+                citation = element.find(ARTICLES[element.tag])
+                if citation is None:
+                    yield BadRecord("no citation", f"{unit.file} article {count} has no citation")
+                    continue
+                pmid = citation.findtext("PMID", "")
+                yield Record(f"{unit.file} article {count} (PMID {pmid})", article_fields(pmid, citation))
+                if raw.tell() > reported:
+                    on_bytes(raw.tell() - reported)
+                    reported = raw.tell()
+    except ElementTree.ParseError as error:
+        raise lost(f"{unit.file} is not well-formed XML after article {count} ({error})") from None
+    except OSError as error:
+        raise lost(f"{unit.file} is damaged after article {count} ({error})") from error
+    on_bytes(unit.size - reported)
+
+
+def articles(raw: Any, file: str) -> Iterator[ElementTree.Element]:
+    """The articles one by one.
+
+    Raises:
+        BadRecord: this is some other XML.
+    """
+    events = ElementTree.iterparse(unpacked(raw, file), events=("start", "end"))
+    _, root = next(events)
+    if root.tag != ROOT:
+        raise BadRecord("not PubMed", f"{file} is XML, but not of PubMed: it opens with {root.tag[:40]}")
+    for event, element in events:
+        if event == "end" and element.tag in ARTICLES:
+            yield element
+            root.clear()
+
+
+def article_fields(pmid: str, citation: ElementTree.Element) -> dict[str, Any]:
+    """What is kept of an article or of a chapter of a book."""
+    found = citation.find("Article")
+    article = citation if found is None else found
+    title = content(article.find("ArticleTitle"))
+    abstract = "\n".join(part for part in map(section, article.iterfind("Abstract/AbstractText")) if part)
+    year = article.findtext("Journal/JournalIssue/PubDate/Year", "")
+    medline_date = article.findtext("Journal/JournalIssue/PubDate/MedlineDate", "")
+    return {
+        "pmid": pmid,
+        "title": title,
+        "abstract": abstract,
+        "text": "\n\n".join(part for part in (title, abstract) if part),
+        "journal": article.findtext("Journal/Title", ""),
+        "year": year or medline_date[:4],
+        "language": article.findtext("Language", ""),
+        "publication_types": [
+            content(kind) for kind in article.iterfind("PublicationTypeList/PublicationType")
+        ],
+    }
+
+
+def section(element: ElementTree.Element) -> str:
+    """A section of an abstract, after its label."""
+    text, label = content(element), element.get("Label", "")
+    return text if label in UNLABELLED or not text else f"{label}: {text}"
+
+
+def content(element: ElementTree.Element | None) -> str:
+    """The text of an element and all inside it, with single blanks."""
+    return "" if element is None else " ".join("".join(element.itertext()).split())

@@ -1,0 +1,158 @@
+"""Documents of a source: its units one after another, or any one of them alone.
+
+What one record decides by itself happens in `documents`, unit by unit, wherever and in whatever order; only the search
+for texts that were there before goes over the whole source, in its order, in `read_documents`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from clm_detour.config.schema import Source
+from clm_detour.data.deduplicate import Seen, digest
+from clm_detour.data.formats import guess
+from clm_detour.data.sources import hub
+from clm_detour.data.sources.files import ANY, file_stamp, list_files
+from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
+from clm_detour.data.sources.registry import READERS
+from clm_detour.data.sources.selection import Document, Selection
+from clm_detour.errors import UserError
+
+OnError = Literal["stop", "skip"]
+# Settings of no effect on the documents; what `revision` means stands in the stamp, as a commit.
+HOW_NOT_WHAT = ("streaming", "revision", "max_epochs")
+
+
+def units(source: Source) -> list[Unit]:
+    """The parts of a source in their order, which is the same every time.
+
+    Raises:
+        UserError: there are none.
+    """
+    if source.format == "hub":
+        return READERS["hub"].units(source.path, "hub", source)
+    found = []
+    for file in list_files(source.path, source.format, source.split):
+        format = source.format or guess(file)
+        assert format is not None
+        found += READERS[format].units(file, format, source)
+    return found
+
+
+def documents(
+    unit: Unit, selection: Selection, on_error: OnError, counts: Counter[str], on_bytes: OnBytes
+) -> Iterator[Document]:
+    """The documents of one unit.
+
+    Args:
+        counts: counts what was left out, by reason.
+        on_bytes: called now and then with the number of bytes of the file read since the last call.
+
+    Raises:
+        UserError: the file cannot be read, or (with "stop") a record is bad.
+    """
+    reader = READERS[unit.format]
+    records = until_lost(reader.records(unit, selection.source, selection.fields, on_bytes))
+    empty_file = unit.end is None
+    for record in records:
+        empty_file = False
+        made = selection.document(record) if isinstance(record, Record) else record
+        if isinstance(made, Document):
+            yield made
+        elif isinstance(made, BadRecord) and on_error == "stop":
+            raise UserError(f"{made}; repair it, or leave such records out with on_error: skip.") from made
+        else:
+            counts[made.reason] += 1
+    if empty_file:
+        counts["empty file"] += 1
+
+
+def until_lost(records: Iterator[Record | BadRecord]) -> Iterator[Record | BadRecord]:
+    """A reader raises the BadRecord after which nothing of its unit can be read; here it is the last one."""
+    try:
+        yield from records
+    except BadRecord as error:
+        yield error
+
+
+def read_documents(
+    path: str | Source,
+    text_field: str = "text",
+    on_error: OnError = "stop",
+    counts: Counter[str] | None = None,
+    on_bytes: OnBytes | None = None,
+) -> Iterator[str]:
+    """Stream the texts of a source, each as often in a row as it is to be seen.
+
+    Args:
+        path: a file, a folder (every file in it with a known suffix, sorted) or a glob; any fsspec URL. Or a
+            source with all its settings, `text_field` among them.
+        on_error: "stop" at the first bad record, or "skip" it and count it.
+        counts: counts what was left out, by reason; documents of white space only are always left out.
+        on_bytes: called now and then with the number of bytes of the files read since the last call.
+
+    Raises:
+        UserError: a missing or unreadable file, an unknown suffix, no document, or (with "stop") a bad one.
+    """
+    source = as_source(path, text_field)
+    counts = Counter() if counts is None else counts
+    selection = Selection.of(source)
+    seen = Seen() if source.deduplicate else None
+    found = False
+    for unit in units(source):
+        for text, copies in documents(unit, selection, on_error, counts, on_bytes or (lambda _: None)):
+            if seen is not None and not seen.add(digest(text)):
+                counts["duplicate"] += 1
+                continue
+            found = True
+            for _ in range(copies):
+                yield text
+    if not found:
+        left_out = ", ".join(f"{count} x {reason}" for reason, count in sorted(counts.items()))
+        raise UserError(f"{source.path} holds no document ({left_out or 'nothing at all'}).")
+
+
+def as_source(path: str | Source, text_field: str = "text") -> Source:
+    """A bare path is a source without further settings."""
+    return path if isinstance(path, Source) else Source(path=path, text=text_field)
+
+
+def source_stamps(source: Source) -> list[dict[str, Any]]:
+    """What the documents of a source are read from, as it is now: files with size and time of change, or a commit.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    evaluation = [file for path in source.decontaminate for file in list_files(path, format=ANY)]
+    if source.format == "hub":
+        return [*hub.stamp(source), *map(file_stamp, evaluation)]
+    return [*map(file_stamp, [*list_files(source.path, source.format, source.split), *evaluation])]
+
+
+def chosen_settings(source: Source) -> dict[str, Any]:
+    """The settings that decide which documents come out of a source's files, where they are not the defaults."""
+    here, usual = dataclasses.asdict(source), dataclasses.asdict(Source(path=source.path, text=source.text))
+    chosen = {key: value for key, value in here.items() if value != usual[key] and key not in HOW_NOT_WHAT}
+    if "repeat" in chosen:
+        chosen["repeat"] = [list(item) for item in source.repeat.items()]  # their order matters
+    return chosen
+
+
+def check_first_record(source: Source) -> None:
+    """Read one record, so that a wrong name of a field is found before any work.
+
+    Raises:
+        UserError: there is no file, or its first record lacks a field.
+    """
+    selection = Selection.of(dataclasses.replace(source, decontaminate=[]))
+    for path in source.decontaminate:
+        list_files(path, format=ANY)
+    unit = units(source)[0]
+    records = READERS[unit.format].records(unit, source, selection.fields, lambda _: None)
+    record = next(until_lost(records), None)
+    made = selection.document(record) if isinstance(record, Record) else record
+    if isinstance(made, BadRecord) and made.reason == "no such field":
+        raise UserError(f"{made}.")

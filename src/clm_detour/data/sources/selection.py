@@ -1,0 +1,144 @@
+"""From a record to its document, or to the reason why it is left out: all that one record decides by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from clm_detour.config.schema import Source
+from clm_detour.data.decontaminate import SharedRuns
+from clm_detour.data.deidentified import replace_marks
+from clm_detour.data.fields import Field, FieldProblem
+from clm_detour.data.filters import Condition
+from clm_detour.data.sources.evaluation import evaluation_texts
+from clm_detour.data.sources.records import BadRecord, Record
+from clm_detour.data.templates import Template, TextField
+
+WORD = re.compile(r"\S+")
+SURROGATES_OF_BYTES = range(0xDC80, 0xDD00)
+
+
+class Document(NamedTuple):
+    """A text, and how often it is to be seen."""
+
+    text: str
+    copies: int
+
+
+class LeftOut(NamedTuple):
+    """A record that a setting of the source rules out."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The settings of a source that concern single records, ready for use.
+
+    Args:
+        repeat: conditions with their number of copies; the first that holds counts.
+        evaluation: what must not be in a text.
+    """
+
+    source: Source
+    text: TextField | Template
+    where: Condition | None
+    repeat: tuple[tuple[Condition, float], ...]
+    evaluation: SharedRuns | None
+
+    @classmethod
+    def of(cls, source: Source) -> Selection:
+        """Read the settings, and the evaluation's texts if there are any.
+
+        Raises:
+            UserError: a template or a condition cannot be parsed, or evaluation texts cannot be read.
+        """
+        shared = source.decontaminate and SharedRuns(evaluation_texts(source.decontaminate), source.ngram)
+        return cls(
+            source=source,
+            text=TextField(Field.parse(source.text))
+            if source.template is None
+            else Template.parse(source.template),
+            where=None if source.where is None else Condition.parse(source.where),
+            repeat=tuple((Condition.parse(text), copies) for text, copies in source.repeat.items()),
+            evaluation=shared or None,
+        )
+
+    @property
+    def fields(self) -> list[Field]:
+        """What it needs of a record."""
+        conditions = [condition for condition, _ in self.repeat]
+        conditions += [self.where] if self.where else []
+        return [*self.text.fields, *(field for condition in conditions for field in condition.fields)]
+
+    def document(self, record: Record) -> Document | LeftOut | BadRecord:
+        """What becomes of a record."""
+        try:
+            if self.where is not None and not self.where(record.fields):
+                return LeftOut("where")
+            text = self.text.render(record.fields)
+            copies = next((times for condition, times in self.repeat if condition(record.fields)), 1.0)
+        except FieldProblem as problem:
+            return BadRecord(problem.reason, f"{record.place}{problem}")
+        wrong = what_is_wrong(text)
+        if wrong is not None:
+            name = f"'{self.source.text}'" if self.source.template is None else "the template's text"
+            return BadRecord(wrong, f"{record.place}: {name} {PROBLEMS[wrong]}")
+        if self.source.deidentified is not None:
+            text = replace_marks(text, self.source.deidentified)
+        reason = self.reason_against(text)
+        if reason is not None:
+            return LeftOut(reason)
+        whole = whole_copies(text, copies)
+        return Document(text, whole) if whole else LeftOut("not drawn")
+
+    def reason_against(self, text: str) -> str | None:
+        """Why a text is left out."""
+        source = self.source
+        if not text or text.isspace():
+            return "empty"
+        if len(text) < (source.min_characters or 0) or has_fewer_words(text, source.min_words or 0):
+            return "too short"
+        longest_words = source.max_words is not None and not has_fewer_words(text, source.max_words + 1)
+        if longest_words or (source.max_characters is not None and len(text) > source.max_characters):
+            return "too long"
+        if self.evaluation is not None and self.evaluation.in_text(text):
+            return "contaminated"
+        return None
+
+
+PROBLEMS = {
+    "NUL character": "has a NUL character: is this a text file in UTF-8?",
+    "not UTF-8": "is not valid UTF-8",
+    "not Unicode": "has half a surrogate pair",
+}
+
+
+def what_is_wrong(text: str) -> str | None:
+    """One of PROBLEMS, or None."""
+    if "\0" in text:
+        return "NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return "not UTF-8" if ord(text[error.start]) in SURROGATES_OF_BYTES else "not Unicode"
+    return None
+
+
+def has_fewer_words(text: str, count: int) -> bool:
+    """Whether fewer than `count` words are in `text`, without making a list of them."""
+    if len(text) < 2 * count - 1:  # words of one character with one blank between them
+        return True
+    return count > 0 and next(islice(WORD.finditer(text), count - 1, None), None) is None
+
+
+def whole_copies(text: str, copies: float) -> int:
+    """`copies` rounded up or down so that it is right on average: a matter of the text alone."""
+    if copies == int(copies):
+        return int(copies)
+    drawn = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=b"copies").digest(), "little")
+    return math.floor(copies) + (drawn < (copies % 1) * 2**64)

@@ -1,0 +1,74 @@
+"""A source's settings are checked before any file is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clm_detour.config import load_config
+from clm_detour.errors import UserError
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+RIGHT = """
+notes: {path: NOTEEVENTS.csv.gz, text: TEXT, where: "CATEGORY == 'Discharge summary' and ISERROR != 1", deidentified: ""}
+papers: {path: hf.parquet, where: educational_score >= 3, repeat: {"document_type == 'Clinical case'": 100, "a > 1": 4.3}}
+hub: {path: user/name, format: hub, subset: en, split: commercial, revision: v1, streaming: false}
+baseline: {path: "pubmed/*.xml.gz", format: pubmed, where: "abstract and language == 'eng'", template: "{title}. {abstract?}"}
+instructions: {path: folder, template: "{prompt}\\n\\n{input?}\\n\\n{response}", deduplicate: true}
+books: {path: books, format: text, document: paragraph, min_words: 5, max_words: 5, decontaminate: [tasks], ngram: 20}
+"""
+WRONG = {
+    "unknown format": ("{path: x, format: jsnl}", "format: 'jsnl' is not known; did you mean jsonl?"),
+    "unknown document": ("{path: x.txt, document: word}", "document"),
+    "a broken template": ("{path: x, template: '{prompt'}", "a.template: '{prompt' is not a template"),
+    "template without fields": ("{path: x, template: text}", "a.template: 'text' names no field"),
+    "text and template": ("{path: x, text: a, template: '{b}'}", "either text or template, not both"),
+    "a broken condition": (
+        "{path: x, where: 'score >'}",
+        "a.where: 'score >' is not a condition (invalid syntax)",
+    ),
+    "a call": ("{path: x, where: exit()}", "a.where: 'exit()' is not a condition ('exit()' is not allowed)"),
+    "a broken repeat": (
+        "{path: x, template: '{b}', repeat: {'a =': 3}}",
+        "a.repeat: 'a =' is not a condition",
+    ),
+    "copies": ("{path: x, repeat: {'a == 1': 0}}", "0.0 copies"),
+    "many copies": ("{path: x, repeat: {'a == 1': .inf}}", "inf copies"),
+    "unknown field of pubmed": (
+        "{path: x.xml.gz, where: titel != ''}",
+        "a.where, a field of pubmed: 'titel' is not known; did you mean title?",
+    ),
+    "field of text": ("{path: x.txt, text: body}", "a field of text: 'body' is not known; it can be text"),
+    "no effect": (
+        "{path: x.jsonl, quoted: false}",
+        "quoted is for csv and has no effect on jsonl; remove it",
+    ),
+    "no split": ("{path: x.parquet, split: train}", "split is for arrow and has no effect on parquet"),
+    "revision of files": (
+        "{path: x, format: csv, revision: main}",
+        "revision is for hub and has no effect on csv",
+    ),
+    "ngram alone": ("{path: x, ngram: 8}", "ngram has no effect without decontaminate"),
+    "ngram": ("{path: x, ngram: 0, decontaminate: [y]}", "ngram: 0 is not a number of words"),
+    "limits": ("{path: x, min_words: 9, max_words: 3}", "min_words (9) is above max_words (3)"),
+    "a limit of nothing": ("{path: x, max_characters: 0}", "max_characters: 0 is not positive"),
+    "unknown key": ("{path: x, filter: a}", "Unknown key data.sources.a.filter"),
+}
+
+
+def test_what_the_guide_promises_is_accepted(tmp_path):
+    sources = "".join(f"    {line}\n" for line in RIGHT.strip().splitlines())
+    (tmp_path / "a.yaml").write_text(f"extends: {QUICKSTART}\ndata:\n  sources:\n{sources}")
+    config = load_config(tmp_path / "a.yaml")
+    assert config.data.sources["papers"].repeat == {"document_type == 'Clinical case'": 100, "a > 1": 4.3}
+    assert config.data.sources["instructions"].template == "{prompt}\n\n{input?}\n\n{response}"
+
+
+@pytest.mark.parametrize(("source", "expected"), WRONG.values(), ids=WRONG)
+def test_a_wrong_setting_is_one_clear_sentence(tmp_path, source, expected):
+    (tmp_path / "a.yaml").write_text(f"extends: {QUICKSTART}\ndata:\n  sources:\n    a: {source}\n")
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / "a.yaml")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
