@@ -47,7 +47,7 @@ class HeldOut:
             loss (nats a predicted token), accuracy, predicted; and the same `by_source`.
         """
         if torch.cuda.is_available():
-            network.cuda()
+            torch.nn.Module.cuda(network)
         was_causal, was_training = network.causal, network.training
         network.causal = False
         network.eval()

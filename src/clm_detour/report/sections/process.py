@@ -47,7 +47,9 @@ def phases_table(ended: Ended) -> Markup:
         )
         for phase, end in ended
     ]
-    note = "Steps × tokens in a full step (those of a batch warm-up are smaller); only phases that have ended."
+    note = (
+        "Steps × tokens in a full step (those of a batch warm-up are smaller); only phases that have ended."
+    )
     return table("Phases", head, rows, left={1, 2, 3}, note=note)
 
 
