@@ -148,7 +148,7 @@ ALL = {FA2: Calls.two, FA3: Calls.three, FA4: Calls.four}
         (10, {FA2: Calls.two, FA3: Calls.three}, "FlashAttention 2"),
         (12, ALL, "FlashAttention 2"),
     ],
-    ids=str,
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else str(value),
 )
 def test_flash_takes_the_best_release_for_the_gpu_and_says_which(
     machine: Machine, major: int, installed: dict[str, Any], taken: str
