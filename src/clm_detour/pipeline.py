@@ -9,6 +9,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -134,7 +135,7 @@ def training_texts(config: Config, documents: int, advance: Callable[..., None])
     """The first documents of each source."""
     for source in config.data.sources.values():
         texts = sources.read_documents(source, on_error=cast(sources.OnError, config.data.on_error))
-        for _, text in zip(range(documents), texts, strict=False):
+        for text in islice(texts, documents):
             advance(1)
             yield text
 

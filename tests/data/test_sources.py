@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
+from reading import write
 
 from clm_detour.data.sources import file_stamp, list_files, read_documents
 from clm_detour.errors import UserError
@@ -24,15 +25,6 @@ SECRET = "patient-name"
 
 def json_lines(records: list[Any]) -> bytes:
     return "".join(json.dumps(record) + "\n" for record in records).encode()
-
-
-def write(path: Path, content: bytes) -> str:
-    if path.name.endswith(".gz"):
-        content = gzip.compress(content)
-    elif path.name.endswith(".zst"):
-        content = pa.compress(content, codec="zstd", asbytes=True)
-    path.write_bytes(content)
-    return str(path)
 
 
 def write_parquet(path: Path, **columns: Any) -> str:

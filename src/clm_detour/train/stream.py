@@ -93,12 +93,8 @@ def check_epochs(config: Config, run: PhaseRun, mixture: Mixture) -> None:
 
 def check_cache(config: Config, sources: dict[str, PackedSource]) -> None:
     """The cache must hold what is read at a time."""
-    remote = [source for source in sources.values() if source.is_remote]
-    needed, limit = (
-        sum(source.bytes_at_a_time for source in remote),
-        parse_bytes(config.data.cache_limit, "data.cache_limit"),
-    )
-    if needed > limit:
+    needed = sum(source.bytes_at_a_time for source in sources.values() if source.is_remote)
+    if needed > parse_bytes(config.data.cache_limit, "data.cache_limit"):
         raise UserError(
             f"data.cache_limit: {config.data.cache_limit} is too small, since {needed / 1e9:.3g} GB are read at a time; raise it."
         )

@@ -10,7 +10,7 @@ import pyarrow as pa
 from clm_detour.config.schema import Source
 from clm_detour.data.fields import Field
 from clm_detour.data.sources.columns import batch_records, needed_columns
-from clm_detour.data.sources.files import file_stamp, open_raw
+from clm_detour.data.sources.files import open_raw, whole_file
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
 
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -18,7 +18,7 @@ END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
     """The file: `datasets` divides large sets into files of 500 MB."""
-    return [Unit(file, format, file_stamp(file)["size"])]
+    return [whole_file(file, format)]
 
 
 def records(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from clm_detour.config.schema import Source
 from clm_detour.data.fields import Field, missing_field
-from clm_detour.data.sources.files import file_stamp
+from clm_detour.data.sources.files import whole_file
 from clm_detour.data.sources.lines import place_of, read_lines
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
 
@@ -51,7 +51,7 @@ class DecodedLines:
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
     """The file: only reading it from its start tells which line breaks end a record."""
-    return [Unit(file, format, file_stamp(file)["size"])]
+    return [whole_file(file, format)]
 
 
 def records(

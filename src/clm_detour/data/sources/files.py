@@ -12,6 +12,7 @@ import fsspec
 import pyarrow as pa
 
 from clm_detour.data.formats import FORMATS, SUFFIXES, compression_of, guess, known_suffixes
+from clm_detour.data.sources.records import Unit
 from clm_detour.errors import UserError
 
 ANY = "any"
@@ -161,3 +162,8 @@ def readable(path: str) -> Iterator[None]:
         if type(error) is OSError and error.errno is None:
             raise
         raise UserError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error
+
+
+def whole_file(file: str, format: str) -> Unit:
+    """The unit of what is read from its start to its end."""
+    return Unit(file, format, file_stamp(file)["size"])

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from clm_detour.config.schema import Source
 from clm_detour.data.fields import Field
 from clm_detour.data.sources.columns import ROWS_PER_BATCH, batch_records, needed_columns
-from clm_detour.data.sources.files import file_stamp, open_raw
+from clm_detour.data.sources.files import open_raw, whole_file
 from clm_detour.data.sources.records import (
     UNIT_BYTES,
     BadRecord,
@@ -23,8 +23,8 @@ from clm_detour.data.sources.records import (
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
     """Row groups, as many as make up UNIT_BYTES of the file."""
-    size = file_stamp(file)["size"]
-    whole = [Unit(file, format, size)]
+    whole = [whole_file(file, format)]
+    size = whole[0].size
     if size < 2 * UNIT_BYTES:
         return whole
     try:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from clm_detour.config.schema import Source
 from clm_detour.data.fields import Field
-from clm_detour.data.sources.files import file_stamp, open_raw, unpacked
+from clm_detour.data.sources.files import open_raw, unpacked, whole_file
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
 
 ROOT = "PubmedArticleSet"
@@ -23,7 +23,7 @@ UNLABELLED = ("", "UNLABELLED", "UNLABELED")
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
     """The file, which holds at most 30,000 articles."""
-    return [Unit(file, format, file_stamp(file)["size"])]
+    return [whole_file(file, format)]
 
 
 def records(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from clm_detour.config.schema import Source
 from clm_detour.data.fields import Field
-from clm_detour.data.sources.files import file_stamp
+from clm_detour.data.sources.files import whole_file
 from clm_detour.data.sources.lines import line_units, place_of, read_lines
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
 
@@ -15,7 +15,7 @@ def units(file: str, format: str, source: Source) -> list[Unit]:
     """Where lines are documents, stretches between them; else the file."""
     if source.document == "line":
         return line_units(file, format)
-    return [Unit(file, format, file_stamp(file)["size"])]
+    return [whole_file(file, format)]
 
 
 def records(
