@@ -24,7 +24,7 @@ from rich.table import Table
 from transformers import ModernBertConfig
 from workloads import WORKLOADS
 
-from clm_detour.allocator import keep_freed_memory
+from clm_detour.allocator import give_back_freed_memory, keep_freed_memory
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.flops import flops_per_batch
@@ -75,8 +75,11 @@ class Competitor:
         if self.device.type != "cuda":  # the moments were made in that step
             self.peak_bytes -= sum(t.nbytes for t in state)
 
-    def time(self) -> None:
-        """One step more."""
+    def time(self, give_back: bool) -> None:
+        """One step more; after giving memory back, an untimed one first, which fetches what it needs."""
+        if give_back:
+            give_back_freed_memory()
+            self.step()
         self.seconds.append(timed(self.step, self.device))
 
 
@@ -115,6 +118,7 @@ def run_case(
     ours = make_ours(config, batch, settings)
     theirs = make_theirs(ours, batch, options, settings)
     for competitor in (ours, theirs):
+        give_back_freed_memory()
         competitor.first_step()
     check_same_loss(ours, theirs)
     device, dtypes = settings["device"], DTYPES[settings["precision"]]
@@ -122,7 +126,7 @@ def run_case(
     for _ in range(settings["rounds"]):
         peaks.append(gemm_peak(device, dtypes))
         for competitor in (ours, theirs):
-            competitor.time()
+            competitor.time(settings["give_back"])
     useful = flops_per_batch(config, batch.lengths, batch.predicted, batch.causal).total
     result = {
         "workload": workload,
@@ -199,6 +203,9 @@ def main(
     compile: Annotated[bool, typer.Option(help="torch.compile, both")] = False,
     checkpointing: Annotated[bool, typer.Option(help="activation checkpointing, ours")] = False,
     keep_memory: Annotated[bool, typer.Option(help="the allocator as our trainer sets it, for both")] = True,
+    give_back: Annotated[
+        bool, typer.Option(help="between turns, where memory holds one of the two only")
+    ] = False,
     name: Annotated[str, typer.Option(help="of the result's file; empty: write none")] = "train-step",
 ) -> None:
     """Measure, print, and record under benchmarks/results."""
@@ -207,7 +214,7 @@ def main(
         keep_freed_memory()
     settings = {
         "size": size, "precision": precision, "device": device, "backend": backend, "compile": compile,
-        "checkpointing": checkpointing, "keep_memory": keep_memory, "rounds": rounds,
+        "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "rounds": rounds,
     }  # fmt: skip
     known = load_tokenizer(tokenizer)
     results = []

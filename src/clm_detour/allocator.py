@@ -23,3 +23,9 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20}
     return all(libc.mallopt(key, value) for key, value in settings.items())
+
+
+def give_back_freed_memory() -> None:
+    """Return what is freed to the kernel now, if the C library is glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
