@@ -1,0 +1,1 @@
+"""The evaluation's tasks: one short file per family, registered by name."""

@@ -1,0 +1,97 @@
+"""What a task is to everything that trains on it, scores it and tabulates it. Only readers know file formats.
+
+A model's answer is a `Document` too: the same text with the entities or labels that the model gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["entities", "nested_entities", "single_label", "multi_label"]
+SPLITS = ("train", "validation", "test")
+Splits = dict[str, list["Document"]]  # by the names in SPLITS
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A labelled piece of a document's text, characters [start, end).
+
+    Args:
+        fragments: the pieces of a discontinuous entity, in order; empty for one that is all of [start, end).
+    """
+
+    label: str
+    start: int
+    end: int
+    fragments: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """One example.
+
+    Args:
+        words: character spans of the words that are tagged, in order (entity tasks).
+        entities: sorted by start, end, label.
+        labels: exactly one for `single_label`, any number for `multi_label`.
+    """
+
+    id: str
+    text: str
+    words: tuple[tuple[int, int], ...] = ()
+    entities: tuple[Entity, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a model is fine-tuned on a task. The defaults are the paper's for English classification.
+
+    Args:
+        steps: instead of `epochs`.
+        warmup: share of the steps.
+        head_learning_rate: of the new layers, where it differs.
+        max_tokens: longer documents are read in overlapping windows (entities) or cut (labels), which is counted.
+        positive_weight: BCE weighs a label's positives by its negatives over positives (multi-label).
+    """
+
+    learning_rate: float = 5e-5
+    head_learning_rate: float | None = None
+    weight_decay: float = 0.01
+    batch_size: int = 16
+    epochs: int = 10
+    steps: int | None = None
+    warmup: float = 0.0
+    max_tokens: int = 512
+    positive_weight: bool = False
+    seeds: tuple[int, ...] = (42, 43, 44, 45, 46)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    Args:
+        labels: entity types, or classes, in a fixed order.
+        metric: which of the scores stands in the table.
+        read: folder -> splits.
+        published: counts to compare with, such as {"train.documents": 5424}.
+        licence: under which the data set is handed round.
+        obtain: where to get it, one sentence.
+        disjoint: no document may be in two splits.
+    """
+
+    name: str
+    language: str
+    kind: Kind
+    labels: tuple[str, ...]
+    metric: str
+    read: Callable[[Path], Splits]
+    protocol: Protocol = field(default_factory=Protocol)
+    published: Mapping[str, int] = field(default_factory=dict)
+    licence: str = ""
+    obtain: str = ""
+    disjoint: bool = True
