@@ -9,6 +9,7 @@ peak is measured between the rounds, since machines change their pace. In CLM th
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -116,16 +117,18 @@ def run_case(
     batch = peers.Batch.make(documents, objective, mask_rate, tokenizer)
     config = ModernBertConfig(**SIZES[settings["size"]])
     ours = make_ours(config, batch, settings)
-    theirs = make_theirs(ours, batch, options, settings)
-    for competitor in (ours, theirs):
+    theirs = make_theirs(ours, batch, options, settings) if settings["peer"] else None
+    competitors = [ours] if theirs is None else [ours, theirs]
+    for competitor in competitors:
         give_back_freed_memory()
         competitor.first_step()
-    check_same_loss(ours, theirs)
+    if theirs is not None:
+        check_same_loss(ours, theirs)
     device, dtypes = settings["device"], DTYPES[settings["precision"]]
     peaks = []
     for _ in range(settings["rounds"]):
         peaks.append(gemm_peak(device, dtypes))
-        for competitor in (ours, theirs):
+        for competitor in competitors:
             competitor.time(settings["give_back"])
     useful = flops_per_batch(config, batch.lengths, batch.predicted, batch.causal).total
     result = {
@@ -138,11 +141,11 @@ def run_case(
         "gemm_peak": statistics.median(peaks),
         "data_sheet_peak": data_sheet_peak(device),
         "ours": figures(ours, batch.tokens, useful, peaks),
-        "theirs": figures(theirs, batch.tokens, useful, peaks),
     }
-    result["ratio"] = statistics.median(
-        theirs / ours for ours, theirs in zip(ours.seconds, theirs.seconds, strict=True)
-    )
+    if theirs is not None:
+        pairs = zip(ours.seconds, theirs.seconds, strict=True)
+        result["theirs"] = figures(theirs, batch.tokens, useful, peaks)
+        result["ratio"] = statistics.median(their / our for our, their in pairs)
     return result
 
 
@@ -169,24 +172,32 @@ def figures(competitor: Competitor, tokens: int, flops: int, peaks: list[float])
 def show(results: list[dict[str, Any]], settings: dict[str, Any]) -> None:
     """A table."""
     title = ", ".join(f"{key} {value}" for key, value in settings.items())
-    table = Table(
-        "workload", "objective", "documents", "tokens (padded)", "ours tok/s", "theirs tok/s", "ratio",
-        "ours of GEMM peak", "theirs", "memory ours", "theirs", title=title,
-    )  # fmt: skip
+    columns = (
+        "workload",
+        "objective",
+        "documents",
+        "tokens (padded)",
+        "whose",
+        "tok/s",
+        "ratio",
+        "of GEMM peak",
+        "memory",
+    )
+    table = Table(*columns, title=title)
     for result in results:
-        ours, theirs = result["ours"], result["theirs"]
-        table.add_row(
-            result["workload"],
-            result["case"],
-            str(result["documents"]),
-            f"{result['tokens']} ({result['padded_tokens']})",
-            f"{ours['tokens_per_second']:.0f}",
-            f"{theirs['tokens_per_second']:.0f}",
-            f"{result['ratio']:.2f}",
-            f"{ours['of_gemm_peak']:.0%}",
-            f"{theirs['of_gemm_peak']:.0%}",
-            *(f"{(c['state_bytes'] + c['step_bytes']) / 2**30:.1f} GiB" for c in (ours, theirs)),
-        )
+        for whose in ("ours", "theirs") if "theirs" in result else ("ours",):
+            found = result[whose]
+            table.add_row(
+                result["workload"],
+                result["case"],
+                str(result["documents"]),
+                f"{result['tokens']} ({result['padded_tokens']})",
+                whose,
+                f"{found['tokens_per_second']:.0f}",
+                f"{result['ratio']:.2f}" if whose == "ours" and "ratio" in result else "",
+                f"{found['of_gemm_peak']:.0%}",
+                f"{(found['state_bytes'] + found['step_bytes']) / 2**30:.1f} GiB",
+            )
     console.print(table)
 
 
@@ -203,6 +214,7 @@ def main(
     compile: Annotated[bool, typer.Option(help="torch.compile, both")] = False,
     checkpointing: Annotated[bool, typer.Option(help="activation checkpointing, ours")] = False,
     keep_memory: Annotated[bool, typer.Option(help="the allocator as our trainer sets it, for both")] = True,
+    peer: Annotated[bool, typer.Option(help="transformers too; without, ours alone")] = True,
     give_back: Annotated[
         bool, typer.Option(help="between turns, where memory holds one of the two only")
     ] = False,
@@ -214,18 +226,19 @@ def main(
         keep_freed_memory()
     settings = {
         "size": size, "precision": precision, "device": device, "backend": backend, "compile": compile,
-        "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "rounds": rounds,
+        "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "peer": peer, "rounds": rounds,
     }  # fmt: skip
+    shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
     known = load_tokenizer(tokenizer)
-    results = []
-    for workload in workloads.split(","):
-        for case in cases.split(","):
-            results.append(run_case(workload, case, papers, known, tokens, settings))
-            show(results[-1:], settings)
+    results: list[dict[str, Any]] = []
+    for workload, case in itertools.product(workloads.split(","), cases.split(",")):
+        results.append(run_case(workload, case, papers, known, tokens, settings))
+        show(results[-1:], settings)
+        if name:  # after each case, since a later one may not fit into memory
+            written = record(name, {"settings": shown, "cases": results})
     show(results, settings)
     if name:
-        shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
-        console.print(f"Written: {record(name, {'settings': shown, 'cases': results})}")
+        console.print(f"Written: {written}")
 
 
 if __name__ == "__main__":
