@@ -57,3 +57,11 @@ def test_rows_that_do_not_divide_are_refused_with_numbers_that_do():
     check_world(config, 5)
     with pytest.raises(UserError, match=r"do not divide over 4 processes; use for example 8 or 12"):
         check_world(config, 4)
+
+
+def test_a_seed_replicate_is_a_phase_with_another_seed_on_the_same_rows():
+    words = ["phases.again=${phases.clm}", "phases.again.seed=18", "arms.again=[pretrain, again, decay]"]
+    config = load_config(QUICKSTART, words)
+    first, again = choose_phase(config, "detour", "clm"), choose_phase(config, "again", "again")
+    assert (first.seed, again.seed) == (config.seed, 18)
+    assert (first.first_row, first.next_row) == (again.first_row, again.next_row)

@@ -208,6 +208,7 @@ def check_phase(config: Config, name: str, phase: Phase) -> None:
     one_of(phase.objective, ("clm", "mlm"), f"{where}.objective")
     one_of(phase.mixture, config.data.mixtures, f"{where}.mixture")
     one_of(phase.moments, ("keep", "fresh"), f"{where}.moments")
+    require(phase.seed is None or phase.seed >= 0, f"{where}.seed: {phase.seed} may not be negative.")
     duration = parse_tokens(phase.duration, f"{where}.duration")
     require(duration > 0, f"{where}.duration must be positive.")
     if phase.objective == "mlm":

@@ -143,6 +143,7 @@ class Phase:
     mask_rate: float | None = None  # mlm only
     batch_warmup: BatchWarmup | None = None  # smaller steps at the start
     moments: str = "keep"  # the optimizer's: keep those of the phase before, or fresh
+    seed: int | None = None  # of masks and dropout; null: the recipe's. Rows keep their order
 
 
 @dataclass

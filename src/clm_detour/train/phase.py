@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -107,7 +108,7 @@ def make_trainer(
         device_train_microbatch_size=train.micro_rows or train.batch_rows // world_size,
         accumulate_train_batch_on_tokens=True,
         precision="fp32",  # PretrainingModel sets its own
-        seed=config.seed,
+        seed=run.seed,
         algorithms=[] if clip is None else [GradientClipping(clipping_type="norm", clipping_threshold=clip)],
         callbacks=[
             LearningRate(phase_rate(run.phase)),
@@ -187,19 +188,14 @@ def phase_record(
 ) -> dict[str, Any]:
     """What was done, for people and for the report."""
     observed = shares_so_far(run, stream, run.tokens)
-    schedule = run.phase.schedule
     return {
         "id": run.id,
         "phase": run.name,
         "objective": run.phase.objective,
         "mask_rate": run.phase.mask_rate,
         "mixture": run.phase.mixture,
-        "schedule": {
-            "name": schedule.name,
-            "peak": schedule.peak,
-            "warmup": schedule.warmup,
-            "floor": schedule.floor,
-        },
+        "seed": run.seed,
+        "schedule": asdict(run.phase.schedule),
         "steps": run.steps,
         "tokens": run.tokens,
         "batch_tokens": run.batch_tokens,

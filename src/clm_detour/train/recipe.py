@@ -29,6 +29,7 @@ class PhaseRun:
     step_rows: StepRows
     row_tokens: int
     first_row: int
+    seed: int  # of masks and dropout
 
     @property
     def steps(self) -> int:
@@ -92,6 +93,7 @@ def plan_phase(config: Config, name: str, before: list[PhaseRun]) -> PhaseRun:
         step_rows=rows_of_steps(config, phase),
         row_tokens=config.data.sequence_length,
         first_row=same_mixture[-1].next_row if same_mixture else 0,
+        seed=config.seed if phase.seed is None else phase.seed,
     )
 
 

@@ -75,7 +75,7 @@ def open_stream(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> RowStrea
         objective=Objective(cast(Literal["clm", "mlm"], run.phase.objective), run.phase.mask_rate),
         vocabulary=vocabulary_of(tokenizer),
         sequence_length=config.data.sequence_length,
-        seed=config.seed,
+        seed=run.seed,
     )
 
 
