@@ -59,6 +59,12 @@ def names(cache: ShardCache) -> set[str]:
     return {path.name for path in cache.folder.iterdir() if path.name != ".lock"}
 
 
+def bytes_in(cache: ShardCache) -> int:
+    """What the cache holds, seen while nobody changes names in it: a fetch in the background may still be under way."""
+    with cache._alone():
+        return sum(path.stat().st_size for path in cache.folder.iterdir())
+
+
 def touch(cache: ShardCache, file: tuple[str, int, str]) -> bytes:
     with cache.open(*file) as copy:
         return copy.read()
@@ -86,8 +92,7 @@ def test_the_limit_is_kept_by_many_users_at_once(tmp_path, files):
 
     def use(number: int) -> None:
         touch(cache, files[number % 10])
-        with cache._alone():
-            most.append(sum(path.stat().st_size for path in cache.folder.iterdir()))
+        most.append(bytes_in(cache))
 
     with ThreadPoolExecutor(8) as users:
         list(users.map(use, range(200)))
@@ -204,7 +209,7 @@ def test_a_remote_stream_through_a_small_cache_is_the_local_stream(tmp_path, rem
         one, other = ours.step(step), theirs.step(step)
         assert one["input_ids"].equal(other["input_ids"])
         assert one["labels"].equal(other["labels"])
-    assert sum(path.stat().st_size for path in cache.folder.iterdir()) <= cache.limit
+        assert bytes_in(cache) <= cache.limit
 
 
 def test_shards_are_fetched_before_they_are_read(tmp_path, remote, vocabulary):

@@ -278,14 +278,15 @@ class PackedSource:
         """Copy the files of shards into the cache in the background: those of `now` first.
 
         Processes take them in different orders, and so fetch different files at the same time. A failure is left to the reader, who
-        meets it again.
+        meets it again. The next call for other shards ends this one after the file under way, lest what is no longer wanted drives
+        out of a small cache what is.
         """
         if self._ahead == list(after):
             return
-        self._ahead = list(after)
+        self._ahead = ahead = list(after)
         dice = random.Random(os.getpid())
         shards = [*dice.sample(now, len(now)), *dice.sample(after, len(after))]
-        threading.Thread(target=self._fetch, args=(shards,), daemon=True).start()
+        threading.Thread(target=self._fetch, args=(shards, ahead), daemon=True).start()
 
     @property
     def bytes_at_a_time(self) -> int:
@@ -310,9 +311,11 @@ class PackedSource:
         shard = bisect.bisect_right(self._row_ends, number)
         return shard, number - self._row_ends[shard] + self.shard_rows[shard]
 
-    def _fetch(self, shards: Sequence[int]) -> None:
+    def _fetch(self, shards: Sequence[int], ahead: list[int]) -> None:
         with suppress(UserError):
             for shard in shards:
+                if self._ahead is not ahead:
+                    return
                 self._open_rows(shard).close()
                 self.shards.open_tokens(shard).close()
 
