@@ -1,0 +1,46 @@
+"""The differences between two models, a dot a task with its interval, and their mean below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from clm_detour.files import atomic_write
+
+WIDTH, ROW = 6.5, 0.28  # inches
+TASK, MEAN = "#3a6ea5", "#b3541e"
+
+
+def write_differences(summary: Mapping[str, Any], path: Path) -> None:
+    """Write a PNG with a panel for each comparison of a summary; nothing if it has none."""
+    comparisons = summary["comparisons"]
+    if not comparisons:
+        return
+    heights = [len(row["by_task"]) + 3 for row in comparisons]
+    figure = Figure(figsize=(WIDTH, ROW * sum(heights) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(comparisons), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    for axes, row in zip(panels, comparisons, strict=True):
+        paint(axes, row)
+    panels[-1].set_xlabel("points; bars are 95 % intervals")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+
+
+def paint(axes: Any, row: Mapping[str, Any]) -> None:
+    """One comparison."""
+    entries = [(task, each["difference"], each["interval"], TASK) for task, each in row["by_task"].items()]
+    entries.append(("all", row["difference"], row["interval"], MEAN))
+    for place, (_, difference, interval, colour) in enumerate(entries):
+        if interval is not None:
+            axes.plot(interval, [place, place], color=colour, linewidth=1.5)
+        axes.plot([difference], [place], "o", color=colour, markersize=5)
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(entries)), [entry[0] for entry in entries])
+    axes.invert_yaxis()
+    axes.set_title(f"{row['a']} - {row['b']} (p = {row['p']:.2g})", fontsize="medium", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
