@@ -143,3 +143,10 @@ def test_the_printed_plan_names_phases_sources_hours_and_what_is_seen_too_often(
         "Gone through more than 4 times",
     ):
         assert words in said
+
+
+def test_layers_that_the_model_does_not_have_are_refused_before_training(recipe):
+    with pytest.raises(
+        UserError, match=r"phases\.decay\.freeze\.layers: 2-3 goes beyond the model's 3 layers"
+    ):
+        plan_of(recipe, "phases.decay.freeze={layers: 2-3}")

@@ -18,6 +18,7 @@ from clm_detour.data.mixture import Mixture
 from clm_detour.data.packing import PackedSource, is_packed
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.progress import console, human
+from clm_detour.train.freeze import frozen_layers
 from clm_detour.train.recipe import PhaseRun, plan_recipe
 from clm_detour.train.start import base_config, fresh_config
 from clm_detour.train.stream import check_epochs, open_sources, open_stream, prepared_folder, shard_cache
@@ -82,9 +83,12 @@ def make_plan(config: Config, tokenizer: Tokenizer | None) -> RecipePlan:
     """Plan a whole recipe.
 
     Raises:
-        UserError: a source would be gone through more often than its `max_epochs`, or prepared data is damaged.
+        UserError: a phase freezes layers that the model does not have, a source would be gone through more often than its `max_epochs`, or prepared data is damaged.
     """
     model = model_config(config, tokenizer)
+    if model is not None:
+        for name, phase in config.phases.items():
+            frozen_layers(phase.freeze, model, f"phases.{name}.freeze.layers")
     runs = list(plan_recipe(config).values())
     phases = [plan_phase(config, run, tokenizer, model) for run in runs]
     return RecipePlan(phases, None if model is None else sizes_of(config, runs, model))

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from math import inf
 from typing import TypeVar
 
-from clm_detour.config.schema import Config, Phase, Source
-from clm_detour.config.units import parse_bytes, parse_tokens
+from clm_detour.config.schema import Config, Phase, Schedule, Source
+from clm_detour.config.units import parse_bytes, parse_layers, parse_tokens
 from clm_detour.data.fields import Field
 from clm_detour.data.filters import Condition
 from clm_detour.data.formats import FORMATS, guess
@@ -17,6 +17,14 @@ from clm_detour.data.templates import Template
 from clm_detour.errors import UserError
 
 Parsed = TypeVar("Parsed", Template, Condition)
+
+SCHEDULES = {  # and which settings have an effect under each
+    "warmup_constant": ("warmup",),
+    "one_minus_sqrt": ("floor",),
+    "wsd": ("warmup", "decay", "floor"),
+    "cosine": ("warmup", "floor"),
+    "linear": ("warmup", "floor"),
+}
 
 
 def check_config(config: Config) -> None:
@@ -222,6 +230,24 @@ def check_phase(config: Config, name: str, phase: Phase) -> None:
         require(phase.mask_rate is None, f"{where}.mask_rate has no effect in a clm phase; remove it.")
     check_schedule(where, phase, duration)
     check_batch_warmup(config, where, phase, duration)
+    check_freeze(where, phase)
+
+
+def check_freeze(where: str, phase: Phase) -> None:
+    """What the phase leaves as it is."""
+    freeze = phase.freeze
+    if freeze is None:
+        return
+    if freeze.layers is not None:
+        parse_layers(freeze.layers, f"{where}.freeze.layers")
+    require(
+        freeze.layers is not None or freeze.embeddings or freeze.head,
+        f"{where}.freeze names nothing; give layers, embeddings or head, or leave it out.",
+    )
+    require(
+        not (freeze.head and phase.reset_head),
+        f"{where}: reset_head and freeze.head would leave a random head untrained; choose one.",
+    )
 
 
 def check_batch_warmup(config: Config, where: str, phase: Phase, duration: int) -> None:
@@ -243,7 +269,12 @@ def check_batch_warmup(config: Config, where: str, phase: Phase, duration: int) 
 def check_schedule(where: str, phase: Phase, duration: int) -> None:
     """The phase's learning rate."""
     schedule = phase.schedule
-    one_of(schedule.name, ("warmup_constant", "one_minus_sqrt"), f"{where}.schedule.name")
+    one_of(schedule.name, SCHEDULES, f"{where}.schedule.name")
+    for key in ("warmup", "decay", "floor"):
+        require(
+            key in SCHEDULES[schedule.name] or getattr(schedule, key) == getattr(Schedule, key),
+            f"{where}.schedule.{key} has no effect under {schedule.name}; remove it.",
+        )
     require(schedule.peak > 0, f"{where}.schedule.peak: {schedule.peak} is not positive.")
     require(
         0 <= schedule.floor <= 1,
@@ -254,8 +285,13 @@ def check_schedule(where: str, phase: Phase, duration: int) -> None:
         warmup <= duration,
         f"{where}.schedule.warmup ({schedule.warmup}) is longer than the phase ({phase.duration}).",
     )
-    if schedule.name == "one_minus_sqrt":
-        require(warmup == 0, f"{where}.schedule.warmup has no effect under one_minus_sqrt; remove it.")
+    if schedule.name == "wsd":
+        decay = parse_tokens(schedule.decay, f"{where}.schedule.decay")
+        require(decay > 0, f"{where}.schedule.decay is not set; give wsd the tokens of its decay.")
+        require(
+            warmup + decay <= duration,
+            f"{where}.schedule: warmup ({schedule.warmup}) and decay ({schedule.decay}) are longer than the phase ({phase.duration}).",
+        )
 
 
 def check_arms(config: Config) -> None:

@@ -118,10 +118,11 @@ class Train:
 class Schedule:
     """Learning rate over a phase."""
 
-    name: str = MISSING  # warmup_constant or one_minus_sqrt
+    name: str = MISSING  # warmup_constant, one_minus_sqrt, wsd, cosine or linear
     peak: float = MISSING
-    warmup: str = "0tok"  # warmup_constant: linear from 0
-    floor: float = 0.1  # one_minus_sqrt: where it ends, as a share of the peak
+    warmup: str = "0tok"  # all but one_minus_sqrt: linear from 0
+    decay: str = "0tok"  # wsd: the 1-sqrt decay at the end of the phase
+    floor: float = 0.1  # all but warmup_constant: where it ends, as a share of the peak
 
 
 @dataclass
@@ -130,6 +131,15 @@ class BatchWarmup:
 
     rows: int = MISSING  # in the first step; divides train.batch_rows
     duration: str = MISSING  # tokens until the full size
+
+
+@dataclass
+class Freeze:
+    """What a phase leaves as it is, to the bit: no gradient, no moments; the final norm is always trained."""
+
+    layers: str | None = None  # like 0-7, or 0-3,8
+    embeddings: bool = False  # with the decoder's weights where they are tied to them
+    head: bool = False  # with the decoder's bias, and its weights where they are not tied
 
 
 @dataclass
@@ -143,6 +153,8 @@ class Phase:
     mask_rate: float | None = None  # mlm only
     batch_warmup: BatchWarmup | None = None  # smaller steps at the start
     moments: str = "keep"  # the optimizer's: keep those of the phase before, or fresh
+    freeze: Freeze | None = None
+    reset_head: bool = False  # start with a fresh prediction head and decoder bias
     seed: int | None = None  # of masks and dropout; null: the recipe's. Rows keep their order
 
 

@@ -1,4 +1,4 @@
-"""Durations in tokens and sizes in bytes, written with their unit: `100_000_000tok`, `100Mtok`, `0.5Btok`; `500MB`, `2TB`."""
+"""Durations in tokens and sizes in bytes, written with their unit: `100_000_000tok`, `100Mtok`, `0.5Btok`; `500MB`, `2TB`; layers: `0-7,9`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from clm_detour.errors import UserError
 
 SCALES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-PATTERN = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kMBT]?)tok")
+DURATION = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kMBT]?)tok")
 BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -17,7 +17,7 @@ def parse_tokens(text: str, where: str) -> int:
     Raises:
         UserError: no unit, a unit other than tokens, or not a number.
     """
-    match = PATTERN.fullmatch(text.strip())
+    match = DURATION.fullmatch(text.strip())
     if match:
         number, scale = match.groups()
         return round(float(number.replace("_", "")) * SCALES[scale])
@@ -38,3 +38,21 @@ def parse_bytes(text: str, where: str) -> int:
     if match is None:
         raise UserError(f"{where}: {text!r} is not a size; write for example 500MB, 100GB or 2TB.")
     return round(float(match[1]) * BYTES[match[2]])
+
+
+def parse_layers(text: str, where: str) -> frozenset[int]:
+    """Read numbers and inclusive ranges of layers, the first being 0; `where` names the config key in the error.
+
+    Raises:
+        UserError: neither numbers nor ranges, or a range that ends before it starts.
+    """
+    layers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if match is None:
+            raise UserError(f"{where}: {text!r} is not a range of layers; write for example 0-7 or 0-3,8.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UserError(f"{where}: {part.strip()} ends before it starts; write {last}-{first}.")
+        layers.update(range(first, last + 1))
+    return frozenset(layers)

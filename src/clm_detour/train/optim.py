@@ -6,6 +6,7 @@ peak makes one the other, with torch's fused kernel.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -42,8 +43,13 @@ def save_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path)
         save_file(tensors, file.name)
 
 
-def load_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
+def load_moments(
+    optimizer: torch.optim.Optimizer, model: nn.Module, path: Path, fresh: Collection[str] = ()
+) -> None:
     """Give every parameter of `optimizer` the moments that `save_moments` wrote.
+
+    Args:
+        fresh: names of parameters that start without, whatever the file holds: their first step makes them.
 
     Raises:
         UserError: the file is missing, or misses a parameter.
@@ -54,7 +60,7 @@ def load_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path)
         raise UserError(f"Cannot read the optimizer's moments in {path}: {error}.") from None
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
-        if id(parameter) not in held:
+        if id(parameter) not in held or name in fresh:
             continue
         try:
             state = {kind: tensors[f"{kind}/{name}"] for kind in MOMENTS}

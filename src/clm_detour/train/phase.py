@@ -38,7 +38,7 @@ from clm_detour.train.optim import load_moments, make_optimizer, save_moments
 from clm_detour.train.recipe import PhaseRun, check_world
 from clm_detour.train.schedules import phase_rate
 from clm_detour.train.settings import is_finished, phase_settings
-from clm_detour.train.start import starting_network
+from clm_detour.train.start import fresh_moments, starting_network
 from clm_detour.train.stream import open_stream
 
 
@@ -94,7 +94,12 @@ def make_trainer(
     world_size = dist.get_world_size()
     optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
     if run.parent is not None and run.phase.moments == "keep":
-        load_moments(optimizer, network, RunFolder.of(config).phase(run.parent.id).moments)
+        load_moments(
+            optimizer,
+            network,
+            RunFolder.of(config).phase(run.parent.id).moments,
+            fresh=fresh_moments(run, network),
+        )
     batches = StepBatches(stream, run.first_row, run.step_rows, dist.get_global_rank(), world_size)
     resume_from = newest_good(folder.checkpoints)
     if resume_from is not None and dist.get_global_rank() == 0:
@@ -195,6 +200,8 @@ def phase_record(
         "mask_rate": run.phase.mask_rate,
         "mixture": run.phase.mixture,
         "seed": run.seed,
+        "freeze": None if run.phase.freeze is None else asdict(run.phase.freeze),
+        "reset_head": run.phase.reset_head,
         "schedule": asdict(run.phase.schedule),
         "steps": run.steps,
         "tokens": run.tokens,

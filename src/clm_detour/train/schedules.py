@@ -2,6 +2,8 @@
 
 The rate of a step is that of the tokens seen *before* it. Composer steps its schedulers before it advances its clock, so
 theirs lag by one step; `callbacks/learning_rate.py` therefore sets the rate at the start of each step.
+
+Tokens are counted from the start of the phase; `floor` is where a decay ends, as a share of the peak; after its end a rate stays.
 """
 
 from __future__ import annotations
@@ -33,9 +35,50 @@ def one_minus_sqrt(peak: float, floor: float, duration: int) -> RateFunction:
     return rate
 
 
+def wsd(peak: float, warmup: int, decay: int, floor: float, duration: int) -> RateFunction:
+    """Warmup-stable-decay (arXiv 2404.06395) in one phase: `warmup_constant`, and over the last `decay` tokens `one_minus_sqrt`."""
+    stable, falling = warmup_constant(peak, warmup), one_minus_sqrt(peak, floor, decay)
+
+    def rate(tokens: int) -> float:
+        start = duration - decay
+        return stable(tokens) if tokens < start else falling(tokens - start)
+
+    return rate
+
+
+def cosine(peak: float, warmup: int, floor: float, duration: int) -> RateFunction:
+    """Warm-up, then half a cosine from `peak` to `floor` * `peak` (arXiv 1608.03983, without restarts)."""
+    return _after_warmup(peak, warmup, floor, duration, lambda done: (1 + math.cos(math.pi * done)) / 2)
+
+
+def linear(peak: float, warmup: int, floor: float, duration: int) -> RateFunction:
+    """Warm-up, then a straight line from `peak` to `floor` * `peak`."""
+    return _after_warmup(peak, warmup, floor, duration, lambda done: 1 - done)
+
+
+def _after_warmup(
+    peak: float, warmup: int, floor: float, duration: int, left: Callable[[float], float]
+) -> RateFunction:
+    """Warm-up, then peak * (floor + (1 - floor) * left(share of the rest of the phase that is done))."""
+    rising = warmup_constant(peak, warmup)
+
+    def rate(tokens: int) -> float:
+        if tokens < warmup:
+            return rising(tokens)
+        done = min((tokens - warmup) / max(duration - warmup, 1), 1.0)
+        return peak * (floor + (1 - floor) * left(done))
+
+    return rate
+
+
 def phase_rate(phase: Phase) -> RateFunction:
     """The learning rate of `phase` as a function of the tokens seen in it."""
-    schedule = phase.schedule
+    schedule, duration = phase.schedule, parse_tokens(phase.duration, "duration")
+    peak, floor, warmup = schedule.peak, schedule.floor, parse_tokens(schedule.warmup, "warmup")
     if schedule.name == "warmup_constant":
-        return warmup_constant(schedule.peak, parse_tokens(schedule.warmup, "warmup"))
-    return one_minus_sqrt(schedule.peak, schedule.floor, parse_tokens(phase.duration, "duration"))
+        return warmup_constant(peak, warmup)
+    if schedule.name == "one_minus_sqrt":
+        return one_minus_sqrt(peak, floor, duration)
+    if schedule.name == "wsd":
+        return wsd(peak, warmup, parse_tokens(schedule.decay, "decay"), floor, duration)
+    return {"cosine": cosine, "linear": linear}[schedule.name](peak, warmup, floor, duration)

@@ -15,6 +15,7 @@ from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.errors import UserError
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.run_folder import RunFolder
+from clm_detour.train.freeze import freeze, frozen_names, head_names
 from clm_detour.train.recipe import PhaseRun
 
 VOCABULARY_MULTIPLE = 64  # matrix kernels want it; ModernBERT's own vocabulary is padded so
@@ -40,7 +41,27 @@ def starting_network(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Mod
         torch.manual_seed(config.seed)
         network = ModernBertForPretraining(fresh_config(config.model.config or {}, tokenizer), backend)
     check_fit(network.config, tokenizer)
+    if run.phase.reset_head:
+        reset_head(network, run.seed)
+    freeze(run.phase.freeze, network)
     return network.float()
+
+
+def reset_head(network: ModernBertForPretraining, seed: int) -> None:
+    """Initialise the prediction head and the decoder's bias anew, and the decoder's weights unless they are the embeddings'."""
+    torch.manual_seed(seed)
+    network._init_weights(network.head)
+    network.head.norm.reset_parameters()
+    if not network.config.tie_word_embeddings:
+        network._init_weights(network)  # fills the decoder
+    if network.decoder.bias is not None:
+        torch.nn.init.zeros_(network.decoder.bias)
+
+
+def fresh_moments(run: PhaseRun, network: ModernBertForPretraining) -> set[str]:
+    """The parameters that keep no moments under `moments: keep`: those that the phase before left frozen, and a head that is reset."""
+    frozen = frozen_names(run.parent.phase.freeze, network) if run.parent is not None else set()
+    return frozen | (head_names(network) if run.phase.reset_head else set())
 
 
 def base_config(path: str) -> ModernBertConfig:
