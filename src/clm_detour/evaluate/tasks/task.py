@@ -34,9 +34,11 @@ class Document:
     """One example.
 
     Args:
+        id: unique in its split; of a part of a longer document that document's id, `#` and a number.
         words: character spans of the words that are tagged, in order (entity tasks).
         entities: sorted by start, end, label.
         labels: exactly one for `single_label`, any number for `multi_label`.
+        left_out: annotations that a flat task cannot hold, since they overlap one that it keeps.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Document:
     words: tuple[tuple[int, int], ...] = ()
     entities: tuple[Entity, ...] = ()
     labels: tuple[str, ...] = ()
+    left_out: tuple[Entity, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ class Task:
     """One task.
 
     Args:
-        labels: entity types, or classes, in a fixed order.
+        labels: entity types, or classes, in a fixed order; empty for those that the data has (`load` fills them in).
         metric: which of the scores stands in the table.
         read: folder -> splits.
+        folders: other names of the folder in which the data set lies; the task's own name always is one.
+        negative: the class that stands for none of the others; `positive_*` scores leave it out.
         published: counts to compare with, such as {"train.documents": 5424}.
         licence: under which the data set is handed round.
         obtain: where to get it, one sentence.
@@ -90,6 +95,8 @@ class Task:
     labels: tuple[str, ...]
     metric: str
     read: Callable[[Path], Splits]
+    folders: tuple[str, ...] = ()
+    negative: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
     published: Mapping[str, int] = field(default_factory=dict)
     licence: str = ""

@@ -1,0 +1,68 @@
+"""BRAT standoff (https://brat.nlplab.org/standoff.html): `NAME.txt`, and `NAME.ann` with annotations by character.
+
+Text-bound annotations (`T1<TAB>DISO 0 20<TAB>words`, pieces of a discontinuous one divided by `;`) are read; notes (`#1<TAB>ICD-O T1<TAB>code`) and
+normalisations (`N1<TAB>Reference T1 SNOMED:code<TAB>words`) where a task takes a document's labels from them. Events, relations and attributes are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clm_detour.errors import UserError
+from clm_detour.evaluate.formats.files import read_text
+from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
+
+BOUND = re.compile(r"T\S*\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
+NOTE = re.compile(r"#\S*\t(\S+) T\S+\t(.*)")
+NORMALISATION = re.compile(r"N\S*\tReference T\S+ ([^:\s]+):(\S+)(?:\t.*)?")
+
+
+@dataclass(frozen=True)
+class Brat(Form):
+    """Folders of `.txt` and `.ann`.
+
+    Args:
+        codes: kinds of notes and normalisations whose codes are the labels of the document; none: it has entities.
+        check_text: an annotation's words must be those at its offsets.
+    """
+
+    files: Files = "{split}/*.txt"
+    codes: tuple[str, ...] = ()
+    check_text: bool = True
+
+    def examples(self, file: Path, split: str) -> Iterator[Example]:
+        """The one document."""
+        annotated = file.with_suffix(".ann")
+        if not annotated.is_file():
+            raise UserError(f"{file} has no {annotated.name} beside it; get the data set again.")
+        text = read_text(file)
+        if not text.strip():
+            raise UserError(f"{file} is empty; get the data set again.")
+        rows = [
+            (f"{annotated} line {number}", line.removesuffix("\r"))
+            for number, line in enumerate(read_text(annotated).split("\n"), start=1)
+        ]
+        if self.codes:
+            labels = dict.fromkeys(code for _, line in rows for code in self.codes_of(line))
+            yield Example(file.stem, text, str(file), labels=tuple(labels))
+        else:
+            found = [self.annotation(place, line, text) for place, line in rows if line.startswith("T")]
+            yield Example(file.stem, text, str(file), annotations=tuple(found))
+
+    def codes_of(self, line: str) -> Iterator[str]:
+        """The code of a note or a normalisation of one of the kinds that count."""
+        match = NOTE.fullmatch(line) or NORMALISATION.fullmatch(line)
+        if match and match[1] in self.codes:
+            yield match[2].strip()
+
+    def annotation(self, place: str, line: str, text: str) -> Annotation:
+        """A text-bound annotation."""
+        match = BOUND.fullmatch(line)
+        if match is None:
+            raise UserError(f"{place} is no annotation like `T1<TAB>Disease 0 5<TAB>words`: {line!r}.")
+        pieces = (map(int, piece.split()) for piece in match[2].split(";"))
+        fragments = tuple((start, end) for start, end in pieces)
+        return Annotation(match[1], fragments, place, match[3] if self.check_text else None)

@@ -1,0 +1,53 @@
+"""Finding the files of a split, and reading them as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from clm_detour.errors import UserError
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "devel", "development"),
+    "test": ("test", "testing"),
+}
+Pattern = str | tuple[str, ...]
+
+
+def split_files(folder: Path, pattern: Pattern, split: str) -> list[Path]:
+    """The files of a split, sorted: of the first glob, and the first name of the split, that finds some."""
+    for glob in (pattern,) if isinstance(pattern, str) else pattern:
+        for name in SPLIT_NAMES[split] if "{split}" in glob else ("",):
+            found = sorted(path for path in folder.glob(glob.replace("{split}", name)) if path.is_file())
+            if found:
+                return found
+    return []
+
+
+def read_text(file: Path) -> str:
+    """A whole file with its line ends as they are, since standoff annotations count their characters.
+
+    Raises:
+        UserError: it is not UTF-8, or cannot be read.
+    """
+    try:
+        return file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise UserError(f"{file} line {line} is not valid UTF-8; convert the file.") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def lines(file: Path) -> Iterator[tuple[str, str]]:
+    """Each line without its end, and its place; no byte order mark.
+
+    Raises:
+        UserError: as `read_text`, or the file is empty.
+    """
+    text = read_text(file).removeprefix("\ufeff")
+    if not text.strip():
+        raise UserError(f"{file} is empty; get the data set again.")
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        yield f"{file} line {number}", line.removesuffix("\r")

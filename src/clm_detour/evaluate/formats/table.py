@@ -1,0 +1,130 @@
+"""Records with a text and its labels: TSV, CSV, JSON lines and parquet, told apart by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from clm_detour.config.schema import Source
+from clm_detour.data.formats import guess
+from clm_detour.data.sources.records import BadRecord, Record
+from clm_detour.data.sources.registry import READERS
+from clm_detour.errors import UserError
+from clm_detour.evaluate.formats.files import SPLIT_NAMES
+from clm_detour.evaluate.formats.form import Example, Files, Form
+
+NAMES = ("{split}.tsv", "{split}.csv", "{split}.jsonl", "{split}.json", "{split}*.parquet")
+FLAG = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "": False}
+
+
+@dataclass(frozen=True)
+class Table(Form):
+    """Files of records.
+
+    Args:
+        text: the column of the text.
+        label: the column of the one label, or of several: a list, or a cell that `separate` takes apart (a ValueError says why not).
+        flags: instead of `label`, a column for each label, 0 or 1, by its name.
+        id: the column of what names a record; otherwise its file and number do.
+        document: a pattern whose first group, found in `id`, names the document that a row is a sentence of. A document's
+            rows follow each other; they are joined with spaces, and its labels are those of any of them.
+        split: the column that says a record's split, where one file holds them all.
+        format: jsonl, csv, tsv or parquet, where the name does not tell.
+        quoted: cells of a CSV or TSV may stand in double quotes; if None, those of a CSV may.
+    """
+
+    files: Files = (*NAMES, *(f"data/{name}" for name in NAMES))
+    text: str = "text"
+    label: str | None = "label"
+    flags: tuple[str, ...] = ()
+    separate: Callable[[str], Sequence[str]] | None = None
+    id: str | None = None
+    document: str | None = None
+    split: str | None = None
+    format: str | None = None
+    quoted: bool | None = None
+
+    def examples(self, file: Path, split: str) -> Iterator[Example]:
+        """A row each, or a document each."""
+        rows = (
+            self.example(record, f"{file.stem}:{number}")
+            for number, record in enumerate(records(file, self.format, self.quoted), start=1)
+            if self.split is None or str(cell(record, self.split)).strip() in SPLIT_NAMES[split]
+        )
+        return rows if self.document is None else self.documents(rows)
+
+    def example(self, record: Record, number: str) -> Example:
+        """One row."""
+        text = cell(record, self.text)
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{record.place} has no text in {self.text}; remove it.")
+        id = number if self.id is None else str(cell(record, self.id))
+        return Example(id, text, record.place, labels=tuple(self.labels(record)))
+
+    def labels(self, record: Record) -> list[str]:
+        """Those of one row."""
+        if self.flags:
+            return [name for name in self.flags if is_set(record, name)]
+        value = cell(record, self.label or "label")
+        if isinstance(value, str) and self.separate is not None:
+            try:
+                return list(self.separate(value))
+            except ValueError as error:
+                raise UserError(f"{record.place}: {error}") from None
+        return [str(part).strip() for part in (value if isinstance(value, list) else [value])]
+
+    def documents(self, rows: Iterable[Example]) -> Iterator[Example]:
+        """Sentences joined."""
+        for name, group in groupby(rows, self.document_of):
+            sentences = list(group)
+            labels = dict.fromkeys(label for sentence in sentences for label in sentence.labels)
+            text = " ".join(sentence.text for sentence in sentences)
+            yield Example(name, text, sentences[0].place, labels=tuple(labels))
+
+    def document_of(self, row: Example) -> str:
+        """Which document a sentence is of."""
+        match = re.match(self.document or "", row.id)
+        if match is None:
+            raise UserError(f"{row.place}: {row.id!r} names no document of the form {self.document}.")
+        return match[1]
+
+
+def is_set(record: Record, name: str) -> bool:
+    """A flag."""
+    value = str(cell(record, name)).strip().lower()
+    if value not in FLAG:
+        raise UserError(f"{record.place}: {name} is {value!r}, neither 0 nor 1.")
+    return FLAG[value]
+
+
+def cell(record: Record, name: str) -> Any:
+    """A field that must be there."""
+    if name not in record.fields:
+        raise UserError(f"{record.place} has no column {name!r}; it has {', '.join(record.fields)}.")
+    return record.fields[name]
+
+
+def records(file: Path, format: str | None = None, quoted: bool | None = None) -> Iterator[Record]:
+    """The records of one file, as the sources of training read them, but none may be broken.
+
+    Raises:
+        UserError: one is, or there is none.
+    """
+    format = format or guess(str(file)) or "jsonl"
+    source = Source(path=str(file), quoted=format == "csv" if quoted is None else quoted)
+    found = False
+    try:
+        for unit in READERS[format].units(str(file), format, source):
+            for record in READERS[format].records(unit, source, None, lambda _: None):
+                if isinstance(record, BadRecord):
+                    raise record
+                found = True
+                yield record
+    except BadRecord as error:
+        raise UserError(f"{error}; repair it.") from error
+    if not found:
+        raise UserError(f"{file} is empty; get the data set again.")

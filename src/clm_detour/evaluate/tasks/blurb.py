@@ -1,0 +1,79 @@
+"""Biomedical entities in sentences, as BLURB (Gu et al., arXiv 2007.15779) and MTL-Bioinformatics-2016 hand them round: a word and its tag a line."""
+
+from __future__ import annotations
+
+from clm_detour.evaluate.formats.conll import Conll
+from clm_detour.evaluate.tasks.make import make_task
+from clm_detour.evaluate.tasks.protocols import ENGLISH_ENTITIES
+
+CRICHTON = "https://github.com/cambridgeltl/MTL-Bioinformatics-2016"
+
+
+def blurb(name: str, labels: tuple[str, ...], form: Conll, source: str, **more):  # type: ignore[no-untyped-def]
+    """One of them."""
+    return make_task(
+        name, "en", "entities", labels, form, protocol=ENGLISH_ENTITIES, obtain=f"Free: {source}.", **more
+    )
+
+
+TASKS = (
+    blurb(
+        "AnatEM",
+        ("Anatomy",),
+        Conll(),
+        f"the folder AnatEM-IOB of {CRICHTON}",
+        folders=("AnatEM-IOB",),
+        licence="CC BY-SA 3.0",
+        published={
+            "train.documents": 5861,
+            "validation.documents": 2118,
+            "test.documents": 3830,
+            "entities": 13701,
+        },
+    ),
+    blurb(
+        "BC5CDR",
+        ("Chemical", "Disease"),
+        Conll(),
+        f"the folder BC5CDR-IOB of {CRICHTON}",
+        folders=("BC5CDR-IOB",),
+        licence="public domain, as BioCreative V states",
+        published={
+            "train.documents": 4560,
+            "validation.documents": 4581,
+            "test.documents": 4797,
+            "entities.Chemical": 15935,
+            "entities.Disease": 12852,
+        },
+    ),
+    blurb(
+        "JNLPBA",
+        ("Entity",),
+        Conll(label="Entity"),
+        f"the folder JNLPBA of {CRICHTON}, or BLURB's script",
+        licence="GENIA's, free for research",
+        rename=dict.fromkeys(("protein", "DNA", "RNA", "cell_line", "cell_type"), "Entity"),
+        published={
+            "train.documents": 16807,
+            "validation.documents": 1739,
+            "test.documents": 3856,
+            "train.entities": 46750,
+            "validation.entities": 4551,
+            "test.entities": 8662,
+        },
+    ),
+    blurb(
+        "NCBI-disease",
+        ("Disease",),
+        Conll(),
+        f"the folder NCBI-disease-IOB of {CRICHTON}",
+        folders=("NCBI-disease-IOB",),
+        licence="public domain",
+        published={
+            "train.documents": 5424,
+            "validation.documents": 923,
+            "test.documents": 940,
+            "entities": 6881,
+        },
+    ),
+)

@@ -1,0 +1,25 @@
+"""ChemProt (BioCreative VI): how a chemical and a protein in a sentence are related; the pair is marked and everything else masked."""
+
+from __future__ import annotations
+
+from clm_detour.evaluate.formats.table import Table
+from clm_detour.evaluate.tasks.make import make_task
+
+LABELS = ("CPR:3", "CPR:4", "CPR:5", "CPR:6", "CPR:9", "False")
+
+TASKS = (
+    make_task(
+        "ChemProt",
+        "en",
+        "single_label",
+        LABELS,
+        Table(text="sentence"),
+        negative="False",
+        rename={"false": "False"},
+        licence="free for research, as BioCreative VI states",
+        obtain="Free: track 5 of BioCreative VI (https://biocreative.bioinformatics.udel.edu), or BLURB's preprocessing of it.",
+        disjoint=False,
+        published={"train.documents": 16521, "validation.documents": 10361, "test.documents": 14396}
+        | {"train.positive": 4132, "validation.positive": 2412, "test.positive": 3441},
+    ),
+)

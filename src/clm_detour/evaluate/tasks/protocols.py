@@ -1,0 +1,18 @@
+"""The paper's settings for fine-tuning (arXiv 2605.12438, appendix), by language and kind. Seeds 42 to 46 in English; nine in French, from 42 on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clm_detour.evaluate.tasks.task import Protocol
+
+FRENCH_SEEDS = tuple(range(42, 51))
+
+ENGLISH_LABELS = Protocol()
+ENGLISH_ENTITIES = replace(ENGLISH_LABELS, epochs=20)
+LONG = 8192  # tokens: Phenotype and DEID
+FRENCH_LABELS = Protocol(
+    learning_rate=2e-5, batch_size=4, epochs=15, warmup=0.1, max_tokens=2048, seeds=FRENCH_SEEDS
+)
+FRENCH_CODES = replace(FRENCH_LABELS, max_tokens=4096, positive_weight=True)
+QUAERO = Protocol(head_learning_rate=1e-3, steps=4000, max_tokens=1024, seeds=FRENCH_SEEDS)

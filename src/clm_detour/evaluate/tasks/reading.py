@@ -1,0 +1,217 @@
+"""From what stands in files to documents that a task can be trained and scored on; every check of the data is here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from clm_detour.errors import UserError
+from clm_detour.evaluate.formats.form import Annotation, Example, Form, Fragments
+from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Kind, Splits
+
+WORD = re.compile(r"\w+|[^\w\s]")
+Overlaps = Literal["error", "longest"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A task's `read`: the first of its forms that the folder has files of.
+
+    Args:
+        labels: of the task; empty for whatever there is.
+        rename: a label as files have it -> the task's, or None for one that is no part of the task.
+        overlaps: in a flat task, an error; or of entities that overlap the longest is kept, and the first of equally long ones.
+        held_out: split -> share of the documents of `train` that become it, for sets without it.
+        most_frequent: so many labels only, by documents in all splits; documents without any are left out.
+    """
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    forms: tuple[Form, ...]
+    rename: Mapping[str, str | None] = field(default_factory=dict)
+    overlaps: Overlaps = "error"
+    held_out: Mapping[str, float] = field(default_factory=dict)
+    most_frequent: int | None = None
+
+    def __call__(self, folder: Path) -> Splits:
+        """The splits of a task.
+
+        Raises:
+            UserError: a split is missing, or something in the files is wrong; says where.
+        """
+        splits = hold_out(self.held_out, {name: self.split(folder, name) for name in self.stored})
+        return splits if self.most_frequent is None else most_frequent(splits, self.most_frequent)
+
+    @property
+    def stored(self) -> list[str]:
+        """The splits that the data set itself has."""
+        return [name for name in SPLITS if name not in self.held_out]
+
+    def form(self, folder: Path) -> Form | None:
+        """The form in which the training split lies in a folder."""
+        return next((form for form in self.forms if form.find(folder, "train")), None)
+
+    def split(self, folder: Path, name: str) -> list[Document]:
+        """One split."""
+        form = self.form(folder)
+        files = form.find(folder, name) if form else []
+        if form is None or not files:
+            wanted = form or self.forms[0]
+            raise UserError(f"{folder} has no {name} split of {self.name}: no file {wanted.pattern(name)}.")
+        documents = [
+            self.document(example)
+            for file in files
+            for example in form.examples(file, name)  # type: ignore[union-attr]
+        ]
+        twice = next((id for id, count in Counter(one.id for one in documents).items() if count > 1), None)
+        if twice is not None:
+            raise UserError(f"{folder} has two documents {twice} in the {name} split; ids must differ.")
+        return documents
+
+    def document(self, example: Example) -> Document:
+        """What the task makes of an example."""
+        if self.kind in ("single_label", "multi_label"):
+            return Document(example.id, example.text, labels=self.classes(example))
+        words = example.words
+        if words is None:
+            words = tuple(match.span() for match in WORD.finditer(example.text))
+        found = [
+            replace(annotation, label=label, fragments=checked(annotation, example.text))
+            for annotation in example.annotations
+            if (label := self.label(annotation.label, annotation.place)) is not None
+        ]
+        kept, left_out = (found, []) if self.kind == "nested_entities" else self.flat(found)
+        return Document(example.id, example.text, words, entities(kept), left_out=entities(left_out))
+
+    def classes(self, example: Example) -> tuple[str, ...]:
+        """The labels of a classified document, in the task's order."""
+        known = (self.label(label, example.place) for label in example.labels)
+        found = {label for label in known if label is not None}
+        if self.kind == "single_label" and len(found) != 1:
+            raise UserError(f"{example.place} has {len(found)} labels, but {self.name} gives exactly one.")
+        return tuple(sorted(found, key=self.labels.index if self.labels else None))
+
+    def label(self, raw: str, place: str) -> str | None:
+        """The task's label, or None for one that is no part of it."""
+        label = self.rename.get(raw, raw)
+        if label is not None and self.labels and label not in self.labels:
+            known = ", ".join(dict.fromkeys([*self.labels, *self.rename]))
+            raise UserError(f"{place}: {raw!r} is no label of {self.name}; it has {known}.")
+        return label
+
+    def flat(self, found: Sequence[Annotation]) -> tuple[list[Annotation], list[Annotation]]:
+        """Annotations of which no two overlap, and the others."""
+        kept: list[Annotation] = []
+        left_out: list[Annotation] = []
+        for annotation in sorted(found, key=longest_first):
+            other = next((one for one in kept if overlap(one, annotation)), None)
+            if other is None and len(annotation.fragments) == 1:
+                kept.append(annotation)
+            elif self.overlaps == "error":
+                raise UserError(
+                    f"{annotation.place}: {reason(annotation, other)}, but {self.name} is flat; {REMEDY}"
+                )
+            else:
+                left_out.append(annotation)
+        return kept, left_out
+
+
+REMEDY = "set `overlaps: longest` to keep the longest of them, or `kind: nested_entities` to keep all."
+
+
+def reason(annotation: Annotation, other: Annotation | None) -> str:
+    """Why an annotation cannot stand in a flat task."""
+    if other is None:
+        return f"{annotation.label} is in several pieces"
+    return f"{annotation.label} overlaps {other.label} ({other.place})"
+
+
+def longest_first(annotation: Annotation) -> tuple[int, int]:
+    """A key to sort by; sorting is stable, so of equal spans the first in the file stays first."""
+    start, end = annotation.fragments[0][0], annotation.fragments[-1][1]
+    return start - end, start
+
+
+def overlap(one: Annotation, other: Annotation) -> bool:
+    """Whether their extents share a character."""
+    return one.fragments[0][0] < other.fragments[-1][1] and other.fragments[0][0] < one.fragments[-1][1]
+
+
+def checked(annotation: Annotation, text: str) -> Fragments:
+    """The pieces in order, once they lie in the text, apart from each other, on the words that the file says."""
+    pieces = sorted(annotation.fragments)
+    if pieces[-1][1] > len(text):
+        raise UserError(
+            f"{annotation.place}: {annotation.label} ends at {pieces[-1][1]}, past the end of the text ({len(text)})."
+        )
+    bounds = [bound for piece in pieces for bound in piece]
+    if bounds != sorted(bounds) or any(start == end for start, end in pieces):
+        raise UserError(f"{annotation.place}: {annotation.label} at {bounds} is empty or overlaps itself.")
+    words = " ".join(text[start:end] for start, end in annotation.fragments)
+    if annotation.text is not None and squeezed(words) != squeezed(annotation.text):
+        raise UserError(f"{annotation.place} says {annotation.text!r}, but the text has {words!r} there.")
+    return tuple(pieces)
+
+
+def squeezed(words: str) -> str:
+    """White space does not count: line ends inside an annotation are written as spaces."""
+    return "".join(words.split())
+
+
+def entities(annotations: Iterable[Annotation]) -> tuple[Entity, ...]:
+    """Sorted by start, end, label."""
+    found = (Entity(one.label, one.fragments[0][0], one.fragments[-1][1], pieces(one)) for one in annotations)
+    return tuple(sorted(found, key=lambda one: (one.start, one.end, one.label, one.fragments)))
+
+
+def pieces(annotation: Annotation) -> tuple[tuple[int, int], ...]:
+    """The fragments of a discontinuous one."""
+    return annotation.fragments if len(annotation.fragments) > 1 else ()
+
+
+def hold_out(shares: Mapping[str, float], splits: Splits) -> Splits:
+    """Give the splits that a set lacks their share of its training documents, by a hash of the id: what is part of one longer document stays together."""
+    if not shares:
+        return splits
+    parts: Splits = {name: [] for name in ("train", *shares)}
+    for document in splits["train"]:
+        parts[destination(fraction(origin(document)), shares)].append(document)
+    return {name: parts[name] if name in parts else splits[name] for name in SPLITS}
+
+
+def destination(draw: float, shares: Mapping[str, float]) -> str:
+    """The split that a number in [0, 1) falls into."""
+    for name, share in shares.items():
+        if draw < share:
+            return name
+        draw -= share
+    return "train"
+
+
+def origin(document: Document) -> str:
+    """The id of the longer document that this is a part of, or its own."""
+    return document.id.partition("#")[0]
+
+
+def fraction(id: str) -> float:
+    """A number in [0, 1) that follows from an id."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def most_frequent(splits: Splits, count: int) -> Splits:
+    """Only the labels that most documents have; of equally frequent ones the first by name."""
+    frequency = Counter(label for documents in splits.values() for one in documents for label in one.labels)
+    kept = set(sorted(frequency, key=lambda label: (-frequency[label], label))[:count])
+    filtered = {
+        name: [
+            replace(one, labels=tuple(label for label in one.labels if label in kept)) for one in documents
+        ]
+        for name, documents in splits.items()
+    }
+    return {name: [one for one in documents if one.labels] for name, documents in filtered.items()}

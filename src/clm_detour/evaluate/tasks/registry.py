@@ -1,0 +1,57 @@
+"""All tasks by name, where their data lies, and what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from clm_detour.config.checks import one_of
+from clm_detour.errors import UserError
+from clm_detour.evaluate.tasks import (
+    blurb,
+    chemprot,
+    gad,
+    hoc,
+    quaero,
+    social_history,
+)
+from clm_detour.evaluate.tasks.task import Splits, Task
+
+FAMILIES = (chemprot, social_history, blurb, gad, hoc, quaero)
+TASKS: dict[str, Task] = {task.name: task for family in FAMILIES for task in family.TASKS}
+
+
+def by_name(name: str) -> Task:
+    """A registered task.
+
+    Raises:
+        UserError: there is none of that name; names the nearest.
+    """
+    one_of(name, TASKS, "tasks")
+    return TASKS[name]
+
+
+def locate(task: Task, root: Path) -> Path | None:
+    """The folder of a task's data set under `root`, or None."""
+    return next((root / name for name in (task.name, *task.folders) if (root / name).is_dir()), None)
+
+
+def load(task: Task, root: Path) -> tuple[Task, Splits]:
+    """Read a task's data set under `root`; the task comes back with the labels that the data has, where it has none of its own.
+
+    Raises:
+        UserError: it is not there, says how to get it; or it cannot be read.
+    """
+    folder = locate(task, root)
+    if folder is None:
+        raise UserError(f"{root} has no folder {task.name}. {task.obtain}")
+    splits = task.read(folder)
+    return replace(task, labels=task.labels or labels_of(splits.values())), splits
+
+
+def labels_of(splits: Iterable) -> tuple[str, ...]:
+    """Every label that occurs, sorted."""
+    documents = [one for split in splits for one in split]
+    types = {entity.label for one in documents for entity in one.entities}
+    return tuple(sorted(types | {label for one in documents for label in one.labels}))

@@ -1,0 +1,61 @@
+"""Social History (Yetisgen and Vanderwende 2017, University of Washington): substance use, work, family and living situation, with their arguments.
+
+A word can be an event and its argument at once ("drinks"). Tags are flat, so the longer one counts, and of equally long ones the first in the file.
+"""
+
+from __future__ import annotations
+
+from clm_detour.evaluate.formats.brat import Brat
+from clm_detour.evaluate.tasks.make import make_task
+from clm_detour.evaluate.tasks.protocols import ENGLISH_ENTITIES
+
+EVENTS = (
+    "Alcohol",
+    "Drug",
+    "EnvironmentalExposure",
+    "Family",
+    "InfectiousDiseases",
+    "LivingStatus",
+    "MaritalStatus",
+    "MedicalCondition",
+    "Occupation",
+    "Other",
+    "PhysicalActivity",
+    "Residence",
+    "SexualHistory",
+    "Tobacco",
+)
+ARGUMENTS = (
+    "Amount",
+    "ExposureHistory",
+    "Extent",
+    "Frequency",
+    "History",
+    "Location",
+    "Method",
+    "QuitHistory",
+    "Status",
+    "Temporal",
+    "Type",
+)
+
+TASKS = (
+    make_task(
+        "SocialHistory",
+        "en",
+        "entities",
+        EVENTS + ARGUMENTS,
+        Brat(check_text=False),  # ten annotations quote the text wrongly: "eStatus" for "estate"
+        protocol=ENGLISH_ENTITIES,
+        rename={"StatusTime": "Status", "Time": "Temporal", "LivingSituation": "LivingStatus"},
+        overlaps="longest",
+        licence="as its authors state",
+        obtain="Ask UW BioNLP (https://github.com/uw-bionlp).",
+        published={
+            "train.documents": 251,
+            "validation.documents": 73,
+            "test.documents": 37,
+            "annotations": 3778,
+        },
+    ),
+)
