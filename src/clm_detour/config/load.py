@@ -2,6 +2,7 @@
 
 A file may open with `extends: base.yaml` or a list of such; paths are relative to the file, later ones win, the file itself
 wins over all of them, and `key=value` from the command line over everything. Unknown keys are refused with the nearest valid one.
+The word `+debug` on the command line makes any recipe small; see `debug`.
 """
 
 from __future__ import annotations
@@ -19,22 +20,29 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clm_detour.config.checks import check_config
+from clm_detour.config.debug import debug
 from clm_detour.config.schema import Config
 from clm_detour.errors import UserError
+
+DEBUG = "+debug"
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read, merge and check a recipe.
 
     Args:
-        overrides: `data.root=DIR`, `phases.clm.duration=2Mtok`, ...
+        overrides: `data.root=DIR`, `phases.clm.duration=2Mtok`, ...; `+debug`.
 
     Raises:
         UserError: one sentence for the first thing that is wrong.
     """
-    tree = merge(read_tree(Path(path)), *(parse_override(text) for text in overrides))
+    changes = [parse_override(text) for text in overrides if text != DEBUG]
+    tree = merge(read_tree(Path(path)), *changes)
     plain = cast(dict, OmegaConf.to_container(tree, resolve=False))
     check_keys(plain, Config, "")
+    if DEBUG in overrides:
+        tree = merge(OmegaConf.create(debug(plain)), *changes)
+        plain = cast(dict, OmegaConf.to_container(tree, resolve=False))
     check_missing(plain, "")
     try:
         config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), tree)))

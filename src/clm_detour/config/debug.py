@@ -1,0 +1,89 @@
+"""`+debug`: any recipe as a run of seconds on a CPU, to see that it hangs together before a GPU is taken.
+
+A tiny fresh model, the bundled sample as the sources and a few steps a phase take the places of what the recipe says; arms, order and objectives of
+phases, schedules, frozen layers, mixtures and seeds stay. `key=value` on the command line still wins.
+"""
+
+from __future__ import annotations
+
+from itertools import cycle
+from typing import Any
+
+from clm_detour.config.units import parse_layers
+
+SAMPLE = ("abstracts", "instructions", "notes", "general")
+ROW, ROWS, STEPS, LAYERS = 128, 4, 3, 16
+STEP = ROW * ROWS
+
+
+def debug(tree: dict[str, Any]) -> dict[str, Any]:
+    """`tree`, a recipe as its YAML has it, with small things in the place of large ones."""
+    data, phases = tree.get("data") or {}, tree.get("phases") or {}
+    replaced = {
+        "data": small_data(data),
+        "phases": {name: small_phase(phase) for name, phase in phases.items()},
+    }
+    return {
+        **tree,
+        **replaced,
+        "run_dir": f"{tree.get('run_dir', 'runs/run')}-debug",
+        "tokenizer": {"train": {"vocab_size": 1000, "documents": 200}},
+        "model": {"config": small_model(phases)},
+        "train": {**(tree.get("train") or {}), **SMALL_TRAIN},
+        "evaluate": {**(tree.get("evaluate") or {}), "rows": 4, "fill_masks": 1},
+    }
+
+
+SMALL_TRAIN = {
+    "batch_rows": ROWS, "micro_rows": 2, "precision": "fp32", "compile": False, "workers": 0, "log_every": 1,
+    "checkpoint_every": f"{2 * STEP}tok",
+}  # fmt: skip
+
+
+def small_data(data: dict[str, Any]) -> dict[str, Any]:
+    """Each source becomes a file of the sample; mixtures stay."""
+    files = cycle(SAMPLE)
+    sources = {
+        name: {"path": f"${{run_dir}}/sample/{next(files)}.jsonl.gz"} for name in data.get("sources", {})
+    }
+    return {
+        "sample": {"documents": 400},
+        "sources": sources,
+        "mixtures": data.get("mixtures", {}),
+        "sequence_length": ROW,
+        "held_out": 0.1,
+        "shuffle_seed": data.get("shuffle_seed", 42),
+    }
+
+
+def small_model(phases: dict[str, Any]) -> dict[str, int]:
+    """As deep as the frozen layers ask."""
+    frozen = [
+        (phase.get("freeze") or {}).get("layers") for phase in phases.values() if isinstance(phase, dict)
+    ]
+    highest = max(
+        (max(parse_layers(str(text), "freeze.layers")) for text in frozen if text is not None), default=0
+    )
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": max(LAYERS, highest + 2),
+        "num_attention_heads": 2,
+        "local_attention": 32,
+    }
+
+
+def small_phase(phase: Any) -> Any:
+    """A few steps; what takes a part of the phase takes one of them."""
+    if not isinstance(phase, dict):
+        return phase  # `${phases.other}`, which is small itself
+    phase = {**phase, "duration": f"{STEPS * STEP}tok"}
+    schedule = phase.get("schedule")
+    if isinstance(schedule, dict):
+        phase["schedule"] = {
+            **schedule,
+            **{key: f"{STEP}tok" for key in ("warmup", "decay") if key in schedule},
+        }
+    if isinstance(phase.get("batch_warmup"), dict):
+        phase["batch_warmup"] = {"rows": ROWS // 2, "duration": f"{STEP}tok"}
+    return phase
