@@ -9,8 +9,10 @@ import torch
 from model_reference import packed_ids, some_labels, tiny_config, tiny_model, tokens
 from torch.utils.flop_counter import FlopCounterMode
 
+from clm_detour.config.schema import Freeze
 from clm_detour.model.documents import Documents
-from clm_detour.model.flops import flops_per_batch, seen_pairs
+from clm_detour.model.flops import Frozen, flops_per_batch, seen_pairs
+from clm_detour.train.freeze import freeze
 
 LENGTHS = [9, 1, 23]
 
@@ -34,6 +36,30 @@ def test_linear_parts_equal_torchs_counter(training: bool) -> None:
     expected = flops_per_batch(model.config, LENGTHS, int(output.predicted), False, training)
     assert products == expected.linear + expected.head
     assert expected.total == expected.linear + expected.attention + expected.head
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("layers", "embeddings", "head"),
+    [("", False, True), ("0-1", False, False), ("0-1", True, False), ("1-2", True, True), ("", True, False)],
+)
+def test_what_is_frozen_costs_what_torchs_counter_says(
+    layers: str, embeddings: bool, head: bool, tied: bool
+) -> None:
+    model = tiny_model(tie_word_embeddings=tied)
+    freeze(Freeze(layers or None, embeddings, head), model)
+    ids = tokens(sum(LENGTHS))[None]
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_in_place})
+    with counter:
+        output = model(ids, document_ids=packed_ids(LENGTHS), labels=some_labels(ids))
+        output.loss.backward()
+    products = sum(n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op))
+    frozen = Frozen.of(model)
+    expected = flops_per_batch(model.config, LENGTHS, int(output.predicted), False, frozen=frozen)
+    assert products == expected.linear + expected.head
+    whole = flops_per_batch(model.config, LENGTHS, int(output.predicted), False)
+    assert expected.total < whole.total
+    assert (expected.attention < whole.attention) == (layers == "0-1" and embeddings)
 
 
 @pytest.mark.parametrize("window", [None, 1, 4, 200])

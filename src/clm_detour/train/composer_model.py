@@ -9,7 +9,7 @@ import torch
 from composer.models import ComposerModel
 
 from clm_detour.data.objectives import Objective
-from clm_detour.model.flops import flops_per_batch
+from clm_detour.model.flops import Frozen, flops_per_batch
 from clm_detour.model.modernbert import ModernBertForPretraining, PretrainingOutput
 
 
@@ -24,6 +24,7 @@ class PretrainingModel(ComposerModel):
         super().__init__()
         self.network = network
         self.bf16 = bf16
+        self.frozen = Frozen.of(network)
         network.causal = objective.kind == "clm"
 
     def forward(self, batch: dict[str, Any]) -> PretrainingOutput:
@@ -50,5 +51,9 @@ class PretrainingModel(ComposerModel):
         """Operations of this process's forward and backward over `batch`; Composer's SpeedMonitor makes the MFU of it."""
         lengths = itertools.chain(*batch["document_lengths"])
         return flops_per_batch(
-            self.network.config, lengths, sum(batch["predicted"]), self.network.causal
+            self.network.config,
+            lengths,
+            sum(batch["predicted"]),
+            self.network.causal,
+            frozen=self.frozen,
         ).total
