@@ -9,6 +9,7 @@ import typer
 
 from clm_detour.config import load_config
 from clm_detour.errors import exit_on_user_error
+from clm_detour.preemption import requeue_on_signals
 
 app = typer.Typer(
     help="Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour.",
@@ -116,5 +117,5 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point."""
-    with exit_on_user_error():
+    with exit_on_user_error(), requeue_on_signals():
         app()

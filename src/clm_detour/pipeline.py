@@ -26,7 +26,7 @@ from clm_detour.progress import console, progress
 from clm_detour.run_folder import RunFolder
 from clm_detour.settings import agree
 from clm_detour.train.export import tokenizer_path
-from clm_detour.train.launch import launch_phase
+from clm_detour.train.launch import is_first_node, launch_phase
 from clm_detour.train.recipe import plan_arm, plan_recipe
 from clm_detour.train.stream import is_prepared_elsewhere
 
@@ -55,11 +55,13 @@ class Steps:
 
 
 def run_recipe(config: Config) -> int:
-    """Everything that `config` asks for.
+    """Everything that `config` asks for; on any machine but the first, its share of the phases only.
 
     Returns:
         How many steps had something to do.
     """
+    if not is_first_node():
+        return sum(launch_phase(config, run) for run in plan_recipe(config).values())
     folder = RunFolder.of(config)
     steps = Steps(folder.steps)
     save_config(config, folder.config)

@@ -90,6 +90,16 @@ class PhaseFolder:
         return self.root / "metrics.jsonl"
 
     @property
+    def held_out(self) -> Path:
+        """Held-out losses while it trained, a line each time."""
+        return self.root / "held_out.jsonl"
+
+    @property
+    def exports(self) -> Path:
+        """Hugging Face folders of the weights on the way."""
+        return self.root / "exports"
+
+    @property
     def checkpoints(self) -> Path:
         """For resuming inside the phase."""
         return self.root / "checkpoints"

@@ -47,7 +47,7 @@ def test_a_run_stopped_while_its_steps_grow_ends_with_the_same_bits(tiny_recipe,
     with pytest.raises(KeyboardInterrupt):
         train_phase(other, run)
     monkeypatch.undo()
-    assert list((Path(other.run_dir) / "phases" / "pretrain" / "checkpoints").glob("*.json"))
+    assert list((Path(other.run_dir) / "phases" / "pretrain" / "checkpoints").glob("*/seal.json"))
     train_phase(other, run)
 
     weights = [

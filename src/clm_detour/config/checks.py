@@ -182,11 +182,10 @@ def check_train(config: Config) -> None:
     """Batches and units."""
     train = config.train
     require(train.batch_rows > 0, f"train.batch_rows: {train.batch_rows} is not positive.")
-    if train.micro_rows is not None:
-        require(
-            train.micro_rows > 0,
-            f"train.micro_rows: {train.micro_rows} is not positive; leave it out for one micro-batch.",
-        )
+    require(
+        train.micro_rows in (None, "auto") or (isinstance(train.micro_rows, int) and train.micro_rows > 0),
+        f"train.micro_rows: {train.micro_rows} is neither a positive number nor auto; leave it out for one micro-batch.",
+    )
     one_of(train.precision, ("bf16", "fp32"), "train.precision")
     require(
         parse_tokens(train.checkpoint_every, "train.checkpoint_every") > 0,
@@ -194,6 +193,7 @@ def check_train(config: Config) -> None:
     )
     require(train.checkpoints_kept > 0, "train.checkpoints_kept: keep at least 1.")
     require(train.log_every > 0, "train.log_every: log every 1 step or more.")
+    check_watch(config)
     require(train.workers >= 0, "train.workers: use 0 (in the training process) or more.")
     optimizer = config.optimizer
     require(
@@ -207,6 +207,29 @@ def check_train(config: Config) -> None:
     evaluate = config.evaluate
     require(0 < evaluate.mask_rate < 1, f"evaluate.mask_rate: {evaluate.mask_rate} is not between 0 and 1.")
     require(evaluate.rows > 0, f"evaluate.rows: {evaluate.rows} is not positive.")
+
+
+def check_watch(config: Config) -> None:
+    """What is done beside the steps of training."""
+    train = config.train
+    one_of(train.parallel, ("ddp", "fsdp"), "train.parallel")
+    one_of(train.on_bad_loss, ("stop", "skip"), "train.on_bad_loss")
+    require(
+        train.bad_loss_above is None or train.bad_loss_above > 0,
+        f"train.bad_loss_above: {train.bad_loss_above} is not a positive loss; leave it out.",
+    )
+    require(
+        train.evaluate_every is None or parse_tokens(train.evaluate_every, "train.evaluate_every") > 0,
+        "train.evaluate_every must be positive; leave it out to score at the end only.",
+    )
+    longest = max((parse_tokens(p.duration, "duration") for p in config.phases.values()), default=0)
+    for at in train.export_at:
+        require(
+            0 < parse_tokens(at, "train.export_at") <= longest,
+            f"train.export_at: {at} is reached in no phase (the longest has {longest:,} tokens); remove it.",
+        )
+    for name in train.loggers:
+        one_of(name, ("tensorboard", "wandb", "mlflow"), "train.loggers")
 
 
 def check_phase(config: Config, name: str, phase: Phase) -> None:

@@ -104,7 +104,8 @@ class Train:
     """How a phase is run; nothing here changes what is learned, but for rounding and `batch_rows`."""
 
     batch_rows: int = 384  # rows in a step, over all processes
-    micro_rows: int | None = None  # rows in one forward on one process; null: all of them
+    micro_rows: int | str | None = None  # rows in one forward on a process; null: all; auto: as many as fit
+    parallel: str = "ddp"  # ddp: every process has the whole model; fsdp: a share of it
     precision: str = "bf16"  # bf16 (autocast; fp32 on a CPU that is slow in bf16, which is said) or fp32
     compile: bool = False  # torch.compile for the layers: a minute at the start, then faster steps
     activation_checkpointing: bool = False  # a third more computation for a fraction of the memory
@@ -112,6 +113,11 @@ class Train:
     checkpoint_every: str = "500Mtok"
     checkpoints_kept: int = 2
     log_every: int = 1  # steps
+    evaluate_every: str | None = None  # tokens between held-out losses, masked and causal, while training
+    export_at: list[str] = field(default_factory=list)  # tokens of a phase: keep a model of each
+    on_bad_loss: str = "stop"  # a loss that is not finite: stop with a checkpoint, or skip the step
+    bad_loss_above: float | None = None  # nats; so is a loss above it
+    loggers: dict[str, dict[str, Any]] = field(default_factory=dict)  # tensorboard, wandb, mlflow
 
 
 @dataclass

@@ -1,11 +1,11 @@
-"""Masked-language-modelling loss and accuracy on held-out rows: the same rows and masks for every model."""
+"""Language-modelling loss and accuracy on held-out rows, masked or causal: the same rows and masks for every model."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -21,10 +21,11 @@ class HeldOut:
     """Held-out rows under fixed masks.
 
     Args:
-        mask_rate: share of tokens to predict.
+        mask_rate: share of tokens to predict, for `mlm`.
         rows: of each source, at most.
         seed: of the masks.
         batch_rows: rows in one forward.
+        kind: mlm, seen in both directions, or clm, seen causally.
     """
 
     sources: Mapping[str, PackedSource]
@@ -34,6 +35,7 @@ class HeldOut:
     rows: int
     seed: int
     batch_rows: int = 8
+    kind: Literal["mlm", "clm"] = "mlm"
 
     @property
     def total_rows(self) -> int:
@@ -41,7 +43,7 @@ class HeldOut:
         return sum(min(self.rows, len(source)) for source in self.sources.values())
 
     def score(self, network: ModernBertForPretraining, advance: Advance) -> dict[str, Any]:
-        """Score one model, bidirectionally, in fp32, on the GPU if there is one.
+        """Score one model, on the GPU if there is one; its mode and mask are as before at the end.
 
         Returns:
             loss (nats a predicted token), accuracy, predicted; and the same `by_source`.
@@ -49,7 +51,7 @@ class HeldOut:
         if torch.cuda.is_available():
             torch.nn.Module.cuda(network)
         was_causal, was_training = network.causal, network.training
-        network.causal = False
+        network.causal = self.kind == "clm"
         network.eval()
         sums = {name: self._sums(network, source, advance) for name, source in self.sources.items()}
         network.causal = was_causal
@@ -73,7 +75,7 @@ class HeldOut:
         return loss, correct, predicted
 
     def _batches(self, source: PackedSource) -> Iterator[Batch]:
-        objective = Objective("mlm", self.mask_rate)
+        objective = Objective(self.kind, self.mask_rate if self.kind == "mlm" else None)
         rows = iter(range(min(self.rows, len(source))))
         while chosen := list(itertools.islice(rows, self.batch_rows)):
             yield collate(

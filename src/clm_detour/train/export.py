@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
+from clm_detour import __version__
 from clm_detour.config.schema import Config
 from clm_detour.data.tokenizer import copy_tokenizer
 from clm_detour.errors import UserError
-from clm_detour.files import atomic_folder
+from clm_detour.files import atomic_folder, read_json, write_json
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.run_folder import RunFolder
-from clm_detour.train.recipe import plan_arm
+from clm_detour.train.recipe import PhaseRun, plan_arm
 
+ABOUT = "clm_detour.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -22,11 +27,29 @@ def tokenizer_path(config: Config) -> str:
     return config.tokenizer.path or str(RunFolder.of(config).tokenizer)
 
 
-def write_model(network: ModernBertForPretraining, tokenizer: str, folder: Path) -> None:
-    """Write a folder that `AutoModelForMaskedLM` and `AutoTokenizer` open, whole or not at all."""
+def write_model(
+    network: ModernBertForPretraining, tokenizer: str, folder: Path, about: Mapping[str, Any]
+) -> None:
+    """Write a folder that `AutoModelForMaskedLM` and `AutoTokenizer` open, whole or not at all.
+
+    Args:
+        about: how the weights came to be; stands in `clm_detour.json`.
+    """
     with atomic_folder(folder) as temporary:
         network.save_pretrained(temporary)
         copy_tokenizer(tokenizer, temporary)
+        write_json(temporary / ABOUT, about)
+
+
+def about_phase(config: Config, run: PhaseRun) -> dict[str, Any]:
+    """Phase, objective and the whole recipe, for `clm_detour.json`; step and tokens are added to it."""
+    return {
+        "clm_detour": __version__,
+        "phase": run.id,
+        "objective": run.phase.objective,
+        "steps": run.steps,
+        "config": OmegaConf.to_container(OmegaConf.structured(config)),
+    }
 
 
 def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32") -> None:
@@ -41,4 +64,6 @@ def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32") -> N
     if not last.finished:
         raise UserError(f"Arm {arm} has not finished ({last.root} has no phase.json); run it first.")
     network = ModernBertForPretraining.from_pretrained(last.model, dtype=DTYPES[dtype])
-    write_model(network, str(last.model), folder)
+    write_model(
+        network, str(last.model), folder, {**read_json(last.model / ABOUT), "arm": arm, "dtype": dtype}
+    )

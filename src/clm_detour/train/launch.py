@@ -1,56 +1,92 @@
-"""Starting a phase: here in this process on a CPU or one GPU, through the composer launcher on several."""
+"""Starting a phase: here in this process on a CPU or one GPU, through the composer launcher on several, on one machine or many."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from types import FrameType
 
 import torch
 
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.errors import UserError
+from clm_detour.preemption import REQUEUE, Requeue, handlers_kept, on_signals
 from clm_detour.run_folder import RunFolder
-from clm_detour.train.recipe import PhaseRun
+from clm_detour.train.recipe import PhaseRun, check_world
 from clm_detour.train.settings import is_finished
+
+NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def launch_phase(config: Config, run: PhaseRun) -> bool:
-    """Train `run` on all GPUs of this machine.
+    """Train `run` on all GPUs of this machine, together with other machines if WORLD_SIZE says that there are any.
 
     Returns:
         Whether there was anything to do.
 
     Raises:
         UserError: it cannot be trained, or the launched processes failed.
+        Requeue: it was asked to leave.
     """
     if is_finished(config, run):
         return False
-    if torch.cuda.device_count() > 1:
-        launch_processes(config, run, torch.cuda.device_count())
+    here = max(torch.cuda.device_count(), 1)
+    world = world_size(here)
+    check_world(config, world)
+    if world > 1:
+        launch_processes(config, run, here)
         return True
-    from clm_detour.train.phase import train_phase  # Composer takes seconds to import
+    with handlers_kept():
+        from clm_detour.train.phase import train_phase  # Composer takes seconds to import
 
     return train_phase(config, run)
 
 
+def world_size(here: int) -> int:
+    """Processes over all machines: WORLD_SIZE, or those of this one.
+
+    Raises:
+        UserError: the variables that Composer's launcher reads do not fit together.
+    """
+    text = os.environ.get("WORLD_SIZE", str(here))
+    if not text.isdigit() or int(text) < here or int(text) % here:
+        raise UserError(
+            f"WORLD_SIZE is {text}, but this machine runs {here} processes; set it to {here} times the number of machines, or unset it."
+        )
+    missing = [name for name in NODE_VARIABLES if name not in os.environ]
+    if int(text) > here and missing:
+        raise UserError(
+            f"WORLD_SIZE is {text}, so {', '.join(missing)} must be set too (see scripts/train.slurm)."
+        )
+    return int(text)
+
+
+def is_first_node() -> bool:
+    """Whether this machine does what only one has to: NODE_RANK is 0 or not set."""
+    return os.environ.get("NODE_RANK", "0") == "0"
+
+
 def launch_processes(config: Config, run: PhaseRun, processes: int) -> None:
-    """Run `clm_detour.train.main` under the composer launcher."""
+    """Run `clm_detour.train.main` on this machine's processes under the launcher."""
     resolved = RunFolder.of(config).config
+    if not is_first_node():  # machines share the folder
+        resolved = resolved.with_name(f".config.node{os.environ['NODE_RANK']}.yaml")
     save_config(config, resolved)
     names = [step.name for step in run.lineage]
     arm = next(arm for arm, phases in config.arms.items() if phases[: len(names)] == names)
-    launcher = [
-        sys.executable,
-        "-m",
-        "composer.cli.launcher",
-        "-n",
-        str(processes),
-        "-m",
-        "clm_detour.train.main",
-    ]
-    words = [*launcher, str(resolved), f"arm={arm}", f"phase={run.name}"]
-    code = subprocess.run(words, check=False).returncode
+    launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", str(processes)]
+    words = [*launcher, "-m", "clm_detour.train.main", str(resolved), f"arm={arm}", f"phase={run.name}"]
+    process = subprocess.Popen(words)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    with on_signals(pass_on):
+        code = process.wait()
+    if code == REQUEUE:
+        raise Requeue(f"Asked to leave in {run.id}")
     if code:
         raise UserError(
             f"Phase {run.id} stopped with exit code {code}, for the reason above; run again to go on."

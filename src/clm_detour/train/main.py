@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from clm_detour.config import load_config, parse_selection
 from clm_detour.errors import UserError, exit_on_user_error
+from clm_detour.preemption import handlers_kept, requeue_on_signals
 
 
 def train(path: str, overrides: Sequence[str]) -> None:
@@ -23,8 +24,10 @@ def train(path: str, overrides: Sequence[str]) -> None:
         )
 
     from clm_detour.progress import console
-    from clm_detour.train.phase import train_phase
     from clm_detour.train.recipe import choose_phase
+
+    with handlers_kept():
+        from clm_detour.train.phase import train_phase
 
     run = choose_phase(config, chosen["arm"], chosen["phase"])
     if not train_phase(config, run):
@@ -33,7 +36,7 @@ def train(path: str, overrides: Sequence[str]) -> None:
 
 def main() -> None:
     """Read the command line."""
-    with exit_on_user_error():
+    with exit_on_user_error(), requeue_on_signals():
         if len(sys.argv) < 2:
             raise UserError("Usage: train.py CONFIG arm=ARM phase=PHASE [key=value ...].")
         train(sys.argv[1], sys.argv[2:])

@@ -16,6 +16,7 @@ from torch import nn
 from clm_detour.config.schema import Optimizer
 from clm_detour.errors import UserError
 from clm_detour.files import atomic_write
+from clm_detour.train.parallel import is_first, share_of, whole
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -32,15 +33,16 @@ def make_optimizer(model: nn.Module, settings: Optimizer, peak: float) -> torch.
 
 
 def save_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
-    """Write `exp_avg/<name>`, `exp_avg_sq/<name>` and `step/<name>` of every parameter."""
-    tensors = {
-        f"{kind}/{name}": optimizer.state[parameter][kind].detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for kind in MOMENTS
-    }
-    with atomic_write(path) as file:
-        save_file(tensors, file.name)
+    """Write `exp_avg/<name>`, `exp_avg_sq/<name>` and `step/<name>` of every parameter; every process must call it."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for kind in MOMENTS if parameter in optimizer.state else ():
+            tensor = whole(optimizer.state[parameter][kind])
+            if is_first():
+                tensors[f"{kind}/{name}"] = tensor.contiguous()
+    if is_first():
+        with atomic_write(path) as file:
+            save_file(tensors, file.name)
 
 
 def load_moments(
@@ -69,6 +71,6 @@ def load_moments(
                 f"{path} has no moments of {name}; set `moments: fresh` in the phase to start without."
             ) from None
         optimizer.state[parameter] = {
-            kind: tensor.to(parameter.device) if kind == "step" else tensor.to(parameter)
+            kind: tensor.to(parameter.device) if kind == "step" else share_of(tensor, parameter)
             for kind, tensor in state.items()
         }

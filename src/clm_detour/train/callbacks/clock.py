@@ -10,6 +10,11 @@ def tokens_before(state: State) -> int:
     return 0 if state.previous_timestamp is None else state.previous_timestamp.token.value
 
 
+def passed(every_tokens: int, state: State) -> bool:
+    """Whether the step just made reached or passed a multiple of `every_tokens`."""
+    return state.timestamp.token.value // every_tokens > tokens_before(state) // every_tokens
+
+
 def is_last_step(state: State) -> bool:
     """Whether the phase ends with the step just made."""
     elapsed = state.get_elapsed_duration()

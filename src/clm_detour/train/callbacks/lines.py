@@ -1,0 +1,42 @@
+"""A file of one JSON object a line, each with its step, that a resumed run cuts back and goes on with."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clm_detour.files import atomic_write, writable
+
+
+class JsonLines:
+    """Only the first process writes."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def keep(self, step: int) -> None:
+        """Drop what is after `step`, and half a line at the end."""
+        kept = [line for line in read_lines(self.path) if line["step"] <= step]
+        with atomic_write(self.path, "w") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """One more; what is not finite becomes null, which JSON knows."""
+        with writable(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({key: finite(value) for key, value in line.items()}) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """None in place of a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The whole lines of a JSONL file that may not exist or may end in half a line."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -1,0 +1,84 @@
+"""Speed of this process: real tokens a second, share of the device's peak, how full the rows are, how long the data kept it waiting."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from composer.callbacks.speed_monitor import get_gpu_flops_available
+from composer.core import Callback, Precision, State
+from composer.loggers import Logger
+
+from clm_detour.progress import human
+from clm_detour.train.composer_model import PretrainingModel
+
+
+class Throughput(Callback):
+    """Counts between two calls of `values`; all processes step together, so one stands for all.
+
+    Args:
+        pad: id of the padding, which is not a real token.
+        peak: floating-point operations a second of the device, or None if it is not known.
+    """
+
+    def __init__(self, model: PretrainingModel, pad: int, peak: float | None):
+        self.model = model
+        self.pad = pad
+        self.peak = peak
+        self.headline = ""
+        self._restart()
+
+    def _restart(self) -> None:
+        self.since = self.asked = time.monotonic()
+        self.positions = self.real = self.flops = 0
+        self.waited = 0.0
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """The clock starts."""
+        self._restart()
+
+    def before_dataloader(self, state: State, logger: Logger) -> None:
+        """A batch is asked for."""
+        self.asked = time.monotonic()
+
+    def after_dataloader(self, state: State, logger: Logger) -> None:
+        """It is there, on the host still."""
+        self.waited += time.monotonic() - self.asked
+        ids = state.batch["input_ids"]
+        self.positions += ids.numel()
+        self.real += int((ids != self.pad).sum())
+        if self.peak is not None:
+            self.flops += self.model.flops_per_batch(state.batch)
+
+    def values(self) -> dict[str, float]:
+        """For the metrics; starts to count anew."""
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        values = {
+            "real_tokens_per_second_per_device": round(self.real / seconds, 1),
+            "packing": round(self.real / max(self.positions, 1), 4),
+            "data_wait": round(self.waited / seconds, 4),
+        }
+        if self.peak is not None:
+            values["mfu"] = round(self.flops / seconds / self.peak, 4)
+        self.headline = headline(values)
+        self._restart()
+        return values
+
+
+def headline(values: dict[str, float]) -> str:
+    """The values in one line."""
+    parts = [f"{human(values['real_tokens_per_second_per_device'])} real tok/s/device"]
+    if "mfu" in values:
+        parts.append(f"MFU {values['mfu']:.1%}")
+    return ", ".join([*parts, f"rows {values['packing']:.1%} full", f"data wait {values['data_wait']:.1%}"])
+
+
+def peak_flops(precision: str) -> float | None:
+    """Of this process' device in fp32 or bf16, from Composer's table; None where it has none."""
+    if not torch.cuda.is_available():
+        return None
+    composers = Precision.AMP_BF16 if precision == "bf16" else Precision.FP32
+    state: Any = SimpleNamespace(precision=composers)
+    return get_gpu_flops_available(cast(State, state)) or None

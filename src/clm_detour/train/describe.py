@@ -1,0 +1,64 @@
+"""What a phase prints before it trains: what crosses into it and what is new, and how it is computed."""
+
+from __future__ import annotations
+
+import torch
+from composer.utils import dist
+from rich.table import Column, Table
+
+from clm_detour.config.schema import Config
+from clm_detour.model.attention import choose_backend
+from clm_detour.model.precision import computed_precision
+from clm_detour.train.callbacks.checkpoint import Position
+from clm_detour.train.parallel import device
+from clm_detour.train.recipe import PhaseRun
+
+
+def boundary_table(config: Config, run: PhaseRun, resumed: Position | None = None) -> Table:
+    """What the phase takes from the one before, what is fresh, and where it goes on if it was interrupted."""
+    phase, before = run.phase, run.parent
+    kept = before is not None and phase.moments == "keep"
+    origin = config.model.base or "fresh, random" if before is None else f"kept, end of {before.id}"
+    position = f"row {run.first_row:,} of {phase.mixture}" + (", goes on" if run.first_row else ", its start")
+    rate = phase.mask_rate
+    mask = "causal, next token" if phase.objective == "clm" else f"bidirectional, {rate:.0%} masked"
+    seen = "bidirectional, as pretrained" if before is None else before.phase.objective
+    rows = {
+        "weights": origin,
+        "optimizer's moments": f"kept, end of {before.id}" if before and kept else "fresh",
+        "clock and schedule": f"fresh: {phase.schedule.name}, peak {phase.schedule.peak:g}, {run.steps:,} steps",
+        "position in the data": position,
+        "attention and objective": f"{mask} (before: {seen})",
+        "seed": f"{run.seed}",
+    }
+    if phase.reset_head:
+        rows["prediction head"] = "initialised anew, without moments"
+    if phase.freeze is not None:
+        frozen = {
+            "layers " + (phase.freeze.layers or ""): phase.freeze.layers,
+            "embeddings": phase.freeze.embeddings,
+            "head": phase.freeze.head,
+        }
+        rows["frozen"] = ", ".join(name for name, is_set in frozen.items() if is_set)
+    if resumed is not None:
+        rows["goes on after"] = f"step {resumed.step:,} of {run.steps:,}, {resumed.tokens:,} tokens"
+    table = Table(
+        Column("", no_wrap=True), Column(run.id), box=None, padding=(0, 1, 0, 0), title_justify="left"
+    )
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def computation_lines(config: Config) -> list[str]:
+    """Processes, precision and attention back end, and why."""
+    precision, why = computed_precision(config.train.precision, device())
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    choice = choose_backend(config.model.attention, device().type, dtype)
+    processes = dist.get_world_size()
+    together = f", {config.train.parallel}" if processes > 1 else ""
+    return [
+        f"{processes} process{'es' * (processes > 1)}{together}",
+        f"computed in {precision} ({why})",
+        f"attention back end {choice.name} ({choice.reason})",
+    ]

@@ -1,0 +1,83 @@
+"""The end of a phase: what the next one needs, then the record that says it is all there."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from composer.utils import dist
+
+from clm_detour.config.schema import Config
+from clm_detour.data.loader import RowStream
+from clm_detour.files import write_json
+from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.model.precision import computed_precision
+from clm_detour.run_folder import PhaseFolder
+from clm_detour.train.callbacks.checkpoint import Position
+from clm_detour.train.export import about_phase, tokenizer_path, write_model
+from clm_detour.train.optim import save_moments
+from clm_detour.train.parallel import device, is_first, whole_network
+from clm_detour.train.recipe import PhaseRun
+
+
+def finish(
+    config: Config,
+    run: PhaseRun,
+    folder: PhaseFolder,
+    network: ModernBertForPretraining,
+    optimizer: torch.optim.Optimizer,
+    stream: RowStream,
+    started: datetime.datetime,
+    position: Position,
+) -> None:
+    """Write model, moments and record, and drop the checkpoints; every process must call it."""
+    whole = whole_network(network)
+    save_moments(optimizer, network, folder.moments)
+    if is_first():
+        about = {**about_phase(config, run), "step": position.step, "tokens": position.tokens}
+        write_model(whole, tokenizer_path(config), folder.model, about)
+        write_json(folder.record, phase_record(config, run, stream, started, position))
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+
+
+def shares_so_far(run: PhaseRun, stream: RowStream, tokens: int) -> dict[str, float]:
+    """The sources' shares of the phase's first `tokens`."""
+    return stream.mixture.observed_shares(run.first_row, run.first_row + tokens // run.row_tokens)
+
+
+def phase_record(
+    config: Config, run: PhaseRun, stream: RowStream, started: datetime.datetime, position: Position
+) -> dict[str, Any]:
+    """What was done, for people and for the report."""
+    observed = shares_so_far(run, stream, run.tokens)
+    return {
+        "id": run.id,
+        "phase": run.name,
+        "objective": run.phase.objective,
+        "mask_rate": run.phase.mask_rate,
+        "mixture": run.phase.mixture,
+        "seed": run.seed,
+        "freeze": None if run.phase.freeze is None else asdict(run.phase.freeze),
+        "reset_head": run.phase.reset_head,
+        "schedule": asdict(run.phase.schedule),
+        "steps": run.steps,
+        "skipped_steps": position.skipped,
+        "tokens": run.tokens,
+        "batch_tokens": run.batch_tokens,
+        "first_row": run.first_row,
+        "next_row": run.next_row,
+        "shares": {
+            name: {"target": target, "observed": observed[name]}
+            for name, target in stream.mixture.shares.items()
+        },
+        "seconds": round(position.seconds, 2),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "world_size": dist.get_world_size(),
+        "parallel": config.train.parallel if dist.get_world_size() > 1 else None,
+        "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
+        "precision": computed_precision(config.train.precision, device())[0],
+    }

@@ -1,0 +1,65 @@
+"""TensorBoard, Weights & Biases and MLflow, through Composer's loggers. metrics.jsonl is written in any case."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from composer.loggers import LoggerDestination, MLFlowLogger, TensorboardLogger, WandBLogger
+from composer.utils import MissingConditionalImportError
+
+from clm_detour.config.checks import one_of
+from clm_detour.errors import UserError
+from clm_detour.files import read_json, write_json
+from clm_detour.train.parallel import from_first, is_first
+
+LOGGERS: dict[str, type[LoggerDestination]] = {
+    "tensorboard": TensorboardLogger,
+    "wandb": WandBLogger,
+    "mlflow": MLFlowLogger,
+}
+
+
+def make_loggers(
+    settings: Mapping[str, Mapping[str, Any]], folder: Path, run_name: str
+) -> list[LoggerDestination]:
+    """The loggers of `train.loggers`: name -> arguments of Composer's class.
+
+    Args:
+        folder: the phase's; keeps TensorBoard's files and the id by which a restarted phase goes on in the same run.
+
+    Raises:
+        UserError: a package is not installed, or an argument is not known.
+    """
+    return [make_logger(name, dict(keys or {}), folder, run_name) for name, keys in settings.items()]
+
+
+def make_logger(name: str, keys: dict[str, Any], folder: Path, run_name: str) -> LoggerDestination:
+    """One of them."""
+    kind = LOGGERS[name]
+    for key in keys:
+        one_of(key, list(inspect.signature(kind).parameters), f"train.loggers.{name}")
+    if name == "tensorboard":
+        keys = {"log_dir": str(folder / "tensorboard"), **keys}
+    elif name == "wandb":
+        same_run = {"id": run_id(folder / "wandb.json"), "resume": "allow", "dir": str(folder)}
+        keys = {"name": run_name, **keys, "init_kwargs": {**same_run, **(keys.get("init_kwargs") or {})}}
+    else:
+        tags = {"clm_detour": run_id(folder / "mlflow.json"), **(keys.get("tags") or {})}
+        keys = {"run_name": f"{run_name}-{tags['clm_detour']}", "resume": True, **keys, "tags": tags}
+    try:
+        return kind(**keys)
+    except (ImportError, MissingConditionalImportError):
+        raise UserError(
+            f"train.loggers: {name} is not installed; pip install 'clm-detour[{name}]', or take it out."
+        ) from None
+
+
+def run_id(path: Path) -> str:
+    """A random one, made once and kept in the phase's folder."""
+    if is_first() and not path.exists():
+        write_json(path, {"id": secrets.token_hex(4)})
+    return from_first(read_json(path)["id"] if is_first() else "")

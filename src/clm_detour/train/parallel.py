@@ -1,0 +1,103 @@
+"""Several processes: every one with the whole model (DDP), or each with a share of it (FSDP).
+
+Composer wraps in DDP what is not sharded. Sharding is torch's `fully_shard` (FSDP2), applied here and not by Composer: the optimizer is then
+made once, over the shards, and it runs on a CPU too. The weights are the same to rounding (tests/train/test_parallel.py).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from composer.utils import dist, get_device
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from clm_detour.model import hf
+from clm_detour.model.modernbert import ModernBertForPretraining
+
+Value = TypeVar("Value")
+
+
+def device() -> torch.device:
+    """Where Composer trains."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def start_processes() -> None:
+    """Let the processes that a launcher started know each other; nothing to do for one alone."""
+    if dist.get_world_size() > 1:
+        dist.initialize_dist(get_device(None))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return dist.get_global_rank() == 0
+
+
+def from_first(value: Value) -> Value:
+    """What the first process has, on all of them."""
+    values = [value]
+    if dist.get_world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def on_any(flag: bool) -> bool:
+    """Whether `flag` holds on any process."""
+    if dist.get_world_size() == 1:
+        return flag
+    held = get_device(None).tensor_to_device(torch.tensor([int(flag)]))
+    dist.all_reduce(held, reduce_operation="MAX")
+    return bool(held.item())
+
+
+def shard(network: ModernBertForPretraining) -> None:
+    """Leave each process a share of every layer and of what is outside the layers. All must hold the same weights."""
+    get_device(None).module_to_device(network)
+    mesh = init_device_mesh(device().type, (dist.get_world_size(),))
+    for layer in network.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def sharded_gradient_scale() -> float:
+    """By what a sharded gradient must be multiplied to be the mean over processes: 1 where the back end can average.
+
+    FSDP asks for the average, and gloo, the back end for CPUs, gives the sum without a word (torch 2.7). So it is tried out.
+    """
+    ones, share = torch.ones(dist.get_world_size(), device=device()), torch.empty(1, device=device())
+    torch.distributed.reduce_scatter_tensor(share, ones, op=torch.distributed.ReduceOp.AVG)
+    return 1 / share.item()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor put together, on the CPU; every process must call it."""
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+
+
+def share_of(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor as `parameter` lies: on its device, and this process' share if that is sharded."""
+    if not isinstance(parameter, DTensor):
+        return tensor.to(parameter)
+    tensor = tensor.to(device=parameter.device, dtype=parameter.dtype)
+    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def whole_network(network: ModernBertForPretraining) -> ModernBertForPretraining:
+    """The network with all its weights: itself, or a copy on the CPU if it is sharded; every process must call it."""
+    if not isinstance(network, FSDPModule):
+        return network
+    first = is_first()
+    weights = {}
+    for name, tensor in network.state_dict().items():
+        gathered = whole(tensor)
+        if first:
+            weights[name] = gathered
+    copy = hf.without_weights(ModernBertForPretraining, network.config, None)
+    if first:
+        hf.fill(copy, weights, "the trained network", None)
+    return copy

@@ -1,0 +1,112 @@
+"""Checkpoints: sealed, pickle-free, and a resumed phase is the undisturbed one, at any position."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from clm_detour.config.schema import Config
+from clm_detour.data.loader import RowStream
+from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.run_folder import RunFolder
+from clm_detour.train.callbacks.checkpoint import SEAL, checksums, newest_good, resume_point
+from clm_detour.train.phase import train_phase
+from clm_detour.train.recipe import choose_phase
+
+
+def phase_folder(config: Config) -> Path:
+    return RunFolder.of(config).phase("pretrain").root
+
+
+def weights_of(config: Config) -> bytes:
+    return (phase_folder(config) / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def stopped(prepared, stop_after, monkeypatch):
+    """A phase of twelve steps, stopped in the tenth: checkpoints after steps 4 and 8."""
+    config = prepared("stopped")
+    run = choose_phase(config, "base", "pretrain")
+    stop_after(10)
+    with pytest.raises(KeyboardInterrupt):
+        train_phase(config, run)
+    monkeypatch.undo()
+    return config, run
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_checkpoint_is_a_model_that_opens(stopped):
+    config, _ = stopped
+    folder = phase_folder(config) / "checkpoints" / "step-00000008"
+    ModernBertForPretraining.from_pretrained(folder)
+    assert {"exp_avg", "exp_avg_sq", "step"} == {
+        name.split("/")[0] for name in load_file(folder / "optimizer.safetensors")
+    }
+    assert checksums(folder) == json.loads((folder / SEAL).read_text())
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", SEAL])
+def test_a_flipped_byte_makes_the_run_go_on_at_the_one_before_with_the_same_bits(
+    stopped, prepared, file, capsys
+):
+    config, run = stopped
+    whole = prepared("whole")
+    train_phase(whole, run)
+    damaged = phase_folder(config) / "checkpoints" / "step-00000008" / file
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    capsys.readouterr()
+    train_phase(config, run)
+    said = capsys.readouterr().err
+    assert "step-00000008: it is damaged" in said.replace("\n", "")
+    assert "step 4 of 12" in said
+    assert weights_of(config) == weights_of(whole)
+
+
+def test_what_a_killed_process_left_half_written_does_not_count_and_is_cleared(stopped):
+    folder = phase_folder(stopped[0]) / "checkpoints"
+    shutil.copytree(folder / "step-00000008", folder / ".step-00000010.tmp77")
+    shutil.copytree(folder / "step-00000008", folder / "step-00000011")
+    (folder / "step-00000011" / SEAL).unlink()
+    assert newest_good(folder) == resume_point(folder) == folder / "step-00000008"
+    assert names(folder) == ["step-00000004", "step-00000008"]
+
+
+def test_only_the_last_are_kept(prepared, stop_after):
+    config = prepared("kept", "train.checkpoint_every=1ktok", "train.checkpoints_kept=3")
+    stop_after(11)
+    with pytest.raises(KeyboardInterrupt):
+        train_phase(config, choose_phase(config, "base", "pretrain"))
+    kept = names(phase_folder(config) / "checkpoints")
+    assert kept == ["step-00000006", "step-00000008", "step-00000010"]
+
+
+def test_resuming_at_ten_billion_tokens_reads_no_row_that_is_not_trained_on(
+    stopped, prepared, stop_after, monkeypatch
+):
+    config = prepared("long", "phases.pretrain.duration=20Btok")
+    long = choose_phase(config, "base", "pretrain")
+    checkpoint = phase_folder(config) / "checkpoints" / "step-19531250"
+    shutil.copytree(phase_folder(stopped[0]) / "checkpoints" / "step-00000008", checkpoint)
+    rows = 19_531_250 * 8
+    state = {"step": 19_531_250, "rows": rows, "tokens": rows * 64, "seconds": 1e6, "skipped": 0}
+    assert state["tokens"] == 10_000_000_000
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    (checkpoint / SEAL).write_text(json.dumps(checksums(checkpoint)))
+    read = []
+    example = RowStream.example
+    monkeypatch.setattr(
+        RowStream, "example", lambda self, position: read.append(position) or example(self, position)
+    )
+    stop_after(19_531_250 + 2)
+    with pytest.raises(KeyboardInterrupt):
+        train_phase(config, long)
+    assert read == list(range(rows, rows + 2 * 8))

@@ -1,0 +1,118 @@
+"""The same weights, to rounding, however the rows of a step are spread over micro-batches and processes, and however the model is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clm_detour.check import existing_tokenizer
+from clm_detour.config import load_config
+from clm_detour.config.schema import Config
+from clm_detour.pipeline import prepare_data
+from clm_detour.run_folder import PhaseFolder, RunFolder
+from clm_detour.train.launch import launch_processes
+from clm_detour.train.phase import train_phase
+from clm_detour.train.recipe import choose_phase
+from clm_detour.train.stream import open_stream
+
+COMPOSER = [sys.executable, "-m", "composer.cli.launcher", "-n"]
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+FIFTY_STEPS = [
+    "arms={twin: [mlm, decay]}",
+    "phases.mlm={mask_rate: 0.3, duration: 25600tok, mixture: domain}",
+    "train.workers=0",
+    "train.export_at=[12800tok]",
+    "train.evaluate_every=12800tok",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_recipe, tmp_path_factory):
+    """A function from overrides and a number of processes to the folder of a phase of fifty steps."""
+    done: dict[tuple, Config] = {}
+
+    def train(processes: int, *overrides: str) -> Config:
+        key = (processes, *overrides)
+        if key not in done:
+            path = tiny_recipe(tmp_path_factory.mktemp("parallel") / "run")
+            config = load_config(path, [*FIFTY_STEPS, *overrides])
+            prepare_data(config)
+            run = choose_phase(config, "twin", "mlm")
+            assert run.steps == 50
+            if processes == 1:
+                train_phase(config, run)
+            elif "train.parallel=fsdp" in overrides:
+                launch_processes(config, run, processes)  # as `clm-detour run` does on several GPUs
+            else:
+                words = [*COMPOSER, str(processes), str(SCRIPT), str(path), "arm=twin", "phase=mlm"]
+                subprocess.run([*words, *FIFTY_STEPS, *overrides], check=True, timeout=300)
+            done[key] = config
+        return done[key]
+
+    return train
+
+
+def folder(config: Config, phase: str = "mlm") -> PhaseFolder:
+    return RunFolder.of(config).phase(phase)
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path)
+
+
+HOW = {
+    "micro-batches of three": (1, "train.micro_rows=3"),
+    "micro-batches of one": (1, "train.micro_rows=1"),
+    "two processes, micro-batches of three": (2, "train.micro_rows=3"),
+    "two processes, sharded": (2, "train.parallel=fsdp", "train.micro_rows=2"),
+}
+
+
+def test_the_rows_of_a_step_have_uneven_numbers_of_masked_tokens(trained):
+    config = trained(1)
+    stream = open_stream(config, choose_phase(config, "twin", "mlm"), existing_tokenizer(config))
+    masked = [(stream.example(row).labels != -100).sum() for row in range(8)]
+    assert max(masked) > 1.3 * min(masked)
+
+
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+def test_fifty_steps_end_with_the_same_weights_and_moments(trained, how):
+    one, other = folder(trained(1)), folder(trained(*how))
+    for mine, theirs in (
+        (one.model / "model.safetensors", other.model / "model.safetensors"),
+        (one.moments, other.moments),
+        (
+            one.exports / "tokens-12800" / "model.safetensors",
+            other.exports / "tokens-12800" / "model.safetensors",
+        ),
+    ):
+        expected, found = tensors(mine), tensors(theirs)
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            distance = (found[name] - tensor).norm() / tensor.norm().clamp_min(1e-12)
+            assert distance < 2e-4, (name, distance)
+
+
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+def test_every_logged_loss_and_norm_is_the_same(trained, how):
+    for name in ("metrics.jsonl", "held_out.jsonl"):
+        one, other = (
+            [json.loads(line) for line in (folder(config).root / name).read_text().splitlines()]
+            for config in (trained(1), trained(*how))
+        )
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            assert mine["step"] == theirs["step"]
+            if name == "metrics.jsonl":
+                assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4)
+                assert theirs["gradient_norm"] == pytest.approx(mine["gradient_norm"], rel=1e-3)
+                assert theirs["learning_rate"] == mine["learning_rate"]
+            else:
+                assert theirs["mlm"]["loss"] == pytest.approx(mine["mlm"]["loss"], rel=1e-4)
+                assert theirs["clm"]["loss"] == pytest.approx(mine["clm"]["loss"], rel=1e-4)
