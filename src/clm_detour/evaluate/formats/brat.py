@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clm_detour.errors import UserError
@@ -26,15 +26,17 @@ class Brat(Form):
 
     Args:
         codes: kinds of notes and normalisations whose codes are the labels of the document; none: it has entities.
+        part: the type of annotation that marks each document in a longer text, which is not one itself.
         check_text: an annotation's words must be those at its offsets.
     """
 
     files: Files = "{split}/*.txt"
     codes: tuple[str, ...] = ()
+    part: str | None = None
     check_text: bool = True
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
-        """The one document."""
+        """The one document, or its parts."""
         annotated = file.with_suffix(".ann")
         if not annotated.is_file():
             raise UserError(f"{file} has no {annotated.name} beside it; get the data set again.")
@@ -50,7 +52,8 @@ class Brat(Form):
             yield Example(file.stem, text, str(file), labels=tuple(labels))
         else:
             found = [self.annotation(place, line, text) for place, line in rows if line.startswith("T")]
-            yield Example(file.stem, text, str(file), annotations=tuple(found))
+            whole = Example(file.stem, text, str(file), annotations=tuple(found))
+            yield from [whole] if self.part is None else parts(whole, self.part)
 
     def codes_of(self, line: str) -> Iterator[str]:
         """The code of a note or a normalisation of one of the kinds that count."""
@@ -66,3 +69,17 @@ class Brat(Form):
         pieces = (map(int, piece.split()) for piece in match[2].split(";"))
         fragments = tuple((start, end) for start, end in pieces)
         return Annotation(match[1], fragments, place, match[3] if self.check_text else None)
+
+
+def parts(whole: Example, mark: str) -> Iterator[Example]:
+    """The pieces of a text that some annotations mark, each with the annotations inside it."""
+    marks = sorted((one for one in whole.annotations if one.label == mark), key=lambda one: one.fragments)
+    others = [one for one in whole.annotations if one.label != mark]
+    for number, one in enumerate(marks, start=1):
+        start, end = one.fragments[0][0], one.fragments[-1][1]
+        inside = tuple(
+            replace(other, fragments=tuple((first - start, last - start) for first, last in other.fragments))
+            for other in others
+            if start <= other.fragments[0][0] and other.fragments[-1][1] <= end
+        )
+        yield Example(f"{whole.id}:{number}", whole.text[start:end], one.place, annotations=inside)

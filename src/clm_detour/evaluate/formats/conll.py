@@ -69,13 +69,17 @@ class Conll(Form):
             word = tag = ""
         if len(cells) < 2 or not word:
             raise UserError(f"{place} is not a word and its tag: {line!r}.")
-        match = TAG.fullmatch(tag)
-        if match is None:
-            raise UserError(f"{place}: {tag!r} is not a tag like O, B-Disease or I-Disease.")
-        label = match[2] or self.label or ""
-        if tag != "O" and not label:
-            raise UserError(f"{place}: the tag {tag} names no type; say which it is with `label`.")
-        return Row(word, match[1], label, place)
+        return Row(word, *tag_of(tag, self.label, place), place)
+
+
+def tag_of(tag: str, label: str | None, place: str) -> tuple[str, str]:
+    """A tag's prefix and type; `label` is the type of a bare B or I."""
+    match = TAG.fullmatch(tag)
+    if match is None:
+        raise UserError(f"{place}: {tag!r} is not a tag like O, B-Disease or I-Disease.")
+    if tag != "O" and not (match[2] or label):
+        raise UserError(f"{place}: the tag {tag} names no type; say which it is with `label`.")
+    return match[1], match[2] or label or ""
 
 
 def tagged(id: str, rows: Sequence[Row]) -> Example:

@@ -52,10 +52,14 @@ class Table(Form):
         """A row each, or a document each."""
         rows = (
             self.example(record, f"{file.stem}:{number}")
-            for number, record in enumerate(records(file, self.format, self.quoted), start=1)
+            for number, record in enumerate(self.rows(file, split), start=1)
             if self.split is None or str(cell(record, self.split)).strip() in SPLIT_NAMES[split]
         )
         return rows if self.document is None else self.documents(rows)
+
+    def rows(self, file: Path, split: str) -> Iterator[Record]:
+        """The records of a file."""
+        return records(file, self.format, self.quoted)
 
     def example(self, record: Record, number: str) -> Example:
         """One row."""

@@ -2,5 +2,18 @@
 
 from clm_detour.evaluate.tasks.registry import TASKS, by_name, load, locate
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Protocol, Splits, Task
+from clm_detour.evaluate.tasks.yaml_task import from_yaml
 
-__all__ = ["SPLITS", "TASKS", "Document", "Entity", "Protocol", "Splits", "Task", "by_name", "load", "locate"]
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "Document",
+    "Entity",
+    "Protocol",
+    "Splits",
+    "Task",
+    "by_name",
+    "from_yaml",
+    "load",
+    "locate",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clm_detour.evaluate.tasks.task import Protocol
+from clm_detour.evaluate.tasks.task import Kind, Protocol
 
 FRENCH_SEEDS = tuple(range(42, 51))
 
@@ -16,3 +16,14 @@ FRENCH_LABELS = Protocol(
 )
 FRENCH_CODES = replace(FRENCH_LABELS, max_tokens=4096, positive_weight=True)
 QUAERO = Protocol(head_learning_rate=1e-3, steps=4000, max_tokens=1024, seeds=FRENCH_SEEDS)
+
+
+def default(language: str, kind: Kind) -> Protocol:
+    """For a task that the paper has not; other languages are taken as English."""
+    if kind == "nested_entities":
+        return QUAERO if language == "fr" else replace(QUAERO, seeds=ENGLISH_LABELS.seeds)
+    if kind == "entities":
+        return ENGLISH_ENTITIES
+    if language != "fr":
+        return ENGLISH_LABELS
+    return FRENCH_CODES if kind == "multi_label" else FRENCH_LABELS

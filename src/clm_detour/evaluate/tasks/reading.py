@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from clm_detour.evaluate.formats.form import Annotation, Example, Form, Fragment
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Kind, Splits
 
 WORD = re.compile(r"\w+|[^\w\s]")
-Overlaps = Literal["error", "longest"]
+Overlaps = Literal["error", "longest", "last"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Reader:
     Args:
         labels: of the task; empty for whatever there is.
         rename: a label as files have it -> the task's, or None for one that is no part of the task.
-        overlaps: in a flat task, an error; or of entities that overlap the longest is kept, and the first of equally long ones.
+        overlaps: in a flat task, an error; or of entities that overlap one is kept: the longest (of equally long ones the first), or the
+            one that begins last (of those that begin together the last in the file).
         held_out: split -> share of the documents of `train` that become it, for sets without it.
         most_frequent: so many labels only, by documents in all splits; documents without any are left out.
     """
@@ -45,13 +46,10 @@ class Reader:
         Raises:
             UserError: a split is missing, or something in the files is wrong; says where.
         """
-        splits = hold_out(self.held_out, {name: self.split(folder, name) for name in self.stored})
-        return splits if self.most_frequent is None else most_frequent(splits, self.most_frequent)
-
-    @property
-    def stored(self) -> list[str]:
-        """The splits that the data set itself has."""
-        return [name for name in SPLITS if name not in self.held_out]
+        stored = {name: self.split(folder, name) for name in SPLITS if name not in self.held_out}
+        if self.most_frequent is not None:
+            stored = most_frequent(stored, self.most_frequent)
+        return hold_out(self.held_out, stored)
 
     def form(self, folder: Path) -> Form | None:
         """The form in which the training split lies in a folder."""
@@ -109,7 +107,7 @@ class Reader:
         """Annotations of which no two overlap, and the others."""
         kept: list[Annotation] = []
         left_out: list[Annotation] = []
-        for annotation in sorted(found, key=longest_first):
+        for annotation in sorted(found, key=longest_first) if self.overlaps != "last" else last_first(found):
             other = next((one for one in kept if overlap(one, annotation)), None)
             if other is None and len(annotation.fragments) == 1:
                 kept.append(annotation)
@@ -122,7 +120,7 @@ class Reader:
         return kept, left_out
 
 
-REMEDY = "set `overlaps: longest` to keep the longest of them, or `kind: nested_entities` to keep all."
+REMEDY = "set `overlaps: longest` to keep the longest, or `kind: nested_entities` to keep all."
 
 
 def reason(annotation: Annotation, other: Annotation | None) -> str:
@@ -136,6 +134,11 @@ def longest_first(annotation: Annotation) -> tuple[int, int]:
     """A key to sort by; sorting is stable, so of equal spans the first in the file stays first."""
     start, end = annotation.fragments[0][0], annotation.fragments[-1][1]
     return start - end, start
+
+
+def last_first(found: Sequence[Annotation]) -> list[Annotation]:
+    """The one that begins last, and of those that begin together the last in the file, before the others."""
+    return sorted(found, key=lambda annotation: annotation.fragments[0][0])[::-1]
 
 
 def overlap(one: Annotation, other: Annotation) -> bool:
@@ -176,32 +179,29 @@ def pieces(annotation: Annotation) -> tuple[tuple[int, int], ...]:
 
 
 def hold_out(shares: Mapping[str, float], splits: Splits) -> Splits:
-    """Give the splits that a set lacks their share of its training documents, by a hash of the id: what is part of one longer document stays together."""
+    """Give the splits that a set lacks their share of its training documents: in the order of their ids, shuffled with seed 42; what is part of
+    one longer document stays together.
+    """
     if not shares:
         return splits
-    parts: Splits = {name: [] for name in ("train", *shares)}
-    for document in splits["train"]:
-        parts[destination(fraction(origin(document)), shares)].append(document)
+    whole = splits["train"]
+    names = sorted({origin(document) for document in whole})
+    random.Random(42).shuffle(names)
+    end = int(len(names) * round(1 - sum(shares.values()), 9))
+    place = dict.fromkeys(names[:end], "train")
+    for number, (name, share) in enumerate(shares.items(), start=1):
+        start, end = end, len(names) if number == len(shares) else end + int(len(names) * share)
+        place |= dict.fromkeys(names[start:end], name)
+    parts = {
+        name: [document for document in whole if place[origin(document)] == name]
+        for name in ("train", *shares)
+    }
     return {name: parts[name] if name in parts else splits[name] for name in SPLITS}
-
-
-def destination(draw: float, shares: Mapping[str, float]) -> str:
-    """The split that a number in [0, 1) falls into."""
-    for name, share in shares.items():
-        if draw < share:
-            return name
-        draw -= share
-    return "train"
 
 
 def origin(document: Document) -> str:
     """The id of the longer document that this is a part of, or its own."""
     return document.id.partition("#")[0]
-
-
-def fraction(id: str) -> float:
-    """A number in [0, 1) that follows from an id."""
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def most_frequent(splits: Splits, count: int) -> Splits:

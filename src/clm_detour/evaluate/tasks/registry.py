@@ -11,15 +11,32 @@ from clm_detour.errors import UserError
 from clm_detour.evaluate.tasks import (
     blurb,
     chemprot,
+    cos,
+    deid,
+    diamed,
+    frasimed,
     gad,
     hoc,
+    meddialog,
+    phenotype,
     quaero,
     social_history,
 )
 from clm_detour.evaluate.tasks.task import Splits, Task
 
-FAMILIES = (chemprot, social_history, blurb, gad, hoc, quaero)
-TASKS: dict[str, Task] = {task.name: task for family in FAMILIES for task in family.TASKS}
+ENGLISH = (
+    chemprot,
+    phenotype,
+    cos,
+    social_history,
+    deid,
+    blurb,
+    gad,
+    hoc,
+)  # in the order of the paper's tables
+FRENCH = (frasimed, meddialog, diamed, quaero)
+PAPER = tuple(task for family in ENGLISH + FRENCH for task in family.TASKS)
+TASKS: dict[str, Task] = {task.name: task for task in (*PAPER, *deid.MORE)}
 
 
 def by_name(name: str) -> Task:

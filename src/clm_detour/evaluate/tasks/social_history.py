@@ -1,6 +1,7 @@
 """Social History (Yetisgen and Vanderwende 2017, University of Washington): substance use, work, family and living situation, with their arguments.
 
-A word can be an event and its argument at once ("drinks"). Tags are flat, so the longer one counts, and of equally long ones the first in the file.
+A word can be an event and its argument at once ("drinks"). Tags are flat: as in the code that goes with BioClinical-ModernBERT, where later
+annotations are written over earlier ones, the one that begins last is kept.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ TASKS = (
         Brat(check_text=False),  # ten annotations quote the text wrongly: "eStatus" for "estate"
         protocol=ENGLISH_ENTITIES,
         rename={"StatusTime": "Status", "Time": "Temporal", "LivingSituation": "LivingStatus"},
-        overlaps="longest",
+        overlaps="last",
         licence="as its authors state",
         obtain="Ask UW BioNLP (https://github.com/uw-bionlp).",
         published={

@@ -1,0 +1,69 @@
+"""A dataset of the Hugging Face hub: a text and its labels in columns, or words and tags as the hub's entity sets have them. Read at one commit; nothing from it is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clm_detour.config.schema import Source
+from clm_detour.data.sources.records import Record
+from clm_detour.data.sources.registry import READERS
+from clm_detour.evaluate.formats.conll import Row, tag_of, tagged
+from clm_detour.evaluate.formats.form import Example
+from clm_detour.evaluate.formats.table import Table, cell
+
+
+@dataclass(frozen=True)
+class Hub(Table):
+    """A dataset.
+
+    Args:
+        path: its id, or a local copy of it.
+        subset: its configuration.
+        revision: branch, tag or commit; where there is no network, a whole commit.
+        splits: what it calls the splits, where it is not train, validation, test.
+        words: the column of a sentence's words; its tags are in `tags`.
+        tag_names: of tags that are numbers.
+    """
+
+    path: str = ""
+    subset: str | None = None
+    revision: str | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
+    words: str | None = None
+    tags: str = "ner_tags"
+    tag_names: tuple[str, ...] = ()
+
+    def find(self, folder: Path, split: str) -> list[Path]:
+        """It lies elsewhere."""
+        return [Path(self.path, split)]
+
+    def rows(self, file: Path, split: str) -> Iterator[Record]:
+        """Those of one split."""
+        name = self.splits.get(split, split)
+        source = Source(
+            path=self.path,
+            format="hub",
+            subset=self.subset,
+            revision=self.revision,
+            split=name,
+            streaming=False,
+        )
+        for unit in READERS["hub"].units(self.path, "hub", source):
+            for record in READERS["hub"].records(unit, source, None, lambda _: None):
+                assert isinstance(record, Record)  # its columns have types: none is broken
+                yield record
+
+    def example(self, record: Record, number: str) -> Example:
+        """One row."""
+        if self.words is None:
+            return super().example(record, number)
+        tags = [self.tag_names[tag] if isinstance(tag, int) else str(tag) for tag in cell(record, self.tags)]
+        words = cell(record, self.words)
+        rows = [
+            Row(word, *tag_of(tag, None, record.place), record.place)
+            for word, tag in zip(words, tags, strict=True)
+        ]
+        id = number if self.id is None else str(cell(record, self.id))
+        return tagged(id, rows)

@@ -1,0 +1,75 @@
+"""The XML of i2b2 and n2c2. 2014: a file a note, `TEXT` and `TAGS` with character offsets. 2006: `RECORD`s in one file, whose `TEXT` holds `<PHI TYPE="DATE">` around what is annotated.
+
+Known from Stubbs and Uzuner 2015 (2014 track 1) and Uzuner et al. 2007 (2006), and from how published readers take them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from clm_detour.errors import UserError
+from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
+
+
+@dataclass(frozen=True)
+class I2b2(Form):
+    """XML of either year.
+
+    Args:
+        attribute: of a tag, that names its type; the tag's own name where it has none.
+    """
+
+    files: Files = "{split}/*.xml"
+    attribute: str = "TYPE"
+
+    def examples(self, file: Path, split: str) -> Iterator[Example]:
+        """A note each."""
+        try:
+            root = ElementTree.parse(file).getroot()
+        except ElementTree.ParseError as error:
+            raise UserError(f"{file} line {error.position[0]} is not valid XML ({error}).") from None
+        records = list(root.iter("RECORD"))
+        notes = (self.record(file, one) for one in records) if records else iter([self.note(file, root)])
+        for note in notes:
+            if not note.text.strip():
+                raise UserError(f"{note.place} has no text; get the data set again.")
+            yield note
+
+    def note(self, file: Path, root: ElementTree.Element) -> Example:
+        """A file of 2014."""
+        found = [
+            Annotation(
+                tag.get(self.attribute, tag.tag), (offsets(file, tag),), place(file, tag), tag.get("text")
+            )
+            for tag in root.iterfind("TAGS/*")
+        ]
+        return Example(file.stem, root.findtext("TEXT") or "", str(file), annotations=tuple(found))
+
+    def record(self, file: Path, record: ElementTree.Element) -> Example:
+        """A record of 2006: the text is put together from what stands between and inside the tags."""
+        id = record.get("ID", "")
+        body = record.find("TEXT")
+        text, found = (body.text or "") if body is not None else "", []
+        for tag in body if body is not None else ():
+            inside = "".join(tag.itertext())
+            if tag.tag == "PHI":
+                span = (len(text), len(text) + len(inside))
+                found.append(Annotation(tag.get(self.attribute, tag.tag), (span,), f"{file} record {id}"))
+            text += inside + (tag.tail or "")
+        return Example(id, text, f"{file} record {id}", annotations=tuple(found))
+
+
+def place(file: Path, tag: ElementTree.Element) -> str:
+    """A tag's name for messages: XML has no lines left once it is parsed."""
+    return f"{file} tag {tag.get('id', tag.tag)}"
+
+
+def offsets(file: Path, tag: ElementTree.Element) -> tuple[int, int]:
+    """Start and end of a tag of 2014."""
+    try:
+        return int(tag.attrib["start"]), int(tag.attrib["end"])
+    except (KeyError, ValueError):
+        raise UserError(f"{place(file, tag)} has no start and end.") from None

@@ -1,0 +1,69 @@
+"""MedDialog-FR, women's health (Laouar et al., LREC 2024): which of 22 UMLS concepts a patient's question and its answer are about.
+
+`dataset_multilabel_meddialog_22labels.csv` has id, split and labels; the texts, translated and edited, are in `meddialog-fr-women_post-editing.csv`. Both are divided by tabs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clm_detour.errors import UserError
+from clm_detour.evaluate.formats.files import SPLIT_NAMES
+from clm_detour.evaluate.formats.form import Example, Files, Form
+from clm_detour.evaluate.formats.table import Table, cell, records
+from clm_detour.evaluate.tasks.make import make_task
+from clm_detour.evaluate.tasks.protocols import FRENCH_CODES
+
+CONCEPT = re.compile(r"C\d{7}")
+
+
+@dataclass(frozen=True)
+class Dialogues(Form):
+    """Labels in one file, texts in another."""
+
+    files: Files = ("multilabel_annotation/*22labels.csv", "*22labels.csv")
+
+    def examples(self, file: Path, split: str) -> Iterator[Example]:
+        """A question and its answer each."""
+        texts = edited(file.parent)
+        for record in records(file, "tsv", quoted=True):
+            id = str(cell(record, "id"))
+            if cell(record, "split") not in SPLIT_NAMES[split]:
+                continue
+            question, answer = texts.get(id), texts.get(f"{id.removesuffix('_q')}_a")
+            if not question:
+                raise UserError(f"{record.place}: there is no text of {id}.")
+            text = f"Question: {question}" + (f"\n\nRéponse: {answer}" if answer else "")
+            yield Example(id, text, record.place, labels=tuple(CONCEPT.findall(cell(record, "labels"))))
+
+
+def edited(folder: Path) -> dict[str, str]:
+    """The texts by id."""
+    places = (folder, folder.parent / "post-editing")
+    file = next((path for place in places for path in sorted(place.glob("*post-editing.csv"))), None)
+    if file is None:
+        raise UserError(f"{folder} has no meddialog-fr-women_post-editing.csv, here or in ../post-editing.")
+    return {
+        str(cell(one, "id")): cell(one, "post-edited").strip() for one in records(file, "tsv", quoted=True)
+    }
+
+
+TASKS = (
+    make_task(
+        "MedDialog",
+        "fr",
+        "multi_label",
+        (),
+        Dialogues(),
+        Table("data/{split}*.parquet", label="labels_raw"),
+        metric="macro_f1",
+        protocol=FRENCH_CODES,
+        folders=("MedDialog-FR", "MedDialog-FR/MedDialog-FR-women"),
+        licence="as its authors state",
+        obtain="Free: MedDialog-FR on GitHub (LREC 2024).",
+        published={"documents": 900, "labels": 22},
+    ),
+)
