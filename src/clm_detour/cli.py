@@ -98,13 +98,25 @@ def plan(
         float | None,
         typer.Option(min=0.001, help="Speed of training on all processes together, for the hours."),
     ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    device: Annotated[
+        str | None, typer.Option(help="Which, like H100: for hours, GPU-hours and energy.")
+    ] = None,
+    mfu: Annotated[
+        float | None, typer.Option(help="Share of the device's peak that training reaches, like 0.3.")
+    ] = None,
 ) -> None:
-    """What a recipe takes: passes over each source, steps, operations, memory, disk; and hours, given a speed."""
+    """What a recipe takes: passes over each source, steps, operations, memory, disk; and hours, given a speed or hardware."""
     from clm_detour.check import existing_tokenizer
+    from clm_detour.errors import UserError
     from clm_detour.plan import make_plan, print_plan
+    from clm_detour.plan.hardware import MFU, Hardware
 
+    if mfu is not None and device is None:
+        raise UserError("--mfu needs --device, whose peak it is a share of.")
+    hardware = None if device is None else Hardware(gpus, device, MFU if mfu is None else mfu)
     loaded = load_config(config, overrides or ())
-    print_plan(make_plan(loaded, existing_tokenizer(loaded)), tokens_per_second)
+    print_plan(make_plan(loaded, existing_tokenizer(loaded), gpus), tokens_per_second, hardware)
 
 
 @app.command()

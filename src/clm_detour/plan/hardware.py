@@ -1,0 +1,49 @@
+"""GPUs by name, and what a number of operations takes on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clm_detour.config.checks import one_of
+from clm_detour.errors import UserError
+
+# Dense bf16 operations a second and watts of the whole board, as their makers state them.
+DEVICES = {
+    "A100": (312e12, 400),
+    "H100": (989e12, 700),
+    "H100-PCIe": (756e12, 350),
+    "H200": (989e12, 700),
+    "B200": (2250e12, 1000),
+    "L40S": (362e12, 350),
+    "A10": (125e12, 150),
+    "RTX4090": (165e12, 450),
+    "MI300X": (1307e12, 750),
+}
+MFU = 0.2  # about what the paper's hours on 4 x H100 come to; see `clm-detour bench`
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """So many of one kind.
+
+    Args:
+        mfu: share of the peak that the operations of `model.flops` reach.
+    """
+
+    gpus: int
+    device: str
+    mfu: float = MFU
+
+    def __post_init__(self) -> None:
+        one_of(self.device, DEVICES, "--device")
+        if not 0 < self.mfu <= 1:
+            raise UserError(f"--mfu: {self.mfu:g} is not a share of the peak above 0 and up to 1, like 0.3.")
+
+    @property
+    def watts(self) -> int:
+        """Of all boards at full power, without the machines around them."""
+        return self.gpus * DEVICES[self.device][1]
+
+    def seconds(self, flops: float) -> float:
+        """How long that takes."""
+        return flops / (self.gpus * DEVICES[self.device][0] * self.mfu)
