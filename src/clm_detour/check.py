@@ -1,9 +1,8 @@
-"""`clm-detour check` and `doctor`: everything that can fail later and can be seen now, without training."""
+"""`clm-detour check`: everything that can fail later and can be seen now, without training."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from rich.table import Column, Table
@@ -15,11 +14,11 @@ from clm_detour.data.packing import PackedSource, is_packed
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import check_first_record
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
-from clm_detour.environment import describe_environment
 from clm_detour.errors import UserError
 from clm_detour.progress import console, human
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import check_world, plan_recipe
+from clm_detour.train.schedules import phase_rate
 from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder, shard_cache
 
 
@@ -111,7 +110,7 @@ def phase_table(config: Config) -> Table:
     table = Table(*(Column(name, no_wrap=True) for name in names), box=None, padding=(0, 1, 0, 0))
     for run in plan_recipe(config).values():
         phase, schedule = run.phase, run.phase.schedule
-        end = schedule.peak * schedule.floor if schedule.name == "one_minus_sqrt" else schedule.peak
+        end = phase_rate(phase)(run.duration)
         table.add_row(
             run.id,
             phase.objective + (f" {phase.mask_rate:.0%}" if phase.mask_rate else ""),
@@ -122,16 +121,3 @@ def phase_table(config: Config) -> Table:
             f"{schedule.peak:g}" + (f" to {end:g}" if end != schedule.peak else ""),
         )
     return table
-
-
-def print_environment() -> None:
-    """Versions, hardware, back ends, disk."""
-    from clm_detour.model.attention import choose_backend
-
-    table = Table(show_header=False)
-    for key, value in describe_environment().items():
-        table.add_row(key, ", ".join(value) or "none" if isinstance(value, list) else str(value))
-    choice = choose_backend(None)
-    table.add_row("attention", f"{choice.name}: {choice.reason}")
-    table.add_row("free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB")
-    console.print(table)

@@ -121,8 +121,8 @@ def plan(
 
 @app.command()
 def doctor() -> None:
-    """Versions, hardware and attention back ends of this installation."""
-    from clm_detour.check import print_environment
+    """Versions against the pins, hardware, extras, attention back ends, disk, shared memory and limits of this installation."""
+    from clm_detour.doctor import print_environment
 
     print_environment()
 
