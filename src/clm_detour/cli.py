@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clm_detour.config import load_config
-from clm_detour.errors import exit_on_user_error
+from clm_detour.errors import UserError, exit_on_user_error
 from clm_detour.preemption import requeue_on_signals
 
 app = typer.Typer(
@@ -117,6 +117,23 @@ def plan(
     hardware = None if device is None else Hardware(gpus, device, MFU if mfu is None else mfu)
     loaded = load_config(config, overrides or ())
     print_plan(make_plan(loaded, existing_tokenizer(loaded), gpus), tokens_per_second, hardware)
+
+
+@app.command()
+def tasks(
+    folder: Annotated[Path | None, typer.Argument(help="Where the data sets lie, a folder each.")] = None,
+    language: Annotated[str | None, typer.Option(help="Only those in en, fr or es.")] = None,
+) -> None:
+    """The evaluation's tasks: which are there, their counts beside the published ones, how to get the others."""
+    from clm_detour.config.checks import one_of
+    from clm_detour.evaluate.tasks import TASKS
+    from clm_detour.evaluate.tasks.overview import print_overview
+
+    if language is not None:
+        one_of(language, sorted({task.language for task in TASKS.values()}), "--language")
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"There is no folder {folder}.")
+    print_overview([task for task in TASKS.values() if language in (None, task.language)], folder)
 
 
 @app.command()

@@ -8,16 +8,7 @@ import numpy as np
 
 from clm_detour.evaluate.metrics_classes import score_classes
 from clm_detour.evaluate.metrics_entities import score_entities
-from clm_detour.evaluate.tasks.task import Document, Kind, Task
-
-F1 = ("micro_f1", "macro_f1", "weighted_f1")
-ENTITY_METRICS = (*F1, "micro_precision", "micro_recall")
-METRICS: dict[Kind, tuple[str, ...]] = {  # what may stand in the table
-    "entities": (*ENTITY_METRICS, "tag_f1"),
-    "nested_entities": ENTITY_METRICS,
-    "single_label": (*F1, "positive_f1", "accuracy", "auroc"),
-    "multi_label": (*F1, "samples_f1", "accuracy", "auroc"),
-}
+from clm_detour.evaluate.tasks.task import Document, Task
 
 
 def score(

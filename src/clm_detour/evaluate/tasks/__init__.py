@@ -1,10 +1,11 @@
 """The evaluation's tasks: one short file per family, registered by name."""
 
 from clm_detour.evaluate.tasks.registry import TASKS, by_name, load, locate
-from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Protocol, Splits, Task
+from clm_detour.evaluate.tasks.task import METRICS, SPLITS, Document, Entity, Protocol, Splits, Task
 from clm_detour.evaluate.tasks.yaml_task import from_yaml
 
 __all__ = [
+    "METRICS",
     "SPLITS",
     "TASKS",
     "Document",

@@ -18,7 +18,6 @@ TASKS = (
         rename={"false": "False"},
         licence="free for research, as BioCreative VI states",
         obtain="Free: track 5 of BioCreative VI (https://biocreative.bioinformatics.udel.edu), or BLURB's preprocessing of it.",
-        disjoint=False,
         published={"train.documents": 16521, "validation.documents": 10361, "test.documents": 14396}
         | {"train.positive": 4132, "validation.positive": 2412, "test.positive": 3441},
     ),

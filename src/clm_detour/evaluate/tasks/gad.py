@@ -16,7 +16,6 @@ TASKS = (
         metric="positive_f1",
         licence="not stated",
         obtain="Free: BLURB's split, as https://github.com/michiyasunaga/LinkBERT hands it round.",
-        disjoint=False,
         published={"train.documents": 4261, "validation.documents": 535, "test.documents": 534},
     ),
 )

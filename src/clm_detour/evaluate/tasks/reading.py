@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Literal
 
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.form import Annotation, Example, Form, Fragments
+from clm_detour.evaluate.tasks.splits import hold_out, most_frequent
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Kind, Splits
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -176,42 +176,3 @@ def entities(annotations: Iterable[Annotation]) -> tuple[Entity, ...]:
 def pieces(annotation: Annotation) -> tuple[tuple[int, int], ...]:
     """The fragments of a discontinuous one."""
     return annotation.fragments if len(annotation.fragments) > 1 else ()
-
-
-def hold_out(shares: Mapping[str, float], splits: Splits) -> Splits:
-    """Give the splits that a set lacks their share of its training documents: in the order of their ids, shuffled with seed 42; what is part of
-    one longer document stays together.
-    """
-    if not shares:
-        return splits
-    whole = splits["train"]
-    names = sorted({origin(document) for document in whole})
-    random.Random(42).shuffle(names)
-    end = int(len(names) * round(1 - sum(shares.values()), 9))
-    place = dict.fromkeys(names[:end], "train")
-    for number, (name, share) in enumerate(shares.items(), start=1):
-        start, end = end, len(names) if number == len(shares) else end + int(len(names) * share)
-        place |= dict.fromkeys(names[start:end], name)
-    parts = {
-        name: [document for document in whole if place[origin(document)] == name]
-        for name in ("train", *shares)
-    }
-    return {name: parts[name] if name in parts else splits[name] for name in SPLITS}
-
-
-def origin(document: Document) -> str:
-    """The id of the longer document that this is a part of, or its own."""
-    return document.id.partition("#")[0]
-
-
-def most_frequent(splits: Splits, count: int) -> Splits:
-    """Only the labels that most documents have; of equally frequent ones the first by name."""
-    frequency = Counter(label for documents in splits.values() for one in documents for label in one.labels)
-    kept = set(sorted(frequency, key=lambda label: (-frequency[label], label))[:count])
-    filtered = {
-        name: [
-            replace(one, labels=tuple(label for label in one.labels if label in kept)) for one in documents
-        ]
-        for name, documents in splits.items()
-    }
-    return {name: [one for one in documents if one.labels] for name, documents in filtered.items()}

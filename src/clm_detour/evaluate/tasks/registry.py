@@ -22,6 +22,7 @@ from clm_detour.evaluate.tasks import (
     quaero,
     social_history,
 )
+from clm_detour.evaluate.tasks.splits import shared_ids
 from clm_detour.evaluate.tasks.task import Splits, Task
 
 ENGLISH = (
@@ -58,12 +59,17 @@ def load(task: Task, root: Path) -> tuple[Task, Splits]:
     """Read a task's data set under `root`; the task comes back with the labels that the data has, where it has none of its own.
 
     Raises:
-        UserError: it is not there, says how to get it; or it cannot be read.
+        UserError: it is not there, says how to get it; it cannot be read; or a document is in two splits against its promise.
     """
     folder = locate(task, root)
     if folder is None:
         raise UserError(f"{root} has no folder {task.name}. {task.obtain}")
     splits = task.read(folder)
+    for (one, other), both in shared_ids(splits).items() if task.disjoint else ():
+        raise UserError(
+            f"{folder}: {one} and {other} share {len(both)} documents, {min(both)} among them; get the data set again, "
+            "or set `disjoint: false` if it is meant so."
+        )
     return replace(task, labels=task.labels or labels_of(splits.values())), splits
 
 

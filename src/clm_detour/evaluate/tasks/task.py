@@ -13,6 +13,13 @@ from typing import Literal
 Kind = Literal["entities", "nested_entities", "single_label", "multi_label"]
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, list["Document"]]  # by the names in SPLITS
+F1 = ("micro_f1", "macro_f1", "weighted_f1")
+METRICS: dict[Kind, tuple[str, ...]] = {  # scores that may stand in the table; see evaluate/metrics.py
+    "entities": (*F1, "micro_precision", "micro_recall", "tag_f1"),
+    "nested_entities": (*F1, "micro_precision", "micro_recall"),
+    "single_label": (*F1, "positive_f1", "accuracy", "auroc"),
+    "multi_label": (*F1, "samples_f1", "accuracy", "auroc"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Document:
     """One example.
 
     Args:
-        id: unique in its split; of a part of a longer document that document's id, `#` and a number.
+        id: unique in its split; of a part of a longer document that document's id, `#` and a number; where the files name none, the
+            file's name, `:` and a number.
         words: character spans of the words that are tagged, in order (entity tasks).
         entities: sorted by start, end, label.
         labels: exactly one for `single_label`, any number for `multi_label`.
@@ -86,7 +94,7 @@ class Task:
         published: counts to compare with, such as {"train.documents": 5424}.
         licence: under which the data set is handed round.
         obtain: where to get it, one sentence.
-        disjoint: no document may be in two splits.
+        disjoint: no document that the files name may be in two splits.
     """
 
     name: str

@@ -25,11 +25,10 @@ from clm_detour.evaluate.formats.form import Files, Form
 from clm_detour.evaluate.formats.hub import Hub
 from clm_detour.evaluate.formats.i2b2 import I2b2
 from clm_detour.evaluate.formats.table import Table
-from clm_detour.evaluate.metrics import METRICS
 from clm_detour.evaluate.tasks import protocols
 from clm_detour.evaluate.tasks.reading import Reader
 from clm_detour.evaluate.tasks.settings import TaskSettings
-from clm_detour.evaluate.tasks.task import SPLITS, Kind, Protocol, Task
+from clm_detour.evaluate.tasks.task import METRICS, SPLITS, Kind, Protocol, Task
 
 TABLE = ("text", "label", "separator", "flags", "id", "document", "split")
 FORMS: dict[str, tuple[Callable[..., Form], tuple[str, ...]]] = {  # and the settings that each understands
@@ -206,7 +205,7 @@ def pattern_of(where: str, value: Any) -> Pattern:
 def protocol_of(settings: TaskSettings) -> Protocol:
     """The paper's for the language and kind, with what is set."""
     chosen = {one.name: getattr(settings.protocol, one.name) for one in fields(settings.protocol)}
-    changes = {
+    changes: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in chosen.items()
         if value is not None

@@ -1,0 +1,102 @@
+"""What there is of each task under a folder: counts beside the published ones, what two splits share, how to get what is absent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from clm_detour.errors import UserError
+from clm_detour.evaluate.tasks.registry import load, locate
+from clm_detour.evaluate.tasks.splits import shared_ids, shared_texts
+from clm_detour.evaluate.tasks.task import SPLITS, Splits, Task
+from clm_detour.progress import console, progress
+
+
+def counts(task: Task, splits: Splits) -> dict[str, int]:
+    """Documents, entities and labels by split and in all; `annotations` are the entities with those that a flat task leaves out.
+
+    Returns:
+        `train.documents`, `train.entities`, `train.entities.Disease`, `train.labels.CPR:3`, `train.positive` (all but `Task.negative`), ...; the same
+        without a split is the sum.
+    """
+    found: Counter[str] = Counter()
+    for split, documents in splits.items():
+        for one in documents:
+            named = ["documents"]
+            named += [name for entity in one.entities for name in ("entities", f"entities.{entity.label}")]
+            named += ["annotations"] * (len(one.entities) + len(one.left_out))
+            named += [f"labels.{label}" for label in one.labels]
+            named += ["positive"] * (task.negative is not None and task.negative not in one.labels)
+            found.update(named)
+            found.update(f"{split}.{name}" for name in named)
+    return dict(found)
+
+
+def differences(task: Task, splits: Splits) -> list[str]:
+    """A sentence for each count that is not the published one."""
+    found = counts(task, splits) | {"labels": len(task.labels)}
+    return [
+        f"{task.name}: {name.replace('.', ' ')}: {found.get(name, 0):,} here, {count:,} published"
+        for name, count in task.published.items()
+        if found.get(name, 0) != count
+    ]
+
+
+def overlaps(task: Task, splits: Splits) -> Iterator[str]:
+    """A sentence for each two splits that share documents or texts."""
+    for what, found in (("documents", shared_ids(splits)), ("equal texts", shared_texts(splits))):
+        for (one, other), both in found.items():
+            yield f"{task.name}: {one} and {other} share {len(both):,} {what}"
+
+
+def print_overview(tasks: Sequence[Task], root: Path | None) -> None:
+    """A table of tasks; with a folder, what it holds of them, and what there is to say of that.
+
+    Args:
+        root: the folder that holds a folder for each task.
+    """
+    table = Table(
+        "task", "", "kind", *((*SPLITS, "") if root else ("score",)), box=None, padding=(0, 2, 0, 0)
+    )
+    for column in table.columns:
+        column.no_wrap = True
+    notes: list[str] = []
+    absent = [task for task in tasks if root is None or locate(task, root) is None]
+    with progress("Tasks", len(tasks), "tasks") as advance:
+        for task in tasks:
+            state = (
+                [task.metric]
+                if root is None
+                else ["absent"]
+                if task in absent
+                else present(task, root, notes)
+            )
+            table.add_row(task.name, task.language, task.kind, *state)
+            advance(1)
+    console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True)
+    for task in absent:
+        console.print(f"[bold]{task.name}[/bold]: {task.obtain} Licence: {task.licence}.", soft_wrap=True)
+
+
+def present(task: Task, root: Path, notes: list[str]) -> list[str]:
+    """The cells of a task that is there; adds what there is to say of it to `notes`."""
+    try:
+        loaded, splits = load(task, root)
+    except UserError as error:
+        notes.append(f"[red]{task.name} cannot be read:[/red] {error}")
+        return ["broken"]
+    notes += [f"[yellow]Warning:[/yellow] {said}." for said in differences(loaded, splits)]
+    notes += [f"{said}." for said in overlaps(loaded, splits)]
+    found = counts(loaded, splits)
+    if left_out := found.get("annotations", 0) - found.get("entities", 0):
+        notes.append(
+            f"{task.name}: {left_out:,} annotations overlap others and are left out, since tags are flat."
+        )
+    labels = f"{sum(count for name, count in found.items() if name.startswith('labels.')):,} labels"
+    annotated = f"{found['annotations']:,} entities" if "annotations" in found else labels
+    return [*(f"{found.get(f'{split}.documents', 0):,}" for split in SPLITS), annotated]

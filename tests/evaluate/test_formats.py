@@ -1,0 +1,300 @@
+"""Each form gives what stands in its files, and says in one sentence, with file and line, what it cannot read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seqeval.metrics.sequence_labeling import get_entities
+
+from clm_detour.errors import UserError
+from clm_detour.evaluate.formats.brat import Brat
+from clm_detour.evaluate.formats.conll import Conll, chunks
+from clm_detour.evaluate.formats.files import split_files
+from clm_detour.evaluate.formats.form import Form
+from clm_detour.evaluate.formats.hub import Hub
+from clm_detour.evaluate.formats.i2b2 import I2b2
+from clm_detour.evaluate.formats.physionet import PhysioNet, kind
+from clm_detour.evaluate.formats.table import Table
+
+
+def written(path: Path, content: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8", newline="")
+    return path
+
+
+def examples(form: Form, file: Path, split: str = "train") -> list:
+    return list(form.examples(file, split))
+
+
+def found(form: Form, file: Path) -> list[list[tuple[str, str]]]:
+    """Of each example the annotated words and their types."""
+    return [
+        [(" ".join(one.text[a:b] for a, b in span.fragments), span.label) for span in one.annotations]
+        for one in examples(form, file)
+    ]
+
+
+def test_conll_sentences_end_at_blank_lines_and_documents_begin_at_docstart(tmp_path):
+    file = written(
+        tmp_path / "train.tsv",
+        "-DOCSTART- 17\n\nIL-2\tB\ngene\tI\nacts\tO\n\nNo\tO\n\n\n-DOCSTART- 18\n\nx\tB\n",
+    )
+    form = Conll(label="Entity")
+    assert [one.id for one in examples(form, file)] == ["17#1", "17#2", "18#1"]
+    assert [one.text for one in examples(form, file)] == ["IL-2 gene acts", "No", "x"]
+    assert found(form, file) == [[("IL-2 gene", "Entity")], [], [("x", "Entity")]]
+
+
+@pytest.mark.parametrize(
+    ("tags", "entities"),
+    [
+        ("B-A I-A O B-A", [(0, 1), (3, 3)]),  # IOB2
+        ("I-A I-A O I-A B-A", [(0, 1), (3, 3), (4, 4)]),  # IOB1
+        ("B-A E-A S-A O S-B", [(0, 1), (2, 2), (4, 4)]),  # IOBES
+        ("B-A I-B I-B", [(0, 0), (1, 2)]),  # a type that changes begins an entity
+        ("O O", []),
+    ],
+)
+def test_conll_tags_of_every_scheme_are_read_as_conlleval_reads_them(tags, entities):
+    pairs = [("O", "") if tag == "O" else (tag[0], tag[2:]) for tag in tags.split()]
+    assert list(chunks(pairs)) == entities
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(["O", "B-A", "I-A", "B-B", "I-B"]), min_size=1, max_size=12))
+def test_conll_entities_are_those_of_seqeval(tags):
+    pairs = [("O", "") if tag == "O" else (tag[0], tag[2:]) for tag in tags]
+    assert list(chunks(pairs)) == [(first, last) for _, first, last in get_entities(tags)]
+
+
+def test_brat_pieces_keep_their_offsets_over_windows_line_ends(tmp_path):
+    text = "fièvre\r\naiguë et chronique\r\n"
+    file = written(tmp_path / "a.txt", text)
+    written(tmp_path / "a.ann", "T1\tDISO 0 6;17 26\tfièvre chronique\n#1\tNote T1\tC1\nE1\tDISO:T1\n")
+    assert found(Brat(), file) == [[("fièvre chronique", "DISO")]]
+
+
+def test_brat_notes_and_normalisations_can_be_the_labels_of_the_document(tmp_path):
+    file = written(tmp_path / "cc1.txt", "grosseur")
+    written(
+        tmp_path / "cc1.ann",
+        "T9\tmorphology-onco 0 8\tgrosseur\n#1\tICD-O-3.1 T9\t8500/3\n#19\tSNOMED T9\t58477004\nN1\tReference T9 ICD-O-3.1:8000/6\tx\n",
+    )
+    (one,) = examples(Brat(codes=("ICD-O-3.1",)), file)
+    assert one.labels == ("8500/3", "8000/6")
+
+
+def test_brat_documents_can_be_parts_of_a_longer_text(tmp_path):
+    file = written(tmp_path / "snippet1_100.txt", "Slight increase\nNo change of opacity\n")
+    written(
+        tmp_path / "snippet1_100.ann",
+        "T1\tSnippet 0 15\tSlight increase\nT2\tSnippet 16 36\tNo change of opacity\nT3\tCos 7 15\tincrease\nT4\tVal 29 36\topacity\n",
+    )
+    form = Brat(part="Snippet")
+    assert [one.text for one in examples(form, file)] == ["Slight increase", "No change of opacity"]
+    assert found(form, file) == [[("increase", "Cos")], [("opacity", "Val")]]
+
+
+def test_tables_of_every_kind_give_the_same(tmp_path):
+    rows = [{"text": 'a "quoted" text', "label": "1"}, {"text": "another", "label": "0"}]
+    written(tmp_path / "train.tsv", 'text\tlabel\r\na "quoted" text\t1\r\nanother\t0\r\n')
+    written(tmp_path / "train.csv", 'text,label\n"a ""quoted"" text",1\nanother,0\n')
+    written(tmp_path / "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    for suffix in ("tsv", "csv", "jsonl", "parquet"):
+        read = examples(Table(), tmp_path / f"train.{suffix}")
+        assert [(one.id, one.text, one.labels) for one in read] == [
+            ("train:1", 'a "quoted" text', ("1",)),
+            ("train:2", "another", ("0",)),
+        ]
+
+
+def test_a_table_can_have_flags_lists_and_cells_of_labels(tmp_path):
+    flags = written(tmp_path / "flags.csv", "text,PAIN,FEVER\nx,1,0\ny,0.0,1.0\n")
+    assert [one.labels for one in examples(Table(flags=("PAIN", "FEVER")), flags)] == [("PAIN",), ("FEVER",)]
+    lists = written(
+        tmp_path / "lists.jsonl", '{"text": "x", "label": ["a", "b"]}\n{"text": "y", "label": []}\n'
+    )
+    assert [one.labels for one in examples(Table(), lists)] == [("a", "b"), ()]
+    cells = written(tmp_path / "cells.tsv", "text\tlabel\nx\ta;b\ny\t\n")
+    assert [
+        one.labels for one in examples(Table(separate=lambda cell: cell.split(";") if cell else []), cells)
+    ] == [
+        ("a", "b"),
+        (),
+    ]
+
+
+def test_sentences_of_a_document_are_joined_and_their_labels_united(tmp_path):
+    file = written(tmp_path / "train.tsv", "text\tlabel\tid\nOne.\ta\t7_s0\nTwo.\tb\t7_s1\nThree.\ta\t8_s0\n")
+    read = examples(Table(id="id", document=r"(\d+)_s\d+"), file)
+    assert [(one.id, one.text, one.labels) for one in read] == [
+        ("7", "One. Two.", ("a", "b")),
+        ("8", "Three.", ("a",)),
+    ]
+
+
+def test_one_file_can_hold_all_splits(tmp_path):
+    file = written(tmp_path / "all.csv", "text,label,part\nx,1,train\ny,0,dev\nz,0,test\n")
+    form = Table(split="part")
+    assert [
+        [one.text for one in examples(form, file, split)] for split in ("train", "validation", "test")
+    ] == [
+        ["x"],
+        ["y"],
+        ["z"],
+    ]
+
+
+def test_a_dataset_of_the_hub_gives_labels_or_tagged_words(tmp_path):
+    words = {"tokens": [["of", "lung", "cancer"]], "ner_tags": [[0, 1, 2]], "text": ["t"], "label": [3]}
+    folder = tmp_path / "set"
+    folder.mkdir()
+    pq.write_table(pa.table(words), folder / "train.parquet")
+    form = Hub(path=str(folder), words="tokens", tag_names=("O", "B-D", "I-D"))
+    (file,) = form.find(tmp_path, "train")
+    assert found(form, file) == [[("lung cancer", "D")]]
+    assert [one.labels for one in examples(Hub(path=str(folder)), file)] == [("3",)]
+
+
+I2B2_2014 = """<?xml version="1.0" encoding="UTF-8" ?>
+<deIdi2b2>
+<TEXT><![CDATA[Record date: 2069-04-07
+Seen by Dr. Villegas & team.]]></TEXT>
+<TAGS>
+<DATE id="P0" start="13" end="23" text="2069-04-07" TYPE="DATE" comment="" />
+<NAME id="P1" start="36" end="44" text="Villegas" TYPE="DOCTOR" comment="" />
+</TAGS>
+</deIdi2b2>
+"""
+I2B2_2006 = """<?xml version="1.0"?>
+<ROOT>
+<RECORD ID="1"><TEXT>Seen on <PHI TYPE="DATE">04/07</PHI> by <PHI TYPE="DOCTOR">Villegas</PHI> &amp; team.</TEXT></RECORD>
+<RECORD ID="2"><TEXT>Nothing.</TEXT></RECORD>
+</ROOT>
+"""
+
+
+def test_the_xml_of_i2b2_2014_has_offsets_into_its_text(tmp_path):
+    file = written(tmp_path / "220-01.xml", I2B2_2014)
+    assert found(I2b2(), file) == [[("2069-04-07", "DATE"), ("Villegas", "DOCTOR")]]
+    assert found(I2b2(attribute="group"), file) == [[("2069-04-07", "DATE"), ("Villegas", "NAME")]]
+
+
+def test_the_xml_of_i2b2_2006_has_tags_in_its_text(tmp_path):
+    file = written(tmp_path / "deid_surrogate_train_all_version2.xml", I2B2_2006)
+    assert found(I2b2(), file) == [[("04/07", "DATE"), ("Villegas", "DOCTOR")], []]
+    assert [one.text for one in examples(I2b2(), file)] == ["Seen on 04/07 by Villegas & team.", "Nothing."]
+
+
+PHYSIONET = (
+    "\nSTART_OF_RECORD=1||||2||||\nNeuro: seen by Dr. Hilt on 7/23.\nDaughter Ann called. \n||||END_OF_RECORD\n\n"
+    "START_OF_RECORD=3||||1||||\nIn Calvert\n||||END_OF_RECORD\n"
+)
+MASKED = (
+    "\nSTART_OF_RECORD=1||||2||||\nNeuro: seen by Dr. [**Last Name (STitle) 12**] on [**01-23**].\n"
+    "Daughter [**Name (NI)**] called. \n||||END_OF_RECORD\n\n"
+    "START_OF_RECORD=3||||1||||\nIn [**Hospital1 5**]\n||||END_OF_RECORD\n"
+)
+
+
+def test_physionets_marks_stand_for_what_the_text_has_in_their_place(tmp_path):
+    file = written(tmp_path / "id.text", PHYSIONET)
+    written(tmp_path / "id.res", MASKED)
+    form = PhysioNet()
+    assert [one.id for one in examples(form, file)] == ["1#2", "3#1"]
+    assert found(form, file) == [
+        [("Hilt", "name"), ("7/23", "date"), ("Ann", "name")],
+        [("Calvert", "location")],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mark", "expected"),
+    [
+        ("Known patient lastname 1", "name"),
+        ("Telephone/Fax (1) 5", "phone_nb"),
+        ("Age over 90 ", "age"),
+        ("2101-12-1", "date"),
+        ("Date range (1) 2", "date"),
+        ("E-mail address 3", "other"),
+        ("Company 4", "other"),
+        ("", "other"),
+    ],
+)
+def test_physionets_marks_are_of_six_kinds(mark, expected):
+    assert kind(mark) == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "files", "said"),
+    [
+        (Conll(), {"a.tsv": ""}, "a.tsv is empty"),
+        (Conll(), {"a.tsv": "x\tO\nlonely\n"}, "a.tsv line 2 is not a word and its tag"),
+        (Conll(), {"a.tsv": "x\tB-A\n\ny\tdisease\n"}, "a.tsv line 3: 'disease' is not a tag"),
+        (Conll(), {"a.tsv": "x\tB\n"}, "a.tsv line 1: the tag B names no type"),
+        (Brat(), {"a.txt": "x"}, "a.txt has no a.ann"),
+        (Brat(), {"a.txt": " ", "a.ann": ""}, "a.txt is empty"),
+        (Brat(), {"a.txt": "x", "a.ann": "#1\tN T1\tx\nT1\tA 0\tx\n"}, "a.ann line 2 is no annotation"),
+        (Table(), {"a.tsv": "text\tlabel\n"}, "a.tsv is empty"),
+        (
+            Table(),
+            {"a.tsv": "sentence\tlabel\nx\t1\n"},
+            "a.tsv line 2 has no column 'text'; it has sentence, label",
+        ),
+        (Table(), {"a.tsv": "text\tlabel\nx\t1\ny\n"}, "a.tsv line 3 has 1 cells"),
+        (Table(), {"a.jsonl": '{"text": "x", "label": 1}\n{"text": \n'}, "a.jsonl line 2 is not valid JSON"),
+        (Table(), {"a.jsonl": '{"text": " ", "label": 1}\n'}, "a.jsonl line 1 has no text"),
+        (Table(flags=("A",)), {"a.csv": "text,A\nx,maybe\n"}, "a.csv line 2: A is 'maybe'"),
+        (
+            Table(id="id", document=r"(\d+)_"),
+            {"a.csv": "text,label,id\nx,1,k\n"},
+            "a.csv line 2: 'k' names no document",
+        ),
+        (I2b2(), {"a.xml": "<a>\n<b>\n</a>"}, "a.xml line 3 is not valid XML"),
+        (I2b2(), {"a.xml": "<a><TAGS/></a>"}, "a.xml has no text"),
+        (
+            I2b2(),
+            {"a.xml": "<a><TEXT>x</TEXT><TAGS><D id='P1' end='1'/></TAGS></a>"},
+            "tag P1 has no start and end",
+        ),
+        (PhysioNet(), {"a.text": PHYSIONET}, "has no a.res"),
+        (PhysioNet(), {"a.text": "nothing", "a.res": MASKED}, "no record"),
+        (
+            PhysioNet(),
+            {"a.text": PHYSIONET.replace("Neuro", "Resp"), "a.res": MASKED},
+            "a.text line 2: the note and its",
+        ),
+        (PhysioNet(), {"a.text": PHYSIONET, "a.res": MASKED.replace("=3", "=4")}, "no note 1 of patient 3"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence_with_its_place(tmp_path, form, files, said):
+    paths = [written(tmp_path / name, content) for name, content in files.items()]
+    with pytest.raises(UserError) as error:
+        examples(form, paths[0])
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"x\tO\n\xff\tO\n")
+    with pytest.raises(UserError, match=r"a\.tsv line 2 is not valid UTF-8"):
+        examples(Conll(), tmp_path / "a.tsv")
+
+
+def test_splits_are_found_under_their_usual_names(tmp_path):
+    for name in ("training.tsv", "devel.tsv", "test.tsv", "README.tsv"):
+        written(tmp_path / name, "x\tO\n")
+    names = [
+        [path.name for path in split_files(tmp_path, "{split}.tsv", split)]
+        for split in ("train", "validation", "test")
+    ]
+    assert names == [["training.tsv"], ["devel.tsv"], ["test.tsv"]]
+    assert split_files(tmp_path, "{split}.csv", "train") == []
