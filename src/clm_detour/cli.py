@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from clm_detour.analyze.verbs import register
 from clm_detour.config import load_config
 from clm_detour.errors import UserError, exit_on_user_error
 from clm_detour.preemption import requeue_on_signals
@@ -142,6 +143,9 @@ def doctor() -> None:
     from clm_detour.doctor import print_environment
 
     print_environment()
+
+
+register(app)
 
 
 def main() -> None:

@@ -97,6 +97,7 @@ class Moments:
 
     def __init__(self) -> None:
         self.n = 0
+        self.sums: dict[str, Tensor] = {}
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> Moments:
@@ -156,6 +157,7 @@ class Minibatches:
 
     def __init__(self) -> None:
         self.batches = self.examples = 0
+        self.sums: list[Tensor] = []
 
     def add(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
         """Take in a batch of at least 4 examples: of each layer (m, p) and (m, q), float64."""

@@ -1,0 +1,325 @@
+"""How far apart two encoders are, layer by layer, how much of it is noise, and how much outlives the decay: `compare.json`.
+
+Two numbers, never to be confused:
+    divergence   1 - CKA of a layer; of a model its mean over the layers (the embeddings and the final norm apart).
+    retention    divergence of A and B over the divergence of A and B *before* the decay (of `before_a` and `before_b`).
+And `ratio`: divergence of A and B over that of B and the control, a second B with another seed. 1 = no more than noise.
+
+compare.json (null: not a number, or nothing there; intervals are [low, high] at `settings.level`):
+
+    format        1
+    models        role (a, b, control, before_a, before_b) -> path, layers (names), hidden, network (packed or padded),
+                  outliers (of each layer how many dimensions are left out in the trimmed variants), outlier_variance (their share of the
+                  layer's variance)
+    texts         from, available, distinct (in all samples), samples, per_sample, max_tokens, tokens (of model a, of the distinct ones),
+                  overlap (a text is in several samples), tokenised_alike, every (texts of `every_text`, or null)
+    settings      seed, half_samples, level, outlier_factor, tokens_per_text, device
+    comparisons   name -> models ([role, role]), pairs ([[layer, layer]...], matched layers), variants: name -> matrix (A x B, CKA), cka and
+                  divergence (of each pair), interval (of each pair's divergence, or null), samples (mean divergence in each sample),
+                  chance (of each pair, CKA of shuffled texts), model: {divergence, interval}
+                  names: detour_twin = A and B; control = B and control; before = before_a and before_b
+                  variants: biased (the paper's), debiased, biased_trimmed, debiased_trimmed, minibatch (debiased, over all distinct texts),
+                  tokens (minibatch over single tokens; only where models tokenise alike), every_text and every_text_biased (over the
+                  whole file, if asked for: minibatch; and exact, for matched layers only, with matrix null)
+    ratio         variant -> layers (of each pair, or null where depths differ), layer_intervals, model, interval; or null
+    retention     the same form, or null
+    notes         sentences
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clm_detour.analyze.cka import Minibatches, StreamedCKA, half_samples, interval
+from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
+from clm_detour.analyze.states import Encoder, Ids, best_device, open_encoder, read_states
+from clm_detour.analyze.texts import Samples, draw_samples
+from clm_detour.progress import progress
+
+PAIRS = {"detour_twin": ("a", "b"), "control": ("b", "control"), "before": ("before_a", "before_b")}
+EVERY_BLOCK = 256  # texts whose states are held at a time when the whole file is gone through
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How models are compared; the defaults are the paper's where it says something.
+
+    Args:
+        samples, per_sample: of texts; as many samples as wanted are disjoint if there are enough texts.
+        max_tokens: longer texts are cut.
+        half_samples: resamples for the intervals.
+        level: of the intervals.
+        outlier_factor: a dimension is trimmed if its standard deviation over texts is above this times the layer's median one.
+        tokens_per_text: single tokens of each text for the token-level figure.
+    """
+
+    samples: int = 3
+    per_sample: int = 500
+    max_tokens: int = 512
+    seed: int = 0
+    half_samples: int = 200
+    level: float = 0.95
+    outlier_factor: float = 5.0
+    tokens_per_text: int = 8
+
+
+def compare(
+    models: Mapping[str, str],
+    texts: Sequence[str],
+    settings: Settings = Settings(),
+    source: str = "",
+    every_text: bool = False,
+) -> dict[str, Any]:
+    """Compare models; see the module for what comes back.
+
+    Args:
+        models: role -> folder or hub id: `a` and `b`; `control` for the ratio; `before_a` and `before_b` for retention.
+        texts: distinct.
+        source: where they are from, for the record.
+        every_text: also go through all of `texts`, in bounded memory.
+
+    Raises:
+        UserError: too few texts, or a folder that is no encoder.
+    """
+    samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
+    chosen = [texts[i] for i in samples.pool]
+    wanted = {name: pair for name, pair in PAIRS.items() if all(role in models for role in pair)}
+    states, described, ids_of = _all_states(models, chosen, settings)
+    alike = all(_same_ids(ids, ids_of["a"]) for ids in ids_of.values())
+    halves = half_samples(len(chosen), settings.half_samples, settings.seed)
+    device = best_device()
+    measured = {}
+    for name, (one, other) in wanted.items():
+        pair = states[one], _if_alike(states[other], alike)
+        measured[name] = measure(*pair, samples.members, halves, settings.outlier_factor, device)
+    if every_text:
+        for name, more in _over_every_text(models, wanted, texts, settings).items():
+            measured[name] |= more
+    pairs = {
+        name: matched_layers(states[one].layers, states[other].layers)
+        for name, (one, other) in wanted.items()
+    }
+    return _without_nan(
+        {
+            "format": 1,
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "models": {
+                role: {**described[role], **_outliers(states[role], settings.outlier_factor)}
+                for role in models
+            },
+            "texts": {
+                "from": source,
+                "available": len(texts),
+                "distinct": len(chosen),
+                "samples": settings.samples,
+                "per_sample": settings.per_sample,
+                "max_tokens": settings.max_tokens,
+                "tokens": sum(map(len, ids_of["a"])),
+                "overlap": samples.overlap,
+                "tokenised_alike": alike,
+                "every": len(texts) if every_text else None,
+            },
+            "settings": {
+                **{
+                    key: value
+                    for key, value in asdict(settings).items()
+                    if key not in ("samples", "per_sample", "max_tokens")
+                },
+                "device": str(device),
+            },
+            "comparisons": {
+                name: {
+                    "models": list(wanted[name]),
+                    "pairs": [
+                        [states[wanted[name][0]].layers[i], states[wanted[name][1]].layers[j]]
+                        for i, j in pairs[name]
+                    ],
+                    "variants": {v: _variant(m, settings.level) for v, m in variants.items()},
+                }
+                for name, variants in measured.items()
+            },
+            "ratio": _quotients(measured, "control", settings.level),
+            "retention": _quotients(measured, "before", settings.level),
+            "notes": _notes(settings, samples, alike, states, wanted),
+        }
+    )
+
+
+def _all_states(
+    models: Mapping[str, str], texts: list[str], settings: Settings
+) -> tuple[dict[str, States], dict[str, Any], dict[str, Ids]]:
+    """One model at a time in memory; single tokens only where all models see the tokens that A sees."""
+    states, described, ids_of = {}, {}, {}
+    with progress("Hidden states", len(models) * len(texts), "texts") as advance:
+        for role, path in models.items():
+            encoder = open_encoder(path)
+            ids = encoder.tokenize(texts, settings.max_tokens)
+            places = token_places(ids, settings.tokens_per_text, settings.seed)
+            states[role] = States(encoder.layers, *read_states(encoder, ids, places, advance))
+            described[role] = {
+                "path": path,
+                "layers": list(encoder.layers),
+                "hidden": encoder.hidden,
+                "network": "packed" if encoder.packed else "padded",
+            }
+            ids_of[role] = ids
+    return states, described, ids_of
+
+
+def token_places(ids: Ids, count: int, seed: int) -> list[np.ndarray]:
+    """Of each text `count` places of ordinary tokens; the same whenever lengths are the same. Short texts repeat theirs."""
+    rng = np.random.default_rng(seed)
+    draws = rng.random((len(ids), count))
+    return [
+        1 + (draw * max(len(text) - 2, 1)).astype(np.int64) for draw, text in zip(draws, ids, strict=True)
+    ]
+
+
+def _same_ids(one: Ids, other: Ids) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _if_alike(states: States, alike: bool) -> States:
+    """Without tokens' states where they would be those of other tokens."""
+    return states if alike else States(states.layers, states.means, [x[:0] for x in states.tokens])
+
+
+def _over_every_text(
+    models: Mapping[str, str], wanted: Mapping[str, tuple[str, str]], texts: Sequence[str], settings: Settings
+) -> dict[str, dict[str, Measured]]:
+    """Block after block through all models of the comparisons at once; what is kept does not grow with the texts."""
+    encoders: dict[str, Encoder] = {
+        role: open_encoder(models[role]) for pair in wanted.values() for role in pair
+    }
+    pairs = {
+        name: matched_layers(encoders[one].layers, encoders[other].layers)
+        for name, (one, other) in wanted.items()
+    }
+    batches = {name: Minibatches() for name in wanted}
+    streams = {name: [StreamedCKA() for _ in pairs[name]] for name in wanted}
+    order = np.random.default_rng(settings.seed).permutation(len(texts))
+    pieces = max(len(texts) // EVERY_BLOCK, 1)
+    with progress("Every text", len(encoders) * len(texts), "texts") as advance:
+        for numbers in np.array_split(order, pieces):
+            block = [texts[i] for i in numbers]
+            means = {
+                role: read_states(encoder, encoder.tokenize(block, settings.max_tokens), None, advance)[0]
+                for role, encoder in encoders.items()
+            }
+            for name, (one, other) in wanted.items():
+                batches[name].add(means[one], means[other])
+                for stream, (i, j) in zip(streams[name], pairs[name], strict=True):
+                    stream.add(means[one][i], means[other][j])
+    return {
+        name: {
+            "every_text": of_minibatches(batches[name], pairs[name]),
+            "every_text_biased": _exact(streams[name]),
+        }
+        for name in wanted
+    }
+
+
+def _exact(streams: Sequence[StreamedCKA]) -> Measured:
+    curve = torch.tensor([stream.value() for stream in streams], dtype=torch.float64)
+    none = torch.empty(0, len(curve), dtype=torch.float64)
+    return Measured(torch.empty(0, 0), none, curve, none, torch.full_like(curve, math.nan))
+
+
+def _outliers(states: States, factor: float) -> dict[str, Any]:
+    variances = [x.var(0) for x in states.means]
+    found = states.outliers(factor)
+    return {
+        "outliers": [int(out.sum()) for out in found],
+        "outlier_variance": [float(v[out].sum() / v.sum()) for v, out in zip(variances, found, strict=True)],
+    }
+
+
+def _variant(measured: Measured, level: float) -> dict[str, Any]:
+    bounds = model_bounds = None
+    if len(measured.resamples):
+        bounds = (1 - interval(measured.curve, measured.resamples, level)).flip(-1).tolist()
+        model_bounds = interval(measured.divergence(), measured.divergences(), level).tolist()
+    return {
+        "matrix": measured.matrix.tolist() or None,
+        "cka": measured.curve.tolist(),
+        "divergence": (1 - measured.curve).tolist(),
+        "interval": bounds,
+        "samples": (1 - measured.samples[:, INNER].mean(1)).tolist(),
+        "chance": measured.chance.tolist(),
+        "model": {"divergence": float(measured.divergence()), "interval": model_bounds},
+    }
+
+
+def _quotients(
+    measured: Mapping[str, Mapping[str, Measured]], below: str, level: float
+) -> dict[str, Any] | None:
+    """Divergence of A and B over that of another comparison, by variant."""
+    if below not in measured:
+        return None
+    above = measured["detour_twin"]
+    return {name: quotient(above[name], m, level) for name, m in measured[below].items() if name in above}
+
+
+def quotient(above: Measured, below: Measured, level: float) -> dict[str, Any]:
+    """Divergence over divergence: of each layer, and of the models."""
+    same_depth = len(above.curve) == len(below.curve)
+    layers = (1 - above.curve) / (1 - below.curve) if same_depth else None
+    model = above.divergence() / below.divergence()
+    layer_bounds = bounds = None
+    if len(above.resamples) and len(below.resamples):
+        bounds = _bounds(model, above.divergences() / below.divergences(), level)
+        if layers is not None:
+            layer_bounds = _bounds(layers, (1 - above.resamples) / (1 - below.resamples), level)
+    return {
+        "layers": None if layers is None else layers.tolist(),
+        "layer_intervals": layer_bounds,
+        "model": float(model),
+        "interval": bounds,
+    }
+
+
+def _bounds(value: Tensor, resamples: Tensor, level: float) -> Any:
+    return interval(value, resamples, level).tolist()
+
+
+def _notes(
+    settings: Settings,
+    samples: Samples,
+    alike: bool,
+    states: Mapping[str, States],
+    wanted: Mapping[str, tuple[str, str]],
+) -> list[str]:
+    notes = []
+    if not alike:
+        notes.append(
+            "The models' tokenizers differ: each model reads the texts in its own tokens; no token-level CKA."
+        )
+    if samples.overlap:
+        notes.append(
+            f"There are not {settings.samples * settings.per_sample} distinct texts, so the samples share some: "
+            f"{len(samples.pool)} distinct ones in all."
+        )
+    if len({len(s.layers) for s in states.values()}) > 1:
+        notes.append("The models differ in depth; curves match layers of equal relative depth.")
+    if "control" not in wanted:
+        notes.append(
+            "No control: how much of the divergence two seeds of one recipe would show is not known."
+        )
+    return notes
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

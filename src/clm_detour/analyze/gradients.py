@@ -1,0 +1,125 @@
+"""What a step of CLM and a step of MLM would do to a model on the same texts: `gradients.json`.
+
+model, texts, tokens    which, how many
+layers                  names
+objectives              name (clm, mlm 30 %, ...) -> loss (nats a predicted token), predicted, density (predicted / tokens: how many positions
+                        are supervised), norm (of the whole gradient of the mean loss), norms: layer -> kind -> norm,
+                        reached: layer output -> share of positions to whose state any gradient flows,
+                        spread: layer output -> participation ratio of the positions' gradient norms, (sum g)^2 / (T sum g^2): 1 if all positions
+                        carry the same, 1/T if one carries it all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from clm_detour.analyze.masked import Batch, batches, open_masked
+from clm_detour.analyze.states import best_device
+from clm_detour.analyze.weights import layer_order, norms_by_place
+from clm_detour.data.objectives import IGNORED, Objective
+from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.loss import predicted_places, summed_cross_entropy
+from clm_detour.progress import progress
+
+CLM = "clm"
+RATES = (0.3, 0.15)  # of the paper's MLM phases
+
+
+def gradients(path: str, texts: Sequence[str], max_tokens: int = 512, seed: int = 0) -> dict[str, Any]:
+    """Measure one model; see the module for what comes back.
+
+    Raises:
+        UserError: it is no ModernBERT.
+    """
+    network, tokenizer = open_masked(path)
+    torch.nn.Module.to(network, best_device())
+    objectives = {CLM: Objective("clm"), **{f"mlm {100 * r:.0f} %": Objective("mlm", r) for r in RATES}}
+    found = {}
+    with progress("Gradients", len(objectives) * len(texts), "texts") as advance:
+        for name, objective in objectives.items():
+            network.causal = objective.kind == CLM
+            network.zero_grad()
+            sums = _Sums()
+            for batch in batches(tokenizer, texts, max_tokens, objective, seed):
+                sums.add(network, batch)
+                advance(len(batch.lengths))
+            found[name] = sums.result(network)
+    tokens = found[CLM].pop("tokens")
+    for values in found.values():
+        values.pop("tokens", None)
+    layers = layer_order(layer for values in found.values() for layer in values["norms"])
+    return {"model": path, "texts": len(texts), "tokens": tokens, "layers": layers, "objectives": found}
+
+
+class _Sums:
+    """Of one objective, batch by batch. The weights' gradients add up in the network."""
+
+    def __init__(self) -> None:
+        self.loss, self.predicted, self.tokens = 0.0, 0, 0
+        self.reached: torch.Tensor | float = 0.0
+        self.sum: torch.Tensor | float = 0.0
+        self.square: torch.Tensor | float = 0.0
+
+    def add(self, network: ModernBertForPretraining, batch: Batch) -> None:
+        each: list[torch.Tensor] = []
+        inputs, labels = (rows.to(best_device()) for rows in (batch.inputs, batch.labels))
+        hidden, rows = network.encode(inputs, document_lengths=[batch.lengths], each=each)
+        for state in each:
+            state.retain_grad()
+        labels = rows.take(labels)
+        places = predicted_places(labels)
+        loss, _ = summed_cross_entropy(
+            network.head(hidden.index_select(0, places)),
+            network.decoder.weight,
+            network.decoder.bias,
+            labels[places],
+        )
+        loss.backward()
+        norms = torch.stack([state.grad.double().norm(dim=1) for state in each if state.grad is not None])
+        self.reached = self.reached + (norms > 0).sum(1)
+        self.sum, self.square = self.sum + norms.sum(1), self.square + norms.square().sum(1)
+        self.loss += float(loss.detach())
+        self.predicted += int((labels != IGNORED).sum())
+        self.tokens += inputs.numel()
+
+    def result(self, network: ModernBertForPretraining) -> dict[str, Any]:
+        squares = {
+            name: float(p.grad.double().square().sum()) / max(self.predicted, 1) ** 2
+            for name, p in network.named_parameters()
+            if p.grad is not None
+        }
+        assert isinstance(self.sum, torch.Tensor)
+        assert isinstance(self.square, torch.Tensor)
+        assert isinstance(self.reached, torch.Tensor)
+        outputs = ("embeddings", *map(str, range(len(self.sum) - 1)))
+        spread = self.sum.square() / (self.tokens * self.square)
+        return {
+            "loss": self.loss / max(self.predicted, 1),
+            "predicted": self.predicted,
+            "density": self.predicted / self.tokens,
+            "norm": sum(squares.values()) ** 0.5,
+            "norms": {
+                layer: {kind: square**0.5 for kind, square in kinds.items()}
+                for layer, kinds in norms_by_place(squares, squares.__getitem__).items()
+            },
+            "reached": dict(zip(outputs, (self.reached / self.tokens).tolist(), strict=True)),
+            "spread": dict(zip(outputs, spread.tolist(), strict=True)),
+            "tokens": self.tokens,
+        }
+
+
+def gradients_table(result: Mapping[str, Any]) -> Table:
+    """Norm of each layer's gradient by objective."""
+    names = list(result["objectives"])
+    table = Table(title="Gradient norm by layer, and supervised positions")
+    for column in ("layer", *names):
+        table.add_column(column, justify="right")
+    for layer in result["layers"]:
+        norms = (result["objectives"][name]["norms"].get(layer, {}) for name in names)
+        table.add_row(layer, *(f"{sum(v * v for v in kinds.values()) ** 0.5:.3g}" for kinds in norms))
+    table.add_row("density", *(f"{100 * result['objectives'][name]['density']:.1f} %" for name in names))
+    return table

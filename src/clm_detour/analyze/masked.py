@@ -1,0 +1,68 @@
+"""Masked-LM loss of ModernBERT models on texts: the same masks for every model with the same tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from clm_detour.analyze.states import batches_of, best_device
+from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.model import ModernBertForPretraining
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts end to end: inputs and labels (1, T) int64, and the texts' lengths."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    lengths: list[int]
+
+
+def cut_to(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
+    """Ids of each text with special tokens, int64, cut from the right."""
+    ids = [text.astype(np.int64) for text in tokenizer.encode_batch(texts)]
+    return [np.append(t[: max_tokens - 1], tokenizer.sep) if len(t) > max_tokens else t for t in ids]
+
+
+def batches(
+    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, objective: Objective, seed: int
+) -> Iterator[Batch]:
+    """The texts as one objective's batches; text i's mask depends on (seed, i) and its tokens alone."""
+    vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.pad, tokenizer.mask, tokenizer.special_ids)
+    ids = cut_to(tokenizer, texts, max_tokens)
+    for numbers in batches_of([len(text) for text in ids]):
+        made = [objective.apply(ids[i], np.array([len(ids[i])]), vocabulary, (seed, int(i))) for i in numbers]
+        inputs, labels = (torch.from_numpy(np.concatenate(part))[None] for part in zip(*made, strict=True))
+        yield Batch(inputs, labels, [len(ids[i]) for i in numbers])
+
+
+@torch.no_grad()
+def masked_loss(
+    network: ModernBertForPretraining, tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int = 512,
+    mask_rate: float = 0.15, seed: int = 0,
+) -> float:  # fmt: skip
+    """Nats a predicted token."""
+    device = best_device()
+    torch.nn.Module.to(network, device)
+    total, predicted = 0.0, 0
+    for batch in batches(tokenizer, texts, max_tokens, Objective("mlm", mask_rate), seed):
+        output = network(
+            batch.inputs.to(device), labels=batch.labels.to(device), document_lengths=[batch.lengths]
+        )
+        total += float(output.loss_sum)
+        predicted += int((batch.labels != IGNORED).sum())
+    return total / max(predicted, 1)
+
+
+def open_masked(path: str) -> tuple[ModernBertForPretraining, Tokenizer]:
+    """A ModernBERT with its tokenizer.
+
+    Raises:
+        UserError: it is something else.
+    """
+    return ModernBertForPretraining.from_pretrained(path), load_tokenizer(path)

@@ -1,0 +1,111 @@
+"""A comparison as CSV files and as a table on the terminal."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from clm_detour.files import atomic_write
+
+SHOWN = ("biased", "debiased", "biased_trimmed", "debiased_trimmed", "minibatch", "tokens", "every_text")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A CSV file, atomically; None becomes an empty cell."""
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_comparison_csv(comparison: Mapping[str, Any], folder: Path) -> None:
+    """`layers.csv`, a line a comparison, variant and matched pair; `matrices.csv`, a line a comparison, variant and any pair."""
+    header = ("comparison", "variant", "layer_a", "layer_b", "cka", "divergence", "low", "high", "chance")
+    write_csv(folder / "layers.csv", header, _layers(comparison))
+    write_csv(
+        folder / "matrices.csv", ("comparison", "variant", "layer_a", "layer_b", "cka"), _matrices(comparison)
+    )
+
+
+def _variants(
+    comparison: Mapping[str, Any],
+) -> Iterator[tuple[str, Mapping[str, Any], str, Mapping[str, Any]]]:
+    for name, part in comparison["comparisons"].items():
+        for variant, values in part["variants"].items():
+            yield name, part, variant, values
+
+
+def _layers(comparison: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for name, part, variant, values in _variants(comparison):
+        for i, (a, b) in enumerate(part["pairs"]):
+            low, high = values["interval"][i] if values["interval"] else (None, None)
+            yield (
+                name,
+                variant,
+                a,
+                b,
+                values["cka"][i],
+                values["divergence"][i],
+                low,
+                high,
+                values["chance"][i],
+            )
+
+
+def _matrices(comparison: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for name, part, variant, values in _variants(comparison):
+        layers_a, layers_b = (comparison["models"][role]["layers"] for role in part["models"])
+        for a, row in zip(layers_a, values["matrix"] or (), strict=bool(values["matrix"])):
+            for b, value in zip(layers_b, row, strict=True):
+                yield name, variant, a, b, value
+
+
+def percent(value: float | None, bounds: Sequence[float | None] | None = None) -> str:
+    """0.123 -> '12.3', with its interval '12.3 (11.0 to 13.4)'."""
+    if value is None:
+        return ""
+    low, high = bounds or (None, None)
+    text = f"{100 * value:.1f}"
+    return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def times(value: Mapping[str, Any] | None) -> str:
+    """A quotient with its interval."""
+    if value is None or value["model"] is None:
+        return ""
+    bounds = value["interval"]
+    return f"{value['model']:.2f}" + (
+        f" ({bounds[0]:.2f} to {bounds[1]:.2f})" if bounds and None not in bounds else ""
+    )
+
+
+def comparison_tables(comparison: Mapping[str, Any]) -> list[Table]:
+    """The models' divergence by every estimator, and that of each layer by three of them."""
+    main, control = (comparison["comparisons"].get(name) for name in ("detour_twin", "control"))
+    whole = Table(title="Divergence (mean over layers of 1 - CKA, %)")
+    for column in ("estimator", "A and B", "control", "ratio", "retention"):
+        whole.add_column(column)
+    for variant in SHOWN:
+        if variant in main["variants"]:
+            cells = [
+                percent(part["variants"][variant]["model"]["divergence"], part["variants"][variant]["model"]["interval"])
+                if part else ""
+                for part in (main, control)
+            ]  # fmt: skip
+            quotients = [times((comparison[key] or {}).get(variant)) for key in ("ratio", "retention")]
+            whole.add_row(variant, *cells, *quotients)
+    layers = Table(title="Divergence of each layer (%)")
+    for column in ("A", "B", "biased", "control", "debiased", "control", "debiased_trimmed", "control"):
+        layers.add_column(column, justify="left" if len(column) == 1 else "right")
+    for i, pair in enumerate(main["pairs"]):
+        cells = [
+            percent(part["variants"][variant]["divergence"][i]) if part and i < len(part["pairs"]) else ""
+            for variant in ("biased", "debiased", "debiased_trimmed")
+            for part in (main, control)
+        ]
+        layers.add_row(*pair, *cells)
+    return [whole, layers]

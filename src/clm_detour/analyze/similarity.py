@@ -1,0 +1,171 @@
+"""Two networks' pooled states -> CKA by every estimator, with samples and resamples from which intervals follow.
+
+Shapes: N texts in all samples together, A and B layers, P matched layers, S samples, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clm_detour.analyze.cka import (
+    Minibatches,
+    chance_level,
+    cka_matrix,
+    gram,
+    interval,
+    outlier_dimensions,
+    resampled_cka,
+)
+
+VARIANTS = {  # name -> (debiased, without outlier dimensions)
+    "biased": (False, False),
+    "debiased": (True, False),
+    "biased_trimmed": (False, True),
+    "debiased_trimmed": (True, True),
+}
+INNER = slice(
+    1, -1
+)  # of matched layers, those that the mean over a model takes: not the embeddings, not the final norm
+BLOCK = {"minibatch": 256, "tokens": 512}  # examples in a batch of the minibatch estimates
+
+
+@dataclass(frozen=True)
+class States:
+    """One network's states.
+
+    Args:
+        layers: names.
+        means: of each layer (N, p), mean-pooled.
+        tokens: of each layer (tokens, p), single tokens' states.
+    """
+
+    layers: tuple[str, ...]
+    means: list[Tensor]
+    tokens: list[Tensor]
+
+    def outliers(self, factor: float) -> list[Tensor]:
+        """Of each layer (p,) bool."""
+        return [outlier_dimensions(x, factor) for x in self.means]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """CKA of two networks by one estimator.
+
+    Args:
+        matrix: (A, B), the mean over samples.
+        samples: (S, P), matched layers in each sample; empty (0, P) if the estimator uses all texts at once.
+        curve: (P,), matched layers.
+        resamples: (R, P) on half-samples; empty (0, P) where there are none.
+        chance: (P,), what shuffled texts would give.
+    """
+
+    matrix: Tensor
+    samples: Tensor
+    curve: Tensor
+    resamples: Tensor
+    chance: Tensor
+
+    def divergence(self) -> Tensor:
+        """The model's: mean over layers of 1 - CKA."""
+        return 1 - self.curve[INNER].mean()
+
+    def divergences(self) -> Tensor:
+        """(R,): the same on half-samples."""
+        return 1 - self.resamples[:, INNER].mean(1)
+
+    def interval(self) -> Tensor | None:
+        """(P, 2) of the curve."""
+        return interval(self.curve, self.resamples) if len(self.resamples) else None
+
+
+def matched_layers(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
+    """For each layer of A the layer of B at the same relative depth; embeddings with embeddings, final norm with final norm."""
+    inner_a, inner_b = len(a) - 2, len(b) - 2
+    step = (inner_b - 1) / max(inner_a - 1, 1)
+    inner = [(i + 1, round(i * step) + 1) for i in range(inner_a)]
+    return [(0, 0), *inner, (len(a) - 1, len(b) - 1)]
+
+
+def measure(
+    a: States, b: States, members: np.ndarray, halves: Tensor, factor: float, device: torch.device
+) -> dict[str, Measured]:
+    """CKA of pooled states by the estimators of `VARIANTS`, and `minibatch`; and, if there are tokens' states, `tokens`.
+
+    Args:
+        members: (S, n) places of each sample's texts among the N.
+        halves: (R, N) of 0 and 1.
+        factor: see `outlier_dimensions`.
+    """
+    found: dict[str, Measured] = {}
+    pairs = matched_layers(a.layers, b.layers)
+    everything = {False: (a.means, b.means), True: (_trim(a, factor), _trim(b, factor))}
+    for trimmed, (xs, ys) in everything.items():
+        names = {debiased: name for name, (debiased, t) in VARIANTS.items() if t == trimmed}
+        found |= _over_samples(xs, ys, pairs, torch.from_numpy(members), halves, names, device)
+    found["minibatch"] = _over_batches(a.means, b.means, pairs, BLOCK["minibatch"])
+    if a.tokens[0].numel() and len(a.tokens[0]) == len(b.tokens[0]):
+        found["tokens"] = _over_batches(a.tokens, b.tokens, pairs, BLOCK["tokens"])
+    return found
+
+
+def _trim(states: States, factor: float) -> list[Tensor]:
+    return [x[:, ~out] for x, out in zip(states.means, states.outliers(factor), strict=True)]
+
+
+def _over_samples(
+    all_xs: list[Tensor],
+    all_ys: list[Tensor],
+    pairs: list[tuple[int, int]],
+    members: Tensor,
+    halves: Tensor,
+    names: dict[bool, str],
+    device: torch.device,
+) -> dict[str, Measured]:
+    matrices: dict[bool, list[Tensor]] = {debiased: [] for debiased in names}
+    resamples: dict[bool, list[Tensor]] = {debiased: [] for debiased in names}
+    chances = []
+    for rows in members:
+        xs, ys = ([z[rows].to(device) for z in zs] for zs in (all_xs, all_ys))
+        weights = halves[:, rows].to(device)
+        for debiased in names:
+            matrices[debiased].append(cka_matrix(xs, ys, debiased).cpu())
+        spread: dict[bool, list[Tensor]] = {debiased: [] for debiased in names}
+        for i, j in pairs:  # two Gram matrices at a time
+            k, c = gram(xs[i]), gram(ys[j])
+            for debiased in names:
+                spread[debiased].append(resampled_cka(k, c, weights, debiased).cpu())
+        for debiased in names:
+            resamples[debiased].append(torch.stack(spread[debiased], 1))
+        chances.append(torch.tensor([chance_level(xs[i], ys[j]) for i, j in pairs], dtype=torch.float64))
+    at = tuple(torch.tensor(pairs).T)
+    found = {}
+    for debiased, name in names.items():
+        matrix = torch.stack(matrices[debiased])
+        samples = matrix[:, at[0], at[1]]
+        chance = torch.zeros(len(pairs), dtype=torch.float64) if debiased else torch.stack(chances).mean(0)
+        spread_mean = torch.stack(resamples[debiased]).mean(0)
+        found[name] = Measured(matrix.mean(0), samples, samples.mean(0), spread_mean, chance)
+    return found
+
+
+def _over_batches(xs: list[Tensor], ys: list[Tensor], pairs: list[tuple[int, int]], block: int) -> Measured:
+    """Batches of about `block` examples, drawn at random: texts of one source, or tokens of one text, may lie side by side."""
+    batches = Minibatches()
+    order = torch.randperm(len(xs[0]), generator=torch.Generator().manual_seed(0))
+    for rows in order.tensor_split(max(len(order) // block, 1)):
+        batches.add([x[rows] for x in xs], [y[rows] for y in ys])
+    return of_minibatches(batches, pairs)
+
+
+def of_minibatches(batches: Minibatches, pairs: list[tuple[int, int]]) -> Measured:
+    """What all batches together give."""
+    matrix = batches.matrix().cpu()
+    curve = torch.stack([matrix[i, j] for i, j in pairs])
+    none = torch.empty(0, len(pairs), dtype=torch.float64)
+    return Measured(matrix, none, curve, none, torch.zeros_like(curve))

@@ -1,0 +1,190 @@
+"""Hidden states of any encoder, layer by layer: our packed network for ModernBERT, `AutoModel` over padded rows for others.
+
+An encoder's layers are `embeddings`, `0`, `1`, ... and `final_norm`. Of others than ModernBERT the last is `last_hidden_state`, which equals the
+last layer where the model has no final norm. Attention is bidirectional; weights and arithmetic are fp32.
+
+Shapes: N texts, T tokens, E hidden size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.errors import UserError
+from clm_detour.model import ModernBertForPretraining
+from clm_detour.progress import Advance
+
+BATCH_TOKENS = 4096  # in a forward, padding included
+Ids = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One model, as far as its states go.
+
+    Args:
+        layers: names, in order.
+        packed: our own network, without padding.
+        tokenize: texts and the most tokens of each -> their ids with special tokens, cut from the right.
+        forward: ids of N texts -> of each layer (T, E), the texts end to end without padding.
+    """
+
+    path: str
+    layers: tuple[str, ...]
+    hidden: int
+    packed: bool
+    tokenize: Callable[[Sequence[str], int], Ids]
+    forward: Callable[[Ids], list[Tensor]]
+
+
+def best_device() -> torch.device:
+    """Where states are computed: the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def open_encoder(path: str | os.PathLike[str], device: torch.device | None = None) -> Encoder:
+    """Open a folder or hub id.
+
+    Raises:
+        UserError: nothing there, weights are missing, or it is no bidirectional encoder.
+    """
+    device, path = device or best_device(), str(path)
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except Exception as error:  # of many kinds, and other ones in each release
+        raise UserError(
+            f"{path} is no model that transformers can open ({_first_line(error)}); give a folder with config.json, weights and tokenizer."
+        ) from error
+    if config.model_type == "modernbert" and "ModernBertForMaskedLM" in (config.architectures or ()):
+        return _packed(path, device)
+    return _padded(path, device)
+
+
+def _packed(path: str, device: torch.device) -> Encoder:
+    network = ModernBertForPretraining.from_pretrained(path)
+    torch.nn.Module.to(network, device)
+    tokenizer = load_tokenizer(path)
+
+    def tokenize(texts: Sequence[str], max_tokens: int) -> Ids:
+        ids = (text.astype(np.int64) for text in tokenizer.encode_batch(texts))
+        return [
+            np.append(text[: max_tokens - 1], tokenizer.sep) if len(text) > max_tokens else text
+            for text in ids
+        ]
+
+    @torch.no_grad()
+    def forward(ids: Ids) -> list[Tensor]:
+        flat = torch.from_numpy(np.concatenate(ids))[None].to(device)
+        each: list[Tensor] = []
+        final, _ = network.encode(flat, document_lengths=[[len(text) for text in ids]], each=each)
+        return [*each, final]
+
+    layers = _layer_names(network.config.num_hidden_layers)
+    return Encoder(path, layers, network.config.hidden_size, True, tokenize, forward)
+
+
+def _padded(path: str, device: torch.device) -> Encoder:
+    try:
+        network, loading = AutoModel.from_pretrained(
+            path, output_loading_info=True, use_safetensors=True, torch_dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be opened by AutoModel and AutoTokenizer: {_first_line(error)}"
+        ) from error
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler"))
+    if missing:
+        raise UserError(
+            f"{path} lacks the weights {', '.join(missing[:3])}; use a folder that was saved whole."
+        )
+    if network.config.is_encoder_decoder:
+        raise UserError(f"{path} is an encoder-decoder, not an encoder; save its encoder alone.")
+    network.to(device).eval()
+    pad = tokenizer.pad_token_id or 0
+
+    def tokenize(texts: Sequence[str], max_tokens: int) -> Ids:
+        encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)
+        return [np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+    @torch.no_grad()
+    def forward(ids: Ids) -> list[Tensor]:
+        rows = torch.full((len(ids), max(map(len, ids))), pad)
+        mask = torch.zeros_like(rows)
+        for row, real, text in zip(rows, mask, ids, strict=True):
+            row[: len(text)], real[: len(text)] = torch.from_numpy(text), 1
+        rows, mask = rows.to(device), mask.to(device)
+        output = network(input_ids=rows, attention_mask=mask, output_hidden_states=True)
+        return [state[mask.bool()] for state in (*output.hidden_states, output.last_hidden_state)]
+
+    _check_bidirectional(path, forward, tokenize(["One two three four five six."], 16)[0])
+    names = _layer_names(network.config.num_hidden_layers)
+    return Encoder(path, names, network.config.hidden_size, False, tokenize, forward)
+
+
+def _layer_names(layers: int) -> tuple[str, ...]:
+    return ("embeddings", *map(str, range(layers)), "final_norm")
+
+
+def _check_bidirectional(path: str, forward: Callable[[Ids], list[Tensor]], ids: np.ndarray) -> None:
+    """The first token's state must change with the last token."""
+    other = ids.copy()
+    other[-1] = ids[1]
+    if torch.equal(forward([ids])[-1][0], forward([other])[-1][0]):
+        raise UserError(
+            f"{path} is no encoder: its tokens do not see what is right of them. Compare bidirectional models only."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def batches_of(lengths: Sequence[int]) -> Iterator[np.ndarray]:
+    """Numbers of texts of about equal length, at most `BATCH_TOKENS` tokens a batch when padded to its longest."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * lengths[order[end]] > BATCH_TOKENS:
+            yield order[start:end]
+            start = end
+
+
+def read_states(
+    encoder: Encoder, ids: Ids, places: Sequence[np.ndarray] | None, advance: Advance
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Run an encoder over texts.
+
+    Args:
+        ids: of each text.
+        places: of each text the tokens whose own states are kept, as many of each; None: of no text.
+        advance: told of each text.
+
+    Returns:
+        Of each layer the mean over a text's tokens (special ones too), (N, E); and the states of `places`, (N * places, E), in
+        the order of the texts. float64, on the CPU.
+    """
+    n, layers = len(ids), len(encoder.layers)
+    offsets = [np.empty(0, np.int64)] * n if places is None else places
+    means = [torch.empty(n, encoder.hidden, dtype=torch.float64) for _ in range(layers)]
+    single = [torch.empty(n, len(offsets[0]), encoder.hidden, dtype=torch.float64) for _ in range(layers)]
+    for numbers in batches_of([len(text) for text in ids]):
+        chosen = [ids[i] for i in numbers]
+        lengths = torch.tensor([len(text) for text in chosen])
+        states = encoder.forward(chosen)
+        starts = (lengths.cumsum(0) - lengths).tolist()
+        kept = np.array([start + offsets[i] for start, i in zip(starts, numbers, strict=True)])
+        for layer, state in enumerate(states):
+            state = state.double().cpu()
+            means[layer][numbers] = torch.segment_reduce(state, "mean", lengths=lengths, axis=0)
+            single[layer][numbers] = state[kept]
+        advance(len(numbers))
+    return means, [state.flatten(0, 1) for state in single]

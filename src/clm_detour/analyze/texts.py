@@ -1,0 +1,97 @@
+"""Which texts models are compared on: distinct ones of a file, or what a run kept out of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from clm_detour.config.schema import Config, Source
+from clm_detour.data.shards import TokenShards
+from clm_detour.data.sources import read_documents
+from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.errors import UserError
+from clm_detour.train.export import tokenizer_path
+from clm_detour.train.stream import prepared_folder, shard_cache
+
+FEWEST = 20  # texts in a sample: half of them must still be enough for the U-statistic
+
+
+class Samples(NamedTuple):
+    """Samples of texts.
+
+    Args:
+        pool: numbers of the texts that are in any sample, (N,).
+        members: of each sample, places in `pool`, (samples, texts of a sample).
+    """
+
+    pool: np.ndarray
+    members: np.ndarray
+
+    @property
+    def overlap(self) -> bool:
+        """Whether a text is in more than one sample."""
+        return self.members.size > len(self.pool)
+
+
+def read_texts(path: str, text_field: str = "text") -> list[str]:
+    """The distinct texts of a file, folder or glob in any of the formats that sources have, in their order.
+
+    Raises:
+        UserError: it cannot be read or holds no text.
+    """
+    return list(dict.fromkeys(read_documents(Source(path=path, text=text_field))))
+
+
+def draw_samples(available: int, samples: int, size: int, seed: int) -> Samples:
+    """Draw `samples` times `size` texts, without a text in two samples if there are enough.
+
+    Raises:
+        UserError: too few texts, or too small a sample.
+    """
+    if size < FEWEST:
+        raise UserError(f"A sample of {size} texts says nothing; use {FEWEST} or more (the paper takes 500).")
+    if available < size:
+        raise UserError(
+            f"There are {available} distinct texts and a sample takes {size}: give more, or ask for smaller samples."
+        )
+    rng = np.random.default_rng(seed)
+    drawn: np.ndarray
+    if available >= samples * size:
+        drawn = rng.permutation(available)[: samples * size].reshape(samples, size)
+    else:
+        drawn = np.stack([rng.permutation(available)[:size] for _ in range(samples)])
+    pool, members = np.unique(drawn, return_inverse=True)
+    return Samples(pool, members.reshape(drawn.shape))
+
+
+def held_out_texts(config: Config, sources: Sequence[str], most: int) -> list[str]:
+    """Distinct texts that a recipe kept out of training, taken from its sources in turn, decoded from their tokens.
+
+    Args:
+        most: texts in all.
+    """
+    tokenizer = load_tokenizer(tokenizer_path(config))
+    special = set(tokenizer.special_ids)
+    kinds = []
+    for name in sources:
+        shards = TokenShards.open(
+            f"{prepared_folder(config, name)}/held_out", tokenizer.fingerprint, shard_cache(config)
+        )
+        documents = (
+            document
+            for shard in range(len(shards))
+            for document in np.split(shards.tokens(shard), np.cumsum(shards.lengths(shard))[:-1])
+        )
+        kinds.append(iter(documents))
+    found: dict[str, None] = {}
+    while kinds and len(found) < most:
+        for documents_left in list(kinds):
+            ids = next(documents_left, None)
+            if ids is None:
+                kinds.remove(documents_left)
+            elif len(found) < most:
+                text = tokenizer.tokenizer.decode([int(i) for i in ids if int(i) not in special])
+                found.setdefault(text)
+    return list(found)

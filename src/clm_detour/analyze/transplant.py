@@ -1,0 +1,161 @@
+"""Parts of one model put into another: which part carries the difference? `transplant.json`.
+
+donor, recipient    folders
+texts, max_tokens   what the masked loss was measured on
+loss                {donor, recipient}: nats a masked token
+transplants         [{name, layers ([first, last]), part, loss, closed}...]
+                    closed: the share of the gap that the transplant closes, (recipient - it) / (recipient - donor); null without a gap
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+from torch import Tensor
+
+from clm_detour.analyze.masked import masked_loss, open_masked
+from clm_detour.analyze.weights import place_of
+from clm_detour.errors import UserError
+from clm_detour.files import write_json
+from clm_detour.model import ModernBertForPretraining
+from clm_detour.progress import progress
+from clm_detour.train.export import write_model
+
+PARTS = ("all", "attention", "mlp")
+
+
+class Graft(NamedTuple):
+    """What is taken over: layers first to last, and of them everything or the attention or MLP blocks, each with the norm before it."""
+
+    name: str
+    first: int
+    last: int
+    part: str = "all"
+
+    def takes(self, weight: str) -> bool:
+        """Whether this weight comes from the donor."""
+        layer, kind = place_of(weight)
+        if not layer.isdigit() or not self.first <= int(layer) <= self.last:
+            return False
+        if kind == "norms":
+            kind = "attention" if "attn_norm" in weight else "mlp"
+        return self.part in ("all", kind)
+
+
+def thirds(layers: int) -> dict[str, tuple[int, int]]:
+    """low, mid and high: first and last layer of each third, as near as they come to equal."""
+    cuts = [round(i * layers / 3) for i in range(4)]
+    return {
+        name: (cuts[i], cuts[i + 1] - 1)
+        for i, name in enumerate(("low", "mid", "high"))
+        if cuts[i + 1] > cuts[i]
+    }
+
+
+def standard_grafts(layers: int) -> list[Graft]:
+    """The paper's: a third of the layers, all attention blocks, all MLPs; and all layers."""
+    last = layers - 1
+    by_third = [Graft(name, *span) for name, span in thirds(layers).items()]
+    return [
+        *by_third,
+        Graft("attention", 0, last, "attention"),
+        Graft("mlp", 0, last, "mlp"),
+        Graft("layers", 0, last),
+    ]
+
+
+def parse_layers(text: str, layers: int) -> tuple[int, int]:
+    """'3-7' or '3' -> (3, 7).
+
+    Raises:
+        UserError: it is neither, or not within the model.
+    """
+    first, _, last = text.partition("-")
+    if not (first.isdigit() and (last or first).isdigit() and int(first) <= int(last or first) < layers):
+        raise UserError(f"--layers {text}: give one layer or a range like 0-7, within 0-{layers - 1}.")
+    return int(first), int(last or first)
+
+
+def transplant(
+    donor: ModernBertForPretraining, recipient: ModernBertForPretraining, graft: Graft
+) -> dict[str, Tensor]:
+    """The recipient's weights with the donor's in the graft's place.
+
+    Raises:
+        UserError: the models are not of one shape.
+    """
+    theirs, ours = donor.state_dict(), recipient.state_dict()
+    if {name: w.shape for name, w in theirs.items()} != {name: w.shape for name, w in ours.items()}:
+        raise UserError(
+            "Donor and recipient do not have the same weights; take two checkpoints of one model."
+        )
+    return {name: (theirs if graft.takes(name) else ours)[name].clone() for name in ours}
+
+
+def write_transplant(donor: str, recipient: str, graft: Graft, folder: Path) -> None:
+    """Write the recipient with its graft as a Hugging Face folder, with `transplant.json` beside the weights."""
+    network, _ = open_masked(recipient)
+    network.load_state_dict(transplant(open_masked(donor)[0], network, graft))
+    write_model(network, recipient, folder)
+    write_json(folder / "transplant.json", {"donor": donor, "recipient": recipient, **graft._asdict()})
+
+
+def try_grafts(
+    donor: str, recipient: str, grafts: Sequence[Graft] | None, texts: Sequence[str], max_tokens: int = 512
+) -> dict[str, Any]:
+    """Masked loss of donor, recipient and each transplant; see the module for what comes back.
+
+    Args:
+        grafts: None: `standard_grafts`.
+    """
+    source, tokenizer = open_masked(donor)
+    target, other_tokenizer = open_masked(recipient)
+    if tokenizer.fingerprint != other_tokenizer.fingerprint:
+        raise UserError(
+            f"{donor} and {recipient} have different tokenizers; a transplant between them means nothing."
+        )
+    grafts = standard_grafts(target.config.num_hidden_layers) if grafts is None else grafts
+    weights = {graft: transplant(source, target, graft) for graft in grafts}
+
+    with progress("Masked loss", 2 + len(grafts), "models") as advance:
+
+        def loss_of(network: ModernBertForPretraining) -> float:
+            loss = masked_loss(network, tokenizer, texts, max_tokens)
+            advance(1)
+            return loss
+
+        loss = {"donor": loss_of(source), "recipient": loss_of(target)}
+        gap = loss["recipient"] - loss["donor"]
+        found = []
+        for graft, state in weights.items():
+            target.load_state_dict(state)
+            grafted = loss_of(target)
+            found.append(
+                {
+                    "name": graft.name,
+                    "layers": [graft.first, graft.last],
+                    "part": graft.part,
+                    "loss": grafted,
+                    "closed": (loss["recipient"] - grafted) / gap if gap else None,
+                }
+            )
+    return {
+        "donor": donor, "recipient": recipient, "texts": len(texts), "max_tokens": max_tokens, "loss": loss,
+        "transplants": found,
+    }  # fmt: skip
+
+
+def transplant_table(result: dict[str, Any]) -> Table:
+    """A row a transplant."""
+    table = Table(title="Masked loss after transplants")
+    for column in ("transplant", "layers", "loss", "gap closed"):
+        table.add_column(column, justify="right")
+    for name, loss in result["loss"].items():
+        table.add_row(name, "", f"{loss:.3f}", "")
+    for item in result["transplants"]:
+        closed = "" if item["closed"] is None else f"{100 * item['closed']:.0f} %"
+        table.add_row(item["name"], "{}-{}".format(*item["layers"]), f"{item['loss']:.3f}", closed)
+    return table

@@ -1,0 +1,122 @@
+"""How far weights have moved, by layer and kind: `weights.json`.
+
+from, to     folders
+layers       names: embeddings, 0, 1, ..., final_norm, head
+kinds        names: attention, mlp, norms, embeddings, head
+change       layer -> kind -> |to - from| / |from| over all weights of that layer and kind together (Frobenius norms); only kinds
+             that the layer has, null where `from` is all zero
+whole        kind -> the same over all layers, and `all`
+largest      [{name, change}...] the ten weights that moved most
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rich.table import Table
+from torch import Tensor
+
+from clm_detour.errors import UserError
+from clm_detour.model import hf
+
+KINDS = ("attention", "mlp", "norms", "embeddings", "head")
+LARGEST = 10
+
+
+def place_of(name: str) -> tuple[str, str]:
+    """A ModernBERT weight's layer and kind; a norm belongs to the layer it stands in."""
+    layer = re.match(r"model\.layers\.(\d+)\.", name)
+    where = (
+        layer[1]
+        if layer
+        else "embeddings"
+        if "embeddings" in name
+        else "final_norm"
+        if "final_norm" in name
+        else "head"
+    )
+    if "norm" in name:
+        return where, "norms"
+    if layer:
+        return where, "attention" if ".attn." in name else "mlp"
+    return where, "embeddings" if where == "embeddings" else "head"
+
+
+def layer_order(layers: Iterable[str]) -> list[str]:
+    """From the embeddings to the head."""
+    ends = {"embeddings": -1, "final_norm": 10**6, "head": 10**6 + 1}
+    return sorted(set(layers), key=lambda layer: ends[layer] if layer in ends else int(layer))
+
+
+def norms_by_place(names: Iterable[str], square: Callable[[str], float]) -> dict[str, dict[str, float]]:
+    """Layer -> kind -> the sum of `square(name)` over its weights."""
+    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for name in names:
+        layer, kind = place_of(name)
+        sums[layer][kind] += square(name)
+    return {layer: dict(sums[layer]) for layer in layer_order(sums)}
+
+
+def weight_change(before: str, after: str) -> dict[str, Any]:
+    """Compare two checkpoints; see the module for what comes back.
+
+    Raises:
+        UserError: one is no ModernBERT folder, or they have not the same weights.
+    """
+    old, new = (_weights(path) for path in (before, after))
+    if {name: w.shape for name, w in old.items()} != {name: w.shape for name, w in new.items()}:
+        raise UserError(
+            f"{before} and {after} do not have the same weights; compare checkpoints of one model."
+        )
+    moved = {name: float((new[name] - old[name]).norm()) for name in old}
+    size = {name: float(old[name].norm()) for name in old}
+    moved_at = norms_by_place(old, lambda name: moved[name] ** 2)
+    size_at = norms_by_place(old, lambda name: size[name] ** 2)
+    whole = {
+        kind: _root(
+            sum(kinds.get(kind, 0.0) for kinds in moved_at.values()),
+            sum(kinds.get(kind, 0.0) for kinds in size_at.values()),
+        )
+        for kind in KINDS
+    }
+    whole["all"] = _root(sum(m**2 for m in moved.values()), sum(s**2 for s in size.values()))
+    largest = sorted(((_root(moved[n] ** 2, size[n] ** 2) or 0.0, n) for n in old), reverse=True)[:LARGEST]
+    return {
+        "from": before,
+        "to": after,
+        "layers": list(moved_at),
+        "kinds": list(KINDS),
+        "change": {
+            layer: {kind: _root(value, size_at[layer][kind]) for kind, value in kinds.items()}
+            for layer, kinds in moved_at.items()
+        },
+        "whole": whole,
+        "largest": [{"name": name, "change": change} for change, name in largest],
+    }
+
+
+def _weights(path: str) -> Mapping[str, Tensor]:
+    folder = hf.fetch(path)
+    hf.read_config(folder)
+    weights = {name: weight.double() for name, weight in hf.read_weights(folder).items()}
+    if hf.EMBEDDING in weights and hf.DECODER in weights and weights[hf.DECODER].equal(weights[hf.EMBEDDING]):
+        del weights[hf.DECODER]  # tied
+    return weights
+
+
+def _root(moved: float, size: float) -> float | None:
+    return (moved / size) ** 0.5 if size else None
+
+
+def weights_table(change: Mapping[str, Any]) -> Table:
+    """Relative change, a row a layer."""
+    table = Table(title="Relative weight change (%)")
+    for column in ("layer", *KINDS):
+        table.add_column(column, justify="right")
+    for layer in [*change["layers"], "whole"]:
+        kinds = change["whole"] if layer == "whole" else change["change"][layer]
+        table.add_row(layer, *("" if kinds.get(k) is None else f"{100 * kinds[k]:.2f}" for k in KINDS))
+    return table

@@ -1,0 +1,230 @@
+"""`clm-detour compare`: what is in the file is what the definitions say, and what cannot be compared is one sentence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer, GPT2Config, GPT2Model
+
+from clm_detour.analyze.cka import cka
+from clm_detour.analyze.compare import Settings, compare
+from clm_detour.analyze.states import open_encoder, read_states
+from clm_detour.analyze.texts import draw_samples
+from clm_detour.errors import UserError
+
+SMALL = Settings(per_sample=30, max_tokens=64, half_samples=40)
+FOUR = ("biased", "debiased", "biased_trimmed", "debiased_trimmed")
+
+
+@pytest.fixture(scope="module")
+def compared(models, texts):
+    """Far and near, another near as control, and before them near and near."""
+    roles = {"a": "far", "b": "near", "control": "near2", "before_a": "far", "before_b": "base"}
+    return compare({role: models[name] for role, name in roles.items()}, texts, SMALL)
+
+
+def means(path: str, texts: list[str], max_tokens: int = 64) -> list[torch.Tensor]:
+    """Mean-pooled states straight from transformers, one text at a time."""
+    network, tokenizer = AutoModel.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+    found = []
+    for text in texts:
+        with torch.no_grad():
+            output = network(
+                **tokenizer(text, truncation=True, max_length=max_tokens, return_tensors="pt"),
+                output_hidden_states=True,
+            )
+        found.append(
+            [state[0].double().mean(0) for state in (*output.hidden_states, output.last_hidden_state)]
+        )
+    return [torch.stack(layer) for layer in zip(*found, strict=True)]
+
+
+def test_packed_states_equal_those_of_the_padded_automodel(models, texts):
+    encoder = open_encoder(models["far"])
+    assert encoder.packed
+    pooled, _ = read_states(encoder, encoder.tokenize(texts[:30], 64), None, lambda _: None)
+    expected = means(models["far"], texts[:30])
+    last = len(pooled) - 2  # transformers 5 gives the final norm in its place
+    for i, (ours, theirs) in enumerate(zip(pooled, expected, strict=True)):
+        if i != last:
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_another_encoder_goes_through_automodel(bert, texts):
+    encoder = open_encoder(bert)
+    assert (encoder.packed, encoder.layers) == (False, ("embeddings", "0", "1", "final_norm"))
+    pooled, _ = read_states(encoder, encoder.tokenize(texts[:30], 64), None, lambda _: None)
+    for ours, theirs in zip(pooled, means(bert, texts[:30]), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_single_tokens_states_are_those_at_their_places(models, texts):
+    encoder = open_encoder(models["far"])
+    ids = encoder.tokenize(texts[:5], 64)
+    places = [np.array([1, len(text) - 2]) for text in ids]
+    _, tokens = read_states(encoder, ids, places, lambda _: None)
+    alone = encoder.forward([ids[3]])
+    for layer, expected in zip(tokens, alone, strict=True):
+        torch.testing.assert_close(layer[6:8].float(), expected[[1, -2]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("debiased", [False, True])
+def test_the_matrix_is_the_mean_of_cka_over_the_samples(compared, models, texts, debiased):
+    samples = draw_samples(len(texts), 3, 30, 0)
+    pooled = []
+    for name in ("far", "near"):
+        encoder = open_encoder(models[name])
+        pooled.append(read_states(encoder, encoder.tokenize(texts, 64), None, lambda _: None)[0])
+    values = [
+        cka(*(z[layer][samples.pool[rows]] for z, layer in zip(pooled, (1, 4), strict=True)), debiased)
+        for rows in samples.members
+    ]
+    variant = compared["comparisons"]["detour_twin"]["variants"]["debiased" if debiased else "biased"]
+    assert variant["matrix"][1][4] == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_divergence_ratio_and_retention_are_three_numbers(compared):
+    parts = compared["comparisons"]
+    assert list(parts) == ["detour_twin", "control", "before"]
+    assert parts["detour_twin"]["pairs"] == [
+        [name, name] for name in ("embeddings", "0", "1", "2", "final_norm")
+    ]
+    for name in FOUR:
+        divergences = {part: parts[part]["variants"][name]["model"]["divergence"] for part in parts}
+        for part in parts.values():
+            variant = part["variants"][name]
+            assert variant["model"]["divergence"] == pytest.approx(np.mean(variant["divergence"][1:-1]))
+            low, high = variant["model"]["interval"]
+            assert low < variant["model"]["divergence"] < high
+            assert len(variant["samples"]) == 3
+        for key, below in (("ratio", "control"), ("retention", "before")):
+            quotient = compared[key][name]
+            assert quotient["model"] == pytest.approx(divergences["detour_twin"] / divergences[below])
+            assert quotient["interval"][0] < quotient["model"] < quotient["interval"][1]
+    assert compared["ratio"]["debiased"]["model"] > 3  # far is farther than near from near
+
+
+def test_a_model_is_at_no_distance_from_itself(models, texts):
+    itself = compare({"a": models["far"], "b": models["far"]}, texts, SMALL)
+    variants = itself["comparisons"]["detour_twin"]["variants"]
+    assert set(variants) == {*FOUR, "minibatch", "tokens"}
+    for variant in variants.values():
+        assert np.allclose(variant["divergence"], 0, atol=1e-9)
+        assert np.allclose(np.diag(variant["matrix"]), 1, atol=1e-9)
+    assert (itself["ratio"], itself["retention"]) == (None, None)
+    assert any("No control" in note for note in itself["notes"])
+
+
+def test_the_whole_file_in_blocks_gives_what_all_texts_at_once_give(models, texts, monkeypatch):
+    monkeypatch.setattr("clm_detour.analyze.compare.EVERY_BLOCK", 25)
+    pair = {"a": models["far"], "b": models["near"]}
+    variants = compare(pair, texts, SMALL, every_text=True)["comparisons"]["detour_twin"]["variants"]
+    pooled = []
+    for path in pair.values():
+        encoder = open_encoder(path)
+        pooled.append(read_states(encoder, encoder.tokenize(texts, 64), None, lambda _: None)[0])
+    exact = [cka(x, y) for x, y in zip(*pooled, strict=True)]
+    assert np.allclose(variants["every_text_biased"]["cka"], exact, atol=1e-10)
+    assert np.allclose(
+        variants["every_text"]["cka"], [cka(x, y, True) for x, y in zip(*pooled, strict=True)], atol=0.1
+    )
+
+
+def test_models_of_other_depth_and_kind(models, bert, texts):
+    deep = compare({"a": models["far"], "b": models["deep"]}, texts, SMALL)
+    part = deep["comparisons"]["detour_twin"]
+    assert part["pairs"][1:-1] == [["0", "0"], ["1", "2"], ["2", "4"]]
+    assert np.array(part["variants"]["biased"]["matrix"]).shape == (5, 7)
+    assert any("depth" in note for note in deep["notes"])
+    other = compare({"a": models["far"], "b": bert}, texts, SMALL)
+    assert other["texts"]["tokenised_alike"]
+    assert other["models"]["b"]["network"] == "padded"
+
+
+def test_models_with_other_tokenizers_are_compared_on_texts_and_it_is_said(
+    models, texts, tiny_data, tmp_path
+):
+    from clm_detour.data.tokenizer import train_tokenizer
+
+    from .conftest import make_model
+
+    train_tokenizer(texts[:50], 400, tmp_path / "tokenizer")
+    other = make_model(tmp_path / "tokenizer", tmp_path / "other", 5)
+    found = compare({"a": models["far"], "b": str(other)}, texts, SMALL)
+    assert not found["texts"]["tokenised_alike"]
+    assert "tokens" not in found["comparisons"]["detour_twin"]["variants"]
+    assert any("tokenizers differ" in note for note in found["notes"])
+
+
+def test_the_command_writes_json_csv_and_figures(run_cli, models, texts_file, tmp_path):
+    words = ["--texts", texts_file, "--control", models["near2"], "--before", models["far"], models["base"]]
+    sizes = ["--per-sample", "30", "--max-tokens", "48", "--output", tmp_path]
+    code, said = run_cli("compare", models["far"], models["near"], *words, *sizes)
+    assert code == 0, said
+    assert "retention" in said
+    found = json.loads((tmp_path / "compare.json").read_text())
+    lines = list(csv.DictReader((tmp_path / "layers.csv").open()))
+    (line,) = (
+        x for x in lines if (x["comparison"], x["variant"], x["layer_a"]) == ("control", "debiased", "1")
+    )
+    assert (
+        float(line["divergence"]) == found["comparisons"]["control"]["variants"]["debiased"]["divergence"][2]
+    )
+    assert len(list(csv.DictReader((tmp_path / "matrices.csv").open()))) == 3 * 6 * 25
+    for name in ("heatmap-biased", "heatmap-debiased", "curves"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "</svg>" in (tmp_path / f"{name}.svg").read_text()
+
+
+def test_the_same_seed_gives_the_same_figures(compared, models, texts):
+    roles = {"a": "far", "b": "near", "control": "near2", "before_a": "far", "before_b": "base"}
+    again = compare({role: models[name] for role, name in roles.items()}, texts, SMALL)
+    assert {**again, "date": 0} == {**compared, "date": 0}
+
+
+def assert_refused(result: tuple[int, str], *words: str) -> None:
+    code, said = result
+    assert code == 2, said
+    (line,) = (line for line in said.splitlines() if line.startswith("Error: "))
+    for word in words:
+        assert word in line
+
+
+def test_what_cannot_be_compared_is_one_sentence(run_cli, models, bert, texts_file, tmp_path):
+    words = ["--texts", texts_file, "--output", tmp_path / "out"]
+    assert_refused(run_cli("compare", models["far"], tmp_path, "--per-sample", 30, *words), "no model")
+    assert_refused(run_cli("compare", models["far"], models["near"], *words), "distinct texts", "500")
+    assert_refused(
+        run_cli("compare", models["far"], models["near"], "--per-sample", 5, *words), "says nothing"
+    )
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    GPT2Model(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2)).save_pretrained(
+        tmp_path / "gpt"
+    )
+    tokenizer.save_pretrained(tmp_path / "gpt")
+    refused = run_cli("compare", models["far"], tmp_path / "gpt", "--per-sample", 30, *words)
+    assert_refused(refused, "no encoder")
+    shutil.copytree(bert, tmp_path / "broken")
+    config = json.loads((tmp_path / "broken" / "config.json").read_text())
+    (tmp_path / "broken" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    assert_refused(
+        run_cli("compare", models["far"], tmp_path / "broken", "--per-sample", 30, *words),
+        "lacks the weights",
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_are_disjoint_if_there_are_enough_texts():
+    enough = draw_samples(90, 3, 30, seed=1)
+    assert sorted(enough.pool[enough.members].ravel()) == list(range(90))
+    assert not enough.overlap
+    few = draw_samples(60, 3, 30, seed=1)
+    assert few.overlap
+    assert all(len(set(rows)) == 30 for rows in few.pool[few.members])
+    with pytest.raises(UserError, match="distinct"):
+        draw_samples(29, 3, 30, seed=1)
