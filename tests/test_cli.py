@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -206,6 +207,13 @@ def test_check_finds_nothing_wrong_and_lists_the_phases(run_cli, recipe):
     assert code == 0
     assert "pretrain.clm.decay" in said
     assert "Nothing wrong" in said
+
+
+def test_check_warns_where_the_disk_is_too_small(run_cli, recipe, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1))
+    code, said = run_cli("check", recipe)
+    assert code == 0
+    assert "1B are free there" in said
 
 
 def test_doctor_names_versions_and_the_attention_back_end(run_cli):

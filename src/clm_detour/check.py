@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
@@ -20,6 +23,9 @@ from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import check_world, plan_recipe
 from clm_detour.train.schedules import phase_rate
 from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder, shard_cache
+
+if TYPE_CHECKING:
+    from clm_detour.plan import RecipePlan
 
 
 def check_recipe(config: Config, deep: bool) -> None:
@@ -40,20 +46,48 @@ def check_recipe(config: Config, deep: bool) -> None:
         check_writable(Path(config.data.dir))
     if config.data.cache_dir is not None:
         check_writable(Path(config.data.cache_dir))
-    check_world(config, max(torch.cuda.device_count(), 1))
+    world = max(torch.cuda.device_count(), 1)
+    check_world(config, world)
     check_sources(config)
     tokenizer = existing_tokenizer(config)
     if tokenizer is not None:
         check_model(config, tokenizer)
         check_shards(config, tokenizer, deep)
-        make_plan(config, tokenizer)
+        for warning in room_warnings(config, make_plan(config, tokenizer, world)):
+            console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
     console.print(phase_table(config))
     console.print("[green]Nothing wrong found.[/green]")
 
 
+def room_warnings(config: Config, plan: RecipePlan) -> Iterator[str]:
+    """What may not have room: a warning, since a part may be there already and activations are an estimate."""
+    import torch
+
+    if plan.sizes is None:
+        return
+    needed, free = (
+        plan.sizes.disk + plan.sizes.peak_disk,
+        shutil.disk_usage(nearest(Path(config.run_dir))).free,
+    )
+    if needed > free:
+        yield f"The whole run takes {human(needed)}B below {config.run_dir}, and {human(free)}B are free there."
+    memory = sum(plan.sizes.memory.values())
+    if torch.cuda.is_available() and config.train.parallel == "ddp":
+        there = torch.cuda.get_device_properties(0).total_memory
+        if memory > there:
+            yield (
+                f"Training takes about {human(memory)}B on each GPU, which has {human(there)}B; lower train.micro_rows, or set it to auto."
+            )
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+
+
 def check_writable(folder: Path) -> None:
     """The folder, or the nearest one above it that exists, must be writable."""
-    existing = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    existing = nearest(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"Cannot write below {existing}; choose another folder for {folder}.")
 

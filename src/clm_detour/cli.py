@@ -109,7 +109,6 @@ def plan(
 ) -> None:
     """What a recipe takes: passes over each source, steps, operations, memory, disk; and hours, given a speed or hardware."""
     from clm_detour.check import existing_tokenizer
-    from clm_detour.errors import UserError
     from clm_detour.plan import make_plan, print_plan
     from clm_detour.plan.hardware import MFU, Hardware
 
@@ -135,6 +134,24 @@ def tasks(
     if folder is not None and not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
     print_overview([task for task in TASKS.values() if language in (None, task.language)], folder)
+
+
+@app.command()
+def bench(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="How many, or several like 1,2,4; all of this machine.")
+    ] = None,
+    micro_rows: Annotated[
+        str, typer.Option(help="Sizes to measure, like 4,8,12; powers of two until one does not fit.")
+    ] = "",
+    steps: Annotated[int, typer.Option(min=1, help="Steps to measure at each.")] = 3,
+) -> None:
+    """Speed and memory of real steps of one phase, at several micro-batch sizes: needs arm=ARM phase=PHASE and prepared data."""
+    from clm_detour.train.launch import launch_bench
+
+    launch_bench(config, [*(overrides or ()), f"steps={steps}", f"sizes={micro_rows}"], gpus)
 
 
 @app.command()

@@ -91,3 +91,23 @@ def launch_processes(config: Config, run: PhaseRun, processes: int) -> None:
         raise UserError(
             f"Phase {run.id} stopped with exit code {code}, for the reason above; run again to go on."
         )
+
+
+def launch_bench(path: str, words: list[str], gpus: str | None) -> None:
+    """Run `clm_detour.train.bench` here, or under the launcher for each of several numbers of processes.
+
+    Raises:
+        UserError: it cannot be measured.
+    """
+    from clm_detour.train.bench import bench, numbers  # Composer takes seconds to import
+
+    for processes in numbers(gpus) if gpus else [max(torch.cuda.device_count(), 1)]:
+        if processes == 1:
+            bench(path, words)
+            continue
+        launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", str(processes)]
+        code = subprocess.run(
+            [*launcher, "-m", "clm_detour.train.bench", path, *words], check=False
+        ).returncode
+        if code:
+            raise UserError(f"The measurement stopped with exit code {code}, for the reason above.")

@@ -1,0 +1,200 @@
+"""`clm-detour bench`: real steps of a phase on this machine, at several micro-batch sizes: speed, share of the peak, memory.
+
+Batches, network, optimizer and Trainer are those of training; only what a phase leaves behind is not written. The first step of each size warms up
+kernels and compiler and is not counted. The launcher runs this module on several GPUs: CONFIG arm=ARM phase=PHASE steps=N [sizes=4,8].
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from composer.core import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist
+from rich.table import Table
+
+from clm_detour.config import Config, load_config, parse_selection
+from clm_detour.data.loader import RowStream, StepBatches
+from clm_detour.data.steps import StepRows
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.errors import UserError, exit_on_user_error
+from clm_detour.progress import console, human
+from clm_detour.run_folder import RunFolder
+from clm_detour.train.callbacks.throughput import peak_flops
+from clm_detour.train.composer_model import PretrainingModel
+from clm_detour.train.describe import computation_lines
+from clm_detour.train.export import tokenizer_path
+from clm_detour.train.optim import make_optimizer
+from clm_detour.train.parallel import is_first, start_processes
+from clm_detour.train.phase import make_network, make_trainer
+from clm_detour.train.recipe import PhaseRun, check_world, choose_phase
+from clm_detour.train.stream import open_stream
+
+WARMUP = 1  # steps
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One micro-batch size; all but `rows` are None if it did not fit.
+
+    Args:
+        seconds: of one step.
+        tokens_per_second: over all processes, padding included.
+        mfu: None also where the device's peak is not known.
+        memory: the most that one process held, bytes; None also on a CPU.
+    """
+
+    rows: int
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    memory: int | None = None
+
+
+class Watch(Callback):
+    """Seconds and operations of the steps after the first."""
+
+    def __init__(self, model: PretrainingModel):
+        self.model = model
+        self.start = self.seconds = 0.0
+        self.flops = 0
+
+    def batch_start(self, state: State, logger: Logger) -> None:
+        """Start once it is warm."""
+        if state.timestamp.batch.value == WARMUP:
+            self.start = now()
+        if state.timestamp.batch.value >= WARMUP:
+            self.flops += self.model.flops_per_batch(state.batch)
+
+    def fit_end(self, state: State, logger: Logger) -> None:
+        """Stop."""
+        self.seconds = now() - self.start
+
+
+def now() -> float:
+    """The time when the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
+def bench_phase(config: Config, run: PhaseRun, steps: int, sizes: Sequence[int] = ()) -> list[Measured]:
+    """Measure `steps` steps at each size, on every process that the launcher started; none larger than the first that does not fit.
+
+    Args:
+        sizes: rows in one forward of one process; none: powers of two up to all rows of a step.
+
+    Raises:
+        UserError: the rows do not divide over the processes, or the data is not prepared.
+    """
+    check_world(config, dist.get_world_size())
+    start_processes()
+    tokenizer = load_tokenizer(tokenizer_path(config))
+    rows = config.train.batch_rows // dist.get_world_size()
+    tokens = (WARMUP + steps) * run.batch_tokens
+    run = replace(run, parent=None, duration=tokens, step_rows=StepRows.constant(config.train.batch_rows))
+    stream = open_stream(config, run, tokenizer)
+    found = []
+    for size in sorted(sizes) or [2**power for power in range(rows.bit_length())]:
+        found.append(measure(config, run, stream, tokenizer, min(size, rows), steps))
+        if found[-1].seconds is None:
+            break
+    return found
+
+
+def measure(
+    config: Config, run: PhaseRun, stream: RowStream, tokenizer: Tokenizer, size: int, steps: int
+) -> Measured:
+    """One size."""
+    config = replace(config, train=replace(config.train, micro_rows=size, loggers={}))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        network = make_network(config, run, tokenizer, None)
+        model = PretrainingModel(network, stream.objective, bf16=config.train.precision == "bf16")
+        watch = Watch(model)
+        optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
+        batches = StepBatches(
+            stream, run.first_row, run.step_rows, dist.get_global_rank(), dist.get_world_size()
+        )
+        folder = RunFolder.of(config).phase(run.id)
+        trainer = make_trainer(config, run, folder, model, optimizer, batches, [watch], None)
+        trainer.fit()
+        trainer.engine.close()
+    except torch.OutOfMemoryError:
+        return Measured(size)
+    seconds, peak = watch.seconds / steps, peak_flops(config.train.precision)
+    return Measured(
+        rows=size,
+        seconds=seconds,
+        tokens_per_second=run.batch_tokens / seconds,
+        mfu=None if peak is None else watch.flops / watch.seconds / peak,
+        memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+    )
+
+
+def bench_table(run: PhaseRun, found: list[Measured]) -> Table:
+    """A line a size."""
+    title = f"{run.id} on {dist.get_world_size()} processes"
+    table = Table("micro_rows", "s a step", "tokens/s", "MFU", "memory", title=title, title_justify="left")
+    for one in found:
+        if one.seconds is None or one.tokens_per_second is None:
+            table.add_row(str(one.rows), "does not fit", "", "", "")
+            continue
+        table.add_row(
+            str(one.rows),
+            f"{one.seconds:.3g}",
+            human(one.tokens_per_second),
+            "?" if one.mfu is None else f"{one.mfu:.1%}",
+            "?" if one.memory is None else f"{human(one.memory)}B",
+        )
+    return table
+
+
+def bench(path: str, words: Sequence[str]) -> list[Measured]:
+    """Measure the phase that `arm=` and `phase=` choose, and print the table.
+
+    Raises:
+        UserError: no phase is chosen, a number is none, or as `bench_phase`.
+    """
+    chosen, rest = parse_selection(words, ("arm", "phase", "steps", "sizes"))
+    config = load_config(path, rest)
+    if not {"arm", "phase"} <= set(chosen):
+        raise UserError(
+            f"Say which phase to measure: arm=ARM phase=PHASE (arms here: {', '.join(config.arms)})."
+        )
+    run = choose_phase(config, chosen["arm"], chosen["phase"])
+    sizes = numbers(chosen["sizes"]) if chosen.get("sizes") else []
+    found = bench_phase(config, run, numbers(chosen.get("steps", "3"))[0], sizes)
+    if is_first():
+        for line in computation_lines(config):
+            console.print(line, soft_wrap=True)
+        console.print(bench_table(run, found))
+    return found
+
+
+def numbers(text: str) -> list[int]:
+    """`4,8` -> [4, 8].
+
+    Raises:
+        UserError: something in it is no number above 0.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise UserError(f"{text!r} is not a list of whole numbers above 0, like 4,8.")
+    return [int(part) for part in parts]
+
+
+def main() -> None:
+    """Read the command line."""
+    with exit_on_user_error():
+        bench(sys.argv[1], sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
