@@ -42,7 +42,7 @@ TASKS = (
         protocol=FRENCH_LABELS,
         rename={chapter: chapter[:7] for chapter in CHAPTERS}
         | {str(number): chapter[:7] for number, chapter in enumerate(CHAPTERS)},
-        licence="CC BY-SA 4.0",
+        licence="as the hub states",
         obtain="Free: the data set DrBenchmark/DiaMED of the Hugging Face hub.",
         published={"documents": 739},
     ),

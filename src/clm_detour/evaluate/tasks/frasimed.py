@@ -30,13 +30,13 @@ def codes(name: str, kinds: tuple[str, ...], count: int, folders: tuple[str, ...
         held_out={"validation": 0.1, "test": 0.1},
         most_frequent=count,
         folders=folders,
-        licence="CC BY 4.0" if "FRASIMED" in source else "CC BY-NC-SA 4.0",
+        licence="as Zenodo states",
         obtain=f"Free: {source}.",
     )
 
 
 FRACCO = "FRACCO, https://zenodo.org/records/17284817"
-FRASIMED = "FRASIMED, https://zenodo.org/records/8355629"
+FRASIMED = "FRASIMED, https://doi.org/10.5281/zenodo.8355628"
 TASKS = (
     codes("FRACCO-30", MORPHOLOGY, 30, ("FRACCO",), FRACCO),
     codes("FRACCO-100", MORPHOLOGY, 100, ("FRACCO",), FRACCO),

@@ -22,7 +22,7 @@ def quaero(name: str, folder: str, documents: tuple[int, int, int], entities: tu
         TYPES,
         Brat((f"{{split}}/{folder}/*.txt", f"{folder}/{{split}}/*.txt", "{split}/*.txt")),
         protocol=QUAERO,
-        folders=("QUAERO", "QUAERO_FrenchMed", "QUAERO_FrenchMed/corpus"),
+        folders=("QUAERO", "QUAERO_FrenchMed/corpus", "QUAERO_FrenchMed"),
         licence="GFDL 1.3",
         obtain="Free: https://quaerofrenchmed.limsi.fr.",
         published=published,

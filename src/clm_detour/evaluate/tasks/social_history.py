@@ -51,7 +51,7 @@ TASKS = (
         rename={"StatusTime": "Status", "Time": "Temporal", "LivingSituation": "LivingStatus"},
         overlaps="last",
         licence="as its authors state",
-        obtain="Ask UW BioNLP (https://github.com/uw-bionlp).",
+        obtain="Ask UW BioNLP, https://depts.washington.edu/bionlp.",
         published={
             "train.documents": 251,
             "validation.documents": 73,
