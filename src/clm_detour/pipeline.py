@@ -184,8 +184,15 @@ def export_step(config: Config, arm: str) -> bool:
 def model_paths(config: Config) -> dict[str, str]:
     """The models to compare, in the order of display: an external base first, then the arms."""
     folder = RunFolder.of(config)
-    external = {} if config.model.base is None else {"base": config.model.base}
+    external = {"base": str(config.model.base)} if fills_masks(config.model.base) else {}
     return {**external, **{arm: str(folder.model(arm)) for arm in config.arms}}
+
+
+def fills_masks(base: str | None) -> bool:
+    """Whether there is an external base that can be measured as it is: a decoder knows no mask."""
+    from clm_detour.train.start import is_decoder
+
+    return base is not None and not is_decoder(base)
 
 
 def held_out_step(config: Config) -> bool:
@@ -209,8 +216,8 @@ def held_out_step(config: Config) -> bool:
     )
     keep_freed_memory()
     paths = {run: str(folder.phase(run).model) for run in phases}
-    if config.model.base is not None:
-        paths = {"": config.model.base, **paths}
+    if fills_masks(config.model.base):
+        paths = {"": str(config.model.base), **paths}
     with progress("Held-out rows", held_out.total_rows * len(paths), "rows") as advance:
         scores = {
             run: held_out.score(ModernBertForPretraining.from_pretrained(path), advance)

@@ -51,16 +51,26 @@ def to_decoder(model: ModernBertForPretraining) -> Any:
     return decoder.to(model.decoder.weight.device).eval()
 
 
-def from_decoder(cls: type[ModernBertForPretraining], decoder: Any) -> ModernBertForPretraining:
+def encoder_config(decoder_config: Any) -> ModernBertConfig:
+    """The config of the causal model with the logits of a decoder of this config.
+
+    Raises:
+        UserError: transformers is older than 5.
+    """
+    _classes()
+    keys = {key: getattr(decoder_config, key) for key in SAME_KEYS}
+    return ModernBertConfig(**keys, local_attention=2 * (decoder_config.sliding_window - 1))
+
+
+def from_decoder(
+    cls: type[ModernBertForPretraining], decoder: Any, attention_backend: str | None = None
+) -> ModernBertForPretraining:
     """The causal model with the same logits as this `ModernBertDecoderForCausalLM`, in evaluation mode.
 
     Raises:
         UserError: transformers is older than 5, or the decoder's config cannot be honoured exactly.
     """
-    _classes()
-    keys = {key: getattr(decoder.config, key) for key in SAME_KEYS}
-    config = ModernBertConfig(**keys, local_attention=2 * (decoder.config.sliding_window - 1))
-    model = cls(config)
+    model = cls(encoder_config(decoder.config), attention_backend)
     hf.fill(model, dict(_put_together(decoder.state_dict())), "the decoder", dtype=None)
     model.causal = True
     return model.to(decoder.device).eval()

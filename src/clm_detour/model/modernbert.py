@@ -132,6 +132,8 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
         return decoder.to_decoder(self)
 
     @classmethod
-    def from_decoder(cls, model: PreTrainedModel) -> ModernBertForPretraining:
+    def from_decoder(
+        cls, model: PreTrainedModel, attention_backend: str | None = None
+    ) -> ModernBertForPretraining:
         """Take the weights of transformers' causal class; see `clm_detour.model.decoder.from_decoder`."""
-        return decoder.from_decoder(cls, model)
+        return decoder.from_decoder(cls, model, attention_backend)

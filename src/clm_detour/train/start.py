@@ -8,16 +8,18 @@ import math
 from typing import Any
 
 import torch
-from transformers import AutoConfig, ModernBertConfig
+from transformers import AutoConfig, AutoModelForCausalLM, ModernBertConfig, PretrainedConfig
 
 from clm_detour.config.schema import Config
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.errors import UserError
+from clm_detour.model.decoder import encoder_config
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.freeze import freeze, frozen_names, head_names
 from clm_detour.train.recipe import PhaseRun
 
+DECODER = "modernbert-decoder"
 VOCABULARY_MULTIPLE = 64  # matrix kernels want it; ModernBERT's own vocabulary is padded so
 
 
@@ -36,7 +38,7 @@ def starting_network(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Mod
             )
         network = ModernBertForPretraining.from_pretrained(folder.model, attention_backend=backend)
     elif config.model.base is not None:
-        network = ModernBertForPretraining.from_pretrained(config.model.base, attention_backend=backend)
+        network = load_base(config.model.base, backend)
     else:
         torch.manual_seed(config.seed)
         network = ModernBertForPretraining(fresh_config(config.model.config or {}, tokenizer), backend)
@@ -64,23 +66,63 @@ def fresh_moments(run: PhaseRun, network: ModernBertForPretraining) -> set[str]:
     return frozen | (head_names(network) if run.phase.reset_head else set())
 
 
+def load_base(path: str, backend: str | None) -> ModernBertForPretraining:
+    """The network of `model.base`; of a ModernBertDecoder the one with the same logits under the causal mask.
+
+    Raises:
+        UserError: there is none, or its weights do not fit exactly.
+    """
+    if not is_decoder(path):
+        return ModernBertForPretraining.from_pretrained(path, attention_backend=backend)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    decoder, told = loaded
+    wrong = sorted(
+        str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in told[kind]
+    )
+    if wrong:
+        raise UserError(
+            f"model.base: the weights of {path} are not those of its config ({', '.join(wrong[:5])}); use a folder that was saved whole."
+        )
+    return ModernBertForPretraining.from_decoder(decoder, backend)
+
+
+def is_decoder(path: str) -> bool:
+    """Whether `model.base` is a causal ModernBERT in transformers' own class.
+
+    Raises:
+        UserError: it has no config that can be read.
+    """
+    return read_config(path).model_type == DECODER
+
+
 def base_config(path: str) -> ModernBertConfig:
     """The config of a Hugging Face folder or hub id.
 
     Raises:
         UserError: there is none, or it is not a ModernBERT's.
     """
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.base: cannot read the config of {path} ({str(error).splitlines()[0]})."
-        ) from None
+    config = read_config(path)
+    if config.model_type == DECODER:
+        return encoder_config(config)
     if not isinstance(config, ModernBertConfig):
         raise UserError(
             f"model.base: {path} is a {config.model_type} model; only ModernBERT models can be trained."
         )
     return config
+
+
+def read_config(path: str) -> PretrainedConfig:
+    """The config of any model.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.base: cannot read the config of {path} ({str(error).splitlines()[0]})."
+        ) from None
 
 
 def fresh_config(keys: dict[str, Any], tokenizer: Tokenizer) -> ModernBertConfig:
