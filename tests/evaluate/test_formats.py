@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
 from clm_detour.errors import UserError
+from clm_detour.evaluate.formats.bigbio import BigBio
+from clm_detour.evaluate.formats.biocreative import BioCreative
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.conll import Conll, chunks
 from clm_detour.evaluate.formats.files import split_files
@@ -216,6 +218,46 @@ def test_physionets_marks_stand_for_what_the_text_has_in_their_place(tmp_path):
     ]
 
 
+def test_bigbios_passages_make_up_the_text_that_its_entities_point_into(tmp_path):
+    passages = [
+        {"text": ["Of cancer."], "offsets": [[0, 10]]},
+        {"text": ["Lung and skin cancer."], "offsets": [[11, 32]]},
+    ]
+    entities = [
+        {"id": "1", "type": "Disease", "text": ["cancer"], "offsets": [[3, 9]]},
+        {"id": "2", "type": "Disease", "text": ["Lung", "cancer"], "offsets": [[11, 15], [25, 31]]},
+    ]
+    record = {"document_id": "17", "passages": passages, "entities": entities}
+    file = written(tmp_path / "train.jsonl", json.dumps(record) + "\n")
+    assert [one.id for one in examples(BigBio(), file)] == ["17"]
+    assert found(BigBio(), file) == [[("cancer", "Disease"), ("Lung cancer", "Disease")]]
+    passages[0]["offsets"] = [[0, 12]]
+    written(file, json.dumps(record) + "\n")
+    with pytest.raises(UserError, match=r"train\.jsonl line 1: the passage at 0 12 does not fit"):
+        examples(BigBio(), file)
+
+
+CHEMPROT = {
+    "abstracts": "17\tAspirin and COX-1.\tAspirin inhibits COX-1 and COX-2. Zinc is not 3.5 mM. No gene here.\n",
+    "entities": (
+        "17\tT1\tCHEMICAL\t0\t7\tAspirin\n17\tT2\tGENE-Y\t12\t17\tCOX-1\n17\tT3\tCHEMICAL\t19\t26\tAspirin\n"
+        "17\tT4\tGENE-Y\t36\t41\tCOX-1\n17\tT5\tGENE-N\t46\t51\tCOX-2\n17\tT6\tCHEMICAL\t53\t57\tZinc\n"
+    ),
+    "gold_standard": "17\tCPR:4\tArg1:T3\tArg2:T4\n",
+}
+
+
+def test_biocreatives_chemprot_has_an_example_for_each_pair_of_a_sentence(tmp_path):
+    for name, content in CHEMPROT.items():
+        written(tmp_path / f"chemprot_training_{name}.tsv", content)
+    read = examples(BioCreative("*abstracts.tsv"), tmp_path / "chemprot_training_abstracts.tsv")
+    assert [(one.id, one.text, one.labels) for one in read] == [
+        ("17#T1.T2", "BC6ENTC and BC6ENTG.", ("False",)),
+        ("17#T3.T4", "BC6ENTC inhibits BC6ENTG and BC6OTHER.", ("CPR:4",)),
+        ("17#T3.T5", "BC6ENTC inhibits BC6OTHER and BC6ENTG.", ("False",)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("mark", "expected"),
     [
@@ -266,6 +308,12 @@ def test_physionets_marks_are_of_six_kinds(mark, expected):
             "tag P1 has no start and end",
         ),
         (PhysioNet(), {"a.text": PHYSIONET}, "has no a.res"),
+        (BioCreative("*"), {"a_abstracts.tsv": "1\ta\tb"}, "has no a_entities.tsv"),
+        (
+            BioCreative("*"),
+            {"a_abstracts.tsv": "1\ta\tb", "a_entities.tsv": "1\tT1\n"},
+            "a_entities.tsv line 1 has 2 cells",
+        ),
         (PhysioNet(), {"a.text": "nothing", "a.res": MASKED}, "no record"),
         (
             PhysioNet(),

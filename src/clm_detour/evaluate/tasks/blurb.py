@@ -1,18 +1,44 @@
-"""Biomedical entities in sentences, as BLURB (Gu et al., arXiv 2007.15779) and MTL-Bioinformatics-2016 hand them round: a word and its tag a line."""
+"""Biomedical entities in sentences, as BLURB (Gu et al., arXiv 2007.15779) and MTL-Bioinformatics-2016 hand them round: a word and its tag a line.
+
+BigBIO's copies have whole abstracts instead, with the finer types of the original annotation."""
 
 from __future__ import annotations
 
+from clm_detour.evaluate.formats.bigbio import BigBio
 from clm_detour.evaluate.formats.conll import Conll
 from clm_detour.evaluate.tasks.make import make_task
 from clm_detour.evaluate.tasks.protocols import ENGLISH_ENTITIES
 
+ANATOMY = (
+    "Anatomical_system",
+    "Cancer",
+    "Cell",
+    "Cellular_component",
+    "Developing_anatomical_structure",
+    "Immaterial_anatomical_entity",
+    "Multi-tissue_structure",
+    "Organ",
+    "Organism_subdivision",
+    "Organism_substance",
+    "Pathological_formation",
+    "Tissue",
+)
 CRICHTON = "https://github.com/cambridgeltl/MTL-Bioinformatics-2016"
 
 
 def blurb(name: str, labels: tuple[str, ...], form: Conll, source: str, **more):  # type: ignore[no-untyped-def]
     """One of them."""
     return make_task(
-        name, "en", "entities", labels, form, protocol=ENGLISH_ENTITIES, obtain=f"Free: {source}.", **more
+        name,
+        "en",
+        "entities",
+        labels,
+        form,
+        BigBio(),
+        overlaps="longest",
+        protocol=ENGLISH_ENTITIES,
+        obtain=f"Free: {source}.",
+        **more,
     )
 
 
@@ -23,6 +49,7 @@ TASKS = (
         Conll(),
         f"the folder AnatEM-IOB of {CRICHTON}",
         folders=("AnatEM-IOB",),
+        rename=dict.fromkeys(ANATOMY, "Anatomy"),
         licence="CC BY-SA 3.0",
         published={
             "train.documents": 5861,

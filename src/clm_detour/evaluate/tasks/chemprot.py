@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clm_detour.evaluate.formats.biocreative import BioCreative
 from clm_detour.evaluate.formats.table import Table
 from clm_detour.evaluate.tasks.make import make_task
 
@@ -14,8 +15,15 @@ TASKS = (
         "single_label",
         LABELS,
         Table(text="sentence"),
+        BioCreative(
+            {
+                "train": "**/chemprot_training_abstracts.tsv",
+                "validation": "**/chemprot_development_abstracts.tsv",
+                "test": "**/chemprot_test_abstracts*.tsv",
+            }
+        ),
         negative="False",
-        rename={"false": "False"},
+        rename={"false": "False", **dict.fromkeys(("CPR:1", "CPR:2", "CPR:7", "CPR:8", "CPR:10"), "False")},
         licence="free for research, as BioCreative VI states",
         obtain="Free: track 5 of BioCreative VI (https://biocreative.bioinformatics.udel.edu), or BLURB's preprocessing of it.",
         published={"train.documents": 16521, "validation.documents": 10361, "test.documents": 14396}

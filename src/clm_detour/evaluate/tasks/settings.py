@@ -28,7 +28,7 @@ class ProtocolSettings:
 class TaskSettings:
     """A task in a standard form."""
 
-    form: str = MISSING  # conll, brat, i2b2, tsv, csv, jsonl, parquet, hub
+    form: str = MISSING  # conll, brat, i2b2, bigbio, tsv, csv, jsonl, parquet, hub
     kind: str = MISSING  # entities, nested_entities, single_label, multi_label
     labels: list[str] = field(default_factory=list)  # in a fixed order; empty: those that the data has
     language: str = "en"

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from clm_detour.config.checks import one_of, require
 from clm_detour.config.load import check_keys, explain
 from clm_detour.errors import UserError
+from clm_detour.evaluate.formats.bigbio import BigBio
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.conll import Conll
 from clm_detour.evaluate.formats.files import Pattern
@@ -35,6 +36,7 @@ FORMS: dict[str, tuple[Callable[..., Form], tuple[str, ...]]] = {  # and the set
     "conll": (Conll, ("word", "tag", "label")),
     "brat": (Brat, ("codes", "part", "check_text")),
     "i2b2": (I2b2, ("attribute",)),
+    "bigbio": (BigBio, ()),
     "tsv": (partial(Table, format="tsv"), (*TABLE, "quoted")),
     "csv": (partial(Table, format="csv"), (*TABLE, "quoted")),
     "jsonl": (partial(Table, format="jsonl"), TABLE),
@@ -156,12 +158,18 @@ def check(where: str, settings: TaskSettings, given: Mapping[str, Any]) -> None:
 
 def check_form_fits(where: str, settings: TaskSettings) -> None:
     """Entities come from forms that have them, classes from the others."""
-    entities = {"conll": True, "brat": not settings.codes, "i2b2": True, "hub": settings.words is not None}
+    entities = {
+        "conll": True,
+        "brat": not settings.codes,
+        "i2b2": True,
+        "bigbio": True,
+        "hub": settings.words is not None,
+    }
     wanted = settings.kind in ("entities", "nested_entities")
     require(
         entities.get(settings.form, False) == wanted,
         f"{where}: the form {settings.form} as set here gives {'labels' if wanted else 'entities'}, which the kind "
-        f"{settings.kind} has none of; entities come from conll, brat, i2b2 and, with `words`, hub; labels from tables, "
+        f"{settings.kind} has none of; entities come from conll, brat, i2b2, bigbio and, with `words`, hub; labels from tables, "
         "hub and, with `codes`, brat.",
     )
 
