@@ -8,6 +8,8 @@ A phase that is finished is left alone; one that was interrupted goes on at its 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -28,7 +30,13 @@ from clm_detour.progress import console, progress
 from clm_detour.run_folder import PhaseFolder, RunFolder
 from clm_detour.train.batches import data_spec
 from clm_detour.train.callbacks.all import make_callbacks
-from clm_detour.train.callbacks.checkpoint import MOMENTS, Position, read_position, resume_point
+from clm_detour.train.callbacks.checkpoint import (
+    MOMENTS,
+    Position,
+    clear_leftovers,
+    read_position,
+    resume_point,
+)
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import boundary_table, computation_lines
 from clm_detour.train.export import tokenizer_path
@@ -60,6 +68,8 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
     folder = RunFolder.of(config).phase(run.id)
     tokenizer = load_tokenizer(tokenizer_path(config))
     stream = open_stream(config, run, tokenizer)
+    if is_first():
+        clear_leftovers(folder.root)
     resume_from = resume_point(folder.checkpoints)
     position = None if resume_from is None else read_position(resume_from)
     network = make_network(config, run, tokenizer, resume_from)
@@ -77,7 +87,7 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
         callbacks = make_callbacks(config, run, folder, model, batches, tokenizer, position, advance)
         trainer = make_trainer(config, run, folder, model, optimizer, batches, callbacks.all, position)
         try:
-            with on_signals(callbacks.preemption.handle):
+            with on_signals(callbacks.preemption.handle), loader_errors():
                 trainer.fit()
                 end = Position.of(trainer.state.timestamp, callbacks.checkpoints.skipped)
                 finish(config, run, folder, network, trainer.state.optimizers[0], stream, started, end)
@@ -86,6 +96,20 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
             trainer.engine.close()
     dist.barrier()
     return True
+
+
+@contextmanager
+def loader_errors() -> Iterator[None]:
+    """torch tells of a loader's dead process in a RuntimeError; make it a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "A loader process died, most often for want of memory; the same command goes on from the newest checkpoint. "
+            f"If it happens again, lower train.workers or train.checkpoint_every ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def make_network(

@@ -135,14 +135,16 @@ def newest_good(folder: Path) -> Path | None:
 
 
 def resume_point(folder: Path) -> Path | None:
-    """`newest_good` as the first process sees it, after clearing away what a killed one left half-written."""
-    if is_first():
-        for leftover in (
-            *folder.glob(".step-*"),
-            *(p for p in folder.glob("step-*") if p not in sealed(folder)),
-        ):
-            shutil.rmtree(leftover, ignore_errors=True)
+    """`newest_good` as the first process sees it."""
     return from_first(newest_good(folder) if is_first() else None)
+
+
+def clear_leftovers(phase: Path) -> None:
+    """Remove from a phase's folder what a killed process left half-written or half-deleted."""
+    whole = sealed(phase / "checkpoints")
+    broken = [path for path in phase.glob("checkpoints/step-*") if path not in whole]
+    for path in [*broken, *phase.glob(".*.tmp*"), *phase.glob("*/.*.tmp*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def read_position(checkpoint: Path) -> Position:

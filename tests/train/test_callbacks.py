@@ -1,0 +1,250 @@
+"""What happens beside the steps changes nothing of them, and says what it should."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from clm_detour.config import load_config
+from clm_detour.config.schema import Config
+from clm_detour.errors import UserError
+from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.preemption import REQUEUE, Requeue
+from clm_detour.run_folder import PhaseFolder, RunFolder
+from clm_detour.train import phase
+from clm_detour.train.callbacks.gradients import PATIENCE
+from clm_detour.train.callbacks.lines import read_lines
+from clm_detour.train.callbacks.throughput import headline
+from clm_detour.train.composer_model import PretrainingModel
+from clm_detour.train.phase import train_phase
+from clm_detour.train.recipe import PhaseRun, choose_phase
+
+
+def folder(config: Config, run: PhaseRun) -> PhaseFolder:
+    return RunFolder.of(config).phase(run.id)
+
+
+def trained(config: Config, arm: str = "base", phase: str = "pretrain") -> PhaseFolder:
+    run = choose_phase(config, arm, phase)
+    train_phase(config, run)
+    return folder(config, run)
+
+
+@pytest.fixture
+def bad_steps(monkeypatch):
+    """A function that makes the losses of some steps, counted from 1, another number."""
+
+    def plant(value: float, *steps: int) -> None:
+        original, calls = PretrainingModel.loss, [0]
+
+        def loss(self, outputs, batch):
+            calls[0] += 1
+            right = original(self, outputs, batch)
+            return right * 0 + value if calls[0] in steps else right
+
+        monkeypatch.setattr(PretrainingModel, "loss", loss)
+
+    return plant
+
+
+def test_watching_it_does_not_change_one_bit(prepared):
+    plain = trained(prepared("plain"))
+    watched = trained(
+        prepared(
+            "watched",
+            "train.evaluate_every=1ktok",
+            "train.export_at=[1ktok,3ktok]",
+            "train.checkpoint_every=1ktok",
+            "train.loggers={tensorboard: {}}",
+            "train.log_every=3",
+        )
+    )
+    assert (plain.model / "model.safetensors").read_bytes() == (
+        watched.model / "model.safetensors"
+    ).read_bytes()
+    assert plain.moments.read_bytes() == watched.moments.read_bytes()
+
+
+def test_held_out_losses_are_scored_in_each_mode_from_start_to_end(prepared):
+    found = trained(prepared("run", "train.evaluate_every=2ktok"), "detour", "pretrain")
+    lines = read_lines(found.held_out)
+    assert [line["step"] for line in lines] == [0, 4, 8, 12]
+    assert lines[-1]["mlm"]["loss"] < lines[0]["mlm"]["loss"]
+    assert lines[0]["clm"]["predicted"] > 3 * lines[0]["mlm"]["predicted"]  # every token, not 15 %
+    assert {"general"} == set(lines[0]["mlm"]["by_source"])
+
+
+def test_exports_are_the_weights_of_their_step_and_say_where_they_come_from(prepared):
+    config = prepared("run", "train.export_at=[1500tok,6ktok]", "train.checkpoint_every=2ktok")
+    found = trained(config)
+    assert sorted(path.name for path in found.exports.iterdir()) == ["tokens-1500", "tokens-6000"]
+    about = json.loads((found.exports / "tokens-1500" / "clm_detour.json").read_text())
+    assert (about["phase"], about["step"], about["tokens"]) == ("pretrain", 3, 1536)
+    assert about["config"]["train"]["export_at"] == ["1500tok", "6ktok"]
+    last = found.exports / "tokens-6000"
+    ModernBertForPretraining.from_pretrained(last)
+    assert (last / "model.safetensors").read_bytes() == (found.model / "model.safetensors").read_bytes()
+    assert json.loads((found.model / "clm_detour.json").read_text())["step"] == 12
+
+
+@pytest.mark.parametrize(
+    ("value", "overrides"), [(float("nan"), []), (float("inf"), []), (99.0, ["train.bad_loss_above=50"])]
+)
+def test_a_bad_loss_stops_before_the_weights_change_and_names_the_rows(prepared, bad_steps, value, overrides):
+    config = prepared("run", *overrides)
+    run = choose_phase(config, "base", "pretrain")
+    bad_steps(value, 6)
+    with pytest.raises(UserError, match=r"Step 6 \(rows 40\.\.47 of the stream\) has loss .*step-00000005"):
+        train_phase(config, run)
+    kept = folder(config, run).checkpoints / "step-00000005" / "model.safetensors"
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(kept).values())
+
+
+def test_a_bad_step_can_be_left_out_and_is_counted(prepared, bad_steps):
+    config = prepared("run", "train.on_bad_loss=skip")
+    bad_steps(float("nan"), 3, 6)
+    found = trained(config)
+    lines = read_lines(found.metrics)
+    assert [line["loss"] is None for line in lines] == [line["step"] in (3, 6) for line in lines]
+    assert [line["skipped_steps"] for line in lines] == [0, 0, 1, 1, 1] + [2] * 7
+    assert json.loads(found.record.read_text())["skipped_steps"] == 2
+    assert {float(step) for name, step in load_file(found.moments).items() if name.startswith("step/")} == {
+        10.0
+    }
+
+
+def test_bad_steps_without_end_stop_it(prepared, bad_steps):
+    bad_steps(float("nan"), *range(2, 99))
+    with pytest.raises(UserError, match=f"{PATIENCE} steps in a row were left out"):
+        trained(prepared("run", "train.on_bad_loss=skip", "phases.pretrain.duration=12ktok"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_asked_to_leave_it_finishes_the_step_and_goes_on_later_with_the_same_bits(
+    prepared, monkeypatch, number
+):
+    config, whole = prepared("asked"), prepared("whole")
+    step = torch.optim.AdamW.step
+    steps = []
+
+    def signalled(self, *args, **kwargs):
+        steps.append(1)
+        if len(steps) == 5:
+            os.kill(os.getpid(), number)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", signalled)
+    before = signal.getsignal(number)
+    with pytest.raises(Requeue) as left:
+        trained(config)
+    monkeypatch.undo()
+    assert signal.getsignal(number) == before
+    assert left.value.code == REQUEUE == 75
+    checkpoints = folder(config, choose_phase(config, "base", "pretrain")).checkpoints
+    assert (checkpoints / "step-00000005" / "seal.json").exists()
+    assert (trained(config).model / "model.safetensors").read_bytes() == (
+        trained(whole).model / "model.safetensors"
+    ).read_bytes()
+
+
+def test_moments_and_weights_are_bit_equal_across_the_boundary(prepared, capsys):
+    config = prepared("run", "phases.clm.moments=keep")
+    before = trained(config, "detour", "pretrain")
+    seen = {}
+    make = phase.make_trainer
+
+    def look(config, run, folder, model, optimizer, *rest):
+        for name, parameter in model.network.named_parameters():
+            seen[f"weight/{name}"] = parameter.detach().clone()
+            for kind, tensor in optimizer.state[parameter].items():
+                seen[f"{kind}/{name}"] = tensor.clone()
+        return make(config, run, folder, model, optimizer, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phase, "make_trainer", look)
+        trained(config, "detour", "clm")
+    ended = {
+        f"weight/{name}": tensor for name, tensor in load_file(before.model / "model.safetensors").items()
+    }
+    ended |= load_file(before.moments)
+    assert ended.keys() <= seen.keys()
+    assert sum(name.startswith("exp_avg") for name in ended) > 20
+    assert all(torch.equal(tensor, seen[name]) for name, tensor in ended.items())
+    table = " ".join(capsys.readouterr().err.split())
+    for line in (
+        "weights kept, end of pretrain",
+        "optimizer's moments kept, end of pretrain",
+        "clock and schedule fresh: warmup_constant, peak 0.0015, 12 steps",
+        "position in the data row 0 of domain, its start",
+        "attention and objective causal, next token (before: mlm)",
+    ):
+        assert line in table
+
+
+def test_the_metrics_tell_speed_packing_and_gradient_norm(prepared):
+    config = prepared("run")
+    lines = read_lines(trained(config).metrics)
+    for line in lines:
+        assert 0 < line["gradient_norm"] < 100
+        assert 0 < line["packing"] <= 1
+        assert 0 <= line["data_wait"] < 1
+        assert 0 < line["real_tokens_per_second_per_device"] <= line["tokens_per_second"] * 1.5
+
+
+def test_the_headline_has_the_utilisation_where_the_peak_is_known():
+    values = {"real_tokens_per_second_per_device": 312_000.0, "packing": 0.999, "data_wait": 0.001}
+    assert headline(values) == "312k real tok/s/device, rows 99.9% full, data wait 0.1%"
+    assert "MFU 41.5%" in headline({**values, "mfu": 0.415})
+
+
+def test_tensorboard_has_every_logged_step(prepared):
+    found = trained(prepared("run", "train.loggers={tensorboard: {}}"))
+    events = EventAccumulator(str(next(found.root.glob("tensorboard/*"))))
+    events.Reload()
+    logged = {event.step: event.value for event in events.Scalars("train/loss")}
+    lines = read_lines(found.metrics)
+    assert list(logged.values()) == pytest.approx([line["loss"] for line in lines])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.loggers={wandb: {project: x}}", r"wandb is not installed; pip install 'clm-detour\[wandb\]'"),
+        ("train.loggers={tensorboard: {log_dri: x}}", r"train\.loggers\.tensorboard: 'log_dri' .* did you mean log_dir"),
+    ],
+)  # fmt: skip
+def test_a_logger_that_cannot_be_is_refused_before_the_first_step(prepared, override, message):
+    if "wandb" in override and importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed here")
+    with pytest.raises(UserError, match=message):
+        trained(prepared("run", override))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.parallel=fsdp2", r"train\.parallel: 'fsdp2' is not known; did you mean fsdp"),
+        ("train.micro_rows=atuo", r"train\.micro_rows: atuo is neither a positive number nor auto"),
+        ("train.micro_rows=0", r"train\.micro_rows: 0 is neither"),
+        ("train.on_bad_loss=ignore", r"train\.on_bad_loss: 'ignore' is not known"),
+        ("train.bad_loss_above=-1", r"train\.bad_loss_above: -1\.0 is not a positive loss"),
+        ("train.evaluate_every=0tok", r"train\.evaluate_every must be positive"),
+        ("train.export_at=[7ktok]", r"train\.export_at: 7ktok is reached in no phase"),
+        ("train.loggers={tensorbord: {}}", r"train\.loggers: 'tensorbord' is not known; did you mean tensorboard"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_is_refused_at_once(tiny_recipe, tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        load_config(tiny_recipe(tmp_path / "run"), [override])
+
+
+def test_auto_takes_all_rows_on_a_cpu(prepared):
+    one, other = trained(prepared("one")), trained(prepared("auto", "train.micro_rows=auto"))
+    assert (one.model / "model.safetensors").read_bytes() == (other.model / "model.safetensors").read_bytes()
