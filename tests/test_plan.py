@@ -269,3 +269,34 @@ def test_the_papers_run_is_planned_before_there_is_any_data(paper_plan):
     assert paper_plan.matched == {("clm", "mlm"): clm.total / mlm.total}
     hours = Hardware(4, "H100").seconds(clm.total) / 3600
     assert hours == pytest.approx(3 + 25 / 60, rel=0.2)  # as the paper took
+
+
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+
+
+def test_a_model_whose_tokenizer_is_yet_to_be_trained_is_planned(tmp_path):
+    config = load_config(QUICKSTART, [f"run_dir={tmp_path}/run"])
+    plan = make_plan(config, None)
+    network_config = model_config(config, None)
+    assert network_config.vocab_size == 4096
+    assert plan.sizes.parameters > 4096 * 128
+    assert all(phase.operations.head > 0 for phase in plan.phases)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("model.config.hiden_size=64", "did you mean hidden_size?"),
+        ("phases.clm.freeze={layers: 0-4}", "phases.clm.freeze.layers: 0-4 goes beyond the model's 4 layers"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["run", "check", "plan"])
+def test_a_wrong_model_is_refused_before_the_data_is_prepared(
+    tmp_path, monkeypatch, capsys, verb, word, expected
+):
+    monkeypatch.setattr(sys, "argv", ["clm-detour", verb, str(QUICKSTART), f"run_dir={tmp_path}/run", word])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

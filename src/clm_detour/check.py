@@ -53,8 +53,8 @@ def check_recipe(config: Config, deep: bool) -> None:
     if tokenizer is not None:
         check_model(config, tokenizer)
         check_shards(config, tokenizer, deep)
-        for warning in room_warnings(config, make_plan(config, tokenizer, world)):
-            console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
+    for warning in room_warnings(config, make_plan(config, tokenizer, world)):
+        console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
     console.print(phase_table(config))
     console.print("[green]Nothing wrong found.[/green]")
 

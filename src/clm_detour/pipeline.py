@@ -63,6 +63,7 @@ def run_recipe(config: Config) -> int:
     if not is_first_node():
         return sum(launch_phase(config, run) for run in plan_recipe(config).values())
     folder = RunFolder.of(config)
+    refuse_early(config)
     steps = Steps(folder.steps)
     save_config(config, folder.config)
     write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
@@ -78,6 +79,13 @@ def run_recipe(config: Config) -> int:
         write_json(folder.environment, describe_environment())
     steps.run("report", "Write the page", partial(report_step, config))
     return steps.ran
+
+
+def refuse_early(config: Config) -> None:
+    """What is wrong with the model or with what is frozen of it is said before the data is prepared, which may take hours."""
+    from clm_detour.plan import make_plan
+
+    make_plan(config, None)
 
 
 def prepare_data(config: Config) -> int:

@@ -18,7 +18,7 @@ from clm_detour.plan.memory import Sizes, sizes_of
 from clm_detour.plan.operations import Operations, assumed, matched, measured
 from clm_detour.train.freeze import frozen_layers
 from clm_detour.train.recipe import PhaseRun, plan_recipe
-from clm_detour.train.start import base_config, fresh_config
+from clm_detour.train.start import base_config, fresh_config, untrained_config
 from clm_detour.train.stream import check_epochs, open_sources, prepared_folder, shard_cache
 
 
@@ -95,7 +95,10 @@ def model_config(config: Config, tokenizer: Tokenizer | None) -> ModernBertConfi
     """The network's, where it can be known already."""
     if config.model.base is not None:
         return base_config(config.model.base)
-    return None if tokenizer is None else fresh_config(config.model.config or {}, tokenizer)
+    keys, training = config.model.config or {}, config.tokenizer.train
+    if tokenizer is not None:
+        return fresh_config(keys, tokenizer)
+    return None if training is None else untrained_config(keys, training.vocab_size)
 
 
 def plan_phase(

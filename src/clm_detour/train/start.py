@@ -131,6 +131,40 @@ def fresh_config(keys: dict[str, Any], tokenizer: Tokenizer) -> ModernBertConfig
     Raises:
         UserError: a key that ModernBertConfig does not have.
     """
+    check_keys(keys)
+    special = {
+        "vocab_size": padded(tokenizer.vocab_size),
+        "pad_token_id": tokenizer.pad,
+        "cls_token_id": tokenizer.cls,
+        "sep_token_id": tokenizer.sep,
+        "bos_token_id": tokenizer.cls,
+        "eos_token_id": tokenizer.sep,
+    }
+    return ModernBertConfig(**{**special, **keys})
+
+
+def untrained_config(keys: dict[str, Any], vocab_size: int) -> ModernBertConfig:
+    """`fresh_config` before the tokenizer is trained: the sizes are right, the ids of special tokens are not.
+
+    Raises:
+        UserError: a key that ModernBertConfig does not have.
+    """
+    check_keys(keys)
+    ids = dict.fromkeys((f"{name}_token_id" for name in ("pad", "cls", "sep", "bos", "eos")), 0)
+    return ModernBertConfig(**{"vocab_size": padded(vocab_size), **ids, **keys})
+
+
+def padded(vocab_size: int) -> int:
+    """Rows of the embedding for so many entries."""
+    return VOCABULARY_MULTIPLE * math.ceil(vocab_size / VOCABULARY_MULTIPLE)
+
+
+def check_keys(keys: dict[str, Any]) -> None:
+    """Every key of `model.config` must be one of ModernBertConfig.
+
+    Raises:
+        UserError: one is not.
+    """
     known = set(inspect.signature(ModernBertConfig.__init__).parameters) - {"self", "kwargs"}
     known |= {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}
     for key in keys:
@@ -139,15 +173,6 @@ def fresh_config(keys: dict[str, Any], tokenizer: Tokenizer) -> ModernBertConfig
             raise UserError(
                 f"Unknown key model.config.{key}; {f'did you mean {near[0]}?' if near else 'see ModernBertConfig.'}"
             )
-    special = {
-        "vocab_size": VOCABULARY_MULTIPLE * math.ceil(tokenizer.vocab_size / VOCABULARY_MULTIPLE),
-        "pad_token_id": tokenizer.pad,
-        "cls_token_id": tokenizer.cls,
-        "sep_token_id": tokenizer.sep,
-        "bos_token_id": tokenizer.cls,
-        "eos_token_id": tokenizer.sep,
-    }
-    return ModernBertConfig(**{**special, **keys})
 
 
 def check_fit(model: ModernBertConfig, tokenizer: Tokenizer) -> None:
