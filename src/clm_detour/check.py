@@ -18,7 +18,7 @@ from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import check_first_record
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
-from clm_detour.progress import console, human
+from clm_detour.progress import console, human, human_bytes
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import check_world, plan_recipe
 from clm_detour.train.schedules import phase_rate
@@ -70,13 +70,13 @@ def room_warnings(config: Config, plan: RecipePlan) -> Iterator[str]:
         shutil.disk_usage(nearest(Path(config.run_dir))).free,
     )
     if needed > free:
-        yield f"The whole run takes {human(needed)}B below {config.run_dir}, and {human(free)}B are free there."
+        yield f"The whole run takes {human_bytes(needed)} below {config.run_dir}, and {human_bytes(free)} are free there."
     memory = sum(plan.sizes.memory.values())
     if torch.cuda.is_available() and config.train.parallel == "ddp":
         there = torch.cuda.get_device_properties(0).total_memory
         if memory > there:
             yield (
-                f"Training takes about {human(memory)}B on each GPU, which has {human(there)}B; lower train.micro_rows, or set it to auto."
+                f"Training takes about {human_bytes(memory)} on each GPU, which has {human_bytes(there)}; lower train.micro_rows, or set it to auto."
             )
 
 

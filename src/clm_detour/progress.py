@@ -27,6 +27,12 @@ def human(number: float) -> str:
     return f"{number:.3g}"
 
 
+def human_bytes(number: float) -> str:
+    """1234567890 -> '1.23GB'."""
+    text = human(number)
+    return f"{text[:-1]}GB" if text.endswith("B") else f"{text}B"
+
+
 class RateColumn(ProgressColumn):
     """Units per second, in short form."""
 

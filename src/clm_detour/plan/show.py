@@ -7,7 +7,7 @@ from rich.table import Table
 from clm_detour.plan.hardware import Hardware
 from clm_detour.plan.make import PhasePlan, RecipePlan, SourcePlan
 from clm_detour.plan.operations import ASSUMED_LENGTH
-from clm_detour.progress import console, human
+from clm_detour.progress import console, human, human_bytes
 
 MANY_EPOCHS = 4  # up to four passes, text seen again is worth about as much as new (arXiv 2305.16264)
 
@@ -161,13 +161,13 @@ def size_lines(plan: RecipePlan) -> list[str]:
     sizes = plan.sizes
     known = "activations" in sizes.memory
     parts = ", ".join(
-        f"{name} {human(size)}B" + (" (estimated)" if name == "activations" else "")
+        f"{name} {human_bytes(size)}" + (" (estimated)" if name == "activations" else "")
         for name, size in sizes.memory.items()
     )
     rest = "" if known else ", and activations as the micro-batch asks"
     return [
-        f"{human(sizes.parameters)} parameters. Memory of each GPU: {human(sum(sizes.memory.values()))}B: {parts}{rest}. "
-        f"Disk: {human(sizes.disk)}B for models and moments, up to {human(sizes.peak_disk)}B for checkpoints on the way."
+        f"{human(sizes.parameters)} parameters. Memory of each GPU: {human_bytes(sum(sizes.memory.values()))}: {parts}{rest}. "
+        f"Disk: {human_bytes(sizes.disk)} for models and moments, up to {human_bytes(sizes.peak_disk)} for checkpoints on the way."
     ]
 
 

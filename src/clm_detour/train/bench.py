@@ -22,7 +22,7 @@ from clm_detour.data.loader import RowStream, StepBatches
 from clm_detour.data.steps import StepRows
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError, exit_on_user_error
-from clm_detour.progress import console, human
+from clm_detour.progress import console, human, human_bytes
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.composer_model import PretrainingModel
@@ -151,7 +151,7 @@ def bench_table(run: PhaseRun, found: list[Measured]) -> Table:
             f"{one.seconds:.3g}",
             human(one.tokens_per_second),
             "?" if one.mfu is None else f"{one.mfu:.1%}",
-            "?" if one.memory is None else f"{human(one.memory)}B",
+            "?" if one.memory is None else human_bytes(one.memory),
         )
     return table
 
