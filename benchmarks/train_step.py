@@ -67,7 +67,7 @@ class Competitor:
         self.loss = loss.detach()
 
     def first_step(self) -> None:
-        """Warm up, and see how much memory is taken: state, and the highest point of a step beyond it."""
+        """See how much memory is taken: state, and the highest point of a step beyond it."""
         if self.device.type == "cuda":
             self.step()
         self.peak_bytes = peak_memory(self.step, self.device)
@@ -75,6 +75,11 @@ class Competitor:
         self.state_bytes = sum(t.nbytes for t in (*self.network.parameters(), *state))
         if self.device.type != "cuda":  # the moments were made in that step
             self.peak_bytes -= sum(t.nbytes for t in state)
+
+    def warm_up(self, steps: int) -> None:
+        """On a CPU the first steps wait for the kernel to hand out pages, some 10 microseconds each."""
+        for _ in range(steps):
+            self.step()
 
     def time(self, give_back: bool) -> None:
         """One step more; after giving memory back, an untimed one first, which fetches what it needs."""
@@ -122,6 +127,7 @@ def run_case(
     for competitor in competitors:
         give_back_freed_memory()
         competitor.first_step()
+        competitor.warm_up(settings["warm_up"])
     if theirs is not None:
         check_same_loss(ours, theirs)
     device, dtypes = settings["device"], DTYPES[settings["precision"]]
@@ -210,6 +216,7 @@ def main(
     tokens: int = 8192,
     precision: str = "bf16",
     rounds: int = 3,
+    warm_up: Annotated[int, typer.Option(help="steps before the first that counts")] = 2,
     backend: Annotated[str, typer.Option(help="our attention")] = "auto",
     compile: Annotated[bool, typer.Option(help="torch.compile, both")] = False,
     checkpointing: Annotated[bool, typer.Option(help="activation checkpointing, ours")] = False,
@@ -226,7 +233,7 @@ def main(
         keep_freed_memory()
     settings = {
         "size": size, "precision": precision, "device": device, "backend": backend, "compile": compile,
-        "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "peer": peer, "rounds": rounds,
+        "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "peer": peer, "rounds": rounds, "warm_up": warm_up,
     }  # fmt: skip
     shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
     known = load_tokenizer(tokenizer)

@@ -9,6 +9,8 @@ import torch
 from model_reference import assert_close, gradients, some_labels, tiny_model, tokens
 from torch._dynamo.utils import counters
 
+from clm_detour.model import precision
+
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
 )
@@ -33,6 +35,24 @@ def test_compiled_equals_eager_and_other_documents_compile_nothing_anew() -> Non
                 assert_close(grads[1][1][name], grad)
             seen.add(counters["stats"]["unique_graphs"])
     assert len(seen) == 1, "something was compiled after the first batch"
+
+
+def test_compiled_layers_run_under_bf16_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_multiplies_bf16", lambda: True)  # slow elsewhere, and right
+    ids = tokens(40)[None]
+    losses, grads = [], []
+    for compiled in (False, True):
+        model = tiny_model()
+        if compiled:
+            model.compile_layers()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(ids, document_lengths=[[11, 9, 20]], labels=some_labels(ids))
+        output.loss.backward()
+        losses.append(output.loss.detach())
+        grads.append(gradients(model))
+    assert_close(losses[1], losses[0], 1e-2)
+    for name, grad in grads[0].items():
+        assert (grads[1][name] - grad).norm() <= 3e-2 * grad.norm(), name
 
 
 def test_a_compiled_model_is_saved_and_copied_as_any_other(tmp_path) -> None:

@@ -109,8 +109,17 @@ class Layer(nn.Module):
 
     def after(self, hidden_TE: Tensor, out_THD: Tensor) -> Tensor:
         """(T, E) and what attention gave, (T, H, D) -> (T, E)."""
-        hidden_TE = hidden_TE + self.attn.Wo(out_THD.flatten(1))
-        return hidden_TE + self.mlp(self.mlp_norm(hidden_TE))
+        hidden_TE = add(hidden_TE, self.attn.Wo(out_THD.flatten(1)))
+        return add(hidden_TE, self.mlp(self.mlp_norm(hidden_TE)))
+
+
+def add(hidden_TE: Tensor, update_TE: Tensor) -> Tensor:
+    """The residual stream and what a block adds to it, which under autocast is of half precision.
+
+    The cast is written out because torch.compile takes a product and a sum that follow each other for one operation of one
+    precision, and then stops with an error (pytorch issues 164455 and 165718).
+    """
+    return hidden_TE + update_TE.to(hidden_TE.dtype)
 
 
 @functools.cache

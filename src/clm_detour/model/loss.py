@@ -19,7 +19,7 @@ from torch import Tensor
 from clm_detour.errors import UserError
 from clm_detour.model.documents import IGNORED
 
-CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
+CHUNK_BYTES = {"cpu": 192 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
 SMALLEST_CHUNK = 256  # below this the product with the vocabulary is bound by reading the weights
 
 
