@@ -198,12 +198,12 @@ def test_the_xml_of_i2b2_2006_has_tags_in_its_text(tmp_path):
 
 PHYSIONET = (
     "\nSTART_OF_RECORD=1||||2||||\nNeuro: seen by Dr. Hilt on 7/23.\nDaughter Ann called. \n||||END_OF_RECORD\n\n"
-    "START_OF_RECORD=3||||1||||\nIn Calvert\n||||END_OF_RECORD\n"
+    "START_OF_RECORD=3||||1||||\nIn Calvert at 2 Elm St. W.\n||||END_OF_RECORD\n"
 )
 MASKED = (
     "\nSTART_OF_RECORD=1||||2||||\nNeuro: seen by Dr. [**Last Name (STitle) 12**] on [**01-23**].\n"
     "Daughter [**Name (NI)**] called. \n||||END_OF_RECORD\n\n"
-    "START_OF_RECORD=3||||1||||\nIn [**Hospital1 5**]\n||||END_OF_RECORD\n"
+    "START_OF_RECORD=3||||1||||\nIn [**Hospital1 5**] at [**Street Address 2**].\n||||END_OF_RECORD\n"
 )
 
 
@@ -214,7 +214,7 @@ def test_physionets_marks_stand_for_what_the_text_has_in_their_place(tmp_path):
     assert [one.id for one in examples(form, file)] == ["1#2", "3#1"]
     assert found(form, file) == [
         [("Hilt", "name"), ("7/23", "date"), ("Ann", "name")],
-        [("Calvert", "location")],
+        [("Calvert", "location"), ("2 Elm St. W", "location")],
     ]
 
 
@@ -338,7 +338,7 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path):
 
 
 def test_splits_are_found_under_their_usual_names(tmp_path):
-    for name in ("training.tsv", "devel.tsv", "test.tsv", "README.tsv"):
+    for name in ("training.tsv", "train_dev.tsv", "devel.tsv", "test.tsv", "README.tsv", "._test.tsv"):
         written(tmp_path / name, "x\tO\n")
     names = [
         [path.name for path in split_files(tmp_path, "{split}.tsv", split)]
@@ -346,3 +346,5 @@ def test_splits_are_found_under_their_usual_names(tmp_path):
     ]
     assert names == [["training.tsv"], ["devel.tsv"], ["test.tsv"]]
     assert split_files(tmp_path, "{split}.csv", "train") == []
+    everything = [path.name for path in split_files(tmp_path, "*.tsv", "train")]
+    assert everything == ["devel.tsv", "test.tsv", "train_dev.tsv", "training.tsv"]

@@ -157,7 +157,7 @@ def test_a_document_that_cannot_be_used_is_one_sentence_with_file_and_line(tmp_p
 
 def test_a_missing_split_a_missing_folder_and_a_document_in_two_splits_are_said(tmp_path):
     brat(tmp_path / "mine", train__a=FINE, dev__a=FINE)
-    with pytest.raises(UserError, match="mine has no test split of mine: no file"):
+    with pytest.raises(UserError, match=r"mine has no test split of mine \(no file .*`held_out`"):
         load(from_yaml("mine", SIGNS), tmp_path)
     with pytest.raises(UserError, match=r"no folder NCBI-disease\. Free: "):
         load(TASKS["NCBI-disease"], tmp_path)
@@ -327,6 +327,7 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
 @pytest.mark.parametrize(
     ("mapping", "said"),
     [
+        ("tsv", "tasks.mine is a section of `key: value` pairs"),
         ({}, "tasks.mine.form is not set"),
         ({"form": "tsv"}, "tasks.mine.kind is not set"),
         ({"frm": "tsv"}, "did you mean tasks.mine.form?"),

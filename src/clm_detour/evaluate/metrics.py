@@ -24,10 +24,12 @@ def score(
         Scores between 0 and 1 by name; of single labels as `f1/LABEL`.
 
     Raises:
-        ValueError: the documents are not the same.
+        ValueError: the documents are not the same, or the task's labels are not known yet.
     """
     if [one.id for one in gold] != [one.id for one in predicted]:
         raise ValueError("gold and predicted are not the same documents in the same order")
+    if not task.labels:
+        raise ValueError(f"{task.name} has no labels; `tasks.load` takes them from the data")
     if task.kind in ("single_label", "multi_label"):
         return score_classes(task, gold, predicted, scores)
     return score_entities(task, gold, predicted)

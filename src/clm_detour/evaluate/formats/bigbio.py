@@ -17,7 +17,13 @@ from clm_detour.evaluate.formats.table import cell, records
 class BigBio(Form):
     """A document each record."""
 
-    files: Files = ("{split}*.jsonl", "{split}*.parquet", "*/{split}*.jsonl", "*/{split}*.parquet")
+    files: Files = (
+        "{split}.jsonl",
+        "{split}.parquet",
+        "{split}-*.parquet",
+        "*/{split}.jsonl",
+        "*/{split}-*.parquet",
+    )
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
         """A document each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev", "devel", "development"),
     "test": ("test", "testing"),
 }
+ASIDE = re.compile(r"\.|(readme|licen[cs]e)\b", re.IGNORECASE)  # files that are no data
 Pattern = str | tuple[str, ...]
 
 
@@ -19,7 +21,8 @@ def split_files(folder: Path, pattern: Pattern, split: str) -> list[Path]:
     """The files of a split, sorted: of the first glob, and the first name of the split, that finds some."""
     for glob in (pattern,) if isinstance(pattern, str) else pattern:
         for name in SPLIT_NAMES[split] if "{split}" in glob else ("",):
-            found = sorted(path for path in folder.glob(glob.replace("{split}", name)) if path.is_file())
+            paths = folder.glob(glob.replace("{split}", name))
+            found = sorted(path for path in paths if path.is_file() and not ASIDE.match(path.name))
             if found:
                 return found
     return []

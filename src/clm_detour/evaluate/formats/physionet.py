@@ -65,17 +65,16 @@ def uncovered(text: str, marked: str, place: str) -> Iterator[Annotation]:
     Raises:
         UserError: the two texts differ elsewhere.
     """
-    pieces = MARK.split(marked)  # plain, mark, plain, ...
+    text = text.rstrip()
+    pieces = MARK.split(marked.rstrip())  # plain, mark, plain, ...
     position = 0
     for number in range(0, len(pieces), 2):
         plain = pieces[number]
-        if number == 0:
-            start = 0
-        elif plain:
-            start = text.find(plain, position)
+        if number == len(pieces) - 1:
+            start = len(text) - len(plain)
         else:
-            start = len(text) if number == len(pieces) - 1 else position
-        if start < 0 or not text.startswith(plain, start):
+            start = text.find(plain, position) if number else 0
+        if start < position or not text.startswith(plain, start):
             raise UserError(f"{place}: the note and its masked copy differ at {plain[:40]!r}.")
         if number and text[position:start].strip():
             yield Annotation(kind(pieces[number - 1]), (trimmed(text, position, start),), place)

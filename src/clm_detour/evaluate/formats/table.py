@@ -17,7 +17,14 @@ from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import SPLIT_NAMES
 from clm_detour.evaluate.formats.form import Example, Files, Form
 
-NAMES = ("{split}.tsv", "{split}.csv", "{split}.jsonl", "{split}.json", "{split}*.parquet")
+NAMES = (
+    "{split}.tsv",
+    "{split}.csv",
+    "{split}.jsonl",
+    "{split}.json",
+    "{split}.parquet",
+    "{split}-*.parquet",
+)
 FLAG = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "": False}
 
 

@@ -22,6 +22,7 @@ TASKS = (
                 "test": "**/chemprot_test_abstracts*.tsv",
             }
         ),
+        folders=("ChemProt_Corpus",),
         negative="False",
         rename={"false": "False", **dict.fromkeys(("CPR:1", "CPR:2", "CPR:7", "CPR:8", "CPR:10"), "False")},
         licence="free for research, as BioCreative VI states",

@@ -37,7 +37,9 @@ TASKS = (
         "fr",
         "single_label",
         tuple(chapter[:7] for chapter in CHAPTERS),
-        Table((*NAMES, "data/{split}*.parquet", "splits/{split}.json"), text="clinical_case", label="icd-10"),
+        Table(
+            (*NAMES, "data/{split}-*.parquet", "splits/{split}.json"), text="clinical_case", label="icd-10"
+        ),
         metric="macro_f1",
         protocol=FRENCH_LABELS,
         rename={chapter: chapter[:7] for chapter in CHAPTERS}

@@ -58,7 +58,7 @@ TASKS = (
         "multi_label",
         (),
         Dialogues(),
-        Table("data/{split}*.parquet", label="labels_raw"),
+        Table("data/{split}-*.parquet", label="labels_raw"),
         metric="macro_f1",
         protocol=FRENCH_CODES,
         folders=("MedDialog-FR/MedDialog-FR-women", "MedDialog-FR"),

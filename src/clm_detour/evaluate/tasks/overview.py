@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from clm_detour.errors import UserError
@@ -88,7 +89,7 @@ def present(task: Task, root: Path, notes: list[str]) -> list[str]:
     try:
         loaded, splits = load(task, root)
     except UserError as error:
-        notes.append(f"[red]{task.name} cannot be read:[/red] {error}")
+        notes.append(f"[red]{task.name} cannot be read:[/red] {escape(str(error))}")
         return ["broken"]
     notes += [f"[yellow]Warning:[/yellow] {said}." for said in differences(loaded, splits)]
     notes += [f"{said}." for said in overlaps(loaded, splits)]

@@ -61,7 +61,10 @@ class Reader:
         files = form.find(folder, name) if form else []
         if form is None or not files:
             wanted = form or self.forms[0]
-            raise UserError(f"{folder} has no {name} split of {self.name}: no file {wanted.pattern(name)}.")
+            raise UserError(
+                f"{folder} has no {name} split of {self.name} (no file {wanted.pattern(name) or 'is named for it'}); get the data set "
+                "again, say where it is with `files`, or draw it from train with `held_out`."
+            )
         documents = [
             self.document(example)
             for file in files

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Splits
+
+UNNAMED = re.compile(r":\d+$")  # ids of a file's name and a number
 
 
 def hold_out(shares: Mapping[str, float], splits: Splits) -> Splits:
@@ -53,7 +56,8 @@ def most_frequent(splits: Splits, count: int) -> Splits:
 def shared_ids(splits: Splits) -> dict[tuple[str, str], set[str]]:
     """Of each two splits, the documents (or longer ones that these are parts of) that are in both; rows that their files do not name are not compared."""
     named = {
-        split: {origin(one) for one in documents if ":" not in one.id} for split, documents in splits.items()
+        split: {origin(one) for one in documents if not UNNAMED.search(one.id)}
+        for split, documents in splits.items()
     }
     return in_both(named)
 

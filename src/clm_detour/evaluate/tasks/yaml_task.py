@@ -77,6 +77,7 @@ def from_yaml(name: str, mapping: Mapping[str, Any]) -> Task:
         UserError: one sentence for the first thing that is wrong.
     """
     where = f"tasks.{name}"
+    require(isinstance(mapping, Mapping), f"{where} is a section of `key: value` pairs, not {mapping!r}.")
     check_keys(dict(mapping), TaskSettings, f"{where}.")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(TaskSettings), OmegaConf.create(dict(mapping)))
@@ -186,7 +187,8 @@ def form_of(where: str, settings: TaskSettings, given: Mapping[str, Any]) -> For
         require(settings.form != "hub", f"{where}.files has no effect on the form hub; remove it.")
         chosen["files"] = files_of(where, settings.files)
     elif settings.form in ("tsv", "csv", "jsonl", "parquet"):
-        chosen["files"] = ("{split}*." + settings.form, "data/{split}*." + settings.form)
+        names = (f"{{split}}.{settings.form}", f"{{split}}-*.{settings.form}")
+        chosen["files"] = (*names, *(f"data/{name}" for name in names))
     return make(**chosen)
 
 
