@@ -13,6 +13,7 @@ PLACES = {
     "Tokenizer": "tokenizer", "TokenizerTraining": "tokenizer.train", "Model": "model", "Optimizer": "optimizer",
     "Train": "train", "Phase": "phases.NAME", "Schedule": "phases.NAME.schedule",
     "BatchWarmup": "phases.NAME.batch_warmup", "Evaluate": "evaluate",
+    "FineTuning": "evaluate.tasks", "Evaluation": "an evaluation (`clm-detour evaluate`)",
 }  # fmt: skip
 INTRO = """# Every key of a recipe
 

@@ -21,7 +21,7 @@ phases:
   clm: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
   mlm: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
   decay: {{duration: 4ktok}}
-evaluate: {{rows: 4, fill_masks: 1}}
+evaluate: {{rows: 4, fill_masks: 1, tasks: {{tasks: [SampleVerdict], jobs: 1, documents: 12, seeds: [42], protocol: {{epochs: 1}}}}}}
 """
 
 

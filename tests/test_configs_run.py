@@ -20,7 +20,11 @@ from clm_detour.train.phase import train_phase
 from clm_detour.train.recipe import plan_recipe
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHIPPED = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "base" not in path.relative_to(CONFIGS).parts]
+SHIPPED = [
+    path
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+    if not {"base", "eval"} & set(path.relative_to(CONFIGS).parts)
+]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
-from clm_detour.config.schema import Config
+from clm_detour.config.schema import Config, FineTuning
 from clm_detour.data.cache import is_remote
 from clm_detour.data.folders import folder_at
 from clm_detour.data.packing import PackedSource, is_packed
@@ -49,6 +49,8 @@ def check_recipe(config: Config, deep: bool) -> None:
     world = max(torch.cuda.device_count(), 1)
     check_world(config, world)
     check_sources(config)
+    if config.evaluate.tasks is not None:
+        check_tasks(config.evaluate.tasks)
     tokenizer = existing_tokenizer(config)
     if tokenizer is not None:
         check_model(config, tokenizer)
@@ -83,6 +85,18 @@ def room_warnings(config: Config, plan: RecipePlan) -> Iterator[str]:
 def nearest(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
     return next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+
+
+def check_tasks(settings: FineTuning) -> None:
+    """Those that are there can be read; those that are not are named.
+
+    Raises:
+        UserError: see `clm_detour.evaluate.command.read_tasks`.
+    """
+    from clm_detour.evaluate.command import read_tasks
+
+    for task, reason in read_tasks(settings)[1].items():
+        console.print(f"[yellow]{task} will be left out: {reason}[/yellow]", soft_wrap=True)
 
 
 def check_writable(folder: Path) -> None:

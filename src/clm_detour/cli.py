@@ -155,6 +155,52 @@ def bench(
 
 
 @app.command()
+def evaluate(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="An evaluation, e.g. configs/eval/en.yaml.")
+    ],
+    overrides: Overrides = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", metavar="NAME=PATH", help="A model to evaluate: folder or hub id. May be repeated."
+        ),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time, over processes or GPUs.")] = None,
+) -> None:
+    """Fine-tune models on tasks and compare them: what is finished is left alone."""
+    from clm_detour.config.load import load_evaluation
+    from clm_detour.evaluate.command import evaluate_models
+    from clm_detour.evaluate.tables import plain
+    from clm_detour.progress import console
+
+    loaded = load_evaluation(config, overrides or (), model or ())
+    if jobs is not None:
+        loaded.jobs = jobs
+    folder = Path(loaded.run_dir)
+    summary, made = evaluate_models(loaded, loaded.models, folder, loaded.name)
+    typer.echo(plain(summary))
+    console.print(f"{made} runs done." if made else "All runs were done before; nothing to do.")
+    console.print(f"Tables, figure and summary are in {folder}", soft_wrap=True)
+
+
+@app.command()
+def probe(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders or hub ids.")],
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="May be repeated; without it the two bundled ones.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The folder with the tasks' folders.")] = None,
+    documents: Annotated[int, typer.Option(min=10, help="The first of each split that are taken.")] = 500,
+) -> None:
+    """Look at checkpoints without training them: masked accuracy and linear probes, in seconds."""
+    from clm_detour.evaluate.command import probe_models, probe_table
+    from clm_detour.progress import console
+
+    console.print(probe_table(probe_models(models, task, data, documents)))
+
+
+@app.command()
 def doctor() -> None:
     """Versions against the pins, hardware, extras, attention back ends, disk, shared memory and limits of this installation."""
     from clm_detour.doctor import print_environment

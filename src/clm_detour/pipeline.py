@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from clm_detour.allocator import keep_freed_memory
+from clm_detour.check import check_tasks
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.data import sources, tokenizer
@@ -66,6 +67,8 @@ def run_recipe(config: Config) -> int:
     refuse_early(config)
     steps = Steps(folder.steps)
     save_config(config, folder.config)
+    if config.evaluate.tasks is not None:
+        check_tasks(config.evaluate.tasks)  # now, not after hours of training
     write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
     prepare_steps(config, steps)
     plan_step(config)
@@ -75,6 +78,8 @@ def run_recipe(config: Config) -> int:
         steps.run(f"export {arm}", f"Export {arm}", partial(export_step, config, arm))
     steps.run("held-out", "Score on held-out text", partial(held_out_step, config))
     steps.run("fill masks", "Fill masks", partial(fill_masks_step, config))
+    if config.evaluate.tasks is not None:
+        steps.run("tasks", "Fine-tune on tasks", partial(tasks_step, config))
     if steps.ran or not folder.environment.exists():
         write_json(folder.environment, describe_environment())
     steps.run("report", "Write the page", partial(report_step, config))
@@ -272,12 +277,28 @@ def fill_masks_step(config: Config) -> bool:
     return True
 
 
+def tasks_step(config: Config) -> bool:
+    """Fine-tune the models on tasks and show how they compare."""
+    from clm_detour.evaluate.command import evaluate_models
+    from clm_detour.evaluate.tables import plain
+
+    settings, folder = config.evaluate.tasks, RunFolder.of(config)
+    assert settings is not None
+    summary, made = evaluate_models(settings, model_paths(config), folder.tasks, folder.root.name)
+    if made:
+        console.print(plain(summary), soft_wrap=True)
+    return made > 0
+
+
 def report_step(config: Config) -> bool:
     """The page."""
     from clm_detour.report.page import write_page
 
     folder = RunFolder.of(config)
-    if is_newer(folder.report, [folder.held_out, folder.fill_masks, folder.environment]):
+    inputs = [folder.held_out, folder.fill_masks, folder.environment]
+    if config.evaluate.tasks is not None:
+        inputs.append(folder.tasks / "summary.json")
+    if is_newer(folder.report, inputs):
         return False
     write_page(folder.root)
     return True

@@ -60,6 +60,11 @@ class RunFolder:
         return self.root / "evaluation" / "fill_mask.json"
 
     @property
+    def tasks(self) -> Path:
+        """Models fine-tuned on tasks: runs, summary.json, tables."""
+        return self.root / "evaluation" / "tasks"
+
+    @property
     def report(self) -> Path:
         """The page."""
         return self.root / "report.html"

@@ -101,7 +101,8 @@ def test_it_is_symmetric_and_at_most_one(debiased, seed, n, p, q):
     x, y = related(n, p, q, seed)
     value = cka(x, y, debiased)
     assert value == pytest.approx(cka(y, x, debiased), abs=1e-9)
-    assert (value >= -1 if debiased else value >= 0) and value <= 1 + 1e-9
+    assert value >= -1 if debiased else value >= 0
+    assert value <= 1 + 1e-9
 
 
 def test_for_independent_data_only_the_debiased_estimate_is_near_zero():

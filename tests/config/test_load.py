@@ -11,7 +11,11 @@ from clm_detour.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
-SHIPPED = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "base" not in path.relative_to(CONFIGS).parts]
+SHIPPED = [
+    path
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+    if not {"base", "eval"} & set(path.relative_to(CONFIGS).parts)
+]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))

@@ -19,7 +19,6 @@ from torch import Tensor
 from clm_detour.analyze.masked import masked_loss, open_masked
 from clm_detour.analyze.weights import place_of
 from clm_detour.errors import UserError
-from clm_detour.files import write_json
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.progress import progress
 from clm_detour.train.export import write_model
@@ -96,11 +95,11 @@ def transplant(
 
 
 def write_transplant(donor: str, recipient: str, graft: Graft, folder: Path) -> None:
-    """Write the recipient with its graft as a Hugging Face folder, with `transplant.json` beside the weights."""
+    """Write the recipient with its graft as a Hugging Face folder, which says where it comes from."""
     network, _ = open_masked(recipient)
     network.load_state_dict(transplant(open_masked(donor)[0], network, graft))
-    write_model(network, recipient, folder)
-    write_json(folder / "transplant.json", {"donor": donor, "recipient": recipient, **graft._asdict()})
+    about = {"transplant": {"donor": donor, "recipient": recipient, **graft._asdict()}}
+    write_model(network, recipient, folder, about)
 
 
 def try_grafts(

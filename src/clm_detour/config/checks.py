@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from math import inf
 from typing import TypeVar
 
+from clm_detour.config.evaluation import check_fine_tuning
+from clm_detour.config.rules import one_of, require
 from clm_detour.config.schema import Config, Phase, Schedule, Source
 from clm_detour.config.units import parse_bytes, parse_layers, parse_tokens
 from clm_detour.data.fields import Field
@@ -35,25 +35,6 @@ def check_config(config: Config) -> None:
     for name, phase in config.phases.items():
         check_phase(config, name, phase)
     check_arms(config)
-
-
-def require(holds: bool, sentence: str) -> None:
-    """A rule."""
-    if not holds:
-        raise UserError(sentence)
-
-
-def one_of(value: str, known: Iterable[str], where: str) -> None:
-    """A name must be one of those known."""
-    known = list(known)
-    if value not in known:
-        near = difflib.get_close_matches(value, known, n=1)
-        hint = (
-            f"did you mean {near[0]}?"
-            if near
-            else f"it can be {', '.join(known) or 'nothing: none is defined'}."
-        )
-        raise UserError(f"{where}: {value!r} is not known; {hint}")
 
 
 def check_data(config: Config) -> None:
@@ -207,6 +188,8 @@ def check_train(config: Config) -> None:
     evaluate = config.evaluate
     require(0 < evaluate.mask_rate < 1, f"evaluate.mask_rate: {evaluate.mask_rate} is not between 0 and 1.")
     require(evaluate.rows > 0, f"evaluate.rows: {evaluate.rows} is not positive.")
+    if evaluate.tasks is not None:
+        check_fine_tuning(evaluate.tasks, "evaluate.tasks.")
 
 
 def check_watch(config: Config) -> None:

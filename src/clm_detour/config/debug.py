@@ -30,7 +30,7 @@ def debug(tree: dict[str, Any]) -> dict[str, Any]:
         "tokenizer": {"train": {"vocab_size": 1000, "documents": 200}},
         "model": {"config": small_model(phases)},
         "train": {**(tree.get("train") or {}), **SMALL_TRAIN},
-        "evaluate": {**(tree.get("evaluate") or {}), "rows": 4, "fill_masks": 1},
+        "evaluate": small_evaluation(tree.get("evaluate") or {}),
     }
 
 
@@ -38,6 +38,20 @@ SMALL_TRAIN = {
     "batch_rows": ROWS, "micro_rows": 2, "precision": "fp32", "compile": False, "workers": 0, "log_every": 1,
     "checkpoint_every": f"{2 * STEP}tok",
 }  # fmt: skip
+
+
+def small_evaluation(evaluate: dict[str, Any]) -> dict[str, Any]:
+    """Few rows, and of each task a few documents, one seed and two steps."""
+    tasks = evaluate.get("tasks")
+    small = {
+        "documents": 8,
+        "seeds": [42],
+        "protocol": {"steps": 2},
+        "protocols": {},
+        "learning_rates": [],
+        "jobs": 1,
+    }
+    return {**evaluate, "rows": 4, "fill_masks": 1, "tasks": tasks and {**tasks, **small}}
 
 
 def small_data(data: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -21,10 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clm_detour.config.checks import check_config
 from clm_detour.config.debug import debug
-from clm_detour.config.schema import Config
+from clm_detour.config.evaluation import check_evaluation
+from clm_detour.config.schema import Config, Evaluation
 from clm_detour.errors import UserError
 
 DEBUG = "+debug"
+Schema = TypeVar("Schema")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -38,18 +40,49 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     changes = [parse_override(text) for text in overrides if text != DEBUG]
     tree = merge(read_tree(Path(path)), *changes)
-    plain = cast(dict, OmegaConf.to_container(tree, resolve=False))
-    check_keys(plain, Config, "")
     if DEBUG in overrides:
-        tree = merge(OmegaConf.create(debug(plain)), *changes)
         plain = cast(dict, OmegaConf.to_container(tree, resolve=False))
-    check_missing(plain, "")
-    try:
-        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), tree)))
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error)) from None
+        check_keys(plain, Config, "")
+        tree = merge(OmegaConf.create(debug(plain)), *changes)
+    config = as_schema(tree, Config)
     check_config(config)
     return config
+
+
+def load_evaluation(
+    path: str | Path, overrides: Sequence[str] = (), models: Sequence[str] = ()
+) -> Evaluation:
+    """Read, merge and check what `clm-detour evaluate` is given.
+
+    Args:
+        overrides: `seeds=[42]`, `protocol.epochs=3`, ...
+        models: `name=path` each; they come after those of the file.
+
+    Raises:
+        UserError: one sentence for the first thing that is wrong.
+    """
+    tree = merge(read_tree(Path(path)), *(parse_override(text) for text in overrides))
+    evaluation = as_schema(tree, Evaluation)
+    for text in models:
+        name, equals, where = text.partition("=")
+        if not (equals and name and where):
+            raise UserError(
+                f"--model {text} is not of the form name=path, like --model detour=runs/mine/models/detour."
+            )
+        evaluation.models[name] = where
+    check_evaluation(evaluation)
+    return evaluation
+
+
+def as_schema(tree: DictConfig, schema: type[Schema]) -> Schema:
+    """A merged tree as its dataclass; keys that it does not know are refused."""
+    plain = cast(dict, OmegaConf.to_container(tree, resolve=False))
+    check_keys(plain, schema, "")
+    check_missing(plain, "")
+    try:
+        return cast(Schema, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree)))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from None
 
 
 def save_config(config: Config, path: Path) -> None:

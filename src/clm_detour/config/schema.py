@@ -165,12 +165,43 @@ class Phase:
 
 
 @dataclass
+class FineTuning:
+    """Tasks on which models are fine-tuned and compared, each with the paper's protocol but for what is changed here."""
+
+    tasks: list[str] = field(default_factory=list)  # names as `clm-detour tasks` lists them
+    own_tasks: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # tasks from YAML alone; see docs/guide.md
+    data: str | None = None  # a folder with a folder for each task's data set
+    groups: dict[str, list[str]] = field(default_factory=dict)  # averages besides that over all tasks
+    seeds: list[int] | None = None  # null: those of each task's protocol
+    protocol: dict[str, Any] = field(default_factory=dict)  # changes for every task, like {epochs: 3}
+    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> further changes
+    learning_rates: list[float] = field(default_factory=list)  # a grid; each run takes the best on validation
+    patience: int | None = None  # stop a run after so many rounds without a better one
+    pooling: str | None = None  # cls or mean; null: as each model is made for
+    precision: str = "fp32"  # or bf16 (autocast)
+    documents: int | None = None  # only the first of each split, to try things out
+    jobs: int = 1  # runs at a time, each in a process; over the GPUs if there are several
+
+
+@dataclass
+class Evaluation(FineTuning):
+    """The file of `clm-detour evaluate`: all keys of `evaluate.tasks`, and these."""
+
+    name: str = MISSING
+    run_dir: str = MISSING
+    models: dict[str, str] = field(default_factory=dict)  # name -> folder or hub id; also --model name=path
+
+
+@dataclass
 class Evaluate:
-    """What is measured on held-out text at the end."""
+    """What is measured at the end: on held-out text, and on tasks if there are any."""
 
     mask_rate: float = 0.15
     rows: int = 64  # of each source, at most
     fill_masks: int = 6  # sentences of each source shown in the report
+    tasks: FineTuning | None = None
 
 
 @dataclass

@@ -101,6 +101,24 @@ def missing_lines(summary: Mapping[str, Any]) -> list[str]:
     return [f"{row['task']} is left out: {row['reason']}" for row in summary["missing"]]
 
 
+def plain(summary: Mapping[str, Any]) -> str:
+    """Table and sentences for a terminal: columns set flush right, the best marked with a star."""
+    table = score_table(summary)
+    lines = [["", *table.head]]
+    lines += [
+        [name, *(cell.text + ("*" if cell.best else " ") for cell in cells)] for name, cells in table.rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = [
+        "  ".join(
+            [line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    ]
+    sentences = [*comparison_lines(summary), *cost_lines(summary), *missing_lines(summary)]
+    return "\n".join([*(text.rstrip() for text in texts), *sentences])
+
+
 def markdown(summary: Mapping[str, Any]) -> str:
     """Table and sentences."""
     table = score_table(summary)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clm_detour.config.checks import one_of
+from clm_detour.config.rules import one_of
 from clm_detour.config.schema import Config, Phase
 from clm_detour.config.units import parse_tokens
 from clm_detour.data.steps import StepRows

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from clm_detour.config.checks import one_of
+from clm_detour.config.rules import one_of
 from clm_detour.errors import UserError
 from clm_detour.evaluate.tasks import (
     blurb,

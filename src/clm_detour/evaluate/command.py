@@ -1,0 +1,189 @@
+"""`clm-detour evaluate`: tasks are read, every model fine-tuned on all of them, and the summary, tables and figure written.
+
+RUN/MODEL/TASK/SEED.json, ...   see `clm_detour.evaluate.finetune.run`
+RUN/summary.json                see `clm_detour.evaluate.summary`
+RUN/table.md, .tex, .csv        a row a model
+RUN/differences.png             each pair of models, task by task
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table as RichTable
+
+from clm_detour.config.rules import one_of
+from clm_detour.config.schema import FineTuning
+from clm_detour.errors import UserError
+from clm_detour.evaluate.finetune.experiment import Experiment, documents_of, finished, run_all
+from clm_detour.evaluate.finetune.run import Options
+from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
+from clm_detour.evaluate.summary import TaskRow, summarise
+from clm_detour.evaluate.tables import write_tables
+from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
+from clm_detour.files import write_json
+from clm_detour.progress import console, progress
+
+Read = list[tuple[Task, Splits]]
+
+
+def evaluate_models(
+    settings: FineTuning, models: Mapping[str, str], folder: Path, name: str
+) -> tuple[dict[str, Any], int]:
+    """Run what is not finished yet, and write what all of it says.
+
+    Args:
+        models: name -> folder or hub id, in the order of display.
+        folder: where everything is written.
+
+    Returns:
+        The summary, and how many runs were made.
+
+    Raises:
+        UserError: a task or model cannot be used, none of the tasks is there, or `folder` has results made with other settings.
+    """
+    tasks, missing = read_tasks(settings)
+    for task, reason in missing.items():
+        console.print(f"[yellow]{task} is left out: {reason}[/yellow]", soft_wrap=True)
+    options = Options(tuple(settings.learning_rates), settings.patience, settings.pooling, settings.precision)
+    experiment = Experiment(models, tasks, settings.seeds, options, folder)
+    made = run_all(experiment, settings.jobs)
+    records = finished(experiment)
+    for line in dict.fromkeys(line for record in records for line in remarks(record)):
+        console.print(f"[yellow]{line}[/yellow]", soft_wrap=True)
+    summary = summary_of(name, experiment, records, settings.groups, missing)
+    write_json(folder / "summary.json", summary)
+    write_tables(summary, folder)
+    write_figure(summary, folder)
+    return summary, made
+
+
+def read_tasks(settings: FineTuning) -> tuple[Read, dict[str, str]]:
+    """The tasks that are there, with their protocols as they are to be run; and why the others are not.
+
+    Raises:
+        UserError: a name is not known, what is there cannot be read, or there is nothing.
+    """
+    found: Read = []
+    missing: dict[str, str] = {}
+    known = known_tasks(settings)
+    for name in settings.tasks:
+        one_of(name, known, "tasks")
+    for name in settings.tasks:
+        task = known[name]
+        if name in SAMPLE_TASKS:
+            splits = task.read(Path())
+        elif settings.data is None or locate(task, Path(settings.data)) is None:
+            missing[name] = (
+                f"{settings.data or 'data is not set, so there'} has no folder {name}. {task.obtain}"
+            )
+            continue
+        else:
+            task, splits = load(task, Path(settings.data))
+        changes = {**settings.protocol, **settings.protocols.get(name, {})}
+        task = dataclasses.replace(task, protocol=dataclasses.replace(task.protocol, **changes))
+        found.append((task, documents_of(splits, settings.documents)))
+    if not found:
+        raise UserError(
+            f"None of the tasks is there ({', '.join(missing)}); set data=FOLDER to the folder that holds their folders."
+        )
+    return found, missing
+
+
+def probe_models(
+    models: Sequence[str], tasks: Sequence[str] | None, data: str | None, documents: int
+) -> dict[str, dict[str, Any]]:
+    """Probe each model on the tasks; see `clm_detour.evaluate.probes`.
+
+    Raises:
+        UserError: a model or task cannot be used.
+    """
+    from clm_detour.evaluate.probes import probe
+
+    read, missing = read_tasks(FineTuning(tasks=list(tasks or SAMPLE_TASKS), data=data, documents=documents))
+    for task, why in missing.items():
+        console.print(f"[yellow]{task} is left out: {why}[/yellow]", soft_wrap=True)
+    found = {}
+    with progress("Probes", len(models), "models") as advance:
+        for path in models:
+            found[path] = probe(path, read)
+            advance(1)
+    return found
+
+
+def probe_table(found: Mapping[str, Mapping[str, Any]]) -> RichTable:
+    """A row a model."""
+    columns = list(dict.fromkeys(name for row in found.values() for name in row["scores"]))
+    table = RichTable("model", *columns, "seconds", box=None)
+    for path, row in found.items():
+        scores = [f"{row['scores'][name]:.1f}" if name in row["scores"] else "" for name in columns]
+        table.add_row(path, *scores, f"{row['seconds']:.1f}")
+    return table
+
+
+def known_tasks(settings: FineTuning) -> dict[str, Task]:
+    """The registered tasks, the bundled ones, and those that the file itself describes."""
+    own = {name: from_yaml(name, described) for name, described in settings.own_tasks.items()}
+    return {**TASKS, **SAMPLE_TASKS, **own}
+
+
+def remarks(record: Mapping[str, Any]) -> list[str]:
+    """What a run could not take in whole, a sentence each."""
+    found = []
+    where, limit = f"{record['model']} on {record['task']}", record["protocol"]["max_tokens"]
+    documents = sum(record["documents"].values())
+    totals = {
+        key: sum(counts.get(key, 0) for counts in record["counts"].values())
+        for key in ("documents_cut", "documents_in_windows", "inexact_entities")
+    }
+    if totals["documents_cut"]:
+        found.append(
+            f"{where}: {totals['documents_cut']} of {documents} texts are longer than {limit} tokens and are cut there."
+        )
+    if totals["documents_in_windows"]:
+        found.append(
+            f"{where}: {totals['documents_in_windows']} of {documents} texts are longer than {limit} tokens and are read in overlapping windows."
+        )
+    if totals["inexact_entities"]:
+        found.append(
+            f"{where}: {totals['inexact_entities']} entities do not begin and end with words, overlap, or are in pieces, and cannot be found exactly."
+        )
+    return found
+
+
+def summary_of(
+    name: str,
+    experiment: Experiment,
+    records: list[dict[str, Any]],
+    groups: Mapping[str, list[str]],
+    missing: Mapping[str, str],
+) -> dict[str, Any]:
+    """The records of all runs -> the content of `summary.json`."""
+    scores: dict[str, dict[str, dict[int, float]]] = {}
+    for record in records:
+        by_seed = scores.setdefault(record["model"], {}).setdefault(record["task"], {})
+        by_seed[record["seed"]] = 100 * record["score"]
+    models = [
+        {
+            "name": model,
+            "path": path,
+            "minutes": sum(record["seconds"] for record in records if record["model"] == model) / 60,
+            "flops": sum(record["flops"] for record in records if record["model"] == model),
+        }
+        for model, path in experiment.models.items()
+    ]
+    rows = [
+        TaskRow(task.name, task.language, task.kind, task.metric, len(splits["test"]))
+        for task, splits in experiment.tasks
+    ]
+    return summarise(name, models, rows, scores, groups, missing)
+
+
+def write_figure(summary: Mapping[str, Any], folder: Path) -> None:
+    """differences.png; matplotlib is slow to import."""
+    from clm_detour.evaluate.figure import write_differences
+
+    write_differences(summary, folder / "differences.png")

@@ -1,0 +1,96 @@
+"""Which of the three heads a task's kind asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from clm_detour.errors import UserError
+from clm_detour.evaluate.finetune.batch import Batch, Example
+from clm_detour.evaluate.finetune.encoder import Encoder
+from clm_detour.evaluate.finetune.labelling import Labelling, positive_weights
+from clm_detour.evaluate.finetune.spans import Spans
+from clm_detour.evaluate.finetune.tagging import Tagging
+from clm_detour.evaluate.tasks.task import Document, Task
+
+ENTITY_KINDS = ("entities", "nested_entities")
+
+
+class Problem(Protocol):
+    """An encoder with a head: what training and scoring need. Its fresh weights are in `head`."""
+
+    encoder: Encoder
+    head: Any
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean loss of a batch."""
+
+    def answers(self, batch: Batch) -> list[Any]:
+        """What it says of each example; for labels their logits."""
+
+    def read(
+        self, documents: Sequence[Document], examples: Sequence[Example], answers: Sequence[Any]
+    ) -> list[Document]:
+        """Answers of all examples -> documents with entities or labels."""
+
+
+def make_examples(
+    task: Task, documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[list[Example], dict[str, int]]:
+    """A split as examples, and counts of what was cut, split or cannot be said.
+
+    Raises:
+        UserError: a document has a label that the task does not list.
+    """
+    check_labels(task, documents)
+    if task.kind == "entities":
+        return Tagging.examples(documents, task.labels, tokenizer, max_tokens)
+    if task.kind == "nested_entities":
+        return Spans.examples(documents, task.labels, tokenizer, max_tokens)
+    several = task.kind == "multi_label"
+    return Labelling.examples(documents, task.labels, tokenizer, max_tokens, several)
+
+
+def make_problem(
+    task: Task, encoder: Encoder, training: Sequence[Document], examples: Sequence[Example]
+) -> Problem:
+    """The head that the task needs, drawn from torch's generator, on `encoder`.
+
+    Args:
+        training: documents, which say how labels are weighed.
+        examples: of `training`, which say how wide spans are.
+    """
+    if task.kind == "entities":
+        return cast(Problem, Tagging(task.labels, encoder))
+    if task.kind == "nested_entities":
+        widths = [last - first + 1 for example in examples for first, last, _ in example.target.tolist()]
+        return cast(Problem, Spans(task.labels, encoder, max(widths, default=1)))
+    several = task.kind == "multi_label"
+    weights = positive_weights(training, task.labels) if several and task.protocol.positive_weight else None
+    return cast(Problem, Labelling(task.labels, encoder, several, weights))
+
+
+def check_labels(task: Task, documents: Sequence[Document]) -> None:
+    """Every label is one of the task's, and a document of a single-label task has exactly one.
+
+    Raises:
+        UserError: names the first document for which that does not hold.
+    """
+    known = set(task.labels)
+    for document in documents:
+        given = (
+            [entity.label for entity in document.entities] if task.kind in ENTITY_KINDS else document.labels
+        )
+        unknown = next((label for label in given if label not in known), None)
+        if unknown is not None:
+            raise UserError(
+                f"{task.name}: document {document.id} has the label {unknown!r}, which is not one of the task's "
+                f"({', '.join(task.labels)}); correct the data or the task's labels."
+            )
+        if task.kind == "single_label" and len(document.labels) != 1:
+            raise UserError(
+                f"{task.name}: document {document.id} has {len(document.labels)} labels; a single-label task wants exactly one."
+            )

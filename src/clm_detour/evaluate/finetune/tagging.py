@@ -1,0 +1,126 @@
+"""Entities that do not overlap: a BIO tag for each word, read off its first sub-word.
+
+Words are tagged B-TYPE where an entity begins, I-TYPE inside it, O elsewhere, and read back the same way; an I that continues nothing
+begins an entity. An entity whose edges are inside words is tagged by the words it touches, so it cannot be found exactly, and
+of entities that share a word the first longest is kept; both are counted, never hidden.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from clm_detour.evaluate.finetune.batch import Batch, Example
+from clm_detour.evaluate.finetune.encoder import Encoder
+from clm_detour.evaluate.finetune.windows import Span, WordEncoder, words_of
+from clm_detour.evaluate.tasks.task import Document, Entity
+from clm_detour.model.classification_loss import mean_cross_entropy
+
+OUTSIDE = 0
+
+
+def tag_words(document: Document, labels: Sequence[str]) -> tuple[list[int], int]:
+    """Tags of the words: 0 = O, 1 + 2 i = B and 2 + 2 i = I of type i.
+
+    Returns:
+        The tags, and how many entities they do not say exactly.
+    """
+    words = words_of(document)
+    tags = [OUTSIDE] * len(words)
+    inexact = 0
+    for entity in sorted(document.entities, key=lambda e: (e.start - e.end, e.start)):
+        first, last = touched(words, entity.start, entity.end)
+        if first == last or any(tags[first:last]):
+            inexact += 1
+            continue
+        kind = labels.index(entity.label)
+        tags[first:last] = [1 + 2 * kind, *[2 + 2 * kind] * (last - first - 1)]
+        exact = (words[first][0], words[last - 1][1]) == (entity.start, entity.end) and not entity.fragments
+        inexact += not exact
+    return tags, inexact
+
+
+def touched(words: Sequence[Span], start: int, end: int) -> Span:
+    """The range of words that share a character with [start, end)."""
+    first = bisect_right(words, start, key=lambda word: word[1])
+    last = bisect_left(words, end, key=lambda word: word[0])
+    return first, max(first, last)
+
+
+def read_tags(document: Document, tags: Sequence[int], labels: Sequence[str]) -> Document:
+    """The document with the entities that its words' tags say."""
+    words, found = words_of(document), []
+    open_kind, first = None, 0
+    for place, tag in enumerate([*tags, OUTSIDE]):
+        kind = None if tag == OUTSIDE else (tag - 1) // 2
+        continues = kind is not None and kind == open_kind and tag % 2 == 0
+        if open_kind is not None and not continues:
+            found.append(Entity(labels[open_kind], words[first][0], words[place - 1][1]))
+        if not continues:
+            first = place
+        open_kind = kind
+    return dataclasses.replace(document, entities=tuple(found), labels=())
+
+
+class Tagging(nn.Module):
+    """The problem: a linear head on each word's first sub-word, mean cross-entropy over words."""
+
+    def __init__(self, labels: Sequence[str], encoder: Encoder):
+        super().__init__()
+        self.labels = labels
+        self.encoder = encoder
+        self.drop = nn.Dropout(encoder.dropout)
+        self.head = nn.Linear(encoder.hidden_size, 1 + 2 * len(labels))
+
+    @staticmethod
+    def examples(
+        documents: Sequence[Document],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int,
+    ) -> tuple[list[Example], dict[str, int]]:
+        """Windows with their words' tags; and counts of what was cut or cannot be said."""
+        tagged = [tag_words(document, labels) for document in documents]
+        examples = [
+            Example(
+                window.document,
+                window.ids,
+                window.owned_starts,
+                torch.tensor(tagged[window.document][0][slice(*window.owned)]),
+            )
+            for window in WordEncoder(tokenizer).windows(documents, max_tokens)
+        ]
+        windows = [example.document for example in examples]
+        return examples, {
+            "windows": len(windows),
+            "documents_in_windows": sum(windows.count(number) > 1 for number in set(windows)),
+            "inexact_entities": sum(inexact for _, inexact in tagged),
+        }
+
+    def logits(self, batch: Batch) -> Tensor:
+        """(words, tags)."""
+        states_TE = self.encoder(batch.ids, batch.lengths)
+        return self.head(self.drop(self.encoder.ready(states_TE[batch.places])))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean over the batch's words, in nats."""
+        return mean_cross_entropy(self.logits(batch), batch.join_targets())
+
+    def answers(self, batch: Batch) -> list[list[int]]:
+        """The tags of each window's words."""
+        counts = [len(example.places) for example in batch.examples]
+        return [tags.tolist() for tags in self.logits(batch).argmax(-1).split(counts)]
+
+    def read(
+        self, documents: Sequence[Document], examples: Sequence[Example], answers: Sequence[list[int]]
+    ) -> list[Document]:
+        """The windows' answers -> documents."""
+        tags: list[list[int]] = [[] for _ in documents]
+        for example, answer in zip(examples, answers, strict=True):
+            tags[example.document] += answer
+        return [read_tags(document, tags[place], self.labels) for place, document in enumerate(documents)]

@@ -1,0 +1,136 @@
+"""Words and texts -> token ids. Documents that are longer than the encoder may read are cut into overlapping windows.
+
+Each word belongs to the one window in which it stands farthest from a cut edge. Only there it is labelled and predicted, so the
+windows' answers put together are one answer for each word, and no word counts twice in training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from transformers import PreTrainedTokenizerBase
+
+from clm_detour.evaluate.tasks.task import Document
+
+WORD = re.compile(r"\w+|[^\w\s]")
+OVERLAP = 4  # windows share this part of their length
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some words of a document as token ids.
+
+    Args:
+        document: its place in the split.
+        ids: with the special tokens around.
+        first: number of the first word.
+        starts: position in `ids` of each word's first sub-word.
+        owned: [from, to): the words that belong to this window, counted in the document.
+    """
+
+    document: int
+    ids: list[int]
+    first: int
+    starts: list[int]
+    owned: Span
+
+    @property
+    def owned_starts(self) -> list[int]:
+        """Positions of the first sub-words of the words that belong to the window."""
+        return self.starts[self.owned[0] - self.first : self.owned[1] - self.first]
+
+
+def words_of(document: Document) -> tuple[Span, ...]:
+    """The words that are tagged; runs of letters and digits, and single signs, if the reader does not say."""
+    return document.words or tuple(match.span() for match in WORD.finditer(document.text))
+
+
+class WordEncoder:
+    """Words -> sub-words, word by word, so that no token reaches over a word's edge.
+
+    A word after white space, and a document's first, is encoded with a space before it (as with `add_prefix_space`); one that
+    follows another word directly is not. A word that the tokenizer drops becomes its unknown token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+        self.known: dict[str, list[int]] = {}
+        frame = tokenizer("")["input_ids"]
+        self.opening, self.closing = frame[:1], frame[1:]
+        unknown = tokenizer.unk_token_id
+        self.dropped = [unknown if unknown is not None else tokenizer.mask_token_id]
+
+    def encode(self, document: Document) -> list[list[int]]:
+        """The ids of each word."""
+        text, last, surfaces = document.text, -1, []
+        for start, end in words_of(document):
+            surfaces.append(text[start:end] if start == last else f" {text[start:end]}")
+            last = end
+        new = [surface for surface in dict.fromkeys(surfaces) if surface not in self.known]
+        if new:
+            encoded = self.tokenizer(new, add_special_tokens=False)["input_ids"]
+            self.known.update(zip(new, (ids or self.dropped for ids in encoded), strict=True))
+        return [self.known[surface] for surface in surfaces]
+
+    def windows(self, documents: Sequence[Document], max_tokens: int) -> Iterator[Window]:
+        """All windows of all documents, in order; a document without words has none."""
+        room = max_tokens - len(self.opening) - len(self.closing)
+        for number, document in enumerate(documents):
+            words = [ids[:room] for ids in self.encode(document)]
+            ranges = cut([len(ids) for ids in words], room)
+            for (first, last), owned in zip(ranges, owners(ranges), strict=True):
+                pieces = words[first:last]
+                starts = accumulate((len(ids) for ids in pieces[:-1]), initial=len(self.opening))
+                ids = [*self.opening, *(token for piece in pieces for token in piece), *self.closing]
+                yield Window(number, ids, first, list(starts), owned)
+
+
+def cut(lengths: Sequence[int], room: int) -> list[Span]:
+    """Ranges of words of at most `room` tokens; each begins a quarter of `room` before the end of the one before it.
+
+    Args:
+        lengths: tokens of each word, at most `room`.
+    """
+    ranges: list[Span] = []
+    first = 0
+    while first < len(lengths):
+        last, used = first, 0
+        while last < len(lengths) and used + lengths[last] <= room:
+            used += lengths[last]
+            last += 1
+        ranges.append((first, last))
+        if last == len(lengths):
+            break
+        back, shared = last, 0
+        while back > first + 1 and shared + lengths[back - 1] <= room // OVERLAP:
+            back -= 1
+            shared += lengths[back]
+        first = back
+    return ranges
+
+
+def owners(ranges: Sequence[Span]) -> list[Span]:
+    """The words of each range that belong to it: two neighbours share their overlap in halves."""
+    if not ranges:
+        return []
+    inner = [(begin + end) // 2 for (_, end), (begin, _) in pairwise(ranges)]
+    return list(pairwise([0, *inner, ranges[-1][1]]))
+
+
+def frame_text(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
+) -> tuple[list[list[int]], int]:
+    """Texts as ids with special tokens, cut to `max_tokens`.
+
+    Returns:
+        The ids, and how many texts were cut.
+    """
+    encoder = WordEncoder(tokenizer)
+    room = max_tokens - len(encoder.opening) - len(encoder.closing)
+    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    cut_texts = sum(len(ids) > room for ids in encoded)
+    return [[*encoder.opening, *ids[:room], *encoder.closing] for ids in encoded], cut_texts

@@ -1,0 +1,139 @@
+"""Cheap looks at a checkpoint, without training it: seconds each, so that they can be taken all along a run.
+
+- *masked*: 15 % of the tokens of the tasks' test texts are masked, the same for every checkpoint of a tokenizer; how many the model's own head
+  restores. ModernBERT only.
+- *linear probe*, for tasks that label documents: logistic regression on the frozen states, averaged over each text.
+- *entity-type probe*, for entity tasks: logistic regression from the averaged state of an entity's words to its type, or to none for
+  as many words outside of entities.
+
+Both probes learn on the training split and are scored on the test split by macro F1; features are standardised by the training split.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from clm_detour.evaluate.finetune.encoder import MEAN, Encoder, load_encoder, read_config
+from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
+from clm_detour.evaluate.finetune.tagging import touched
+from clm_detour.evaluate.finetune.windows import Window, WordEncoder, frame_text, words_of
+from clm_detour.evaluate.tasks.task import Document, Splits, Task
+from clm_detour.model import ModernBertForPretraining
+
+BATCH = 32  # texts
+MASK_RATE = 0.15
+NO_TYPE = ""
+SEED = 0
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+Labelled = tuple[np.ndarray, list[str]]  # (examples, E) and a class of each
+
+
+def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512) -> dict[str, Any]:
+    """All probes of one model.
+
+    Returns:
+        `scores` in percent by probe (`masked` and the tasks' names), and `seconds`.
+
+    Raises:
+        UserError: the model cannot be opened.
+    """
+    started = time.monotonic()
+    encoder, tokenizer = load_encoder(path, MEAN)
+    cast(nn.Module, encoder).to(DEVICE)
+    max_tokens = min(max_tokens, encoder.longest or max_tokens)
+    scores = {}
+    if read_config(path).model_type == "modernbert":
+        texts = [document.text for _, splits in tasks for document in splits["test"]]
+        scores["masked"] = 100 * masked_accuracy(path, tokenizer, texts, max_tokens)
+    for task, splits in tasks:
+        features = entity_features if task.kind in ENTITY_KINDS else document_features
+        train, test = (features(encoder, tokenizer, splits[split], max_tokens) for split in ("train", "test"))
+        scores[task.name] = 100 * linear_probe(train, test)
+    return {"scores": scores, "seconds": time.monotonic() - started}
+
+
+def linear_probe(train: Labelled, test: Labelled) -> float:
+    """Macro F1 of a logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+    classifier.fit(*train)
+    return float(f1_score(test[1], classifier.predict(test[0]), average="macro", zero_division=0))
+
+
+@torch.no_grad()
+def states_of(encoder: Encoder, ids: Sequence[list[int]]) -> list[torch.Tensor]:
+    """(tokens, E) of each text, fp32, texts of similar length together."""
+    found: list[Any] = [None] * len(ids)
+    order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+    for first in range(0, len(order), BATCH):
+        places = order[first : first + BATCH]
+        lengths = [len(ids[place]) for place in places]
+        tokens = torch.tensor([token for place in places for token in ids[place]], device=DEVICE)
+        states = encoder(tokens, lengths).float().cpu()
+        for place, each in zip(places, states.split(lengths), strict=True):
+            found[place] = each
+    return found
+
+
+def document_features(
+    encoder: Encoder, tokenizer: Any, documents: Sequence[Document], max_tokens: int
+) -> Labelled:
+    """Mean states of the texts; several labels of a text count as one class of their own."""
+    ids, _ = frame_text(tokenizer, [document.text for document in documents], max_tokens)
+    means = np.stack([states.mean(0).numpy() for states in states_of(encoder, ids)])
+    return means, ["|".join(sorted(document.labels)) for document in documents]
+
+
+def entity_features(
+    encoder: Encoder, tokenizer: Any, documents: Sequence[Document], max_tokens: int
+) -> Labelled:
+    """Mean states of entities' words, and of as many words outside; entities beyond a text's first window are left out."""
+    windows: dict[int, Window] = {}
+    for window in WordEncoder(tokenizer).windows(documents, max_tokens):
+        windows.setdefault(window.document, window)
+    states = states_of(encoder, [window.ids for window in windows.values()])
+    rng = np.random.default_rng(SEED)
+    features, types = [], []
+    for window, each in zip(windows.values(), states, strict=True):
+        document = documents[window.document]
+        words = words_of(document)[: len(window.starts)]
+        spans = [(*touched(words, entity.start, entity.end), entity.label) for entity in document.entities]
+        spans = [span for span in spans if span[0] < span[1]]
+        covered = {word for first, last, _ in spans for word in range(first, last)}
+        outside = [word for word in range(len(words)) if word not in covered]
+        drawn = rng.permutation(outside)[: len(spans)].tolist()
+        for first, last, label in [*spans, *((word, word + 1, NO_TYPE) for word in drawn)]:
+            features.append(each[window.starts[first:last]].mean(0).numpy())
+            types.append(label)
+    return np.stack(features), types
+
+
+@torch.no_grad()
+def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> float:
+    """How many masked tokens the model restores; every mask is the mask token."""
+    network = cast(nn.Module, ModernBertForPretraining.from_pretrained(path)).to(DEVICE)
+    ids, _ = frame_text(tokenizer, texts, max_tokens)
+    rng = np.random.default_rng(SEED)
+    correct = predicted = 0
+    for first in range(0, len(ids), BATCH):
+        batch = ids[first : first + BATCH]
+        tokens = torch.tensor([token for each in batch for token in each])
+        special = torch.isin(tokens, torch.tensor(sorted(tokenizer.all_special_ids)))
+        masked = torch.from_numpy(rng.random(len(tokens)) < MASK_RATE) & ~special
+        labels = torch.where(masked, tokens, -100)
+        inputs = torch.where(masked, tokenizer.mask_token_id, tokens)
+        lengths = [[len(each) for each in batch]]
+        output = network(inputs[None].to(DEVICE), document_lengths=lengths, labels=labels[None].to(DEVICE))
+        correct += int(output.correct)
+        predicted += int(output.predicted)
+    return correct / max(predicted, 1)

@@ -1,0 +1,259 @@
+"""A whole evaluation: killed anywhere it goes on, nothing is repeated, nothing old is taken for new, and what is missing is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clm_detour.cli import main
+from clm_detour.config.load import load_evaluation
+from clm_detour.config.schema import FineTuning
+from clm_detour.errors import UserError
+from clm_detour.evaluate.command import evaluate_models, probe_models, read_tasks
+from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
+from clm_detour.evaluate.tasks import SPLITS
+from clm_detour.evaluate.tasks import TASKS as TASKS_OF_THE_REGISTRY
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "eval"
+TASKS = ["SampleEntities", "SampleVerdict"]
+
+
+def fine_tuning(**changes) -> FineTuning:
+    return FineTuning(
+        **{"tasks": TASKS, "seeds": [1, 2], "documents": 12, "protocol": {"epochs": 1}, **changes}
+    )
+
+
+def records(folder: Path) -> dict[str, bytes]:
+    """All that the scores of an evaluation are, without times and dates."""
+    found = {}
+    for path in sorted(folder.glob("*/*/[0-9].json")):
+        record = json.loads(path.read_text())
+        kept = {
+            key: value
+            for key, value in record.items()
+            if key not in ("seconds", "finished", "environment", "threads")
+        }
+        found[str(path.relative_to(folder))] = json.dumps(kept).encode()
+    for path in sorted(folder.glob("*/*/*.jsonl")):
+        found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def models(encoders) -> dict[str, str]:
+    return {"ours": encoders["modernbert"], "other": encoders["bert"]}
+
+
+@pytest.fixture(scope="module")
+def evaluated(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated")
+    return folder, *evaluate_models(fine_tuning(), models, folder, "made")
+
+
+def test_it_leaves_a_record_and_the_answers_of_every_run_and_a_table_of_all(evaluated):
+    folder, summary, made = evaluated
+    assert made == 8
+    assert len(records(folder)) == 16
+    record = json.loads((folder / "ours" / "SampleVerdict" / "1.json").read_text())
+    assert record["score"] == record["scores"]["test"]["macro_f1"]
+    assert len(record["rounds"]) == 1
+    answers = (folder / "ours" / "SampleVerdict" / "1.predictions.jsonl").read_text().splitlines()
+    assert len(answers) == record["documents"]["test"] == 12
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary["scores"]["ours"]["SampleVerdict"]["seeds"]["1"] == pytest.approx(100 * record["score"])
+    assert {path.name for path in folder.glob("*.*")} == {
+        "summary.json",
+        "table.md",
+        "table.tex",
+        "table.csv",
+        "differences.png",
+    }
+
+
+def test_what_is_finished_is_not_repeated_and_what_is_lost_comes_again_bit_for_bit(evaluated, models):
+    folder, _, _ = evaluated
+    before = records(folder)
+    lost = folder / "other" / "SampleEntities" / "2.json"
+    lost.unlink()
+    others = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/[0-9].json")}
+    assert evaluate_models(fine_tuning(), models, folder, "made")[1] == 1
+    assert records(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+    assert evaluate_models(fine_tuning(), models, folder, "made")[1] == 0
+
+
+def test_results_made_with_other_settings_are_not_taken(evaluated, models, encoders):
+    folder, _, _ = evaluated
+    with pytest.raises(UserError, match=r"protocol.epochs was 1, is now 2"):
+        evaluate_models(fine_tuning(protocol={"epochs": 2}), models, folder, "made")
+    with pytest.raises(UserError, match="data was"):
+        evaluate_models(fine_tuning(documents=13), models, folder, "made")
+    with pytest.raises(UserError, match="model was"):
+        evaluate_models(fine_tuning(), {**models, "ours": encoders["roberta"]}, folder, "made")
+
+
+def test_more_seeds_and_models_are_added_to_what_there_is(evaluated, models, encoders):
+    folder, _, _ = evaluated
+    settings = fine_tuning(tasks=["SampleVerdict"], seeds=[2, 3])
+    summary, made = evaluate_models(settings, {**models, "third": encoders["roberta"]}, folder, "made")
+    assert made == 4
+    assert list(summary["scores"]["third"]["SampleVerdict"]["seeds"]) == ["2", "3"]
+
+
+def test_several_processes_give_the_scores_of_one(evaluated, models, tmp_path):
+    folder, _, _ = evaluated
+    settings = fine_tuning(tasks=["SampleVerdict"], seeds=[1], jobs=2)
+    assert evaluate_models(settings, models, tmp_path, "made")[1] == 2
+    assert {name: records(folder)[name] for name in records(tmp_path)} == records(tmp_path)
+
+
+def test_a_learning_rate_grid_takes_the_best_on_validation(models, tmp_path):
+    settings = fine_tuning(
+        tasks=["SampleVerdict"], seeds=[1], learning_rates=[1e-9, 3e-3], protocol={"epochs": 3}
+    )
+    evaluate_models(settings, {"ours": models["ours"]}, tmp_path, "made")
+    record = json.loads((tmp_path / "ours" / "SampleVerdict" / "1.json").read_text())
+    best = {
+        rate: max(r["validation"]["macro_f1"] for r in record["rounds"] if r["learning_rate"] == rate)
+        for rate in (1e-9, 3e-3)
+    }
+    assert record["best"]["learning_rate"] == max(best, key=best.__getitem__)
+    assert record["scores"]["validation"]["macro_f1"] == max(best.values())
+
+
+def test_a_command_that_is_killed_goes_on_to_the_same_scores(
+    evaluated, models, tmp_path, monkeypatch, capsys
+):
+    folder, _, _ = evaluated
+    config = tmp_path / "eval.yaml"
+    config.write_text(
+        f"name: made\nrun_dir: {tmp_path}/run\ntasks: [{', '.join(TASKS)}]\nseeds: [1, 2]\ndocuments: 12\nprotocol: {{epochs: 1}}\n"
+    )
+    words = [f"--model={name}={path}" for name, path in models.items()]
+    program = "from clm_detour.cli import main; main()"
+    command = [sys.executable, "-c", program, "evaluate", str(config), *words]
+    running = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    while (
+        running.poll() is None and len(list((tmp_path / "run").glob("*/*/*.json"))) < 7
+    ):  # settings, and three runs
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    done = len(list((tmp_path / "run").glob("*/*/[0-9].json")))
+    assert 0 < done < 8
+    monkeypatch.setattr(sys, "argv", ["clm-detour", *command[3:]])
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capsys.readouterr()
+    assert not left.value.code
+    assert f"{8 - done} runs done" in err
+    assert "ours - other" in out
+    assert records(tmp_path / "run") == {
+        name: text for name, text in records(folder).items() if "third" not in name and "/3." not in name
+    }
+
+
+def test_missing_data_sets_are_named_and_left_out(models, tmp_path):
+    found, missing = read_tasks(fine_tuning(tasks=["SampleVerdict", "GAD"], data=str(tmp_path)))
+    assert [task.name for task, _ in found] == ["SampleVerdict"]
+    assert "no folder GAD" in missing["GAD"]
+    with pytest.raises(UserError, match=r"None of the tasks is there \(GAD\)"):
+        read_tasks(fine_tuning(tasks=["GAD"]))
+    with pytest.raises(UserError, match="did you mean GAD"):
+        read_tasks(fine_tuning(tasks=["GADD"]))
+
+
+@pytest.mark.parametrize(("name", "count"), [("en", 11), ("fr", 8)])
+def test_the_shipped_evaluations_name_the_papers_tasks(name, count):
+    loaded = load_evaluation(
+        CONFIGS / f"{name}.yaml", ["data=somewhere"], ["base=answerdotai/ModernBERT-base"]
+    )
+    assert len(loaded.tasks) == count
+    assert set(loaded.tasks) <= set(TASKS_OF_THE_REGISTRY)
+    assert loaded.models == {"base": "answerdotai/ModernBERT-base"}
+
+
+WRONG = {
+    "unknown key": ("sedes=[1]", "did you mean seeds?"),
+    "unknown protocol key": ("protocol.epoch=1", "did you mean epochs?"),
+    "unknown task in a protocol": ("protocols.GADD.epochs=1", "did you mean GAD?"),
+    "unknown task in a group": ("groups.mine=[GADD]", "did you mean GAD?"),
+    "a protocol's value of another kind": ("protocol.epochs=many", "'many'"),
+    "no epochs": ("protocol.epochs=0", "too small"),
+    "a seed twice": ("seeds=[1,1]", "twice"),
+    "unknown pooling": ("pooling=max", "cls, mean"),
+    "no jobs": ("jobs=0", "not positive"),
+}
+
+
+@pytest.mark.parametrize(("override", "said"), WRONG.values(), ids=WRONG)
+def test_a_mistake_in_an_evaluation_is_one_sentence(override, said):
+    with pytest.raises(UserError) as error:
+        load_evaluation(CONFIGS / "en.yaml", [override], ["base=x"])
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_evaluation_without_models(tmp_path):
+    with pytest.raises(UserError, match="add --model name=path"):
+        load_evaluation(CONFIGS / "en.yaml")
+    with pytest.raises(UserError, match="not of the form name=path"):
+        load_evaluation(CONFIGS / "en.yaml", (), ["base"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_sample_tasks_are_the_same_every_time_and_no_text_is_in_two_splits(name):
+    task = SAMPLE_TASKS[name]
+    splits = task.read(Path())
+    assert splits == task.read.__wrapped__(Path())
+    texts = {split: {document.text for document in splits[split]} for split in SPLITS}
+    assert all(len(splits[split]) > 50 for split in SPLITS)
+    assert len(set.union(*texts.values())) >= 0.95 * sum(map(len, splits.values()))
+    for document in splits["train"]:
+        assert all(document.text[e.start : e.end].strip() for e in document.entities)
+        assert set(document.labels) | {e.label for e in document.entities} <= set(task.labels)
+
+
+def test_probes_tell_a_trained_model_from_a_random_one_and_do_not_change(encoders, trained_encoder):
+    found = probe_models([encoders["modernbert"], trained_encoder], None, None, 60)
+    random, trained = (found[path]["scores"] for path in (encoders["modernbert"], trained_encoder))
+    assert trained["masked"] > random["masked"] + 3
+    assert set(random) == {"masked", *TASKS}
+    assert probe_models([trained_encoder], None, None, 60)[trained_encoder]["scores"] == trained
+
+
+@pytest.fixture(scope="module")
+def trained_encoder(encoders, tmp_path_factory) -> str:
+    """The tiny ModernBERT after some steps of masked language modelling on sample texts."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from clm_detour.data.sample.write import generate
+    from clm_detour.data.tokenizer import copy_tokenizer
+    from clm_detour.model import ModernBertForPretraining
+
+    network = ModernBertForPretraining.from_pretrained(encoders["modernbert"]).train()
+    tokenizer = AutoTokenizer.from_pretrained(encoders["modernbert"])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    torch.manual_seed(0)
+    for made in generate("abstracts", 60, seed=1):
+        ids = torch.tensor([tokenizer(made["text"])["input_ids"]])
+        hidden = torch.rand(ids.shape) < 0.2
+        inputs, labels = torch.where(hidden, tokenizer.mask_token_id, ids), torch.where(hidden, ids, -100)
+        network(inputs, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    network.save_pretrained(folder)
+    copy_tokenizer(encoders["modernbert"], folder)
+    return str(folder)
