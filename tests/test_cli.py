@@ -98,7 +98,7 @@ def test_broken_records_are_counted_and_reported_where_asked(run_cli, recipe, tm
     code, said = run_cli("prepare", recipe, *source(tmp_path / "notes.jsonl"), "data.on_error=skip")
     assert code == 0
     assert "1 records skipped (broken JSON)" in said
-    report = json.loads((tmp_path / "data" / "notes" / "report.json").read_text())
+    report = json.loads((tmp_path / "data" / "notes" / "card.json").read_text())
     assert report["dropped"] == {"broken JSON": 1, "empty": 1}
 
 

@@ -167,6 +167,7 @@ def prepare_step(config: Config, name: str, loaded: tokenizer.Tokenizer) -> bool
         seed=data.shuffle_seed,
         held_out=data.held_out,
         on_error=cast(sources.OnError, data.on_error),
+        processes=data.processes,
     )
     for reason, count in report.dropped.items():
         console.print(f"[yellow]{name}: {count} records skipped ({reason})[/yellow]")

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reading import write_shards
 
 from clm_detour.data.objectives import Vocabulary
 from clm_detour.data.packing import write_packing
-from clm_detour.data.shards import ShardWriter
 
-FINGERPRINT = "f" * 64
 VOCABULARY = Vocabulary(1000, pad=0, mask=1, special=tuple(range(8)))
 
 
@@ -24,10 +23,9 @@ def write_source() -> Callable[..., Path]:
         folder: Path, documents: int, row_length: int = 16, seed: int = 0, shard_tokens: int = 2000
     ) -> Path:
         rng = np.random.default_rng(seed)
-        writer = ShardWriter(folder, FINGERPRINT, VOCABULARY.size, shard_tokens)
-        for _ in range(documents):
-            writer.add(rng.integers(8, VOCABULARY.size, rng.integers(2, 30)))
-        writer.finish({}, {})
+        lengths = (rng.integers(2, 30) for _ in range(documents))
+        some = (rng.integers(8, VOCABULARY.size, length) for length in lengths)
+        write_shards(folder, some, VOCABULARY.size, shard_tokens)
         write_packing(folder, row_length, seed=1)
         return folder
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from reading import write_shards
 
 from clm_detour.data.best_fit import PackedRows, pack
 from clm_detour.data.packing import PackedSource, write_packing
-from clm_detour.data.shards import ShardWriter, TokenShards
+from clm_detour.data.shards import TokenShards
 from clm_detour.errors import UserError
 
 ROW = 8192
@@ -129,11 +130,9 @@ def test_documents_of_one_length_are_shuffled_by_the_seed():
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Three shards of documents that know where they are: token = 100 * document + position."""
-    writer = ShardWriter(tmp_path, "f" * 64, vocab_size=2**32, shard_tokens=500)
-    for document, length in enumerate(np.random.default_rng(5).integers(2, 99, size=30)):
-        writer.add(100 * document + np.arange(length))
-    writer.finish({}, {})
-    return tmp_path
+    lengths = np.random.default_rng(5).integers(2, 99, size=30)
+    documents = (100 * document + np.arange(length) for document, length in enumerate(lengths))
+    return write_shards(tmp_path, documents, vocab_size=2**32, shard_tokens=500)
 
 
 def test_rows_on_disk_give_back_every_document(folder):
@@ -195,9 +194,7 @@ def test_what_is_not_packed_damaged_or_of_other_shards_says_so(folder):
     PackedSource.open(folder, 64).verify()
 
     index = (folder / "rows-64.json").read_bytes()
-    writer = ShardWriter(folder, "f" * 64, 2**32)
-    writer.add(np.arange(10))
-    writer.finish({}, {})
+    write_shards(folder, [np.arange(10)], 2**32)
     (folder / "rows-64.json").write_bytes(index)
     with pytest.raises(UserError, match=r"rows-64\.json belongs to other shards"):
         PackedSource.open(folder, 64)

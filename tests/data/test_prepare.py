@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from clm_detour import files
-from clm_detour.data import prepare
+from clm_detour.data import prepare, tokens_of_group
+from clm_detour.data import tokenizer as tokenizer_module
+from clm_detour.data.held_out import SPLITS, is_held_out
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.prepare import SPLITS, SourceReport, is_held_out, prepare_source
-from clm_detour.data.shards import TokenShards
+from clm_detour.data.prepare import SourceReport, prepare_source
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from clm_detour.errors import UserError
@@ -110,7 +111,11 @@ def test_the_report_counts_what_is_there_and_is_written_too(run, tmp_path):
         rows = len(PackedSource.open(folder / split, ROW))
         assert (report.splits[split].tokens, report.splits[split].rows) == (tokens, rows)
         assert report.splits[split].fullness == pytest.approx(tokens / rows / ROW, abs=1e-5)
-    assert json.loads((folder / "report.json").read_text()) == asdict(report)
+    card = json.loads((folder / "card.json").read_text())
+    assert card["name"] == report.name
+    assert card["dropped"] == report.dropped
+    for split, figures in report.splits.items():
+        assert asdict(figures).items() <= card["splits"][split].items()
     assert not report.skipped
 
 
@@ -177,34 +182,11 @@ def test_a_replaced_file_is_noticed(run, corpus):
 @pytest.mark.parametrize("change", [{"row_length": 32}, {"seed": 2}])
 def test_another_row_length_or_seed_packs_again_without_tokenising(run, monkeypatch, change):
     before = run()
-    monkeypatch.setattr(prepare, "tokenize", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(prepare, "write_tokens", lambda *_: pytest.fail("tokenised again"))
     after = run(**change)
     assert not after.skipped
     assert after.splits["train"].tokens == before.splits["train"].tokens
     assert run(**change).skipped
-
-
-def test_interrupted_and_run_again_gives_the_same_bytes(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "SHARD_TOKENS", 1000)
-    run(folder=tmp_path / "whole")
-
-    def interrupted(*arguments, **options):
-        for number, text in enumerate(read_documents(*arguments, **options)):
-            if number == 200:
-                raise KeyboardInterrupt
-            yield text
-
-    with monkeypatch.context() as patch:
-        patch.setattr(prepare, "read_documents", interrupted)
-        patch.setattr("clm_detour.data.tokenize.BATCH_CHARACTERS", 1000)
-        with pytest.raises(KeyboardInterrupt):
-            run(folder=tmp_path / "broken")
-    assert len(list((tmp_path / "broken" / "train").glob("tokens-*.bin"))) > 1
-    with pytest.raises(UserError, match="no finished shards"):
-        TokenShards.open(tmp_path / "broken" / "train")
-    run(folder=tmp_path / "broken")
-    assert everything_in(tmp_path / "broken") == everything_in(tmp_path / "whole")
-    assert len(everything_in(tmp_path / "whole", ("train/tokens-*.bin",))) > 3
 
 
 @pytest.mark.parametrize(
@@ -256,7 +238,20 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_is_one_sentence(run, tmp
         UserError, match=r"Cannot write .*tokens-00000\.bin: No space left on device\. Free some space"
     ):
         run()
-    assert not list((tmp_path / "data" / "notes" / "train").iterdir())
+    assert not list((tmp_path / "data").rglob("*.bin"))
+
+
+def test_a_document_too_long_for_memory_is_tokenised_in_pieces_or_refused_by_place(run, corpus, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "LONG_CHARACTERS", 200)
+    monkeypatch.setattr(tokenizer_module, "LONGEST_PIECE", 400)
+    monkeypatch.setattr(tokens_of_group, "LONG_CHARACTERS", 200)
+    whole = run()
+    assert sum(split.documents for split in whole.splits.values()) == len(TEXTS)
+    write_corpus(corpus, [*TEXTS[:3], "x" * 500, "y"])
+    message = r"a\.jsonl\.gz: document 4 of those kept has 500 characters and cannot be tokenised in pieces"
+    with pytest.raises(UserError, match=message):
+        run()
+    assert run(on_error="skip").dropped == {"too long to tokenise": 1}
 
 
 def test_the_split_does_not_depend_on_the_seed(run, tmp_path, tokenizer):

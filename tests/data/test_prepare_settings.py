@@ -11,7 +11,8 @@ import pytest
 from reading import write
 
 from clm_detour.config.schema import Source
-from clm_detour.data.prepare import SourceReport, is_held_out, prepare_source
+from clm_detour.data.held_out import is_held_out
+from clm_detour.data.prepare import SourceReport, prepare_source
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -57,7 +58,7 @@ def test_the_shards_hold_what_was_chosen_and_the_report_the_rest(prepared, token
         assert texts_in(tmp_path / "data" / "notes" / split, tokenizer) == wanted
     chosen = sum(number % 5 >= 2 for number in range(300))
     assert report.dropped == {"where": 300 - chosen, "duplicate": chosen - len(expected)}
-    written = json.loads((tmp_path / "data" / "notes" / "report.json").read_text())
+    written = json.loads((tmp_path / "data" / "notes" / "card.json").read_text())
     assert written["dropped"] == report.dropped
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from reading import FINGERPRINT, write_shards
 
 from clm_detour.data.shards import ShardWriter, TokenShards, token_dtype
 from clm_detour.errors import UserError
-
-FINGERPRINT = "f" * 64
 
 
 def some_documents(count: int = 50, vocab_size: int = 50_368, seed: int = 0) -> list[np.ndarray]:
@@ -22,11 +22,7 @@ def some_documents(count: int = 50, vocab_size: int = 50_368, seed: int = 0) -> 
 def write(
     folder: Path, documents: list[np.ndarray], vocab_size: int = 50_368, shard_tokens: int = 200
 ) -> Path:
-    writer = ShardWriter(folder, FINGERPRINT, vocab_size, shard_tokens)
-    for document in documents:
-        writer.add(document)
-    writer.finish({"files": []}, {"empty": 2})
-    return folder
+    return write_shards(folder, documents, vocab_size, shard_tokens, dropped={"empty": 2})
 
 
 def read(shards: TokenShards) -> list[np.ndarray]:
@@ -78,7 +74,7 @@ def test_writing_again_leaves_nothing_of_the_shards_before(tmp_path):
 
 
 def test_an_unfinished_folder_is_not_opened(tmp_path):
-    writer = ShardWriter(tmp_path, FINGERPRINT, 50_368, shard_tokens=10)
+    writer = ShardWriter(tmp_path, 50_368, shard_tokens=10)
     writer.add(np.arange(20))
     with pytest.raises(
         UserError, match=r"holds no finished shards \(no index\.json\): run `clm-detour prepare`"
@@ -88,10 +84,23 @@ def test_an_unfinished_folder_is_not_opened(tmp_path):
         TokenShards.open(tmp_path / "nowhere")
 
 
-def test_starting_to_write_again_makes_a_finished_folder_unfinished(tmp_path):
-    ShardWriter(write(tmp_path, []), FINGERPRINT, 50_368)
-    with pytest.raises(UserError, match="holds no finished shards"):
-        TokenShards.open(tmp_path)
+def test_a_writer_goes_on_after_the_last_whole_shard(tmp_path):
+    documents = some_documents(50)
+    whole = write(tmp_path / "whole", documents)
+    for damaged in ("shard-00002.json", "tokens-00002.bin", "lengths-00002.npy"):
+        broken = tmp_path / damaged
+        shutil.copytree(whole, broken)
+        (broken / "index.json").unlink()
+        (broken / damaged).unlink()
+        (broken / f".{damaged}.tmp123").write_text("half")
+        writer = ShardWriter(broken, 50_368, shard_tokens=200)
+        assert len(writer.shards) == 2
+        for document in documents[writer.documents :]:
+            writer.add(document)
+        writer.finish()
+        assert {path.name: path.read_bytes() for path in broken.iterdir()} == {
+            path.name: path.read_bytes() for path in whole.iterdir() if path.name != "index.json"
+        }
 
 
 def test_another_tokenizer_is_refused(tmp_path):
@@ -143,7 +152,7 @@ def test_a_broken_or_foreign_index_says_so(tmp_path):
 def test_a_folder_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="Cannot write"):
-        ShardWriter(tmp_path / "file" / "train", FINGERPRINT, 50_368)
+        ShardWriter(tmp_path / "file" / "train", 50_368)
 
 
 def test_sending_shards_to_another_process_does_not_send_the_tokens(tmp_path):

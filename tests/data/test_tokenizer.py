@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from clm_detour.data import tokenizer as tokenizer_module
+from clm_detour.data.sources import Document
 from clm_detour.data.tokenize import tokenize
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from clm_detour.errors import UserError
@@ -174,10 +177,38 @@ def test_a_name_that_is_neither_a_folder_nor_on_the_hub_says_so(name):
 def test_streaming_gives_what_a_single_batch_gives_and_in_order(tokenizer, monkeypatch):
     monkeypatch.setattr("clm_detour.data.tokenize.BATCH_CHARACTERS", 1000)
     texts = [f"{number} " * (1 + number % 400) for number in range(0, 20_000, 173)]
-    streamed = list(tokenize(iter(texts), tokenizer))
-    assert [text for text, _ in streamed] == texts
-    for (_, ids), expected in zip(streamed, tokenizer.encode_batch(texts), strict=True):
-        np.testing.assert_array_equal(ids, expected)
+    for threads in (1, 2):
+        documents = (Document(text, copies=1) for text in texts)
+        streamed = [pair for batch in tokenize(documents, tokenizer, lambda: threads) for pair in batch]  # noqa: B023
+        assert [document.text for document, _ in streamed] == texts
+        for (_, ids), expected in zip(streamed, tokenizer.encode_batch(texts), strict=True):
+            np.testing.assert_array_equal(ids, expected)
+
+
+def test_a_tokenizer_sent_to_another_process_is_the_same(tokenizer):
+    sent = pickle.loads(pickle.dumps(tokenizer))
+    text = "a [MASK] is text"
+    assert sent.encode_batch([text])[0].tolist() == tokenizer.encode_batch([text])[0].tolist()
+    assert tokenizer.mask not in sent.encode_batch([text])[0]
+
+
+@given(text=st.text(st.sampled_from("ab1 .\n\t\u0301é")))
+def test_a_long_text_in_pieces_has_the_ids_of_the_whole(tokenizer, text):
+    (whole,) = tokenizer.encode_batch([text])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "LONG_CHARACTERS", 8)
+        (pieces,) = tokenizer.encode_batch([text])
+    np.testing.assert_array_equal(pieces, whole)
+
+
+def test_a_long_text_is_cut_often_and_one_without_blanks_not_at_all(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "LONG_CHARACTERS", 100)
+    monkeypatch.setattr(tokenizer_module, "LONGEST_PIECE", 400)
+    assert len(tokenizer.cuts("some words " * 1000)) > 50
+    assert tokenizer.cuts("x" * 400) == []
+    assert tokenizer.cuts("x" * 401) is None
+    with pytest.raises(UserError, match="A text of 401 characters cannot be tokenised in pieces"):
+        tokenizer.encode_batch(["x" * 401])
 
 
 @pytest.mark.shared

@@ -103,7 +103,7 @@ def fabricate(path: Path) -> None:
     write_json(path / "arms.json", ARMS)
     write_json(path / "steps.json", [step(*pair) for pair in STEPS.items()])
     for number, source in enumerate(SOURCES):
-        write_json(path / "data" / source / "report.json", source_report(source, number))
+        write_json(path / "data" / source / "card.json", source_report(source, number))
     for id in PHASES:
         write_phase(path / "phases" / id, id)
     for arm in ARMS:

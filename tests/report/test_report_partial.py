@@ -18,7 +18,7 @@ RECORDS = (
     "environment.json",
     "steps.json",
     "arms.json",
-    "data/notes/report.json",
+    "data/notes/card.json",
     "phases/pretrain.clm/phase.json",
     "phases/pretrain.clm/metrics.jsonl",
     "evaluation/held_out.json",

@@ -61,6 +61,7 @@ class Data:
     held_out: float = 0.01  # fraction of each source's documents kept out of training
     shuffle_seed: int = 42  # order of rows
     on_error: str = "stop"  # broken records: stop, or skip (counted in the source's report)
+    processes: int | None = None  # that prepare a source; null: as many as there are cores
     sample: Sample | None = None
 
 

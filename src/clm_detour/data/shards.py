@@ -2,7 +2,8 @@
 
     <source>/<split>/tokens-00000.bin    ids of all documents end to end, little-endian, uint16 or uint32
                      lengths-00000.npy   tokens of each document, uint32
-                     index.json          counts, sizes and checksums, and what the shards were made from
+                     shard-00000.json    a shard's counts, sizes and checksums, written after its files
+                     index.json          all of these, and what the shards were made from
 
 A document never crosses shards. The index is written last, so a folder without one is unfinished. Opening
 checks the size of every file; `verify` reads everything and checks the checksums. The folder may lie at any URL that fsspec knows: its
@@ -13,20 +14,25 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from clm_detour.data.cache import ShardCache
-from clm_detour.data.folders import Folder, Location, check_content, check_size, folder_at
+from clm_detour.data.folders import Folder, LocalFolder, Location, check_content, check_size, folder_at
 from clm_detour.errors import UserError
-from clm_detour.files import atomic_write, writable, write_json
+from clm_detour.files import atomic_write, read_json, writable, write_json
 
 FORMAT = 1
 SHARD_TOKENS = 2**26
+RECORD = re.compile(r"shard-(\d{5,})\.json")
+OF_A_SHARD = re.compile(r"(?:shard|tokens|lengths|rows-\d+)-(\d{5,})\.\w+")
+Entry = dict[str, Any]  # what is known of a shard
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -37,26 +43,24 @@ def token_dtype(vocab_size: int) -> np.dtype:
 class ShardWriter:
     """Write documents into shards of about `shard_tokens`, which is also what is kept in memory.
 
-    What an earlier writer left in the folder is deleted first.
+    Shards that an earlier writer finished are kept, so one that was interrupted is gone on with after `documents` documents.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, vocab_size: int, shard_tokens: int = SHARD_TOKENS):
+    def __init__(self, folder: Path, vocab_size: int, shard_tokens: int = SHARD_TOKENS):
         self.folder = folder
-        self.tokenizer = {"fingerprint": fingerprint, "vocab_size": vocab_size}
         self.dtype = token_dtype(vocab_size)
         self.shard_tokens = shard_tokens
-        self.shards: list[dict[str, Any]] = []
-        self.documents = 0
-        self._documents: list[np.ndarray] = []
-        self._tokens = 0
         with writable(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for pattern in ("index.json", "rows-*", "lengths-*.npy", "tokens-*.bin"):
-                for file in folder.glob(pattern):
-                    file.unlink()
+        found = whole_shards(folder)
+        self.shards = [found[number] for number in takewhile(found.__contains__, count())]
+        remove_shards(folder, keep=range(len(self.shards)))
+        self.documents = sum(shard["documents"] for shard in self.shards)
+        self._documents: list[np.ndarray] = []
+        self._tokens = 0
 
     def add(self, ids: np.ndarray) -> None:
         """Append one document."""
@@ -66,40 +70,105 @@ class ShardWriter:
         if self._tokens >= self.shard_tokens:
             self._flush()
 
-    def finish(self, made_from: dict[str, Any], dropped: dict[str, int]) -> None:
-        """Write the last shard and the index."""
+    def finish(self) -> list[Entry]:
+        """Write the last shard; the entries of all of them."""
         if self._documents:
             self._flush()
-        index = {
-            "format": FORMAT,
-            "dtype": self.dtype.name,
-            "tokenizer": self.tokenizer,
-            "documents": self.documents,
-            "tokens": sum(shard["tokens"] for shard in self.shards),
-            "dropped": dict(sorted(dropped.items())),
-            "made_from": made_from,
-            "shards": self.shards,
-        }
-        write_json(self.folder / "index.json", index)
+        return self.shards
 
     def _flush(self) -> None:
-        number, documents = len(self.shards), self._documents
-        tokens = np.concatenate(documents).tobytes()
-        lengths = npy_bytes(np.array([len(ids) for ids in documents], dtype="<u4"))
+        lengths = np.array([len(ids) for ids in self._documents], dtype="<u4")
         self.shards.append(
-            {
-                "documents": len(documents),
-                "tokens": self._tokens,
-                "bytes": len(tokens),
-                "checksum": checksum(tokens),
-                "lengths_bytes": len(lengths),
-                "lengths_checksum": checksum(lengths),
-            }
+            write_shard(self.folder, len(self.shards), [np.concatenate(self._documents)], lengths)
         )
-        for name, content in ((tokens_name(number), tokens), (lengths_name(number), lengths)):
-            with atomic_write(self.folder / name) as file:
-                file.write(content)
         self._documents, self._tokens = [], 0
+
+
+def write_shard(
+    folder: Path,
+    number: int,
+    tokens: Iterable[np.ndarray],
+    lengths: np.ndarray,
+    more: dict[str, Any] | None = None,
+) -> Entry:
+    """Write one shard, and last the record by which it is known to be whole.
+
+    Args:
+        tokens: its ids, in any number of arrays; never held all at once.
+        lengths: tokens of each document, (documents,) <u4.
+        more: what else stands in its entry.
+
+    Returns:
+        Its entry in the index.
+    """
+    digest, size = hashlib.blake2b(digest_size=16), 0
+    with atomic_write(folder / tokens_name(number)) as file:
+        for array in tokens:
+            content = raw(array)
+            digest.update(content)
+            size += file.write(content)
+    sizes = npy_bytes(lengths)
+    with atomic_write(folder / lengths_name(number)) as file:
+        file.write(sizes)
+    entry = {
+        "documents": len(lengths),
+        "tokens": int(lengths.sum(dtype=np.int64)),
+        "bytes": size,
+        "checksum": digest.hexdigest(),
+        "lengths_bytes": len(sizes),
+        "lengths_checksum": checksum(sizes),
+        **(more or {}),
+    }
+    write_json(folder / record_name(number), entry)
+    return entry
+
+
+def whole_shards(folder: Path) -> dict[int, Entry]:
+    """The entries of the shards in a folder whose files have the right sizes, by number."""
+    sizes, found = LocalFolder(folder).sizes(), {}
+    for name in sorted(sizes):
+        if record := RECORD.fullmatch(name):
+            number, entry = int(record[1]), read_json(folder / name)
+            there = sizes.get(tokens_name(number)), sizes.get(lengths_name(number))
+            if there == (entry["bytes"], entry["lengths_bytes"]):
+                found[number] = entry
+    return found
+
+
+def remove_shards(folder: Path, keep: Container[int] = ()) -> None:
+    """Delete all shards but those of some numbers, the indices, and files that a killed process left half written."""
+    with writable(folder):
+        for pattern in ("index.json", "shard-*.json", "lengths-*.npy", "tokens-*.bin", "rows-*", ".*.tmp*"):
+            for file in folder.glob(pattern):
+                number = OF_A_SHARD.fullmatch(file.name)
+                if number is None or int(number[1]) not in keep:
+                    file.unlink()
+
+
+def write_index(
+    folder: Path,
+    shards: Sequence[Entry],
+    tokenizer: Mapping[str, Any],
+    made_from: Mapping[str, Any],
+    dropped: Mapping[str, int],
+) -> None:
+    """Write the index of a folder's shards, after which it is finished.
+
+    Args:
+        tokenizer: its `fingerprint` and `vocab_size`.
+        dropped: records left out, by reason.
+    """
+    index = {
+        "format": FORMAT,
+        "dtype": token_dtype(tokenizer["vocab_size"]).name,
+        "tokenizer": dict(tokenizer),
+        "documents": sum(shard["documents"] for shard in shards),
+        "tokens": sum(shard["tokens"] for shard in shards),
+        "dropped": dict(sorted(dropped.items())),
+        "made_from": dict(made_from),
+        "shards": list(shards),
+    }
+    write_json(folder / "index.json", index)
 
 
 class TokenShards:
@@ -119,7 +188,7 @@ class TokenShards:
     def open(
         cls, location: Location, tokenizer_fingerprint: str | None = None, cache: ShardCache | None = None
     ) -> TokenShards:
-        """Open what `ShardWriter` finished, in a folder or at a URL.
+        """Open what `write_index` finished, in a folder or at a URL.
 
         Raises:
             UserError: nothing prepared there, a file is missing or has another size than in the index, the
@@ -206,9 +275,19 @@ def lengths_name(shard: int) -> str:
     return f"lengths-{shard:05d}.npy"
 
 
+def record_name(shard: int) -> str:
+    """File name of what is known of a shard."""
+    return f"shard-{shard:05d}.json"
+
+
 def checksum(content: bytes | memoryview) -> str:
     """BLAKE2b of 16 bytes, in hex: about 1 GB/s, and in the standard library."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def raw(array: np.ndarray) -> memoryview:
+    """The bytes of an array."""
+    return np.ascontiguousarray(array).view(np.uint8).data
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

@@ -1,52 +1,70 @@
-"""Texts -> token ids, batch by batch, on all cores.
+"""Texts -> token ids, batch by batch, on one core or on all.
 
-The tokenizers library spreads a batch over its own threads and releases Python's lock, so the next batches
-are encoded while this one is written. Memory is bounded by `AHEAD + 1` batches of `BATCH_CHARACTERS`.
+The tokenizers library spreads a batch over its own threads and releases Python's lock, so with several threads the next batches are encoded
+while this one is written. Memory is bounded by `AHEAD + 1` batches, at about a hundred bytes a character.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from clm_detour.data.tokenizer import Tokenizer
 
-BATCH_CHARACTERS = 2**21
+BATCH_CHARACTERS = 2**18  # for each thread
+MOST_CHARACTERS = 2**21
 AHEAD = 2  # two batches at once keep the cores busy while the last document of the first is finished
 
 
-def tokenize(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[tuple[str, np.ndarray]]:
-    """Each text with its ids `[CLS] ... [SEP]` (uint32), in order; a text that comes again right away is encoded once."""
-    waiting: deque[tuple[list[list[str]], Future[list[np.ndarray]]]] = deque()
+class HasText(Protocol):
+    """Anything with a text."""
+
+    @property
+    def text(self) -> str:
+        """What is tokenised."""
+
+
+T = TypeVar("T", bound=HasText)
+
+
+def tokenize(
+    documents: Iterable[T], tokenizer: Tokenizer, threads: Callable[[], int]
+) -> Iterator[list[tuple[T, np.ndarray]]]:
+    """Batches of documents, in order, each with its ids `[CLS] ... [SEP]` (uint32).
+
+    Args:
+        threads: how many may be used now; asked before each batch.
+    """
+    waiting: deque[tuple[list[T], Future[list[np.ndarray]]]] = deque()
     with ThreadPoolExecutor(AHEAD) as pool:
-        for batch in _batches(texts):
-            waiting.append((batch, pool.submit(tokenizer.encode_batch, [copies[0] for copies in batch])))
-            if len(waiting) > AHEAD:
-                yield from _pairs(*waiting.popleft())
+        for batch in batches(documents, threads):
+            texts = [document.text for document in batch]
+            waiting.append((batch, pool.submit(tokenizer.encode_batch, texts)))
+            while len(waiting) > (AHEAD if threads() > 1 else 0):
+                yield pairs(*waiting.popleft())
         while waiting:
-            yield from _pairs(*waiting.popleft())
+            yield pairs(*waiting.popleft())
 
 
-def _pairs(batch: list[list[str]], encoded: Future[list[np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-    for copies, ids in zip(batch, encoded.result(), strict=True):
-        for text in copies:
-            yield text, ids
+def pairs(batch: list[T], encoded: Future[list[np.ndarray]]) -> list[tuple[T, np.ndarray]]:
+    """A batch that has been encoded."""
+    return list(zip(batch, encoded.result(), strict=True))
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[list[str]]]:
-    """Lists of texts, each with the copies that follow it."""
-    batch: list[list[str]] = []
-    characters = 0
-    for text in texts:
-        if batch and text is batch[-1][0]:
-            batch[-1].append(text)
-            continue
-        batch.append([text])
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS:
+def batches(documents: Iterable[T], threads: Callable[[], int]) -> Iterator[list[T]]:
+    """Lists of documents, larger for more threads."""
+    batch: list[T] = []
+    characters, enough = 0, 0
+    for document in documents:
+        if not batch:
+            enough = min(BATCH_CHARACTERS * threads(), MOST_CHARACTERS)
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= enough:
             yield batch
             batch, characters = [], 0
     if batch:

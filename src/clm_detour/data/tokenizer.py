@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ TRAINED = {
     role: f"[{role.upper()}]" for role in ("unk", "cls", "sep", "pad", "mask")
 }  # in ModernBERT's order
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+LONG_CHARACTERS = 2**20  # encoding takes about a hundred bytes a character
+LONGEST_PIECE = 2**24
+SINGLE_BLANK, AROUND, TRIES = re.compile(r"(?<=\S)\s(?=\S)"), 256, 1000
 SMALLEST_VOCABULARY = 256 + len(TRAINED)
 
 
@@ -60,12 +65,64 @@ class Tokenizer:
     special_ids: tuple[int, ...]
     fingerprint: str
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process."""
+        self.__dict__.update(state)
+        self.tokenizer.encode_special_tokens = True  # which its own state leaves out
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text as `[CLS] ... [SEP]`, uncut: arrays of uint32. Uses all cores."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        """The ids of each text as `[CLS] ... [SEP]`, uncut: arrays of uint32.
+
+        Uses all cores, unless TOKENIZERS_PARALLELISM is false. A text over LONG_CHARACTERS is encoded in pieces, with the same ids.
+
+        Raises:
+            UserError: a long text that cannot be cut.
+        """
+        short = [text for text in texts if len(text) <= LONG_CHARACTERS]
+        encodings = iter(self.tokenizer.encode_batch_fast(short, add_special_tokens=False))
+        return [
+            self._framed(next(encodings).ids if len(text) <= LONG_CHARACTERS else self._encode_long(text))
+            for text in texts
+        ]
+
+    def _framed(self, ids: Iterable[int]) -> np.ndarray:
         # `array` takes a list of ints twice as fast as numpy.
-        framed = (array("I", [self.cls, *encoding.ids, self.sep]) for encoding in encodings)
-        return [np.frombuffer(ids, dtype=np.uint32) for ids in framed]
+        return np.frombuffer(array("I", [self.cls, *ids, self.sep]), dtype=np.uint32)
+
+    def _encode_long(self, text: str) -> array[int]:
+        cuts, ids = self.cuts(text), array("I")
+        if cuts is None:
+            raise UserError(f"A text of {len(text):,} characters cannot be tokenised in pieces.")
+        for start, end in pairwise([0, *cuts, len(text)]):
+            ids.extend(self.tokenizer.encode(text[start:end], add_special_tokens=False).ids)
+        return ids
+
+    def cuts(self, text: str) -> list[int] | None:
+        """Where a long text can be cut into pieces with the same ids; None if one would be over LONGEST_PIECE.
+
+        A cut is before a single blank, where the text around it encodes to what its two sides do. That is right for the whole text
+        too if words are tokenised one by one, so a tokenizer that does not divide texts into words first cuts nothing.
+        """
+        cuts: list[int] = []
+        last = 0
+        if self.tokenizer.pre_tokenizer is None:
+            return cuts if len(text) <= LONGEST_PIECE else None
+        while len(text) - last > LONG_CHARACTERS:
+            places = SINGLE_BLANK.finditer(text, last + LONG_CHARACTERS // 2, last + LONGEST_PIECE)
+            cut = next(
+                (place.start() for place in islice(places, TRIES) if self._can_cut(text, place.start())), None
+            )
+            if cut is None:
+                return cuts if len(text) - last <= LONGEST_PIECE else None
+            cuts.append(cut)
+            last = cut
+        return cuts
+
+    def _can_cut(self, text: str, place: int) -> bool:
+        before, after = text[place - AROUND : place], text[place : place + AROUND]
+        parts = self.tokenizer.encode_batch_fast([before, after, before + after], add_special_tokens=False)
+        left, right, whole = (part.ids for part in parts)
+        return left + right == whole
 
 
 def load_tokenizer(path_or_hub_id: str) -> Tokenizer:

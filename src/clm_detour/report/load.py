@@ -158,10 +158,10 @@ def read_sources(files: Reader, config: Config | None) -> dict[str, SourceReport
     folder = files.root / "data"
     if not folder.is_dir() and config:
         folder = Path(config.data.dir)
-    found = sorted(path.parent.name for path in folder.glob("*/report.json"))
+    found = sorted(path.parent.name for path in folder.glob("*/card.json"))
     reports = {}
     for name in config.data.sources if config else found:
-        report = files.read(folder / name / "report.json", f"Data of source {name}", parse_source)
+        report = files.read(folder / name / "card.json", f"Data of source {name}", parse_source)
         if report:
             reports[name] = report
     return reports

@@ -194,7 +194,7 @@ def parse_phase(raw: Any) -> tuple[str, PhaseEnd]:
 
 
 def parse_source(raw: Any) -> SourceReport:
-    """data/<source>/report.json."""
+    """data/<source>/card.json."""
     splits = {name: parse_split(split) for name, split in raw["splits"].items()}
     return SourceReport(splits, {str(reason): int(count) for reason, count in raw["dropped"].items()})
 

@@ -1,0 +1,163 @@
+"""What a prepared source holds and was made from, as numbers (card.json) and as a picture (card.svg). No text of a document is in it.
+
+Both follow from the folder alone: preparing the same source anywhere gives the same card.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clm_detour.data.held_out import SPLITS
+from clm_detour.data.packing import PackedSource
+from clm_detour.data.shards import TokenShards
+from clm_detour.data.tokens_of_group import RECORD
+from clm_detour.files import atomic_write, read_json, write_json
+
+CARD, PICTURE = "card.json", "card.svg"
+LONGEST_COUNTED = 2**17  # lengths above this count as this much in quantiles
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def write_card(name: str, folder: Path, row_length: int) -> dict[str, Any]:
+    """Describe what `prepare_source` wrote into `folder`; returns the card."""
+    sources = {split: PackedSource.open(folder / split, row_length) for split in SPLITS}
+    index = sources["train"].shards.index
+    groups = records_of_groups(folder)
+    card = {
+        "name": name,
+        "splits": {split: describe_split(split, source, groups) for split, source in sources.items()},
+        "dropped": index["dropped"],
+        "packing": {key: sources["train"].index[key] for key in ("row_length", "seed")},
+        "tokenizer": index["tokenizer"],
+        "made_from": index["made_from"],
+    }
+    draw(card, folder / PICTURE)
+    write_json(folder / CARD, card)
+    return card
+
+
+def is_card_of(folder: Path, row_length: int) -> bool:
+    """Whether the card there is of the rows that are there."""
+    if not (folder / CARD).is_file() or not (folder / PICTURE).is_file():
+        return False
+    splits = read_json(folder / CARD).get("splits", {})
+    fingerprints = {split: PackedSource.open(folder / split, row_length).fingerprint for split in SPLITS}
+    return {split: of.get("fingerprints", {}).get("rows") for split, of in splits.items()} == fingerprints
+
+
+def records_of_groups(folder: Path) -> list[dict[str, Any]]:
+    """What is known of each group of files that the shards were joined from."""
+    return [read_json(path) for path in sorted((folder / "parts").glob(f"*/{RECORD}"))]
+
+
+def describe_split(split: str, source: PackedSource, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of one split."""
+    counted = count_lengths(source.shards)
+    texts, characters = (sum(group[key][split] for group in groups) for key in ("texts", "characters"))
+    tokens, documents = source.num_tokens, source.documents
+    return {
+        "documents": documents,
+        "texts": texts,  # documents without the copies that `repeat` asks for
+        "tokens": tokens,
+        "characters": characters,
+        "tokens_per_document": ratio(tokens, documents),
+        "tokens_per_character": ratio(tokens - 2 * documents, characters),  # [CLS] and [SEP] apart
+        "longest": max(
+            (shard_longest(source.shards, shard) for shard in range(len(source.shards))), default=0
+        ),
+        "quantiles": {f"{share:g}": quantile(counted, share) for share in QUANTILES},
+        "lengths": histogram(counted),
+        "longer_than_a_row": int(counted[source.row_length + 1 :].sum()),
+        "rows": len(source),
+        "fullness": round(source.fullness, 6),
+        "cut": source.cut,
+        "shards": len(source.shards),
+        "fingerprints": {"documents": source.shards.fingerprint, "rows": source.fingerprint},
+    }
+
+
+def count_lengths(shards: TokenShards) -> np.ndarray:
+    """How many documents have 0, 1, ... LONGEST_COUNTED tokens."""
+    counted = np.zeros(LONGEST_COUNTED + 1, dtype=np.int64)
+    for shard in range(len(shards)):
+        lengths = np.minimum(shards.lengths(shard), LONGEST_COUNTED)
+        counted += np.bincount(lengths, minlength=len(counted))
+    return counted
+
+
+def shard_longest(shards: TokenShards, shard: int) -> int:
+    """Tokens of its longest document."""
+    return int(shards.lengths(shard).max())
+
+
+def quantile(counted: np.ndarray, share: float) -> int:
+    """The least length that a share of the documents does not exceed."""
+    below = np.cumsum(counted)
+    return int(np.searchsorted(below, share * below[-1])) if below[-1] else 0
+
+
+def histogram(counted: np.ndarray) -> list[dict[str, int]]:
+    """Documents by powers of two of their tokens: `from` (inclusive) to `below`; the last bin has all longer ones."""
+    edges = [0, *(2**power for power in range(1, LONGEST_COUNTED.bit_length())), LONGEST_COUNTED + 1]
+    counts = np.add.reduceat(counted, edges[:-1])
+    bins = [
+        {"from": start, "below": end, "documents": int(count)}
+        for start, end, count in zip(edges, edges[1:], counts, strict=False)
+    ]
+    used = [place for place, one in enumerate(bins) if one["documents"]]
+    return bins[used[0] : used[-1] + 1] if used else []
+
+
+def ratio(above: int, below: int) -> float:
+    """To four digits; 0 of nothing."""
+    return float(f"{above / below:.4g}") if below else 0.0
+
+
+def draw(card: dict[str, Any], file: Path) -> None:
+    """The training split's lengths, and what the source holds and lost. The same card gives the same bytes."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    train = card["splits"]["train"]
+    style = {"svg.fonttype": "none", "svg.hashsalt": "clm-detour", "font.size": 9, "text.parse_math": False}
+    with matplotlib.style.context(["default", style]):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+        bins = train["lengths"]
+        left.bar([one["from"] for one in bins], [one["documents"] for one in bins], [one["below"] - one["from"] for one in bins], align="edge", color="#4878a8", edgecolor="white", linewidth=0.6)  # fmt: skip
+        left.axvline(card["packing"]["row_length"], color="#c05030", linewidth=1, label="a row")
+        left.axvline(train["quantiles"]["0.5"], color="black", linewidth=1, linestyle=":", label="median")
+        left.set_xscale("log", base=2)
+        left.set(xlabel="tokens in a document", ylabel="documents", title=card["name"])
+        left.legend(frameon=False)
+        right.axis("off")
+        cells = [[label, value] for label, value in facts(card)]
+        table = right.table(cells, loc="center", cellLoc="left", edges="open", colWidths=[0.66, 0.34])
+        table.auto_set_font_size(False)
+        table.set_fontsize(8)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        with atomic_write(file, "w") as opened:
+            figure.savefig(opened, format="svg", metadata=nothing)
+
+
+def facts(card: dict[str, Any]) -> list[tuple[str, str]]:
+    """What stands beside the histogram."""
+    train, held_out = card["splits"]["train"], card["splits"]["held_out"]
+    copies = train["documents"] - train["texts"]
+    dropped = sorted(card["dropped"].items(), key=lambda item: -item[1])
+    return [
+        ("documents, training", f"{train['documents']:,}"),
+        *([("of them copies", f"{copies:,}")] if copies else []),
+        ("documents, held out", f"{held_out['documents']:,}"),
+        ("tokens, training", f"{train['tokens']:,}"),
+        ("tokens a document", f"{train['tokens_per_document']:,.0f}"),
+        ("tokens a character", f"{train['tokens_per_character']:.3f}"),
+        ("rows", f"{train['rows']:,}"),
+        ("of their places used", f"{train['fullness']:.2%}"),
+        ("documents cut needlessly", f"{train['cut']:,}"),
+        *((f"left out: {reason}", f"{count:,}") for reason, count in dropped[:5]),
+        ("files", f"{len(card['made_from']['files']):,}"),
+    ]

@@ -1,0 +1,177 @@
+"""The shards of a source out of those of its groups, end to end, so that however small the groups, shards are large and rows full.
+
+What was joined is deleted where it came from, and a shard's entry says what it was joined from: when the source changes, the groups that
+are still wanted are cut out again, not tokenised again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clm_detour.data.groups import Group
+from clm_detour.data.held_out import SPLITS
+from clm_detour.data.shards import (
+    Entry,
+    checksum,
+    lengths_name,
+    raw,
+    record_name,
+    remove_shards,
+    tokens_name,
+    whole_shards,
+    write_shard,
+)
+from clm_detour.data.tokens_of_group import RECORD
+from clm_detour.data.workers import Desk, OnProgress, Workers
+from clm_detour.errors import UserError
+from clm_detour.files import read_json, writable
+
+DIMENSIONS = ("documents", "tokens", "bytes", "checksum")
+
+
+class Joint(NamedTuple):
+    """One shard to be made.
+
+    Args:
+        folder: of the split.
+        parts: entries of groups' shards, with `group` and `number`.
+    """
+
+    folder: Path
+    number: int
+    groups: Path
+    dtype: str
+    parts: list[Entry]
+
+
+def finished_record(group: Group, joined: set[tuple[str, str, int]], on_error: str) -> Any:
+    """The record of a group if its tokens are all there, in its own folder or in the source's shards; else None.
+
+    Args:
+        joined: what is in the source's shards, as `joined_parts`.
+    """
+    if not (group.folder / RECORD).is_file():
+        return None
+    record = read_json(group.folder / RECORD)
+    if record["on_error"] not in (on_error, "stop"):  # what was skipped is not to be forgotten
+        return None
+    for split in SPLITS:
+        own = whole_shards(group.folder / split)
+        for number in range(len(record["splits"][split])):
+            if number not in own and (group.key, split, number) not in joined:
+                return None
+    return record
+
+
+def joined_parts(folder: Path) -> set[tuple[str, str, int]]:
+    """Group, split and number of all that is in a source's shards."""
+    return {
+        (part["group"], split, part["number"])
+        for split in SPLITS
+        for shard in whole_shards(folder / split).values()
+        for part in shard.get("parts", ())
+    }
+
+
+def join_groups(
+    folder: Path,
+    split: str,
+    dtype: str,
+    records: dict[str, Any],
+    shard_tokens: int,
+    workers: Workers,
+    on_progress: OnProgress,
+) -> list[Entry]:
+    """Make the shards of a split, of `shard_tokens` or more; returns their entries. Those that are right already stay.
+
+    Args:
+        records: of all groups, by key, in their order.
+    """
+    wanted = shards_of(split, records, shard_tokens)
+    there = whole_shards(folder / split)
+    right = {
+        number
+        for number, entry in there.items()
+        if number < len(wanted) and entry.get("parts") == wanted[number]
+    }
+    for number in there.keys() - right:
+        cut_out(folder, split, number, there[number], records)
+    with writable(folder):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+    remove_shards(folder / split, keep=right)
+    joints = [
+        Joint(folder / split, number, folder / "parts", dtype, parts)
+        for number, parts in enumerate(wanted)
+        if number not in right
+    ]
+    workers.run(join, joints, on_progress)
+    entries = whole_shards(folder / split)
+    return [entries[number] for number in range(len(wanted))]
+
+
+def shards_of(split: str, records: dict[str, Any], shard_tokens: int) -> list[list[Entry]]:
+    """Which parts make up each shard."""
+    shards: list[list[Entry]] = []
+    tokens = shard_tokens
+    for key, record in records.items():
+        for number, entry in enumerate(record["splits"][split]):
+            if tokens >= shard_tokens:
+                shards.append([])
+                tokens = 0
+            dimensions = {name: entry[name] for name in DIMENSIONS}
+            shards[-1].append({"group": key, "number": number, **dimensions})
+            tokens += entry["tokens"]
+    return shards
+
+
+def join(_: object, joint: Joint, desk: Desk) -> None:
+    """Make one shard."""
+    split = joint.folder.name
+    homes = [joint.groups / part["group"] / split for part in joint.parts]
+    lengths = [
+        np.load(home / lengths_name(part["number"])) for home, part in zip(homes, joint.parts, strict=True)
+    ]
+
+    def tokens() -> Iterator[np.ndarray]:
+        for home, part in zip(homes, joint.parts, strict=True):
+            ids = np.fromfile(home / tokens_name(part["number"]), dtype=joint.dtype)
+            check(ids, part, home / tokens_name(part["number"]))
+            yield ids
+
+    write_shard(joint.folder, joint.number, tokens(), np.concatenate(lengths), {"parts": joint.parts})
+    with writable(joint.groups):
+        for home, part in zip(homes, joint.parts, strict=True):
+            for name in (record_name, tokens_name, lengths_name):
+                (home / name(part["number"])).unlink()
+    desk.tick(sum(part["tokens"] for part in joint.parts))
+
+
+def cut_out(folder: Path, split: str, shard: int, entry: Entry, records: dict[str, Any]) -> None:
+    """Give the groups that are still wanted their shards back."""
+    parts: Sequence[Entry] = entry.get("parts", ())
+    if not any(part["group"] in records for part in parts):
+        return
+    tokens = np.memmap(folder / split / tokens_name(shard), np.uint8, mode="r")
+    lengths = np.load(folder / split / lengths_name(shard))
+    byte_ends = accumulate(part["bytes"] for part in parts)
+    document_ends = accumulate(part["documents"] for part in parts)
+    for part, byte_end, document_end in zip(parts, byte_ends, document_ends, strict=True):
+        if part["group"] not in records:
+            continue
+        content = tokens[byte_end - part["bytes"] : byte_end]
+        check(content, part, folder / split / tokens_name(shard))
+        home = folder / "parts" / part["group"] / split
+        write_shard(home, part["number"], [content], lengths[document_end - part["documents"] : document_end])
+
+
+def check(tokens: np.ndarray, part: Entry, file: Path) -> None:
+    """Raise a `UserError` unless these are the tokens of a part."""
+    if checksum(raw(tokens)) != part["checksum"]:
+        raise UserError(
+            f"{file} is damaged (its checksum does not match): delete the source's folder and run `clm-detour prepare` again."
+        )

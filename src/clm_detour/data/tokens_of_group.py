@@ -1,0 +1,127 @@
+"""What a process does with one group: read it, tokenise it, and leave shards and a record, or go on where a killed process stopped.
+
+<source>/parts/KEY/train/, held_out/    shards of up to PART_TOKENS, until they are joined to the source's
+                   group.json           written last: entries of these shards, what was left out and why, texts and characters
+<source>/parts/KEY.digests              16 bytes a document, if copies are looked for
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clm_detour.config.schema import Source
+from clm_detour.data.deduplicate import digest
+from clm_detour.data.groups import Group
+from clm_detour.data.held_out import SPLITS, is_held_out
+from clm_detour.data.shards import ShardWriter
+from clm_detour.data.sources.read import OnError, documents
+from clm_detour.data.sources.selection import Document, Selection
+from clm_detour.data.tokenize import tokenize
+from clm_detour.data.tokenizer import LONG_CHARACTERS, Tokenizer
+from clm_detour.data.workers import Desk
+from clm_detour.errors import UserError
+from clm_detour.files import atomic_write, write_json
+
+PART_TOKENS = 2**24  # what a killed process has to do again, at most, and holds in memory
+RECORD = "group.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all groups of a source have in common."""
+
+    source: Source
+    tokenizer: Tokenizer
+    held_out: float
+    on_error: OnError
+    part_tokens: int
+
+    @cached_property
+    def selection(self) -> Selection:
+        """Made in each process: conditions are functions, which cannot be sent."""
+        return Selection.of(self.source)
+
+
+class Wanted(NamedTuple):
+    """A document that is yet to be written, and how often."""
+
+    text: str
+    split: str
+    copies: int
+
+
+def write_digests(settings: Settings, group: Group, desk: Desk) -> None:
+    """The digest of every document of a group."""
+    with atomic_write(group.digests) as file:
+        for document in documents_of(settings, group, Counter(), desk):
+            file.write(digest(document.text))
+
+
+def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]:
+    """Tokenise a group; returns its record. Reports bytes read, documents and tokens.
+
+    Raises:
+        UserError: a file cannot be read, or a record is bad.
+    """
+    left_out: Counter[str] = Counter()
+    texts, characters = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+    vocabulary = settings.tokenizer.vocab_size
+    writers = {split: ShardWriter(group.folder / split, vocabulary, settings.part_tokens) for split in SPLITS}
+    there = {split: writer.documents for split, writer in writers.items()}
+
+    def wanted() -> Iterator[Wanted]:
+        for text, copies in documents_of(settings, group, left_out, desk):
+            split = "held_out" if is_held_out(text, settings.held_out) else "train"
+            copies = copies if split == "train" else 1
+            texts[split] += 1
+            characters[split] += copies * len(text)
+            done = min(there[split], copies)
+            there[split] -= done
+            if copies > done:
+                yield Wanted(text, split, copies - done)
+
+    for batch in tokenize(wanted(), settings.tokenizer, desk.threads):
+        count = tokens = 0
+        for (_, split, copies), ids in batch:
+            for _ in range(copies):
+                writers[split].add(ids)
+            count, tokens = count + copies, tokens + copies * len(ids)
+        desk.tick(0, count, tokens)
+    record = {
+        "splits": {split: writer.finish() for split, writer in writers.items()},
+        "dropped": dict(left_out),
+        "texts": texts,
+        "characters": characters,
+        "on_error": settings.on_error,
+    }
+    write_json(group.folder / RECORD, record)
+    return record
+
+
+def documents_of(settings: Settings, group: Group, left_out: Counter[str], desk: Desk) -> Iterator[Document]:
+    """The documents of a group, but for those that were in the source before."""
+    repeated = None if group.repeated is None else np.unpackbits(np.frombuffer(group.repeated, np.uint8))
+    number = -1
+    for unit in group.units:
+        found = documents(
+            unit, settings.selection, settings.on_error, left_out, lambda read: desk.tick(read, 0, 0)
+        )
+        for place, document in enumerate(found, start=1):
+            number += 1
+            if repeated is not None and repeated[number]:
+                left_out["duplicate"] += 1
+            elif len(document.text) <= LONG_CHARACTERS or settings.tokenizer.cuts(document.text) is not None:
+                yield document
+            elif settings.on_error == "stop":
+                raise UserError(
+                    f"{unit.file}: document {place} of those kept has {len(document.text):,} characters and cannot be tokenised in "
+                    "pieces, for want of blanks; divide it, or leave such out with max_characters or on_error: skip."
+                )
+            else:
+                left_out["too long to tokenise"] += 1
