@@ -86,3 +86,12 @@ def test_debug_keeps_what_the_recipe_is_about_and_the_command_line_wins():
         assert (phase.schedule.name, phase.schedule.peak) == (of.schedule.name, of.schedule.peak)
     assert little.phases["clm"].duration == "8ktok"
     assert little.run_dir == f"{large.run_dir}-debug"
+
+
+def test_debug_makes_small_what_a_recipe_does_beside_training(tmp_path):
+    train = "{export_at: [5Btok], evaluate_every: 1Btok, loggers: {wandb: {}}}"
+    text = f"extends: {CONFIGS / 'paper' / 'cpt-en-base.yaml'}\ntrain: {train}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load_config(tmp_path / "mine.yaml", ["data.root=x"]).train.export_at == ["5Btok"]
+    config = load_config(tmp_path / "mine.yaml", ["+debug"])
+    assert (config.train.export_at, config.train.loggers, config.train.evaluate_every) == ([], {}, "1024tok")

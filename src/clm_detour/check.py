@@ -74,7 +74,7 @@ def room_warnings(config: Config, plan: RecipePlan) -> Iterator[str]:
     if needed > free:
         yield f"The whole run takes {human_bytes(needed)} below {config.run_dir}, and {human_bytes(free)} are free there."
     memory = sum(plan.sizes.memory.values())
-    if torch.cuda.is_available() and config.train.parallel == "ddp":
+    if torch.cuda.is_available():
         there = torch.cuda.get_device_properties(0).total_memory
         if memory > there:
             yield (

@@ -29,14 +29,14 @@ def debug(tree: dict[str, Any]) -> dict[str, Any]:
         "run_dir": f"{tree.get('run_dir', 'runs/run')}-debug",
         "tokenizer": {"train": {"vocab_size": 1000, "documents": 200}},
         "model": {"config": small_model(phases)},
-        "train": {**(tree.get("train") or {}), **SMALL_TRAIN},
+        "train": small_train(tree.get("train") or {}),
         "evaluate": small_evaluation(tree.get("evaluate") or {}),
     }
 
 
 SMALL_TRAIN = {
     "batch_rows": ROWS, "micro_rows": 2, "precision": "fp32", "compile": False, "workers": 0, "log_every": 1,
-    "checkpoint_every": f"{2 * STEP}tok",
+    "checkpoint_every": f"{2 * STEP}tok", "export_at": [], "loggers": {},
 }  # fmt: skip
 
 
@@ -52,6 +52,12 @@ def small_evaluation(evaluate: dict[str, Any]) -> dict[str, Any]:
         "jobs": 1,
     }
     return {**evaluate, "rows": 4, "fill_masks": 1, "tasks": tasks and {**tasks, **small}}
+
+
+def small_train(train: dict[str, Any]) -> dict[str, Any]:
+    """Small batches; nothing is sent to a tracking service."""
+    scored = {"evaluate_every": f"{2 * STEP}tok"} if train.get("evaluate_every") else {}
+    return {**train, **SMALL_TRAIN, **scored}
 
 
 def small_data(data: dict[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def numel(network: ModernBertForPretraining, without: Iterable[str]) -> int:
 def memory_of(config: Config, phase: Phase, network: ModernBertForPretraining, gpus: int) -> dict[str, int]:
     """One phase's parts."""
     size, trained = numel(network, set()), numel(network, frozen_names(phase.freeze, network))
+    share = gpus if config.train.parallel == "fsdp" else 1  # each has a part
     parts = {"weights": WEIGHT * size, "gradients": GRADIENT * trained, "moments": MOMENTS * trained}
+    parts = {name: part // share for name, part in parts.items()}
     if config.train.precision == "bf16":
         parts["bf16 copies"] = BF16_COPY * size
     rows = config.train.batch_rows // gpus if config.train.micro_rows is None else config.train.micro_rows
