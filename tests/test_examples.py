@@ -29,7 +29,7 @@ def finished_run(tiny_data, tmp_path_factory):
     )  # fmt: skip
     torch.manual_seed(0)
     for folder in ("phases/pretrain.clm/model", "models/detour"):
-        write_model(ModernBertForPretraining(config), str(tiny_data / "tokenizer"), run / folder, about={})
+        write_model(ModernBertForPretraining(config), str(tiny_data / "tokenizer"), run / folder)
     return run
 
 

@@ -28,17 +28,21 @@ def tokenizer_path(config: Config) -> str:
 
 
 def write_model(
-    network: ModernBertForPretraining, tokenizer: str, folder: Path, about: Mapping[str, Any]
+    network: ModernBertForPretraining,
+    tokenizer: str,
+    folder: Path,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a folder that `AutoModelForMaskedLM` and `AutoTokenizer` open, whole or not at all.
 
     Args:
-        about: how the weights came to be; stands in `clm_detour.json`.
+        about: how the weights came to be; stands in `clm_detour.json`, which is not there without.
     """
     with atomic_folder(folder) as temporary:
         network.save_pretrained(temporary)
         copy_tokenizer(tokenizer, temporary)
-        write_json(temporary / ABOUT, about)
+        if about is not None:
+            write_json(temporary / ABOUT, about)
 
 
 def about_phase(config: Config, run: PhaseRun) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""What a phase costs beside its steps: tokens/s of a phase as `clm-detour` trains it, on Composer with all its callbacks, beside a bare loop.
+
+    python benchmarks/overhead.py --steps 8 --rounds 4
+
+Both take the same network, optimizer, rows and micro-batches, in turns in one process; their losses must be equal to the bit. The first step of
+each turn is not counted, nor are start, end and checkpoints of a phase.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from composer.core import Callback
+from record import record
+
+from clm_detour.allocator import keep_freed_memory
+from clm_detour.config import load_config
+from clm_detour.config.schema import Config
+from clm_detour.data.loader import make_loader
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.pipeline import prepare_data
+from clm_detour.progress import console, human
+from clm_detour.run_folder import RunFolder
+from clm_detour.train.batches import split_batch
+from clm_detour.train.callbacks.all import make_callbacks
+from clm_detour.train.composer_model import PretrainingModel
+from clm_detour.train.export import tokenizer_path
+from clm_detour.train.optim import make_optimizer
+from clm_detour.train.phase import make_batches, make_network, make_trainer
+from clm_detour.train.recipe import PhaseRun, choose_phase
+from clm_detour.train.schedules import phase_rate
+from clm_detour.train.stream import open_stream
+
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+
+
+class Times(Callback):
+    """When each step ended, and its loss."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.losses: list[float] = []
+
+    def batch_checkpoint(self, state: Any, logger: Any) -> None:
+        """After everything else of a step."""
+        self.ends.append(time.perf_counter())
+        self.losses.append(state.total_loss_dict["loss/train/total"])
+
+
+def through_composer(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Times:
+    """The phase as `train_phase` runs it, but for its start and end."""
+    times, folder = Times(), RunFolder.of(config).phase(run.id)
+    model, optimizer, batches = parts(config, run, tokenizer)
+    callbacks = make_callbacks(config, run, folder, model, batches, tokenizer, None, lambda *_, **__: None)
+    trainer = make_trainer(config, run, folder, model, optimizer, batches, [*callbacks.all, times], None)
+    trainer.fit()
+    trainer.engine.close()
+    return times
+
+
+def bare_loop(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Times:
+    """The least that trains the same."""
+    times = Times()
+    model, optimizer, batches = parts(config, run, tokenizer)
+    rate, device = phase_rate(run.phase), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).train()
+    loader = iter(make_loader(batches, config.train.workers, pin_memory=device.type == "cuda"))
+    for step in range(run.steps):
+        batch = next(loader)
+        for group in optimizer.param_groups:
+            group["lr"] = rate(run.step_rows.before(step) * run.row_tokens)
+        optimizer.zero_grad(set_to_none=True)
+        total, predicted = torch.zeros((), device=device), sum(batch["predicted"])
+        for part in split_batch(batch, config.train.micro_rows or len(batch["predicted"])):  # type: ignore[arg-type]
+            part = {
+                key: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for key, v in part.items()
+            }
+            share = sum(part["predicted"]) / predicted
+            loss = model.loss(model(part), part) * share
+            loss.backward()
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm or float("inf"))
+        optimizer.step()
+        times.losses.append(total.item())
+        times.ends.append(time.perf_counter())
+    return times
+
+
+def parts(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> tuple[Any, ...]:
+    """Model, optimizer and batches, the same each time."""
+    stream = open_stream(config, run, tokenizer)
+    network = make_network(config, run, tokenizer, None)
+    model = PretrainingModel(network, stream.objective, bf16=config.train.precision == "bf16")
+    optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
+    return model, optimizer, make_batches(stream, run, None)
+
+
+def main(
+    steps: int = 8,
+    rounds: int = 4,
+    hidden: int = 384,
+    layers: int = 4,
+    length: int = 1024,
+    rows: int = 4,
+    micro_rows: int = 2,
+    workers: int = 0,
+    precision: str = "fp32",
+    name: Annotated[str, typer.Option(help="of the result's file; empty: write none")] = "overhead",
+) -> None:
+    """Measure, print, and record under benchmarks/results."""
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        model = f"hidden_size: {hidden}, intermediate_size: {hidden * 3 // 2}, num_hidden_layers: {layers}"
+        overrides = [
+            f"run_dir={folder}/run", "data.sample={documents: 4000}", f"data.sequence_length={length}",
+            f"model.config={{{model}, num_attention_heads: {hidden // 64}, local_attention: 128}}",
+            f"train={{batch_rows: {rows}, micro_rows: {micro_rows}, workers: {workers}, precision: {precision}, log_every: 1}}",
+            "phases.pretrain.schedule.warmup=0tok", f"train.checkpoint_every={steps * rows * length * 2}tok", f"phases.pretrain.duration={steps * rows * length}tok",
+        ]  # fmt: skip
+        config = load_config(str(QUICKSTART), overrides)
+        prepare_data(config)
+        tokenizer = load_tokenizer(tokenizer_path(config))
+        run = choose_phase(config, "base", "pretrain")
+        seconds: dict[str, list[float]] = {"bare loop": [], "phase": []}
+        for _ in range(rounds):
+            turns = {
+                "bare loop": bare_loop(config, run, tokenizer),
+                "phase": through_composer(config, run, tokenizer),
+            }
+            assert turns["bare loop"].losses == turns["phase"].losses, "they do not train the same"
+            for who, times in turns.items():
+                seconds[who] += [end - start for start, end in zip(times.ends, times.ends[1:], strict=False)]
+    speed = {who: run.batch_tokens / statistics.median(each) for who, each in seconds.items()}
+    share = speed["phase"] / speed["bare loop"]
+    console.print(
+        f"bare loop {human(speed['bare loop'])} tok/s, phase {human(speed['phase'])} tok/s: [bold]{share:.1%}[/bold]"
+    )
+    settings = {"steps": steps, "rounds": rounds, "hidden": hidden, "layers": layers, "length": length, "rows": rows,
+                "micro_rows": micro_rows, "workers": workers, "precision": precision, "threads": torch.get_num_threads()}  # fmt: skip
+    if name:
+        results = {
+            "settings": settings,
+            "tokens_per_second": speed,
+            "share": share,
+            "seconds_of_steps": seconds,
+        }
+        console.print(
+            f"Written: {record(name, results, ('torch', 'mosaicml', 'transformers'))}", soft_wrap=True
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
