@@ -330,17 +330,18 @@ def dead_worker(trials: Trials) -> str:
     return f"dead worker: {line_with('loader', said)!r}"
 
 
-def dead_rank(trials: Trials) -> str:
-    """One of two processes is killed; the phase started again ends as if none had been."""
-    first, other = trials.config("two"), trials.config("one-killed")
-    assert launch(trials, first, None) == 0
-    code = launch(trials, other, kill_a_rank)
-    assert code not in (0, REQUEUE), code
-    assert launch(trials, other, None) == 0
-    same = weights(first) == weights(other)
-    if not same:
-        sys.exit("FAILED: other weights after a rank was killed")
-    return f"one of two ranks killed: exit code {code}, and the same weights in the end"
+def ranks(trials: Trials) -> str:
+    """Two processes: one is killed, and all are asked to leave; started again the phase ends as if nothing had been."""
+    longer = "phases.pretrain.duration=20ktok"
+    whole, killed, asked = (trials.config(name, longer) for name in ("two", "two-killed", "two-asked"))
+    codes = [launch(trials, whole, None)]
+    codes += [launch(trials, killed, kill_a_rank), launch(trials, killed, None)]
+    codes += [launch(trials, asked, ask_the_launcher), launch(trials, asked, None)]
+    assert [*codes[:1], *codes[2:]] == [0, 0, REQUEUE, 0], codes
+    assert codes[1] not in (0, REQUEUE), codes
+    if not weights(whole) == weights(killed) == weights(asked):
+        sys.exit("FAILED: two processes end with other weights")
+    return f"two ranks: one killed, exit code {codes[1]}; SIGUSR1 to the launcher, exit code {codes[3]}; same weights in the end"
 
 
 def launch(trials: Trials, config: Config, watch: Callable[[Config, subprocess.Popen], None] | None) -> int:
@@ -368,10 +369,21 @@ def launch(trials: Trials, config: Config, watch: Callable[[Config, subprocess.P
         return process.wait()
 
 
-def kill_a_rank(config: Config, process: subprocess.Popen) -> None:
-    """The second, once there is a checkpoint to go on from."""
+def wait_for_checkpoint(config: Config, process: subprocess.Popen) -> None:
+    """Until there is one to go on from."""
     while process.poll() is None and newest_checkpoint(config) is None:
         time.sleep(0.01)
+
+
+def ask_the_launcher(config: Config, process: subprocess.Popen) -> None:
+    """To leave."""
+    wait_for_checkpoint(config, process)
+    process.send_signal(signal.SIGUSR1)
+
+
+def kill_a_rank(config: Config, process: subprocess.Popen) -> None:
+    """The second."""
+    wait_for_checkpoint(config, process)
     with suppress(psutil.NoSuchProcess, IndexError):
         psutil.Process(process.pid).children()[1].kill()
 
@@ -380,7 +392,7 @@ def main() -> None:
     """All trials, one line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--ranks", action="store_true", help="also two processes, of which one is killed")
+    parser.add_argument("--ranks", action="store_true", help="also trials of two processes")
     parser.add_argument("--small", action="store_true", help="two phases instead of five")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
@@ -395,7 +407,7 @@ def main() -> None:
                 lambda trial=trial: trial(trials)
                 for trial in (asked_to_leave, full_disk, flipped_bytes, bad_number, dead_worker)
             ),  # type: ignore[misc]
-            *([lambda: dead_rank(trials)] if chosen.ranks else []),
+            *([lambda: ranks(trials)] if chosen.ranks else []),
         ]
         for trial in everything:
             print(f"ok  {trial()}", flush=True)
