@@ -66,16 +66,13 @@ def print_overview(tasks: Sequence[Task], root: Path | None) -> None:
         column.no_wrap = True
     notes: list[str] = []
     absent = [task for task in tasks if root is None or locate(task, root) is None]
-    with progress("Tasks", len(tasks), "tasks") as advance:
+    with progress("Tasks", len(tasks), "tasks") as advance:  # reading all takes a quarter of a minute
         for task in tasks:
-            state = (
-                [task.metric]
-                if root is None
-                else ["absent"]
-                if task in absent
-                else present(task, root, notes)
-            )
-            table.add_row(task.name, task.language, task.kind, *state)
+            if root is None:
+                cells = [task.metric]
+            else:
+                cells = ["absent"] if task in absent else present(task, root, notes)
+            table.add_row(task.name, task.language, task.kind, *cells)
             advance(1)
     console.print(table)
     for note in notes:

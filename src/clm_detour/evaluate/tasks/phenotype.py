@@ -16,7 +16,7 @@ from clm_detour.evaluate.formats.form import Example, Files, Form
 from clm_detour.evaluate.formats.table import cell, is_set, records
 from clm_detour.evaluate.tasks.make import make_task
 from clm_detour.evaluate.tasks.protocols import ENGLISH_LABELS, LONG
-from clm_detour.progress import progress
+from clm_detour.progress import console
 
 CONDITIONS = (
     "ADVANCED.CANCER",
@@ -65,13 +65,13 @@ def notes(folder: Path, wanted: set[str]) -> dict[str, str]:
     if file is None:
         raise UserError(f"{folder} has no NOTEEVENTS.csv or NOTEEVENTS.csv.gz of MIMIC-III; link it there.")
     found: dict[str, str] = {}
-    with progress("Notes of MIMIC-III", None, "notes") as advance:
-        for record in records(file):
-            if (row := str(cell(record, "ROW_ID"))) in wanted:
-                found[row] = cell(record, "TEXT")
-            advance(1)
-            if len(found) == len(wanted):
-                break
+    for number, record in enumerate(records(file)):
+        if number % 250_000 == 0:  # lines, not a bar: the caller may show one
+            console.print(f"Notes of MIMIC-III: {len(found):,} of {len(wanted):,} found in {number:,}")
+        if (row := str(cell(record, "ROW_ID"))) in wanted:
+            found[row] = cell(record, "TEXT")
+        if len(found) == len(wanted):
+            break
     return found
 
 
