@@ -1,0 +1,293 @@
+"""Fine-tuning: our harness beside transformers' Trainer, same weights, settings, documents and seeds; and packed beside padded.
+
+    python benchmarks/finetune.py trainer --model MINILM --data TASKS GAD NCBI-disease
+    python benchmarks/finetune.py packed --data TASKS --tokenizer FOLDER
+
+`trainer` fine-tunes a real encoder on the first documents of real tasks, both ways, and gives test scores and seconds of training; both
+score validation after each epoch and answer with the best one. transformers' Trainer needs `accelerate`. It uses AutoModelFor{Token,Sequence}Classification and DataCollators that pad to the
+longest of a batch; its tokens are ours, so that what is compared is training. `packed` fine-tunes a ModernBERT of mini size with
+random weights on the same documents on our network and through AutoModel's, under the same heads and loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import transformers
+import typer
+from record import PACKAGES, record
+from rich.console import Console
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    ModernBertConfig,
+    Trainer,
+    TrainingArguments,
+)
+
+from clm_detour.allocator import keep_freed_memory
+from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
+from clm_detour.evaluate.finetune import encoder as encoders
+from clm_detour.evaluate.finetune.batch import Batch
+from clm_detour.evaluate.finetune.problem import ENTITY_KINDS, make_problem
+from clm_detour.evaluate.finetune.training import Prepared, prepare, train
+from clm_detour.evaluate.metrics import score
+from clm_detour.evaluate.tasks import TASKS, Protocol, load
+from clm_detour.model import ModernBertForPretraining
+
+console = Console(width=150)
+app = typer.Typer(add_completion=False)
+IGNORED = -100
+Data = Annotated[Path, typer.Option(help="The folder with the tasks' folders.")]
+
+
+def prepared_task(name: str, data: Path, documents: int, tokenizer: Any, max_tokens: int) -> Prepared:
+    """The first documents of each split; half as many for validation and test."""
+    task, splits = load(TASKS[name], data)
+    sizes = {"train": documents, "validation": documents // 2, "test": documents // 2}
+    return prepare(
+        task, {split: splits[split][:size] for split, size in sizes.items()}, tokenizer, max_tokens
+    )
+
+
+def ours(path: str, prepared: Prepared, protocol: Protocol, seed: int) -> dict[str, Any]:
+    """Our harness."""
+    started = time.perf_counter()
+    found = train(prepared, lambda: encoders.load_encoder(path)[0], protocol, seed, lambda *_, **__: None)
+    return {"score": 100 * found.scores[prepared.task.metric], "seconds": time.perf_counter() - started}
+
+
+class Rows(torch.utils.data.Dataset):
+    """Our examples in transformers' form."""
+
+    def __init__(self, prepared: Prepared, split: str):
+        self.examples = prepared.examples[split]
+        self.kind = prepared.task.kind
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        example = self.examples[place]
+        if self.kind not in ENTITY_KINDS:
+            return {"input_ids": example.ids, "labels": example.target.tolist()}
+        labels = [IGNORED] * len(example.ids)
+        for position, tag in zip(example.places, example.target.tolist(), strict=True):
+            labels[position] = tag
+        return {"input_ids": example.ids, "labels": labels}
+
+
+def theirs(path: str, prepared: Prepared, protocol: Protocol, seed: int, tokenizer: Any) -> dict[str, Any]:
+    """transformers' Trainer."""
+    started = time.perf_counter()
+    task, entities = prepared.task, prepared.task.kind in ENTITY_KINDS
+    transformers.set_seed(seed)
+    kind = AutoModelForTokenClassification if entities else AutoModelForSequenceClassification
+    labels = 1 + 2 * len(task.labels) if entities else len(task.labels)
+    problem = {} if task.kind != "multi_label" else {"problem_type": "multi_label_classification"}
+    model = kind.from_pretrained(path, num_labels=labels, **problem)
+    pad = (
+        transformers.DataCollatorForTokenClassification if entities else transformers.DataCollatorWithPadding
+    )
+
+    def scored(found: Any, split: str = "validation") -> dict[str, float]:
+        return {
+            "score": score(task, prepared.splits[split], said(prepared, split, found.predictions))[
+                task.metric
+            ]
+        }
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, seed=seed, learning_rate=protocol.learning_rate, weight_decay=protocol.weight_decay,
+            per_device_train_batch_size=protocol.batch_size, per_device_eval_batch_size=2 * protocol.batch_size,
+            num_train_epochs=protocol.epochs, eval_strategy="epoch", save_strategy="epoch", save_only_model=True,
+            load_best_model_at_end=True, metric_for_best_model="score", report_to=[], disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(), logging_strategy="no",
+        )  # fmt: skip
+        trainer = Trainer(
+            model,
+            arguments,
+            pad(tokenizer),
+            Rows(prepared, "train"),
+            Rows(prepared, "validation"),
+            compute_metrics=scored,
+        )
+        trainer.train()
+        trainer.compute_metrics = None  # that is of the validation split
+        found = scored(trainer.predict(Rows(prepared, "test")), "test")
+    return {"score": 100 * found["score"], "seconds": time.perf_counter() - started}
+
+
+def said(prepared: Prepared, split: str, logits: np.ndarray) -> list[Any]:
+    """Logits of theirs -> documents, as ours are read."""
+    task, examples = prepared.task, prepared.examples[split]
+    network = nn.Module()
+    network.hidden_size, network.dropout = 1, 0.0  # type: ignore[assignment]
+    problem = make_problem(task, network, prepared.splits[split], examples)  # type: ignore[arg-type]
+    if task.kind in ENTITY_KINDS:
+        answers = [
+            row[example.places].argmax(-1).tolist() for row, example in zip(logits, examples, strict=True)
+        ]
+    else:
+        answers = logits.tolist()
+    return problem.read(prepared.splits[split], examples, answers)
+
+
+@app.command()
+def trainer(
+    tasks: Annotated[list[str], typer.Argument(help="Names of tasks.")],
+    model: Annotated[str, typer.Option(help="A folder with a real encoder.")],
+    data: Data,
+    documents: int = 80,
+    epochs: int = 5,
+    batch_size: int = 8,
+    seeds: int = 3,
+    max_tokens: int = 64,
+    learning_rate: float = 5e-4,
+) -> None:
+    """Ours and transformers' Trainer in turns."""
+    keep_freed_memory()
+    transformers.utils.logging.set_verbosity_error()
+    _, tokenizer = encoders.load_encoder(model)
+    protocol = Protocol(
+        learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, max_tokens=max_tokens
+    )
+    warm_up(model, tasks[0], data, tokenizer, protocol)
+    for name in tasks:
+        prepared = prepared_task(name, data, documents, tokenizer, max_tokens)
+        rows = []
+        for seed in range(42, 42 + seeds):
+            rows.append(
+                {
+                    "seed": seed,
+                    "ours": ours(model, prepared, protocol, seed),
+                    "theirs": theirs(model, prepared, protocol, seed, tokenizer),
+                }
+            )
+            console.print(name, rows[-1])
+        settings = {
+            "documents": documents,
+            "protocol": dataclasses.asdict(protocol),
+            "metric": prepared.task.metric,
+        }
+        settings |= {"threads": torch.get_num_threads(), "model": Path(model).name, "counts": prepared.counts}
+        record(
+            f"finetune-trainer-{name}",
+            {"settings": settings, "runs": rows, **means(rows)},
+            (*PACKAGES, "accelerate", "mosaicml"),
+        )
+
+
+def warm_up(model: str, name: str, data: Path, tokenizer: Any, protocol: Protocol) -> None:
+    """One step of each, for what a process does once."""
+    prepared = prepared_task(name, data, 16, tokenizer, protocol.max_tokens)
+    short = dataclasses.replace(protocol, epochs=1)
+    ours(model, prepared, short, 0)
+    theirs(model, prepared, short, 0, tokenizer)
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Scores over seeds, and the ratio of seconds."""
+    found: dict[str, Any] = {}
+    for who in ("ours", "theirs"):
+        scores = np.array([row[who]["score"] for row in rows])
+        found[who] = {"mean": scores.mean(), "std": scores.std(ddof=1) if len(rows) > 1 else None}
+        found[who]["seconds"] = sum(row[who]["seconds"] for row in rows)
+    found["theirs over ours, seconds"] = found["theirs"]["seconds"] / found["ours"]["seconds"]
+    console.print(found)
+    return found
+
+
+@app.command()
+def packed(
+    data: Data,
+    tokenizer: Annotated[str, typer.Option(help="A folder with ModernBERT's tokenizer.")],
+    tasks: Annotated[str, typer.Option(help="Names with commas.")] = "HoC,NCBI-disease",
+    documents: int = 64,
+    hidden: int = 384,
+    layers: int = 6,
+    rounds: int = 3,
+) -> None:
+    """A ModernBERT of random weights: training steps packed on our network, and padded through AutoModel, in turns."""
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder), tokenizer, hidden, layers)
+        both = {"ours": encoders.load_encoder(folder)[0], "theirs": padded(folder)}
+        loaded = encoders.load_tokenizer(folder)
+        for name in tasks.split(","):
+            prepared = prepared_task(name, data, documents, loaded, 512)
+            steps = {who: Steps(encoder, prepared) for who, encoder in both.items()}
+            for each in steps.values():
+                each.run()  # not timed
+            seconds: dict[str, list[float]] = {who: [] for who in both}
+            for _ in range(rounds):
+                for who, each in steps.items():
+                    started = time.perf_counter()
+                    each.run()
+                    seconds[who].append(time.perf_counter() - started)
+            report(name, prepared, seconds, hidden, layers)
+
+
+class Steps:
+    """Training steps over all batches of 16 documents, in their order."""
+
+    def __init__(self, encoder: Any, prepared: Prepared):
+        torch.manual_seed(0)
+        examples = prepared.examples["train"]
+        problem: Any = make_problem(prepared.task, encoder, prepared.splits["train"], examples)
+        self.problem = problem.train()
+        self.optimizer = torch.optim.AdamW(self.problem.parameters(), lr=1e-5, fused=True)
+        self.batches = [
+            Batch(examples[first : first + 16], torch.device("cpu")) for first in range(0, len(examples), 16)
+        ]
+
+    def run(self) -> None:
+        """An epoch."""
+        for batch in self.batches:
+            self.problem.loss(batch).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+def padded(folder: str) -> nn.Module:
+    """The same weights through AutoModel, as other encoders run, with the pretrained head as ours has it."""
+    pad = encoders.load_tokenizer(folder).pad_token_id
+    return encoders.PaddedEncoder(folder, None, pad)
+
+
+def write_model(folder: Path, tokenizer: str, hidden: int, layers: int) -> None:
+    """A ModernBERT folder with random weights."""
+    loaded = load_tokenizer(tokenizer)
+    torch.manual_seed(0)
+    config = ModernBertConfig(
+        hidden_size=hidden, intermediate_size=3 * hidden // 2, num_hidden_layers=layers, num_attention_heads=hidden // 64,
+        pad_token_id=loaded.pad, cls_token_id=loaded.cls, sep_token_id=loaded.sep,
+    )  # fmt: skip
+    ModernBertForPretraining(config).save_pretrained(folder)
+    copy_tokenizer(tokenizer, folder)
+
+
+def report(name: str, prepared: Prepared, seconds: dict[str, list[float]], hidden: int, layers: int) -> None:
+    """Print and write."""
+    lengths = [len(example.ids) for example in prepared.examples["train"]]
+    rows = [lengths[first : first + 16] for first in range(0, len(lengths), 16)]
+    medians = {who: float(np.median(each)) for who, each in seconds.items()}
+    result = {
+        "hidden": hidden, "layers": layers, "documents": len(lengths), "tokens": sum(lengths),
+        "padded_tokens": sum(len(row) * max(row) for row in rows), "seconds": seconds, "threads": torch.get_num_threads(),
+        "theirs over ours, seconds": medians["theirs"] / medians["ours"],
+    }  # fmt: skip
+    console.print(name, result)
+    record(f"finetune-packed-{name}", result)
+
+
+if __name__ == "__main__":
+    app()
