@@ -258,7 +258,7 @@ class Steps:
 
 
 def padded(folder: str) -> nn.Module:
-    """The same weights through AutoModel, as other encoders run, with the pretrained head as ours has it."""
+    """The same weights through AutoModel, as other encoders run; without the prediction head, which spares it a little."""
     pad = encoders.load_tokenizer(folder).pad_token_id
     return encoders.PaddedEncoder(folder, None, pad)
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,10 @@ def run_in_processes(todo: Sequence[Run], documents: Mapping[str, Splits], jobs:
             futures = [pool.submit(work, without_reader(run)) for run in todo]
             for future in as_completed(futures):
                 advance(1, note=future.result())
+    except BrokenProcessPool:
+        raise UserError(
+            "A process was ended from outside, for want of memory perhaps; run again to go on, with fewer jobs."
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
