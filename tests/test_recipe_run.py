@@ -21,6 +21,8 @@ from clm_detour.pipeline import run_recipe
 from clm_detour.train.recipe import plan_recipe
 from clm_detour.train.schedules import phase_rate
 
+ANALYSES = ("compare", "trajectory", "weights", "gradients", "arms")
+
 
 @pytest.fixture(scope="module")
 def finished(tiny_recipe, tmp_path_factory):
@@ -49,10 +51,15 @@ def command(*words: object) -> list[str]:
 
 def test_it_leaves_models_scores_and_a_page(finished):
     folder = Path(finished.run_dir)
-    assert sorted(path.name for path in (folder / "models").iterdir()) == ["base", "detour", "twin"]
+    assert sorted(path.name for path in (folder / "models").iterdir()) == [
+        "base",
+        "control",
+        "detour",
+        "twin",
+    ]
     assert (folder / "report.html").stat().st_size > 1000
     scores = json.loads((folder / "evaluation" / "held_out.json").read_text())
-    assert list(scores["models"]) == ["base", "detour", "twin"]
+    assert list(scores["models"]) == ["base", "detour", "twin", "control"]
 
 
 @pytest.mark.parametrize("arm", ["base", "detour", "twin"])
@@ -81,6 +88,34 @@ def test_the_fill_mask_pipeline_opens_the_folder(finished):
     folder = str(Path(finished.run_dir) / "models" / "detour")
     answers = pipeline("fill-mask", folder)("The patient was treated with [MASK].")
     assert len(answers) == 5
+
+
+def test_it_leaves_an_analysis_of_detour_and_twin_with_the_control(finished):
+    folder = Path(finished.run_dir) / "analysis"
+    found = {name: json.loads((folder / f"{name}.json").read_text()) for name in ANALYSES}
+    phases = Path(finished.run_dir) / "phases"
+    models = {role: Path(model["path"]).parent.name for role, model in found["compare"]["models"].items()}
+    assert models == {
+        "a": "pretrain.clm.decay",
+        "b": "pretrain.mlm.decay",
+        "control": "pretrain.mlm_control.decay_control",
+        "before_a": "pretrain.clm",
+        "before_b": "pretrain.mlm",
+    }
+    assert found["compare"]["retention"]["debiased"]["model"] > 0
+    assert found["compare"]["ratio"]["debiased"]["model"] > 0
+    points = found["trajectory"]["points"]
+    assert [point["phase"] for point in points] == ["start", "pretrain.clm", "pretrain.clm.decay"]
+    assert points[0]["divergence"]["start"]["biased"]["all"] == pytest.approx(0, abs=1e-9)
+    assert points[1]["divergence"]["undecayed_twin"]["biased"]["all"] == pytest.approx(
+        found["compare"]["comparisons"]["before"]["variants"]["biased"]["model"]["divergence"], abs=1e-9
+    )
+    spans = [(change["arm"], *change["phases"]) for change in found["weights"]["changes"]]
+    assert spans[:3] == [("detour", "clm", "decay"), ("detour", "clm", "clm"), ("detour", "decay", "decay")]
+    assert found["gradients"]["model"] == str(phases / "pretrain" / "model")
+    rows = {row["arm"]: row for row in found["arms"]["arms"]}
+    assert rows["twin"]["difference"]["masked_loss"] == 0
+    assert list(rows) == ["base", "detour", "twin", "control"]
 
 
 def test_a_second_run_finds_nothing_to_do(finished):

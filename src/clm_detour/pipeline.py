@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from clm_detour.allocator import keep_freed_memory
+from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.check import check_tasks
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
@@ -80,6 +81,8 @@ def run_recipe(config: Config) -> int:
     steps.run("fill masks", "Fill masks", partial(fill_masks_step, config))
     if config.evaluate.tasks is not None:
         steps.run("tasks", "Fine-tune on tasks", partial(tasks_step, config))
+    if can_be_analyzed(config):
+        steps.run("analysis", "Compare detour and twin", partial(analysis_step, config))
     if steps.ran or not folder.environment.exists():
         write_json(folder.environment, describe_environment())
     steps.run("report", "Write the page", partial(report_step, config))
@@ -289,6 +292,16 @@ def tasks_step(config: Config) -> bool:
     if made:
         console.print(plain(summary), soft_wrap=True)
     return made > 0
+
+
+def analysis_step(config: Config) -> bool:
+    """What the detour did to the network."""
+    from clm_detour.analyze.run import analysis_inputs, analyze_run
+
+    inputs = [*analysis_inputs(config), RunFolder.of(config).held_out]
+    if is_newer(RunFolder.of(config).analysis / "compare.json", inputs):
+        return False
+    return analyze_run(config, domain_sources(config))
 
 
 def report_step(config: Config) -> bool:

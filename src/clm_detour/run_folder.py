@@ -65,6 +65,11 @@ class RunFolder:
         return self.root / "evaluation" / "tasks"
 
     @property
+    def analysis(self) -> Path:
+        """Detour against twin: see `clm_detour.analyze.run`."""
+        return self.root / "analysis"
+
+    @property
     def report(self) -> Path:
         """The page."""
         return self.root / "report.html"

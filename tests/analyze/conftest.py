@@ -34,7 +34,7 @@ def make_model(
                 if "norm" not in name:
                     fresh = 0.3 * torch.randn(parameter.shape, generator=generator)
                     parameter.copy_(weight * fresh + (parameter if number != of else 0))
-    write_model(network, str(tokenizer), folder)
+    write_model(network, str(tokenizer), folder, {})
     return folder
 
 

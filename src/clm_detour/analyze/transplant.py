@@ -19,7 +19,7 @@ from torch import Tensor
 from clm_detour.analyze.masked import masked_loss, open_masked
 from clm_detour.analyze.weights import place_of
 from clm_detour.errors import UserError
-from clm_detour.model import ModernBertForPretraining
+from clm_detour.model import ModernBertForPretraining, hf
 from clm_detour.progress import progress
 from clm_detour.train.export import write_model
 
@@ -76,6 +76,19 @@ def parse_layers(text: str, layers: int) -> tuple[int, int]:
     if not (first.isdigit() and (last or first).isdigit() and int(first) <= int(last or first) < layers):
         raise UserError(f"--layers {text}: give one layer or a range like 0-7, within 0-{layers - 1}.")
     return int(first), int(last or first)
+
+
+def chosen_graft(recipient: str, layers: str | None, part: str) -> Graft:
+    """What the command line asks for, checked against the recipient's config.
+
+    Raises:
+        UserError: no such layers or part, or the recipient is no ModernBERT.
+    """
+    if part not in PARTS:
+        raise UserError(f"--part {part!r} is not known; use one of {', '.join(PARTS)}.")
+    count = hf.read_config(hf.fetch(recipient)).num_hidden_layers
+    first, last = (0, count - 1) if layers is None else parse_layers(layers, count)
+    return Graft("chosen", first, last, part)
 
 
 def transplant(

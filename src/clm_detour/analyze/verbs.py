@@ -68,7 +68,133 @@ def _print_comparison(comparison: dict[str, Any], output: Path) -> None:
     console.print(f"Wrote {output}", soft_wrap=True)
 
 
-VERBS = (compare,)
+def analyze(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The recipe of a finished run.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+) -> None:
+    """The analysis of a finished run: compare, trajectory, weights, gradients, arms, into RUN/analysis."""
+    from clm_detour.analyze.run import analysis_inputs, analyze_run, can_be_analyzed
+    from clm_detour.config import load_config
+    from clm_detour.errors import UserError
+    from clm_detour.files import read_json
+    from clm_detour.pipeline import domain_sources
+    from clm_detour.run_folder import RunFolder
+
+    loaded = load_config(config, overrides or ())
+    if not can_be_analyzed(loaded):
+        raise UserError(
+            "The recipe has no arms detour and twin with phases of their own; use `clm-detour compare`."
+        )
+    for record in analysis_inputs(loaded):
+        if not record.exists():
+            raise UserError(f"{record} is missing: the run has not finished; run it first.")
+    folder = RunFolder.of(loaded).analysis
+    if analyze_run(loaded, domain_sources(loaded)):
+        _print_comparison(read_json(folder / "compare.json"), folder)
+
+
+def weights(
+    before: Annotated[str, typer.Argument(metavar="FROM", help="A ModernBERT folder.")],
+    after: Annotated[str, typer.Argument(metavar="TO", help="Another checkpoint of the same model.")],
+    output: OutputOption = Path("weights"),
+) -> None:
+    """Relative weight change between two checkpoints, by layer and kind: weights.json."""
+    from clm_detour.analyze.weights import weight_change, weights_table
+
+    result = weight_change(before, after)
+    _finish(result, weights_table(result), output / "weights.json")
+
+
+def gradients(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A ModernBERT folder.")],
+    texts: TextsOption,
+    output: OutputOption = Path("gradients"),
+    text_field: FieldOption = "text",
+    most: Annotated[int, typer.Option("--count", min=1, help="Texts, the first of the file.")] = 100,
+    max_tokens: TokensOption = 512,
+) -> None:
+    """Gradient norm by layer, in CLM and in MLM on the same texts, and how many positions are supervised."""
+    from clm_detour.analyze.gradients import gradients as measure
+    from clm_detour.analyze.gradients import gradients_table
+    from clm_detour.analyze.texts import read_texts
+
+    result = measure(model, read_texts(texts, text_field)[:most], max_tokens)
+    _finish(result, gradients_table(result), output / "gradients.json")
+
+
+def transplant(
+    donor: Annotated[str, typer.Argument(metavar="DONOR", help="The model whose parts are taken.")],
+    recipient: Annotated[str, typer.Argument(metavar="RECIPIENT", help="The model into which they go.")],
+    texts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Measure the masked loss on these texts.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the model of --layers and --part here.")
+    ] = None,
+    layers: Annotated[str | None, typer.Option(help="One layer or a range like 0-7; default: all.")] = None,
+    part: Annotated[str, typer.Option(help="all, attention or mlp.")] = "all",
+    output: OutputOption = Path("transplant"),
+    text_field: FieldOption = "text",
+    most: Annotated[int, typer.Option("--count", min=1, help="Texts, the first of the file.")] = 500,
+    max_tokens: TokensOption = 512,
+) -> None:
+    """Put layers, attention or MLP blocks of one model into another: write it (--to), or see what each third and kind does (--texts)."""
+    from clm_detour.analyze.texts import read_texts
+    from clm_detour.analyze.transplant import chosen_graft, transplant_table, try_grafts, write_transplant
+    from clm_detour.errors import UserError
+    from clm_detour.progress import console
+
+    graft = chosen_graft(recipient, layers, part)
+    if to is None and texts is None:
+        raise UserError("Give --texts FILE to measure transplants, or --to FOLDER to write one.")
+    if to is not None:
+        write_transplant(donor, recipient, graft, to)
+        console.print(f"Wrote {to}", soft_wrap=True)
+    if texts is not None:
+        grafts = None if layers is None and part == "all" else [graft]
+        result = try_grafts(donor, recipient, grafts, read_texts(texts, text_field)[:most], max_tokens)
+        _finish(result, transplant_table(result), output / "transplant.json")
+
+
+def needles(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="ModernBERT folders.")],
+    texts: TextsOption,
+    lengths: Annotated[str, typer.Option(help="Tokens of the haystacks.")] = "128,512,2048",
+    output: OutputOption = Path("needles"),
+    text_field: FieldOption = "text",
+    trials: Annotated[int, typer.Option(min=1, help="Haystacks for each length and position.")] = 50,
+) -> None:
+    """Needle in a haystack: a made-up fact in a long text, masked where it is asked for; accuracy by length and position."""
+    from clm_detour.analyze.needles import find_needles, needles_table, parse_lengths
+    from clm_detour.analyze.texts import read_texts
+
+    result = find_needles(models, read_texts(texts, text_field), parse_lengths(lengths), trials)
+    _finish(result, needles_table(result), output / "needles.json")
+
+
+def arms(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write arms.json here.")] = None,
+) -> None:
+    """What every arm of a run came to, in one table: held-out loss and evaluation, with what each phase froze."""
+    from clm_detour.analyze.arms import arms_table, tabulate_arms
+
+    result = tabulate_arms(run)
+    _finish(result, arms_table(result), None if output is None else output / "arms.json")
+
+
+def _finish(result: dict[str, Any], table: Any, path: Path | None) -> None:
+    """Show and write."""
+    from clm_detour.files import write_json
+    from clm_detour.progress import console
+
+    console.print(table)
+    if path is not None:
+        write_json(path, result)
+        console.print(f"Wrote {path}", soft_wrap=True)
+
+
+VERBS = (compare, analyze, weights, gradients, transplant, needles, arms)
 
 
 def register(app: typer.Typer) -> None:

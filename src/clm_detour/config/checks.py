@@ -190,6 +190,14 @@ def check_train(config: Config) -> None:
     require(evaluate.rows > 0, f"evaluate.rows: {evaluate.rows} is not positive.")
     if evaluate.tasks is not None:
         check_fine_tuning(evaluate.tasks, "evaluate.tasks.")
+    analysis = config.analysis
+    require(
+        analysis.texts >= 20, f"analysis.texts: a sample of {analysis.texts} says nothing; use 20 or more."
+    )
+    require(analysis.samples > 0, f"analysis.samples: {analysis.samples} is not positive.")
+    require(
+        analysis.max_tokens >= 8, f"analysis.max_tokens: {analysis.max_tokens} is too few; use 8 or more."
+    )
 
 
 def check_watch(config: Config) -> None:

@@ -206,6 +206,15 @@ class Evaluate:
 
 
 @dataclass
+class Analysis:
+    """CKA of the arms `detour` and `twin` on held-out texts, at the end of a run that has both; `control` is the noise floor."""
+
+    texts: int = 500  # in a sample; at most those that there are
+    samples: int = 3
+    max_tokens: int = 512  # of a text
+
+
+@dataclass
 class Config:
     """A whole recipe."""
 
@@ -219,3 +228,4 @@ class Config:
     phases: dict[str, Phase] = field(default_factory=dict)
     arms: dict[str, list[str]] = field(default_factory=dict)  # arm -> names of its phases, in order
     evaluate: Evaluate = field(default_factory=Evaluate)
+    analysis: Analysis = field(default_factory=Analysis)

@@ -1,0 +1,183 @@
+"""Needle in a haystack for masked language models: does a model find a made-up fact in a long text? `needles.json`.
+
+A needle is "The code of KEY is VALUE."; it stands in running text (other documents, one after another), and the text ends with
+"The code of KEY is [MASK]." KEY is two words and VALUE one, drawn from the words that are one token. Every model with the same tokenizer gets
+the same haystacks.
+
+    models       folders
+    lengths      tokens of a haystack, query included
+    positions    where the needle stands: 0 at the start, 1 just before the query
+    trials       haystacks of each length and position
+    candidates   values to choose from
+    accuracy     model -> length x position: how often the right value has the highest logit of the candidates
+    chance       1 / candidates
+    control      model -> length: the same without a needle, which shows what the query alone gives away
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from clm_detour.analyze.masked import open_masked
+from clm_detour.analyze.states import best_device
+from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.errors import UserError
+from clm_detour.model import ModernBertForPretraining
+from clm_detour.progress import Advance, progress
+
+POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+CANDIDATES = 20
+WORD = re.compile(r" [a-z]{4,}")
+Haystack = tuple[np.ndarray, int]  # ids, and which candidate is right
+
+
+def parse_lengths(text: str) -> list[int]:
+    """'128,512' -> [128, 512].
+
+    Raises:
+        UserError: no numbers, or too small ones.
+    """
+    lengths = [int(part) if part.strip().isdigit() else 0 for part in text.split(",")]
+    if min(lengths) < 64:
+        raise UserError(f"--lengths {text}: give numbers of tokens from 64 up, like 128,512.")
+    return lengths
+
+
+def find_needles(
+    models: Sequence[str], texts: Sequence[str], lengths: Sequence[int], trials: int, seed: int = 0
+) -> dict[str, Any]:
+    """Test every model; see the module for what comes back.
+
+    Raises:
+        UserError: no ModernBERT, too little text, or a tokenizer with too few whole words.
+    """
+    total = len(models) * len(lengths) * (len(POSITIONS) + 1) * trials
+    accuracy, control = {}, {}
+    with progress("Needles", total, "haystacks") as advance:
+        for path in models:
+            shares = [_shares(path, texts, length, trials, seed, advance) for length in lengths]
+            accuracy[path] = [row[:-1] for row in shares]
+            control[path] = [row[-1] for row in shares]
+    return {
+        "models": list(models), "lengths": list(lengths), "positions": list(POSITIONS), "trials": trials,
+        "candidates": CANDIDATES, "accuracy": accuracy, "chance": 1 / CANDIDATES, "control": control,
+    }  # fmt: skip
+
+
+def _shares(
+    path: str, texts: Sequence[str], length: int, trials: int, seed: int, advance: Advance
+) -> list[float]:
+    """Of one model and length: for each position, and at last without a needle."""
+    network, tokenizer = open_masked(path)
+    torch.nn.Module.to(network, best_device())
+    words = whole_words(tokenizer, seed)
+    values, keys = words[:CANDIDATES], words[CANDIDATES:]
+    flow = _running_text(tokenizer, texts, length)
+    return [
+        _right(
+            network,
+            tokenizer,
+            values,
+            haystacks(tokenizer, flow, keys, values, length, at, trials, seed),
+            advance,
+        )
+        / trials
+        for at in (*POSITIONS, None)
+    ]
+
+
+def whole_words(tokenizer: Tokenizer, seed: int) -> list[int]:
+    """Ids of words with their leading space, in an order that the seed gives.
+
+    Raises:
+        UserError: there are too few.
+    """
+    decode = tokenizer.tokenizer.decode
+    words = [
+        i
+        for i in range(tokenizer.vocab_size)
+        if i not in tokenizer.special_ids and WORD.fullmatch(decode([i]))
+    ]
+    if len(words) < 3 * CANDIDATES:
+        raise UserError(f"The tokenizer has only {len(words)} whole words; the probe needs {3 * CANDIDATES}.")
+    return [words[i] for i in np.random.default_rng(seed).permutation(len(words))]
+
+
+def haystacks(
+    tokenizer: Tokenizer,
+    flow: np.ndarray,
+    keys: Sequence[int],
+    values: Sequence[int],
+    length: int,
+    position: float | None,
+    trials: int,
+    seed: int,
+) -> Iterator[Haystack]:
+    """`trials` of one length and needle position (None: no needle); the text of trial i is the same at every position."""
+
+    def ids(text: str) -> list[int]:
+        return [int(i) for i in tokenizer.encode_batch([text])[0][1:-1]]
+
+    opening, link, end = ids(" The code of"), ids(" is"), ids(".")
+    for trial in range(trials):
+        rng = np.random.default_rng((seed, length, trial))
+        right = int(rng.integers(len(values)))
+        fact = [*opening, *(int(key) for key in rng.choice(keys, 2, replace=False)), *link]
+        needle = [] if position is None else [*fact, values[right], *end]
+        query = [*fact, tokenizer.mask, *end]
+        room = length - 2 - len(query) - len(needle)
+        start = int(rng.integers(len(flow) - length + 1))
+        hay = [int(i) for i in flow[start : start + room]]
+        at = 0 if position is None else round(position * room)
+        yield np.array([tokenizer.cls, *hay[:at], *needle, *hay[at:], *query, tokenizer.sep]), right
+
+
+def _running_text(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarray:
+    parts, total = [], 0
+    for text in texts:
+        parts.append(tokenizer.encode_batch([text])[0][1:-1].astype(np.int64))
+        total += len(parts[-1])
+        if total > 20 * length:
+            break
+    if total < length:
+        raise UserError(f"The texts have {total} tokens in all; haystacks of {length} need more.")
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def _right(
+    network: ModernBertForPretraining,
+    tokenizer: Tokenizer,
+    values: Sequence[int],
+    stacks: Iterator[Haystack],
+    advance: Advance,
+) -> int:
+    right = 0
+    for ids, answer in stacks:
+        rows = torch.from_numpy(ids)[None].to(best_device())
+        hidden, _ = network.encode(rows)
+        place = int(np.flatnonzero(ids == tokenizer.mask)[-1])
+        logits = network.decoder(network.head(hidden[place]))[list(values)]
+        right += int(logits.argmax()) == answer
+        advance(1)
+    return right
+
+
+def needles_table(result: Mapping[str, Any]) -> Table:
+    """A row a model and length."""
+    table = Table(title=f"Needles found (%; chance {100 * result['chance']:.0f} %)")
+    for column in ("model", "tokens", *(f"at {100 * p:.0f} %" for p in result["positions"]), "no needle"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for model in result["models"]:
+        for i, length in enumerate(result["lengths"]):
+            cells = (
+                f"{100 * value:.0f}" for value in [*result["accuracy"][model][i], result["control"][model][i]]
+            )
+            table.add_row(model, str(length), *cells)
+    return table

@@ -1,0 +1,116 @@
+"""How divergence builds up along the detour and what the decay takes back: `trajectory.json`.
+
+references    name -> folder: undecayed_twin (the paper's: the twin's end before its decay), start (where both arms set out)
+groups        low, mid, high, all -> [first, last] layer
+variants      names of the estimators
+texts         samples, per_sample, max_tokens
+points        [{phase, tokens (of the phase so far), total (since the start), path,
+                divergence: reference -> variant -> group -> mean of 1 - CKA}...]
+Points are the start, every model exported on the way (`train.export_at`), and the end of each phase of the detour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+
+from clm_detour.analyze.cka import half_samples
+from clm_detour.analyze.compare import Settings
+from clm_detour.analyze.figures import COLOURS, save
+from clm_detour.analyze.similarity import States, measure
+from clm_detour.analyze.states import best_device, open_encoder, read_states
+from clm_detour.analyze.texts import draw_samples
+from clm_detour.analyze.transplant import thirds
+from clm_detour.progress import progress
+
+VARIANTS = ("biased", "debiased", "debiased_trimmed")
+FEW = 2  # half-samples: the curve has no intervals
+
+
+class Point(NamedTuple):
+    """A checkpoint: the phase it is of, tokens of that phase and since the start, its folder."""
+
+    phase: str
+    tokens: int
+    total: int
+    path: str
+
+
+def exported_points(phase: str, folder: Path, before: int) -> list[Point]:
+    """What a phase exported on its way, in order of tokens.
+
+    Args:
+        folder: its `exports`.
+        before: tokens of the phases before it.
+    """
+    found = sorted((int(path.name.removeprefix("tokens-")), path) for path in folder.glob("tokens-*"))
+    return [Point(phase, tokens, before + tokens, str(path)) for tokens, path in found]
+
+
+def trajectory(
+    points: Sequence[Point], references: Mapping[str, str], texts: Sequence[str], settings: Settings
+) -> dict[str, Any]:
+    """Measure every point against every reference; see the module for what comes back."""
+    samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
+    chosen = [texts[i] for i in samples.pool]
+    halves = half_samples(len(chosen), FEW, settings.seed)
+    with progress("Trajectory", (len(points) + len(references)) * len(chosen), "texts") as advance:
+
+        def states_of(path: str) -> States:
+            encoder = open_encoder(path)
+            ids = encoder.tokenize(chosen, settings.max_tokens)
+            return States(encoder.layers, *read_states(encoder, ids, None, advance))
+
+        fixed = {name: states_of(path) for name, path in references.items()}
+        layers = len(next(iter(fixed.values())).layers) - 2
+        groups = {**thirds(layers), "all": (0, layers - 1)}
+        rows = []
+        for point in points:
+            states = states_of(point.path)
+            divergence = {}
+            for name, reference in fixed.items():
+                found = measure(
+                    states, reference, samples.members, halves, settings.outlier_factor, best_device()
+                )
+                divergence[name] = {
+                    variant: {
+                        group: float(1 - found[variant].curve[first + 1 : last + 2].mean())
+                        for group, (first, last) in groups.items()
+                    }
+                    for variant in VARIANTS
+                }
+            rows.append({**point._asdict(), "divergence": divergence})
+    return {
+        "references": dict(references),
+        "groups": {name: list(span) for name, span in groups.items()},
+        "variants": list(VARIANTS),
+        "texts": {
+            "samples": settings.samples, "per_sample": settings.per_sample, "max_tokens": settings.max_tokens,
+        },
+        "points": rows,
+    }  # fmt: skip
+
+
+def draw_trajectory(result: Mapping[str, Any], folder: Path) -> None:
+    """`trajectory.png` and `.svg`: debiased divergence from the undecayed twin, a line a group of layers."""
+    save(folder, "trajectory", (6.4, 3.4), lambda axes: _paint(axes, result))
+
+
+def _paint(axes: Axes, result: Mapping[str, Any]) -> None:
+    reference = "undecayed_twin"
+    points = result["points"]
+    tokens = [point["total"] for point in points]
+    for group, colour in zip(result["groups"], COLOURS, strict=False):
+        values = [point["divergence"][reference]["debiased"][group] for point in points]
+        axes.plot(tokens, values, marker="o", markersize=3, color=colour, label=group)
+    for before, after in pairwise(points):
+        if after["phase"] != before["phase"] and before["total"]:
+            axes.axvline(before["total"], color="#7f7f7f", linewidth=0.8, linestyle=":")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("tokens since the start (dotted: the decay begins)")
+    axes.set_ylabel("divergence, 1 - CKA, debiased")
+    axes.legend(fontsize=7, frameon=False)
