@@ -12,7 +12,7 @@ PLACES = {
     "Config": "top level", "Data": "data", "Sample": "data.sample", "Source": "data.sources.NAME",
     "Tokenizer": "tokenizer", "TokenizerTraining": "tokenizer.train", "Model": "model", "Optimizer": "optimizer",
     "Train": "train", "Phase": "phases.NAME", "Schedule": "phases.NAME.schedule",
-    "BatchWarmup": "phases.NAME.batch_warmup", "Evaluate": "evaluate",
+    "BatchWarmup": "phases.NAME.batch_warmup", "Evaluate": "evaluate", "Analysis": "analysis",
     "FineTuning": "evaluate.tasks", "Evaluation": "an evaluation (`clm-detour evaluate`)",
 }  # fmt: skip
 INTRO = """# Every key of a recipe

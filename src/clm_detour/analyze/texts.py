@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,17 +74,14 @@ def held_out_texts(config: Config, sources: Sequence[str], most: int) -> list[st
     """
     tokenizer = load_tokenizer(tokenizer_path(config))
     special = set(tokenizer.special_ids)
-    kinds = []
-    for name in sources:
-        shards = TokenShards.open(
-            f"{prepared_folder(config, name)}/held_out", tokenizer.fingerprint, shard_cache(config)
+    kinds = [
+        _documents(
+            TokenShards.open(
+                f"{prepared_folder(config, name)}/held_out", tokenizer.fingerprint, shard_cache(config)
+            )
         )
-        documents = (
-            document
-            for shard in range(len(shards))
-            for document in np.split(shards.tokens(shard), np.cumsum(shards.lengths(shard))[:-1])
-        )
-        kinds.append(iter(documents))
+        for name in sources
+    ]
     found: dict[str, None] = {}
     while kinds and len(found) < most:
         for documents_left in list(kinds):
@@ -95,3 +92,9 @@ def held_out_texts(config: Config, sources: Sequence[str], most: int) -> list[st
                 text = tokenizer.tokenizer.decode([int(i) for i in ids if int(i) not in special])
                 found.setdefault(text)
     return list(found)
+
+
+def _documents(shards: TokenShards) -> Iterator[np.ndarray]:
+    """Ids of each document."""
+    for shard in range(len(shards)):
+        yield from np.split(shards.tokens(shard), np.cumsum(shards.lengths(shard).astype(np.int64))[:-1])
