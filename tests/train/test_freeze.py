@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -100,6 +102,31 @@ def test_a_frozen_phase_resumes_to_the_same_bits(thawed, tmp_path, tiny_recipe, 
         ours, theirs = tensors(config, run.id, file), tensors(thawed, run.id, file)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_freeze_the_same(thawed, tmp_path, tiny_recipe, parallel):
+    words = [*FROZEN, f"train.parallel={parallel}"]
+    path = tiny_recipe(tmp_path / "run")
+    alone, both = RunFolder.of(thawed), RunFolder.of(load_config(path, words))
+    shutil.copytree(alone.phase("pretrain").root, both.phase("pretrain").root)
+    launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", "-m", "clm_detour.train.main"]
+    for phase in ("clm", "decay"):
+        command = [*launcher, str(path), *words, "arm=detour", f"phase={phase}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    start = load_file(alone.phase("pretrain").model / "model.safetensors")
+    for phase in ("pretrain.clm", "pretrain.clm.decay"):
+        one = load_file(alone.phase(phase).model / "model.safetensors")
+        two = load_file(both.phase(phase).model / "model.safetensors")
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+            if phase == "pretrain.clm" and is_frozen(name):
+                assert torch.equal(two[name], start[name]), name
+    assert (
+        load_file(both.phase("pretrain.clm").moments).keys()
+        == load_file(alone.phase("pretrain.clm").moments).keys()
+    )
 
 
 @pytest.mark.parametrize(
