@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,6 +93,15 @@ class EpochBatches:
         for first in range(0, len(order), self.batch_size):
             chosen = [self.examples[i] for i in order[first : first + self.batch_size]]
             yield Batch(chosen, self.device)
+
+
+def count_windows(examples: Sequence[Example]) -> dict[str, int]:
+    """How many windows there are, and how many documents have several."""
+    of_document = Counter(example.document for example in examples)
+    return {
+        "windows": len(examples),
+        "documents_in_windows": sum(count > 1 for count in of_document.values()),
+    }
 
 
 def by_length(examples: Sequence[Example], batch_size: int) -> list[list[int]]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from clm_detour.evaluate.finetune.batch import Batch, Example
+from clm_detour.evaluate.finetune.batch import Batch, Example, count_windows
 from clm_detour.evaluate.finetune.encoder import Encoder
 from clm_detour.evaluate.finetune.tagging import touched
 from clm_detour.evaluate.finetune.windows import WordEncoder, words_of
@@ -81,13 +81,7 @@ class Spans(nn.Module):
             places = window.starts[begin - window.first :]
             target = torch.tensor(inside, dtype=torch.long).reshape(-1, 3)
             examples.append(Example(window.document, window.ids, places, target, begin, end - begin))
-        numbers = [example.document for example in examples]
-        several = sum(numbers.count(number) > 1 for number in set(numbers))
-        return examples, {
-            "windows": len(examples),
-            "documents_in_windows": several,
-            "inexact_entities": inexact,
-        }
+        return examples, {**count_windows(examples), "inexact_entities": inexact}
 
     def logits(self, batch: Batch) -> list[Tensor]:
         """For each window (O, D, C); the score of a span past the window's end means nothing."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from clm_detour.evaluate.finetune.batch import Batch, Example
+from clm_detour.evaluate.finetune.batch import Batch, Example, count_windows
 from clm_detour.evaluate.finetune.encoder import Encoder
 from clm_detour.evaluate.finetune.windows import Span, WordEncoder, words_of
 from clm_detour.evaluate.tasks.task import Document, Entity
@@ -95,12 +95,8 @@ class Tagging(nn.Module):
             )
             for window in WordEncoder(tokenizer).windows(documents, max_tokens)
         ]
-        windows = [example.document for example in examples]
-        return examples, {
-            "windows": len(windows),
-            "documents_in_windows": sum(windows.count(number) > 1 for number in set(windows)),
-            "inexact_entities": sum(inexact for _, inexact in tagged),
-        }
+        inexact = sum(count for _, count in tagged)
+        return examples, {**count_windows(examples), "inexact_entities": inexact}
 
     def logits(self, batch: Batch) -> Tensor:
         """(words, tags)."""
