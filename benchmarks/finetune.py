@@ -3,7 +3,7 @@
     python benchmarks/finetune.py trainer --model MINILM --data TASKS GAD NCBI-disease
     python benchmarks/finetune.py packed --data TASKS --tokenizer FOLDER
 
-`trainer` fine-tunes a real encoder on the first documents of real tasks, both ways, and gives test scores and seconds of training; both
+`trainer` fine-tunes a real encoder on some documents of real tasks, both ways, and gives test scores and seconds of training; both
 score validation after each epoch and answer with the best one. transformers' Trainer needs `accelerate`. It uses AutoModelFor{Token,Sequence}Classification and DataCollators that pad to the
 longest of a batch; its tokens are ours, so that what is compared is training. `packed` fine-tunes a ModernBERT of mini size with
 random weights on the same documents on our network and through AutoModel's, under the same heads and loop.
@@ -36,6 +36,7 @@ from clm_detour.allocator import keep_freed_memory
 from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
 from clm_detour.evaluate.finetune import encoder as encoders
 from clm_detour.evaluate.finetune.batch import Batch
+from clm_detour.evaluate.finetune.experiment import documents_of
 from clm_detour.evaluate.finetune.problem import ENTITY_KINDS, make_problem
 from clm_detour.evaluate.finetune.training import Prepared, prepare, train
 from clm_detour.evaluate.metrics import score
@@ -49,12 +50,11 @@ Data = Annotated[Path, typer.Option(help="The folder with the tasks' folders.")]
 
 
 def prepared_task(name: str, data: Path, documents: int, tokenizer: Any, max_tokens: int) -> Prepared:
-    """The first documents of each split; half as many for validation and test."""
+    """Some documents of each split, spread over it; half as many for validation and test."""
     task, splits = load(TASKS[name], data)
     sizes = {"train": documents, "validation": documents // 2, "test": documents // 2}
-    return prepare(
-        task, {split: splits[split][:size] for split, size in sizes.items()}, tokenizer, max_tokens
-    )
+    taken = {split: documents_of({split: splits[split]}, size)[split] for split, size in sizes.items()}
+    return prepare(task, taken, tokenizer, max_tokens)
 
 
 def ours(path: str, prepared: Prepared, protocol: Protocol, seed: int) -> dict[str, Any]:

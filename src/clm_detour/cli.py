@@ -191,7 +191,7 @@ def probe(
         list[str] | None, typer.Option("--task", help="May be repeated; without it the two bundled ones.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="The folder with the tasks' folders.")] = None,
-    documents: Annotated[int, typer.Option(min=10, help="The first of each split that are taken.")] = 500,
+    documents: Annotated[int, typer.Option(min=10, help="How many of each split, spread over it.")] = 500,
 ) -> None:
     """Look at checkpoints without training them: masked accuracy and linear probes, in seconds."""
     from clm_detour.evaluate.command import probe_models, probe_table

@@ -182,7 +182,7 @@ class FineTuning:
     patience: int | None = None  # stop a run after so many rounds without a better one
     pooling: str | None = None  # cls or mean; null: as each model is made for
     precision: str = "fp32"  # or bf16 (autocast)
-    documents: int | None = None  # only the first of each split, to try things out
+    documents: int | None = None  # so many of each split, spread over it, to try things out
     jobs: int = 1  # runs at a time, each in a process; over the GPUs if there are several
 
 

@@ -198,5 +198,10 @@ def finished(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def documents_of(splits: Splits, limit: int | None) -> Splits:
-    """The first documents of each split."""
-    return splits if limit is None else {split: documents[:limit] for split, documents in splits.items()}
+    """At most so many documents of each split, evenly spread over it: some sets are sorted by label."""
+    return {
+        split: documents
+        if limit is None or len(documents) <= limit
+        else [documents[place * len(documents) // limit] for place in range(limit)]
+        for split, documents in splits.items()
+    }
