@@ -68,26 +68,13 @@ class Trials:
 
     def config(self, name: str, *overrides: str) -> Config:
         """A recipe of its own run folder."""
-        shared = [f"data.dir={self.root}/data", f"data.sources={self.sources()}"]
-        tokenizer = (
-            []
-            if name == "undisturbed"
-            else [f"tokenizer={{path: {self.root}/undisturbed/tokenizer, train: null}}"]
-        )
-        sample = [] if name == "undisturbed" else ["data.sample=null"]
-        return load_config(
-            str(QUICKSTART),
-            [*TINY, f"run_dir={self.root}/{name}", *shared, *tokenizer, *sample, *self.overrides, *overrides],
-        )
-
-    def sources(self) -> str:
-        """The sample's files in the undisturbed run."""
+        made = f"{self.root}/undisturbed"  # its sample and tokenizer serve all
         names = ("general", "abstracts", "instructions", "notes")
-        return (
-            "{"
-            + ", ".join(f"{name}: {{path: {self.root}/undisturbed/sample/{name}.jsonl.gz}}" for name in names)
-            + "}"
-        )
+        sources = ", ".join(f"{source}: {{path: {made}/sample/{source}.jsonl.gz}}" for source in names)
+        shared = [f"run_dir={self.root}/{name}", f"data.dir={self.root}/data", f"data.sources={{{sources}}}"]
+        if name != "undisturbed":
+            shared += ["data.sample=null", f"tokenizer={{path: {made}/tokenizer, train: null}}"]
+        return load_config(str(QUICKSTART), [*TINY, *shared, *self.overrides, *overrides])
 
     def run(
         self, config: Config, fault: Fault | None = None, watch: Callable[[int], None] | None = None
@@ -330,18 +317,16 @@ def dead_worker(trials: Trials) -> str:
     return f"dead worker: {line_with('loader', said)!r}"
 
 
-def ranks(trials: Trials) -> str:
-    """Two processes: one is killed, and all are asked to leave; started again the phase ends as if nothing had been."""
-    longer = "phases.pretrain.duration=20ktok"
-    whole, killed, asked = (trials.config(name, longer) for name in ("two", "two-killed", "two-asked"))
-    codes = [launch(trials, whole, None)]
-    codes += [launch(trials, killed, kill_a_rank), launch(trials, killed, None)]
-    codes += [launch(trials, asked, ask_the_launcher), launch(trials, asked, None)]
-    assert [*codes[:1], *codes[2:]] == [0, 0, REQUEUE, 0], codes
-    assert codes[1] not in (0, REQUEUE), codes
-    if not weights(whole) == weights(killed) == weights(asked):
-        sys.exit("FAILED: two processes end with other weights")
-    return f"two ranks: one killed, exit code {codes[1]}; SIGUSR1 to the launcher, exit code {codes[3]}; same weights in the end"
+def dead_rank(trials: Trials) -> str:
+    """One of two processes is killed; the phase started again ends as if none had been."""
+    first, other = trials.config("two"), trials.config("one-killed")
+    assert launch(trials, first, None) == 0
+    code = launch(trials, other, kill_a_rank)
+    assert code not in (0, REQUEUE), code
+    assert launch(trials, other, None) == 0
+    if weights(first) != weights(other):
+        sys.exit("FAILED: other weights after a rank was killed")
+    return f"one of two ranks killed: exit code {code}, and the same weights in the end"
 
 
 def launch(trials: Trials, config: Config, watch: Callable[[Config, subprocess.Popen], None] | None) -> int:
@@ -351,17 +336,8 @@ def launch(trials: Trials, config: Config, watch: Callable[[Config, subprocess.P
     path = trials.root / f"{Path(config.run_dir).name}.yaml"
     save_config(config, path)
     script = str(Path(__file__).with_name("train.py"))
-    words = [
-        sys.executable,
-        "-m",
-        "clm_detour.train.launcher",
-        "-n",
-        "2",
-        script,
-        str(path),
-        "arm=base",
-        "phase=pretrain",
-    ]
+    words = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", script, str(path)]
+    words += ["arm=base", "phase=pretrain"]
     with open(path.with_suffix(".log"), "w") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log)
         if watch is not None:
@@ -369,21 +345,10 @@ def launch(trials: Trials, config: Config, watch: Callable[[Config, subprocess.P
         return process.wait()
 
 
-def wait_for_checkpoint(config: Config, process: subprocess.Popen) -> None:
-    """Until there is one to go on from."""
+def kill_a_rank(config: Config, process: subprocess.Popen) -> None:
+    """The second, once there is a checkpoint to go on from."""
     while process.poll() is None and newest_checkpoint(config) is None:
         time.sleep(0.01)
-
-
-def ask_the_launcher(config: Config, process: subprocess.Popen) -> None:
-    """To leave."""
-    wait_for_checkpoint(config, process)
-    process.send_signal(signal.SIGUSR1)
-
-
-def kill_a_rank(config: Config, process: subprocess.Popen) -> None:
-    """The second."""
-    wait_for_checkpoint(config, process)
     with suppress(psutil.NoSuchProcess, IndexError):
         psutil.Process(process.pid).children()[1].kill()
 
@@ -392,7 +357,7 @@ def main() -> None:
     """All trials, one line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--ranks", action="store_true", help="also trials of two processes")
+    parser.add_argument("--ranks", action="store_true", help="also two processes, of which one is killed")
     parser.add_argument("--small", action="store_true", help="two phases instead of five")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
@@ -400,17 +365,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
         trials = Trials(Path(folder), SMALL if chosen.small else [])
-        dice = random.Random(chosen.seed)
-        everything: list[Callable[[], str]] = [
-            lambda: kills(trials, chosen.kills, dice),
-            *(
-                lambda trial=trial: trial(trials)
-                for trial in (asked_to_leave, full_disk, flipped_bytes, bad_number, dead_worker)
-            ),  # type: ignore[misc]
-            *([lambda: ranks(trials)] if chosen.ranks else []),
-        ]
+        everything = [partial(kills, number=chosen.kills, dice=random.Random(chosen.seed))]
+        everything += [asked_to_leave, full_disk, flipped_bytes, bad_number, dead_worker]  # type: ignore[list-item]
+        everything += [dead_rank] if chosen.ranks else []  # type: ignore[list-item]
         for trial in everything:
-            print(f"ok  {trial()}", flush=True)
+            print(f"ok  {trial(trials)}", flush=True)
         print(json.dumps({"trials": len(everything), "seconds": round(time.monotonic() - start, 1)}))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from composer.core import State
+from composer.loggers import Logger
 from safetensors.torch import load_file
 
 from clm_detour.check import existing_tokenizer
@@ -16,9 +18,11 @@ from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.pipeline import prepare_data
 from clm_detour.run_folder import PhaseFolder, RunFolder
+from clm_detour.train.callbacks.checkpoint import sealed
+from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.launch import launch_processes
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import choose_phase
+from clm_detour.train.recipe import PhaseRun, choose_phase
 from clm_detour.train.stream import open_stream
 
 COMPOSER = [sys.executable, "-m", "composer.cli.launcher", "-n"]
@@ -27,7 +31,8 @@ FIFTY_STEPS = [
     "arms={twin: [mlm, decay]}",
     "phases.mlm={mask_rate: 0.3, duration: 25600tok, mixture: domain}",
     "train.workers=0",
-    "train.export_at=[12800tok]",
+    "train.export_at=[12800tok, 20ktok]",
+    "train.checkpoint_every=12800tok",
     "train.evaluate_every=12800tok",
 ]
 
@@ -48,6 +53,7 @@ def trained(tiny_recipe, tmp_path_factory):
             if processes == 1:
                 train_phase(config, run)
             elif "train.parallel=fsdp" in overrides:
+                stop_half_way(config, run)  # alone; sharded from there on
                 launch_processes(config, run, processes)  # as `clm-detour run` does on several GPUs
             else:
                 words = [*COMPOSER, str(processes), str(SCRIPT), str(path), "arm=twin", "phase=mlm"]
@@ -56,6 +62,20 @@ def trained(tiny_recipe, tmp_path_factory):
         return done[key]
 
     return train
+
+
+def stop_half_way(config: Config, run: PhaseRun) -> None:
+    """Train alone to a checkpoint after 25 steps and a little further."""
+
+    def stop(self: Metrics, state: State, logger: Logger) -> None:
+        if state.timestamp.batch.value == 27:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Metrics, "batch_checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_phase(config, run)
+    assert [path.name for path in sealed(folder(config).checkpoints)] == ["step-00000025"]
 
 
 def folder(config: Config, phase: str = "mlm") -> PhaseFolder:
@@ -70,7 +90,7 @@ HOW = {
     "micro-batches of three": (1, "train.micro_rows=3"),
     "micro-batches of one": (1, "train.micro_rows=1"),
     "two processes, micro-batches of three": (2, "train.micro_rows=3"),
-    "two processes, sharded": (2, "train.parallel=fsdp", "train.micro_rows=2"),
+    "two processes, sharded, from a checkpoint of one": (2, "train.parallel=fsdp", "train.micro_rows=2"),
 }
 
 
@@ -88,8 +108,8 @@ def test_fifty_steps_end_with_the_same_weights_and_moments(trained, how):
         (one.model / "model.safetensors", other.model / "model.safetensors"),
         (one.moments, other.moments),
         (
-            one.exports / "tokens-12800" / "model.safetensors",
-            other.exports / "tokens-12800" / "model.safetensors",
+            one.exports / "tokens-20000" / "model.safetensors",
+            other.exports / "tokens-20000" / "model.safetensors",
         ),
     ):
         expected, found = tensors(mine), tensors(theirs)
