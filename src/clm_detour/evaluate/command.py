@@ -24,7 +24,7 @@ from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
-from clm_detour.files import write_json
+from clm_detour.files import read_json, write_json
 from clm_detour.progress import console, progress
 
 Read = list[tuple[Task, Splits]]
@@ -55,9 +55,13 @@ def evaluate_models(
     for line in dict.fromkeys(line for record in records for line in remarks(record)):
         console.print(f"[yellow]{line}[/yellow]", soft_wrap=True)
     summary = summary_of(name, experiment, records, settings.groups, missing)
-    write_json(folder / "summary.json", summary)
-    write_tables(summary, folder)
-    write_figure(summary, folder)
+    path = folder / "summary.json"
+    if (
+        made or not path.exists() or read_json(path) != summary
+    ):  # an old file stays old: the page is made from it
+        write_tables(summary, folder)
+        write_figure(summary, folder)
+        write_json(path, summary)
     return summary, made
 
 
