@@ -7,7 +7,8 @@ holds none of a run's records is an error.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,14 +19,18 @@ from clm_detour.config.load import load_config
 from clm_detour.config.schema import Config
 from clm_detour.errors import UserError
 from clm_detour.files import read_json
+from clm_detour.report.analysis import parse_comparison, parse_gradients, parse_trajectory, parse_weights
+from clm_detour.report.evaluation import parse_evaluation
 from clm_detour.report.records import (
     Curve,
     Phase,
     Run,
     SourceReport,
+    Watched,
     parse_arms,
     parse_filled_masks,
     parse_held_out,
+    parse_operations,
     parse_phase,
     parse_source,
     parse_steps,
@@ -58,9 +63,24 @@ def load_run(run_dir: Path) -> Run:
     run.sources = read_sources(files, run.config)
     run.held_out = files.read(folder.held_out, "Held-out scores", parse_held_out)
     run.filled_masks = files.read(folder.fill_masks, "Filled masks", parse_filled_masks) or []
+    read_optional(files, folder, run)
     run.exported = [arm for arm in run.arms if (folder.model(arm) / "config.json").is_file()]
     run.missing += absent_models(run)
     return run
+
+
+def read_optional(files: Reader, folder: RunFolder, run: Run) -> None:
+    """Records that not every run has: missed only where the recipe asks for them."""
+    config = run.config
+    asks_tasks = config is not None and config.evaluate.tasks is not None
+    both = {"detour", "twin"} <= run.arms.keys()
+    run.evaluation = files.read(folder.tasks / "summary.json", "Scores on tasks", parse_evaluation, asks_tasks)
+    analysis, what = folder.analysis, "Comparison of the networks"
+    run.comparison = files.read(analysis / "compare.json", what, parse_comparison, both)
+    run.trajectory = files.read(analysis / "trajectory.json", "Divergence on the way", parse_trajectory, False)
+    run.weights = files.read(analysis / "weights.json", "Weight change", parse_weights, False) or []
+    run.gradients = files.read(analysis / "gradients.json", "Gradients", parse_gradients, False) or {}
+    run.operations = files.read(folder.plan, "Operations", parse_operations, False) or {}
 
 
 @dataclass
@@ -70,10 +90,11 @@ class Reader:
     root: Path
     missing: list[str]
 
-    def read(self, path: Path, what: str, parse: Callable[[Any], T]) -> T | None:
-        """The parsed file, or None and a sentence in `missing`."""
+    def read(self, path: Path, what: str, parse: Callable[[Any], T], expected: bool = True) -> T | None:
+        """The parsed file, or None and a sentence in `missing`; a file that is not `expected` may be absent."""
         if not path.is_file():
-            self.missing.append(f"{what}: {self.name(path)} has not been written.")
+            if expected:
+                self.missing.append(f"{what}: {self.name(path)} has not been written.")
             return None
         try:
             return parse(read_json(path))
@@ -128,9 +149,10 @@ def read_phase(files: Reader, run: RunFolder, id: str, config: Config | None) ->
     if curve is None:
         files.missing.append(f"Phase {id}: {files.name(folder.metrics)} holds no logged step.")
     parsed = files.read(folder.record, f"The end of phase {id}", parse_phase)
+    watched = read_watched(folder.held_out)
     if parsed is None:
-        return Phase(id, objective, curve, None)
-    return Phase(id, parsed[0], curve, parsed[1])
+        return Phase(id, objective, curve, None, watched)
+    return Phase(id, parsed[0], curve, parsed[1], watched)
 
 
 def read_curve(path: Path) -> Curve | None:
@@ -140,17 +162,36 @@ def read_curve(path: Path) -> Curve | None:
     logged again after a resume the later line counts.
     """
     points: dict[int, tuple[float, ...]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        try:
-            entry = json.loads(line)
-            values = (entry["loss"], entry["learning_rate"], entry["tokens_per_second"])
-            numbers = (np.nan if value is None else float(value) for value in values)
-            points[int(entry["step"])] = (int(entry["tokens"]), *numbers)
-        except (ValueError, KeyError, TypeError, OverflowError):
-            continue
+    for entry in read_lines(path):
+        with suppress(ValueError, KeyError, TypeError, OverflowError):
+            numbers = (entry["loss"], entry["learning_rate"], entry["tokens_per_second"])
+            optional = (entry.get(name) for name in ("mfu", "packing", "data_wait"))
+            values = (np.nan if value is None else float(value) for value in (*numbers, *optional))
+            points[int(entry["step"])] = (int(entry["tokens"]), *values)
     if not points:
         return None
     return Curve(*np.array([points[step] for step in sorted(points)]).T)
+
+
+def read_watched(path: Path) -> Watched | None:
+    """Held-out losses while the phase trained, if they were measured; broken lines are skipped."""
+    points: dict[int, tuple[float, float]] = {}
+    for entry in read_lines(path):
+        with suppress(ValueError, KeyError, TypeError):
+            losses = [entry[kind]["loss"] for kind in ("mlm", "clm")]
+            masked, causal = (np.nan if loss is None else float(loss) for loss in losses)
+            points[int(entry["tokens"])] = masked, causal
+    if not points:
+        return None
+    masked_losses, causal_losses = zip(*(points[tokens] for tokens in sorted(points)), strict=True)
+    return Watched(sorted(points), list(masked_losses), list(causal_losses))
+
+
+def read_lines(path: Path) -> Iterator[Any]:
+    """The JSON of each whole line; none of a file that is not there."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def read_sources(files: Reader, config: Config | None) -> dict[str, SourceReport]:

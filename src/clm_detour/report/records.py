@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from clm_detour.config.schema import Config
+from clm_detour.report.analysis import Comparison, Supervision, Trajectory, WeightChange
+from clm_detour.report.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,18 @@ class Curve:
     loss: np.ndarray
     learning_rate: np.ndarray
     tokens_per_second: np.ndarray
+    mfu: np.ndarray  # share of the device's peak; not a number where it was not logged, like the next two
+    packing: np.ndarray  # share of the rows' positions that hold text
+    data_wait: np.ndarray  # share of the time that the device waited for data
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Held-out losses while a phase trained, as a masked and as a causal language model; tokens from the phase's start."""
+
+    tokens: list[int]
+    masked: list[float]
+    causal: list[float]
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,7 @@ class Phase:
     objective: str | None
     curve: Curve | None
     end: PhaseEnd | None
+    watched: Watched | None = None
 
     @property
     def name(self) -> str:
@@ -158,6 +173,12 @@ class Run:
     sources: dict[str, SourceReport] = field(default_factory=dict)
     held_out: HeldOut | None = None
     filled_masks: list[FilledMask] = field(default_factory=list)
+    evaluation: Evaluation | None = None
+    comparison: Comparison | None = None
+    weights: list[WeightChange] = field(default_factory=list)
+    trajectory: Trajectory | None = None
+    gradients: dict[str, Supervision] = field(default_factory=dict)
+    operations: dict[str, float] = field(default_factory=dict)  # phase id -> floating-point operations
     exported: list[str] = field(default_factory=list)  # arms with a model folder
     missing: list[str] = field(default_factory=list)  # one sentence each
 
@@ -191,6 +212,12 @@ def parse_phase(raw: Any) -> tuple[str, PhaseEnd]:
         precision=str(raw["precision"]),
     )
     return str(raw["objective"]), end
+
+
+def parse_operations(raw: Any) -> dict[str, float]:
+    """plan.json: of each phase whose operations are known."""
+    phases = raw["phases"].items()
+    return {id: float(row["operations"]) for id, row in phases if row["operations"] is not None}
 
 
 def parse_source(raw: Any) -> SourceReport:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from clm_detour.report.attachments import Sheet, attach
 from clm_detour.report.markup import render
 
 Text = str | Markup
+UNSEEN = r'<span class="unseen">.*?</span>'
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,14 @@ def table(
     Args:
         left: columns of words, set flush left; the first always is.
     """
+    lines = [list(map(words, line)) for line in (head, *(row.cells for row in rows))]
+    attach(Sheet(caption, lines))
     return render("table.html", caption=caption, head=head, rows=rows, left={0, *left}, note=note)
+
+
+def words(cell: Text) -> str:
+    """What a cell says, without its mark-up and without what only listeners are told."""
+    return Markup(re.sub(UNSEEN, "", cell)).striptags() if isinstance(cell, Markup) else cell
 
 
 def with_best(
