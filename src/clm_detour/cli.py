@@ -201,6 +201,19 @@ def probe(
 
 
 @app.command()
+def report(
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not, e.g. runs/quickstart.")
+    ],
+) -> None:
+    """Write a run's page anew: RUN/report.html, and its figures and numbers as files in RUN/report."""
+    from clm_detour.progress import console
+    from clm_detour.report.page import write_page
+
+    console.print(f"Open {write_page(run_dir)}", soft_wrap=True)
+
+
+@app.command()
 def doctor() -> None:
     """Versions against the pins, hardware, extras, attention back ends, disk, shared memory and limits of this installation."""
     from clm_detour.doctor import print_environment

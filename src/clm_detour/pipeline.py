@@ -183,7 +183,10 @@ def plan_step(config: Config) -> None:
 
     folder = RunFolder.of(config)
     if not all(folder.phase(run).finished for run in plan_recipe(config)):
-        print_plan(make_plan(config, tokenizer.load_tokenizer(tokenizer_path(config))))
+        plan = make_plan(config, tokenizer.load_tokenizer(tokenizer_path(config)))
+        print_plan(plan)
+        operations = {phase.run.id: phase.operations and phase.operations.total for phase in plan.phases}
+        write_json(folder.plan, {"phases": {id: {"operations": found} for id, found in operations.items()}})
 
 
 def export_step(config: Config, arm: str) -> bool:
@@ -312,6 +315,7 @@ def report_step(config: Config) -> bool:
     inputs = [folder.held_out, folder.fill_masks, folder.environment]
     if config.evaluate.tasks is not None:
         inputs.append(folder.tasks / "summary.json")
+    inputs += [path for path in [folder.analysis / "compare.json"] if path.exists()]
     if is_newer(folder.report, inputs):
         return False
     write_page(folder.root)

@@ -74,6 +74,16 @@ class RunFolder:
         """The page."""
         return self.root / "report.html"
 
+    @property
+    def report_files(self) -> Path:
+        """The page's figures and numbers as files."""
+        return self.root / "report"
+
+    @property
+    def plan(self) -> Path:
+        """Floating-point operations of each phase."""
+        return self.root / "plan.json"
+
     def phase(self, phase_id: str) -> PhaseFolder:
         """One phase's folder."""
         return PhaseFolder(self.root / "phases" / phase_id)

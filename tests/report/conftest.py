@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from clm_detour.config.load import load_config, save_config
+from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.files import write_json
 from clm_detour.report.page import write_page
 
@@ -108,8 +109,117 @@ def fabricate(path: Path) -> None:
         write_phase(path / "phases" / id, id)
     for arm in ARMS:
         write_json(path / "models" / arm / "config.json", {})
+        (path / "models" / arm / "model.safetensors").write_bytes(b"made up")
     write_json(path / "evaluation" / "held_out.json", held_out())
+    write_json(path / "evaluation" / "tasks" / "summary.json", task_summary())
+    write_json(
+        path / "plan.json", {"phases": {id: {"operations": row[2] * 1e12} for id, row in PHASES.items()}}
+    )
+    for name, record in analysis().items():
+        write_json(path / "analysis" / f"{name}.json", record)
     write_json(path / "evaluation" / "fill_mask.json", filled_masks())
+
+
+def task_summary() -> dict[str, Any]:
+    """Through the code that writes it, so that the form is the real one; one task is missing."""
+    noise = random.Random(3)
+    tasks = [
+        TaskRow("GAD", "en", "single_label", "macro_f1", 534),
+        TaskRow("JNLPBA", "en", "entities", "micro_f1", 404),
+    ]
+    scores = {
+        model: {task.name: {seed: level + noise.gauss(0, 0.7) for seed in (42, 43, 44)} for task in tasks}
+        for model, level in {"base": 74.0, "detour": 77.5, "twin": 76.1}.items()
+    }
+    models = [{"name": name, "path": name, "minutes": 1.5, "flops": 1e12} for name in scores]
+    return summarise("made-up", models, tasks, scores, {}, {"COS": "it is <not> here"})
+
+
+LAYERS = ["embeddings", *map(str, range(6)), "final_norm"]
+
+
+def analysis() -> dict[str, Any]:
+    """Every record of the analysis, in the form that `clm_detour.analyze` documents."""
+    noise = random.Random(4)
+
+    def variant(scale: float) -> dict[str, Any]:
+        divergence = [scale * (0.1 + 0.02 * i + noise.random() / 100) for i in range(len(LAYERS))]
+        mean = sum(divergence[1:-1]) / 6
+        return {
+            "matrix": [
+                [1 - abs(i - j) / 10 - value for j in range(len(LAYERS))]
+                for i, value in enumerate(divergence)
+            ],
+            "cka": [1 - value for value in divergence],
+            "divergence": divergence,
+            "interval": [[0.9 * value, 1.1 * value] for value in divergence],
+            "model": {"divergence": mean, "interval": [0.9 * mean, 1.1 * mean]},
+        }
+
+    variants = ("biased", "debiased", "debiased_trimmed")
+    quotients = {
+        name: {"layers": None, "model": 1.8 + i / 10, "interval": [1.5, 2.2]}
+        for i, name in enumerate(variants)
+    }
+    parts = {
+        "detour_twin": ("a", "b", 1.0),
+        "control": ("b", "control", 0.5),
+        "before": ("before_a", "before_b", 1.2),
+    }
+    model = {"layers": LAYERS, "hidden": 128, "outliers": [2] * len(LAYERS)}
+    kinds = {layer: {"attention": 0.1 + i / 50, "mlp": 0.2} for i, layer in enumerate(LAYERS)}
+    groups = {"low": [0, 1], "mid": [2, 3], "high": [4, 5], "all": [0, 5]}
+    return {
+        "compare": {
+            "models": dict.fromkeys(("a", "b", "control", "before_a", "before_b"), model),
+            "texts": {"distinct": 60, "samples": 3, "per_sample": 40, "overlap": True},
+            "comparisons": {
+                name: {
+                    "models": [one, two],
+                    "pairs": [[x, x] for x in LAYERS],
+                    "variants": {v: variant(scale) for v in variants},
+                }
+                for name, (one, two, scale) in parts.items()
+            },
+            "ratio": quotients,
+            "retention": quotients,
+            "notes": ["The samples share some texts."],
+        },
+        "weights": {
+            "changes": [
+                {
+                    "arm": arm,
+                    "phases": [first, last],
+                    "layers": LAYERS,
+                    "change": kinds,
+                    "whole": {"attention": 0.15, "all": 0.18},
+                }
+                for arm in ("detour", "twin")
+                for first, last in (("clm", "decay"), ("clm", "clm"), ("decay", "decay"))
+            ]
+        },
+        "trajectory": {
+            "groups": groups,
+            "points": [
+                {
+                    "phase": phase,
+                    "total": total,
+                    "divergence": {"undecayed_twin": {"debiased": dict.fromkeys(groups, level)}},
+                }
+                for phase, total, level in (
+                    ("start", 0, 0.1),
+                    ("clm", 600_000, 0.3),
+                    ("decay", 800_000, 0.25),
+                )
+            ],
+        },
+        "gradients": {
+            "objectives": {
+                name: {"density": density, "loss": 4.0, "norms": {"0": {"mlp": 1.0}}}
+                for name, density in (("clm", 0.99), ("mlm 30 %", 0.3))
+            }
+        },
+    }
 
 
 ENVIRONMENT = {

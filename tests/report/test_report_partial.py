@@ -11,7 +11,7 @@ import pytest
 from clm_detour.errors import UserError
 from clm_detour.files import write_json
 from clm_detour.report.load import load_run
-from clm_detour.report.page import write_page
+from clm_detour.report.page import page_text, write_page
 
 RECORDS = (
     "config.yaml",
@@ -23,6 +23,8 @@ RECORDS = (
     "phases/pretrain.clm/metrics.jsonl",
     "evaluation/held_out.json",
     "evaluation/fill_mask.json",
+    "evaluation/tasks/summary.json",
+    "analysis/compare.json",
 )
 GARBAGE = ("", "{", "[]", "3", "null", '{"a": [1]}', '[{"a": null}]', "\xff\x00")
 
@@ -34,7 +36,7 @@ def missing(page: str) -> str:
 
 
 def page_of(run) -> str:
-    return write_page(run.path).read_text(encoding="utf-8")
+    return page_text(load_run(run.path))
 
 
 def test_a_whole_run_misses_nothing(fake_run):

@@ -142,7 +142,9 @@ def parse_weights(raw: Any) -> list[WeightChange]:
 def parse_trajectory(raw: Any) -> Trajectory:
     """analysis/trajectory.json."""
     groups = {str(name): (int(first), int(last)) for name, (first, last) in raw["groups"].items()}
-    points = [Point(str(p["phase"]), int(p["total"]), parse_divergence(p["divergence"])) for p in raw["points"]]
+    points = [
+        Point(str(p["phase"]), int(p["total"]), parse_divergence(p["divergence"])) for p in raw["points"]
+    ]
     return Trajectory(groups, points)
 
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from clm_detour.progress import human
 from clm_detour.report.arms import colour_slot, first_arm, start_token
 from clm_detour.report.plots import COLOURS, FAINT, draw
 from clm_detour.report.records import Curve, Phase, Run
@@ -76,11 +77,7 @@ def over_tokens(axes: Axes, run: Run, phases: Sequence[Phase]) -> None:
     """The axis of tokens, all of the run, with the phases' borders and the names of those drawn."""
     ends = {phase.id: start_token(run, phase.id) + phase.tokens for phase in run.phases.values()}
     last = max([*ends.values(), 1])
-    axes.set_xlim(0, 1.01 * last)
-    scale, word = next(((size, word) for size, word in UNITS if last >= size), (1.0, ""))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / scale:g}"))
-    axes.set_xlabel(f"tokens trained ({word})" if word else "tokens trained")
+    token_axis(axes, last)
     for border in sorted(set(ends.values()) - {last}):
         axes.axvline(border, color=FAINT, linewidth=1)
     spans: dict[tuple[int, int], dict[str, None]] = {}
@@ -89,6 +86,48 @@ def over_tokens(axes: Axes, run: Run, phases: Sequence[Phase]) -> None:
     for (start, end), names in spans.items():
         across = axes.get_xaxis_transform()
         axes.text((start + end) / 2, 1.02, " / ".join(names), transform=across, ha="center", va="bottom")
+
+
+def token_axis(axes: Axes, last: int) -> None:
+    """From 0 to the last token, in a unit that suits it."""
+    axes.set_xlim(0, 1.01 * last)
+    scale, word = next(((size, word) for size, word in UNITS if last >= size), (1.0, ""))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / scale:g}"))
+    axes.set_xlabel(f"tokens trained ({word})" if word else "tokens trained")
+
+
+def watched_figure(run: Run, phases: Sequence[Phase], name: str, label: str, causal: bool) -> Markup:
+    """Held-out loss while the phases trained, as a causal or as a masked language model."""
+
+    def paint(axes: Axes) -> None:
+        for phase in phases:
+            if phase.watched:
+                start = start_token(run, phase.id)
+                losses = phase.watched.causal if causal else phase.watched.masked
+                tokens = [start + tokens for tokens in phase.watched.tokens]
+                axes.plot(
+                    tokens, losses, color=phase_colour(run, phase), linewidth=1.6, marker="o", markersize=3
+                )
+        over_tokens(axes, run, phases)
+
+    return draw(name, label, HEIGHT, paint)
+
+
+def speed_figure(run: Run, phases: Sequence[Phase], name: str, label: str) -> Markup:
+    """Tokens a second, averaged over neighbouring steps."""
+
+    def paint(axes: Axes) -> None:
+        for phase, curve in logged(phases):
+            tokens, speed = thinned(curve.tokens, curve.tokens_per_second, MEAN_POINTS // 6)
+            axes.plot(
+                start_token(run, phase.id) + tokens, speed, color=phase_colour(run, phase), linewidth=1.6
+            )
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: human(value)))
+        over_tokens(axes, run, phases)
+
+    return draw(name, label, HEIGHT, paint)
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -74,10 +74,14 @@ def read_optional(files: Reader, folder: RunFolder, run: Run) -> None:
     config = run.config
     asks_tasks = config is not None and config.evaluate.tasks is not None
     both = {"detour", "twin"} <= run.arms.keys()
-    run.evaluation = files.read(folder.tasks / "summary.json", "Scores on tasks", parse_evaluation, asks_tasks)
+    run.evaluation = files.read(
+        folder.tasks / "summary.json", "Scores on tasks", parse_evaluation, asks_tasks
+    )
     analysis, what = folder.analysis, "Comparison of the networks"
     run.comparison = files.read(analysis / "compare.json", what, parse_comparison, both)
-    run.trajectory = files.read(analysis / "trajectory.json", "Divergence on the way", parse_trajectory, False)
+    run.trajectory = files.read(
+        analysis / "trajectory.json", "Divergence on the way", parse_trajectory, False
+    )
     run.weights = files.read(analysis / "weights.json", "Weight change", parse_weights, False) or []
     run.gradients = files.read(analysis / "gradients.json", "Gradients", parse_gradients, False) or {}
     run.operations = files.read(folder.plan, "Operations", parse_operations, False) or {}

@@ -7,7 +7,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from clm_detour.files import atomic_write
+from clm_detour.report.attachments import gathered
 from clm_detour.report.caveats import caveats
+from clm_detour.report.files import write_files
 from clm_detour.report.load import load_run
 from clm_detour.report.markup import render
 from clm_detour.report.records import Run
@@ -17,7 +19,7 @@ from clm_detour.run_folder import RunFolder
 
 
 def write_page(run_dir: Path) -> Path:
-    """Write `run_dir/report.html` and give its path.
+    """Write `run_dir/report.html` and give its path; `run_dir/report/` gets its figures and numbers (see `report.files`).
 
     A run that is not at its end gives a page with what is there and a list of what is missing. The same
     records give the same bytes.
@@ -25,18 +27,20 @@ def write_page(run_dir: Path) -> Path:
     Raises:
         UserError: `run_dir` holds no run, or cannot be written to.
     """
-    page = page_text(load_run(run_dir))
-    path = RunFolder(run_dir).report
-    with atomic_write(path, "w") as file:
+    run, folder = load_run(run_dir), RunFolder(run_dir)
+    with gathered() as attachments:
+        page = page_text(run)
+    write_files(run, attachments, folder.report_files)
+    with atomic_write(folder.report, "w") as file:
         file.write(page)
-    return path
+    return folder.report
 
 
 def page_text(run: Run) -> str:
     """The page."""
     sections = [section for section in (build(run) for build in SECTIONS) if section]
     style = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
-    return render(
+    page = render(
         "page.html",
         run=run,
         style=style,
@@ -45,3 +49,4 @@ def page_text(run: Run) -> str:
         caveats=caveats(run),
         sections=sections,
     )
+    return str(page)

@@ -33,7 +33,17 @@ ON_PAGE = {
     INK: "currentColor", FAINT: "var(--line)", PAPER: "var(--paper)",
     **{name: f"var(--{slot})" for slot, name in COLOURS.items()},
 }  # fmt: skip
-LIGHT = "#23211e #dcd7ce #ffffff #7b7f87 #c2500f #2468ad #3b7d4a #7d4fb0 #94701a".split()  # of page.css
+LIGHT = [
+    "#23211e",
+    "#dcd7ce",
+    "#ffffff",
+    "#7b7f87",
+    "#c2500f",
+    "#2468ad",
+    "#3b7d4a",
+    "#7d4fb0",
+    "#94701a",
+]  # of page.css
 IN_FILES = dict(zip(STAND_INS, LIGHT, strict=True))
 matplotlib.colors.get_named_colors_mapping().update(STAND_INS)
 
@@ -67,9 +77,7 @@ class Drawing:
         """The same in pixels."""
         with colours(IN_FILES):
             paper, nothing = IN_FILES[PAPER], {"Software": None}
-            return rendered(
-                self.height, self.paint, format="png", dpi=DPI, facecolor=paper, metadata=nothing
-            )
+            return rendered(self.height, self.paint, format="png", dpi=DPI, facecolor=paper, metadata=nothing)
 
 
 def draw(name: str, label: str, height: float, paint: Callable[[Axes], None]) -> Markup:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from clm_detour.progress import human
 from clm_detour.report import wording
 from clm_detour.report.arms import pairs, same_rows
 from clm_detour.report.markup import Section, join, paragraph
@@ -21,7 +20,7 @@ def process_section(run: Run) -> Section | None:
     ended = [(phase, phase.end) for phase in run.phases.values() if phase.end]
     body = join(
         phases_table(ended) if ended else None,
-        speed_table(ended) if ended else None,
+        rows_table(ended) if ended else None,
         rows_paragraph(run),
         shares_table(ended) if ended else None,
         steps_table(run) if run.steps else None,
@@ -53,41 +52,28 @@ def phases_table(ended: Ended) -> Markup:
     return table("Phases", head, rows, left={1, 2, 3}, note=note)
 
 
-def speed_table(ended: Ended) -> Markup:
-    """On which rows each phase ran, where and how fast."""
-    head: list[Text] = ["Phase", "First row", "Next row", "Time", "Tokens/s", "On"]
+def rows_table(ended: Ended) -> Markup:
+    """On which rows each phase ran, and where."""
+    head: list[Text] = ["Phase", "First row", "Next row", "On"]
     rows = [
         Row(
             [
                 phase.id,
                 wording.count(end.first_row),
                 wording.count(end.next_row),
-                wording.duration(end.seconds),
-                speed(phase, end),
                 where(end),
             ]
         )
         for phase, end in ended
     ]
-    note = (
-        "Rows are positions in the mixture's stream, the next not included; tokens/s the median of the steps."
-    )
-    return table("Rows and speed", head, rows, left={5}, note=note)
+    note = "Rows are positions in the mixture's stream, the next not included."
+    return table("Rows", head, rows, left={3}, note=note)
 
 
 def objective(phase: Phase, end: PhaseEnd) -> str:
     """CLM, or MLM with its rate."""
     name = (phase.objective or "").upper()
     return f"{name} {wording.percent(end.mask_rate, 0)}" if end.mask_rate else name
-
-
-def speed(phase: Phase, end: PhaseEnd) -> str:
-    """Tokens a second."""
-    if phase.curve:
-        values = sorted(value for value in phase.curve.tokens_per_second if value > 0)
-        if values:
-            return human(values[len(values) // 2])
-    return human(end.tokens / end.seconds) if end.seconds > 0 else wording.ABSENT
 
 
 def where(end: PhaseEnd) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from clm_detour.report.arms import colour_slot
-from clm_detour.report.curves import describe, learning_rate_figure, logged, loss_figure
-from clm_detour.report.markup import Section, figure, join, key, paragraph, side_by_side
+from clm_detour.report.curves import describe, learning_rate_figure, logged, loss_figure, watched_figure
+from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side
 from clm_detour.report.records import Phase, Run
 
 NAMES = {"mlm": "Masked-LM", "clm": "Causal-LM"}
@@ -32,8 +32,28 @@ def training_section(run: Run) -> Section | None:
     label = f"Learning rate over tokens: {describe(phases, lambda curve: curve.learning_rate)}."
     caption = "Dashed: causal LM; solid: masked LM. Where two arms coincide, one line lies on the other."
     panels.append(figure(learning_rate_figure(run, phases, "learning-rate", label), "Learning rate", caption))
-    body = join(paragraph(introduction(run)), legend(run), side_by_side(*panels))
+    body = join(paragraph(introduction(run)), legend(run), side_by_side(*panels), watched(run))
     return Section("training", "Training", body)
+
+
+def watched(run: Run) -> Markup | None:
+    """Held-out losses on the way, where they were measured."""
+    phases = [phase for phase in run.phases.values() if phase.watched]
+    if not phases:
+        return None
+    text = (
+        "Loss on text that no phase trains on, measured again and again while the phases ran: read in both directions with masks, "
+        "and read causally. Each phase's text is that of its own mixture."
+    )
+    panels = []
+    for causal, name in ((False, "Masked-LM"), (True, "Causal-LM")):
+        ends = [(p.id, (p.watched.causal if causal else p.watched.masked)) for p in phases if p.watched]
+        told = "; ".join(f"{id} from {losses[0]:.3g} to {losses[-1]:.3g}" for id, losses in ends)
+        slug = name.lower().replace("-lm", "")
+        label = f"{name} loss on held-out text over tokens: {told}."
+        drawing = watched_figure(run, phases, f"watched-{slug}", label, causal)
+        panels.append(figure(drawing, f"{name} loss on held-out text", "Nats per predicted token."))
+    return join(heading("Held-out text on the way"), paragraph(text), side_by_side(*panels))
 
 
 def is_end(run: Run, phase: Phase) -> bool:

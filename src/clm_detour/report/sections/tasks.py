@@ -1,0 +1,165 @@
+"""Scores on tasks beside the published ones, and how far models are apart on them."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from clm_detour.report import wording
+from clm_detour.report.arms import colour_slot
+from clm_detour.report.dots import figure_height, name_rows
+from clm_detour.report.evaluation import Average, Difference, Evaluation, TaskScore
+from clm_detour.report.markup import Section, figure, heading, join, key, paragraph
+from clm_detour.report.plots import COLOURS, INK, draw
+from clm_detour.report.records import Run
+from clm_detour.report.tables import Row, Text, mark_best, table
+
+
+def tasks_section(run: Run) -> Section | None:
+    """What `evaluation/tasks/summary.json` holds."""
+    found = run.evaluation
+    if not found or not any(found.scores.values()):
+        return None
+    main = found.difference("detour", "twin")
+    body = join(
+        paragraph(introduction(found)),
+        score_table(run, found),
+        difference_table(found) if found.differences else None,
+        difference_figure(main) if main and len(main.by_task) > 1 else None,
+        join(heading("Published"), published_table(found)) if found.published else None,
+        missing_table(found) if found.missing else None,
+    )
+    return Section("tasks", "Tasks", body)
+
+
+def introduction(found: Evaluation) -> str:
+    """How to read it."""
+    seeds = max((score.seeds for scores in found.scores.values() for score in scores.values()), default=0)
+    spread = f", ± their standard deviation over {seeds} seeds" if seeds > 1 else ", with one seed each"
+    return (
+        "Each model was fine-tuned on each task in the same way, and scored on texts that it had not seen. "
+        "Scores are in percent, "
+        f"higher is better{spread}."
+    )
+
+
+def score_table(run: Run, found: Evaluation) -> Markup:
+    """A row a task, a column a model; averages below."""
+    models = [model for model in found.models if found.scores.get(model)]
+    head: list[Text] = ["Task", "Measure", "Test texts"]
+    head += [key(colour_slot(run, model), model) for model in models]
+    rows = []
+    for task in found.tasks:
+        cells = best_of([found.scores[model].get(task.name) for model in models])
+        rows.append(Row([task.name, task.metric.replace("_", " "), wording.count(task.documents), *cells]))
+    for average in found.averages:
+        cells = best_of([average.models.get(model) for model in models])
+        rows.append(Row([average_name(average), "", "", *cells]))
+    return table(
+        "Scores on tasks", head, rows, left={1}, note="Best of each row in bold; averages are over the tasks that every model has."
+    )  # fmt: skip
+
+
+def average_name(average: Average) -> str:
+    """With how many tasks it lacks."""
+    whole = average.tasks == average.of
+    over = f"{average.tasks} tasks" if whole else f"{average.tasks} of {average.of} tasks"
+    return f"Average, {average.group} ({over})"
+
+
+def best_of(scores: list[TaskScore | None]) -> list[Text]:
+    """The highest marked, and whatever reads the same in print."""
+    means = [f"{score.mean:.1f}" for score in scores if score]
+    best = max(means, key=float) if len(means) > 1 else None
+    return [cell(score, best) for score in scores]
+
+
+def cell(score: TaskScore | None, best: str | None) -> Text:
+    """81.0 ± 0.4."""
+    if score is None:
+        return wording.ABSENT
+    mean = f"{score.mean:.1f}"
+    spread = "" if score.std is None else f" ± {score.std:.1f}"
+    return mark_best(mean) + spread if mean == best else mean + spread
+
+
+def difference_table(found: Evaluation) -> Markup:
+    """Every pair of models."""
+    head: list[Text] = ["Pair", "Points", "95 % interval", "p", "Won", "Lost", "Tied", "Tasks"]
+    rows = [
+        Row(
+            [
+                f"{row.a} − {row.b}",
+                wording.signed(row.value, 2),
+                bounds(row.interval),
+                f"{row.p:.2g}",
+                *map(str, (row.wins, row.losses, row.ties, row.tasks)),
+            ]
+        )
+        for row in found.differences
+    ]
+    note = (
+        "Mean over tasks of the first minus the second. Interval and p: tasks and seeds are drawn again 10,000 times; an interval that "
+        "holds 0 leaves open which is better, and with few tasks it says little about others."
+    )
+    return table("Differences on tasks", head, rows, note=note)
+
+
+def bounds(interval: tuple[float, float] | None, decimals: int = 2) -> str:
+    """−0.12 to +0.40."""
+    if interval is None:
+        return wording.ABSENT
+    return " to ".join(wording.signed(value, decimals) for value in interval)
+
+
+def difference_figure(row: Difference) -> Markup:
+    """Detour minus twin on each task, and over all."""
+    names = [*row.by_task, "all tasks"]
+    entries = [*row.by_task.values(), (row.value, row.interval)]
+    ends = [abs(end) for _, interval in entries for end in interval or ()]
+    core = [abs(value) for value in (*row.interval, *(value for value, _ in entries))]
+    reach = 1.1 * max(
+        min(max(ends), 3 * max(core)), 0.1
+    )  # two seeds can give an interval of hundreds of points
+
+    def paint(axes: Axes) -> None:
+        for place, (value, interval) in enumerate(entries):
+            colour = COLOURS["detour" if value > 0 else "twin"]
+            if interval is not None:
+                axes.plot(interval, [place, place], color=colour, linewidth=1.5)
+            axes.plot([value], [place], "D" if place == len(names) - 1 else "o", color=colour, markersize=6)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_xlim(-reach, reach)
+        name_rows(axes, names)
+        axes.set_xlabel(f"points: ← {row.b} better   |   {row.a} better →")
+
+    label = f"{row.a} minus {row.b} in points by task: "
+    label += ", ".join(f"{name} {wording.signed(value, 1)}" for name, (value, _) in row.by_task.items())
+    drawing = draw("task-differences", label, figure_height(len(names)), paint)
+    caption = "Lines are 95 % intervals: over seeds for a task, over tasks and seeds for all; none where there is one seed. A line that reaches the edge goes on beyond it."
+    return Markup('<div class="figures">{}</div>').format(
+        figure(drawing, f"Tasks, {row.a} minus {row.b}", caption)
+    )
+
+
+def published_table(found: Evaluation) -> Markup:
+    """The paper's figures for the tasks that were run here."""
+    tasks = [task.name for task in found.tasks if any(task.name in row for row in found.published.values())]
+    rows = []
+    for model, scores in found.published.items():
+        cells = [f"{scores[task]:.1f}" if task in scores else wording.ABSENT for task in tasks]
+        averages = [found.published_averages[model].get(average.group) for average in found.averages]
+        rows.append(
+            Row([model, *cells, *(wording.ABSENT if value is None else f"{value:.1f}" for value in averages)])
+        )
+    head: list[Text] = ["Published", *tasks, *(average_name(average) for average in found.averages)]
+    return table(
+        "Published scores", head, rows, note="Of arXiv 2605.12438, whose models, texts and number of seeds differ from this run's."
+    )  # fmt: skip
+
+
+def missing_table(found: Evaluation) -> Markup:
+    """Tasks that were left out."""
+    reason = Markup('<span class="long">{}</span>')
+    rows = [Row([task, reason.format(why)]) for task, why in found.missing.items()]
+    return table("Tasks that are missing", ["Task", "Why"], rows, left={1})

@@ -1,0 +1,116 @@
+"""Tasks, networks and costs on the page, and the files beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+
+import pytest
+from test_report_page import page_of, table_rows
+
+from clm_detour.report.costs import known_device
+from clm_detour.report.page import write_page
+
+SECTIONS = {"tasks": "evaluation/tasks", "network": "analysis", "costs": "phases"}
+
+
+def test_every_score_of_the_table_stands_in_the_summary(whole_run, whole_page):
+    summary = whole_run.json("evaluation/tasks/summary.json")
+    head, *rows = table_rows(whole_page, "Scores on tasks")
+    assert head[3:] == [model["name"] for model in summary["models"]]
+    for row in rows[: len(summary["tasks"])]:
+        for model, cell in zip(head[3:], row[3:], strict=True):
+            score = summary["scores"][model][row[0]]
+            assert cell.replace("*", "") == f"{score['mean']:.1f} ± {score['std']:.1f}"
+    averages = summary["groups"][0]["averages"]
+    assert [cell.replace("*", "").split()[0] for cell in rows[-1][3:]] == [
+        f"{averages[m]['mean']:.1f}" for m in head[3:]
+    ]
+    assert ["COS", "it is &lt;not&gt; here"] in table_rows(whole_page, "Tasks that are missing")
+
+
+def test_the_published_scores_stand_beside_them(whole_run, whole_page):
+    published = whole_run.json("evaluation/tasks/summary.json")["published"]
+    rows = {row[0]: row[1:] for row in table_rows(whole_page, "Published scores")[1:]}
+    assert {
+        model: [f"{score:.1f}" for score in row["scores"].values()] for model, row in published.items()
+    } == {model: cells[:2] for model, cells in rows.items()}
+
+
+def test_every_divergence_of_the_table_stands_in_the_comparison(whole_run, whole_page):
+    parts = whole_run.json("analysis/compare.json")["comparisons"]
+    rows = table_rows(whole_page, "Divergence by layer")[1:]
+    shown = [
+        [f"{100 * parts[part]['variants'][variant]['divergence'][i]:.1f}"
+         for variant in ("biased", "debiased", "debiased_trimmed") for part in ("detour_twin", "control")]
+        for i in range(len(rows))
+    ]  # fmt: skip
+    assert [row[1:-1] for row in rows] == shown
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_run_without_the_records_has_no_such_section(fake_run, section):
+    assert f'<h2 id="{section}"' in page_of(fake_run)
+    shutil.rmtree(fake_run.path / SECTIONS[section])
+    assert f'<h2 id="{section}"' not in page_of(fake_run)
+
+
+def test_the_page_names_no_address_and_no_folder_of_the_machine(whole_run, whole_page):
+    assert not re.search(r"https?://", whole_page)
+    assert str(whole_run.path.parent) not in whole_page
+
+
+def test_every_figure_is_a_png_and_an_svg_and_every_table_a_csv(whole_run, whole_page):
+    folder = whole_run.path / "report"
+    assert len(list(folder.glob("*.svg"))) == len(list(folder.glob("*.png"))) == whole_page.count("<svg")
+    titles = re.findall(r'<table aria-label="([^"]*)"', whole_page)
+    for title in titles:
+        name = re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
+        with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
+            assert len(list(csv.reader(file))) == len(table_rows(whole_page, title))
+    assert all(
+        b"page " not in path.read_bytes() and b"#2000" not in path.read_bytes()
+        for path in folder.glob("*.svg")
+    )
+
+
+def test_the_numbers_are_those_of_the_records_unrounded(whole_run, whole_page):
+    numbers = json.loads((whole_run.path / "report" / "numbers.json").read_text(encoding="utf-8"))
+    summary, held_out = (whole_run.json(f"evaluation/{name}.json") for name in ("tasks/summary", "held_out"))
+    assert numbers["tasks"]["scores"]["detour"]["GAD"]["mean"] == summary["scores"]["detour"]["GAD"]["mean"]
+    assert numbers["held_out"]["models"]["twin"]["total"]["loss"] == held_out["models"]["twin"]["loss"]
+    retention = whole_run.json("analysis/compare.json")["retention"]["debiased"]["model"]
+    assert numbers["comparison"]["retention"]["debiased"]["value"] == retention
+
+
+def test_the_files_are_the_same_bytes_again(fake_run):
+    def contents():
+        write_page(fake_run.path)
+        return {path.name: path.read_bytes() for path in (fake_run.path / "report").iterdir()}
+
+    assert contents() == contents()
+
+
+def test_what_weakens_tasks_and_comparison_is_said(whole_page):
+    for words in ("1 of 3 tasks are missing (COS)", "with 3 seeds", "compared on 60 texts", "no control arm"):
+        assert words in whole_page
+
+
+def test_energy_is_that_of_the_boards_where_they_are_known(fake_run):
+    record = "phases/pretrain.clm/phase.json"
+    fake_run.edit(record, lambda r: r.update(device="NVIDIA H100 80GB HBM3", world_size=4, seconds=3600.0))
+    rows = {row[0]: row for row in table_rows(page_of(fake_run), "Costs")}
+    assert rows["pretrain.clm"][2] == "4.00"
+    assert rows["pretrain.clm"][4] == "2.80\u202fkWh"  # 4 boards of 700 W for an hour
+    assert rows["pretrain.mlm"][4] == "–"
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("NVIDIA H100 PCIe", "H100-PCIe"), ("NVIDIA A100-SXM4-80GB", "A100"), ("NVIDIA GeForce RTX 4090", "RTX4090"),
+     ("NVIDIA A10G", None), ("cpu", None)],
+)  # fmt: skip
+def test_a_device_is_known_by_whole_words_only(name, device):
+    assert known_device(name) == device
