@@ -69,11 +69,16 @@ def export(
     overrides: Overrides = None,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16; the paper exports bf16.")] = "fp32",
 ) -> None:
-    """Write the model at the end of an arm as a Hugging Face folder."""
+    """Write the model at the end of an arm as a Hugging Face folder, with its card."""
     from clm_detour.progress import console
+    from clm_detour.report.card import write_card
+    from clm_detour.report.load import load_run
+    from clm_detour.run_folder import RunFolder
     from clm_detour.train.export import export_arm
 
-    export_arm(load_config(config, overrides or ()), arm, folder, dtype)
+    loaded = load_config(config, overrides or ())
+    export_arm(loaded, arm, folder, dtype)
+    write_card(load_run(RunFolder.of(loaded).root), arm, folder)
     console.print(f"Wrote {folder}")
 
 
@@ -206,11 +211,42 @@ def report(
         Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not, e.g. runs/quickstart.")
     ],
 ) -> None:
-    """Write a run's page anew: RUN/report.html, and its figures and numbers as files in RUN/report."""
+    """Write a run's page anew: RUN/report.html, and its figures and numbers as files in RUN/report, the models' cards."""
     from clm_detour.progress import console
+    from clm_detour.report.card import write_cards
     from clm_detour.report.page import write_page
 
+    write_cards(run_dir)
     console.print(f"Open {write_page(run_dir)}", soft_wrap=True)
+
+
+@app.command()
+def push(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    arm: Annotated[str, typer.Argument(help="Which arm's model.")],
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME on the hub.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Upload; without it only show what would be.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="A new repository is private without it.")] = False,
+    licence: Annotated[str | None, typer.Option("--license", help="For the card, e.g. apache-2.0.")] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="For the card, e.g. en; may be repeated.")
+    ] = None,
+) -> None:
+    """Upload an arm's model with its card to the hub: shows files and card first; HF_TOKEN must be in the environment."""
+    from clm_detour.progress import console
+    from clm_detour.report.push import plan_upload, upload
+
+    planned = plan_upload(run_dir, arm, repo_id, {"license": licence, "language": language or None})
+    for name, size in planned.files.items():
+        typer.echo(f"{size:>15,}  {name}")
+    typer.echo(f"{sum(planned.files.values()):>15,}  bytes in all, from {planned.folder} to {repo_id}\n")
+    typer.echo(str(planned.card))
+    if "clm_detour.json" in planned.files:
+        console.print("[yellow]clm_detour.json holds the recipe, with the paths of this machine.[/yellow]")
+    if yes:
+        console.print(f"Uploaded to {upload(planned, public)}", soft_wrap=True)
+    else:
+        console.print("Nothing was uploaded; add --yes to do it.")
 
 
 @app.command()

@@ -308,7 +308,8 @@ def analysis_step(config: Config) -> bool:
 
 
 def report_step(config: Config) -> bool:
-    """The page."""
+    """The page, and a card beside each model."""
+    from clm_detour.report.card import write_cards
     from clm_detour.report.page import write_page
 
     folder = RunFolder.of(config)
@@ -318,6 +319,7 @@ def report_step(config: Config) -> bool:
     inputs += [path for path in [folder.analysis / "compare.json"] if path.exists()]
     if is_newer(folder.report, inputs):
         return False
+    write_cards(folder.root)
     write_page(folder.root)
     return True
 

@@ -1,0 +1,240 @@
+"""The model card of an arm, in the hub's form: metadata with the scores as a model index, and what a reader wants to know."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from clm_detour.errors import UserError
+from clm_detour.files import atomic_write
+from clm_detour.report import wording
+from clm_detour.report.caveats import caveats
+from clm_detour.report.evaluation import TaskScore
+from clm_detour.report.load import load_run
+from clm_detour.report.records import Phase, Run
+from clm_detour.run_folder import RunFolder
+
+DECIMALS = 2  # of scores in percent; of a loss one more
+LICENCES = {
+    "answerdotai/ModernBERT-base": "apache-2.0",
+    "answerdotai/ModernBERT-large": "apache-2.0",
+    "almanach/moderncamembert-base": "mit",
+    "almanach/moderncamembert-large": "mit",
+}
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PIPELINES = {"entities": ("token-classification", "Token classification")}
+OTHER = ("text-classification", "Text classification")
+
+
+def write_cards(run_dir: Path) -> list[Path]:
+    """Write README.md beside every exported model of a run."""
+    run, folder = load_run(run_dir), RunFolder(run_dir)
+    return [write_card(run, arm, folder.model(arm)) for arm in run.exported]
+
+
+def write_card(run: Run, arm: str, folder: Path) -> Path:
+    """Write `folder/README.md`."""
+    path = folder / "README.md"
+    with atomic_write(path, "w") as file:
+        file.write(str(model_card(run, arm)))
+    return path
+
+
+def model_card(
+    run: Run, arm: str, repository: str | None = None, metadata: Mapping[str, Any] | None = None
+) -> ModelCard:
+    """The card of the model at the end of an arm.
+
+    Args:
+        repository: where the model will lie on the hub.
+        metadata: replaces what the records give, such as `license` and `language`.
+
+    Raises:
+        UserError: the run has no such arm, or the metadata is not of the form that the hub's library reads.
+    """
+    if arm not in run.arms:
+        raise UserError(f"The run has no arm {arm}; it has {', '.join(run.arms)}.")
+    data = card_data(run, arm, metadata or {})
+    template = environment().get_template("card.md")
+    body = template.render(body_of(run, arm, repository, data.license is not None))
+    try:
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"The card's metadata is not valid: {error}") from error
+
+
+def environment() -> Environment:
+    """Markdown, so nothing is escaped."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def card_data(run: Run, arm: str, metadata: Mapping[str, Any]) -> ModelCardData:
+    """The metadata; what is not known is left out."""
+    base = run.config.model.base if run.config else None
+    sources = run.config.data.sources.values() if run.config else ()
+    datasets = [source.path for source in sources if source.format == "hub" and source.path]
+    languages = {task.language for task in run.evaluation.tasks} if run.evaluation else set()
+    values = {
+        "base_model": base if base and HUB_ID.fullmatch(base) else None,
+        "license": LICENCES.get(base or ""),
+        "language": sorted(languages) or None,
+        "datasets": datasets or None,
+        **{key: value for key, value in metadata.items() if value is not None},
+    }
+    results = eval_results(run, arm)
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="fill-mask",
+        tags=["modernbert", "clm-detour", "continued-pretraining"],
+        model_name=name_of(run, arm),
+        eval_results=results or None,
+        **{key: value for key, value in values.items() if value is not None},
+    )
+
+
+def name_of(run: Run, arm: str) -> str:
+    """Of the model."""
+    return f"{run.name}-{arm}"
+
+
+def eval_results(run: Run, arm: str) -> list[EvalResult]:
+    """Held-out text, then every task."""
+    results = []
+    scores = run.held_out.models.get(arm) if run.held_out else None
+    if scores and math.isfinite(scores.total.loss):
+        for metric, value in (("loss", scores.total.loss), ("accuracy", scores.total.accuracy)):
+            number = round(value, 3) if metric == "loss" else round(100 * value, DECIMALS)
+            results.append(
+                EvalResult(
+                    "fill-mask", "held-out-text", "Held-out text of the run", metric, number, "Fill-mask"
+                )
+            )
+    for task in run.evaluation.tasks if run.evaluation else ():
+        score = run.evaluation.scores.get(arm, {}).get(task.name) if run.evaluation else None
+        if score:
+            kind, title = PIPELINES.get(task.kind, OTHER)
+            seeds = "1 seed" if score.seeds == 1 else f"mean of {score.seeds} seeds"
+            metric_name = f"{task.metric.replace('_', ' ')}, {seeds}"
+            results.append(
+                EvalResult(
+                    kind, task.name.lower(), task.name, "f1" if "f1" in task.metric else task.metric,
+                    round(score.mean, DECIMALS), title, dataset_split="test", metric_name=metric_name,
+                )
+            )  # fmt: skip
+    return results
+
+
+def body_of(run: Run, arm: str, repository: str | None, licensed: bool) -> dict[str, Any]:
+    """What the template asks for."""
+    phases = [run.phases[id] for id in run.arms[arm]]
+    version = (run.environment or {}).get("clm_detour")
+    held_out, evaluation = run.held_out, run.evaluation
+    tasks = task_rows(run, arm) if evaluation else []
+    models = [name for name in evaluation.models if evaluation.scores.get(name)] if evaluation else []
+    return {
+        "title": name_of(run, arm),
+        "what": what_it_is(run, arm, phases),
+        "version": f" {version}" if version else "",
+        "notes": notes(phases, licensed),
+        "phases": [phase_row(phase) for phase in phases],
+        "shares": [
+            [phase.name, source, f"{100 * observed:.1f} %"]
+            for phase in phases
+            if phase.end
+            for source, (_, observed) in phase.end.shares.items()
+        ],
+        "mask_rate": f"{held_out.mask_rate:.0%}" if held_out else "",
+        "held_out": [
+            [bold(model, arm), f"{scores.total.loss:.3f}", f"{100 * scores.total.accuracy:.{DECIMALS}f}"]
+            for model, scores in (held_out.models.items() if held_out else ())
+        ],
+        "task_head": ["task", *(bold(model, arm) for model in models)],
+        "tasks": tasks,
+        "limits": limits(run),
+        "repository": repository or "PATH_OR_ID_OF_THIS_MODEL",
+    }
+
+
+def what_it_is(run: Run, arm: str, phases: Sequence[Phase]) -> str:
+    """One paragraph."""
+    base = run.config.model.base if run.config else None
+    start = f"[{base}](https://huggingface.co/{base})" if base and HUB_ID.fullmatch(base) else "a ModernBERT"
+    way = " and then ".join(
+        f"{wording.tokens(phase.tokens)} as a {'causal' if phase.objective == 'clm' else 'masked'} language model"
+        for phase in phases
+    )
+    detour = any(phase.objective == "clm" for phase in phases)
+    role = "with a causal detour" if detour else "without a causal detour"
+    return f"A ModernBERT encoder for masked language modelling and fine-tuning, the arm `{arm}` of its run: {start} trained for {way}, {role}."
+
+
+def notes(phases: Sequence[Phase], licensed: bool) -> list[str]:
+    """What must be said first."""
+    found = []
+    if not all(phase.end for phase in phases):
+        found.append("The training of this model has not ended.")
+    if not licensed:
+        found.append(
+            "No licence is named here: check those of the base model and of the data before you share it."
+        )
+    return found
+
+
+def phase_row(phase: Phase) -> list[str]:
+    """A row of the training table."""
+    end = phase.end
+    if not end:
+        return [phase.name, phase.objective or "", "", wording.count(phase.tokens), "", "", "", ""]
+    objective = "CLM" if phase.objective == "clm" else f"MLM {end.mask_rate or 0:.0%}"
+    steps = f"{wording.count(end.steps)} x {wording.count(end.batch_tokens)}"
+    return [
+        phase.name, objective, end.mixture, wording.count(end.tokens), steps, end.schedule.name, f"{end.schedule.peak:g}",
+        f"{end.precision}, {end.world_size} x {end.device}",
+    ]  # fmt: skip
+
+
+def task_rows(run: Run, arm: str) -> list[list[str]]:
+    """A row a task: every model of the run."""
+    found = run.evaluation
+    assert found is not None
+    models = [model for model in found.models if found.scores.get(model)]
+    rows = [
+        [task.name, *(score_text(found.scores[m].get(task.name)) for m in models)] for task in found.tasks
+    ]
+    for average in found.averages:
+        rows.append(
+            [
+                f"average, {average.tasks} of {average.of}",
+                *(score_text(average.models.get(m)) for m in models),
+            ]
+        )
+    return rows
+
+
+def score_text(score: TaskScore | None) -> str:
+    """81.02 ± 0.41."""
+    if score is None:
+        return ""
+    spread = "" if score.std is None else f" ± {score.std:.{DECIMALS}f}"
+    return f"{score.mean:.{DECIMALS}f}{spread}"
+
+
+def bold(model: str, arm: str) -> str:
+    """This card's own model stands out."""
+    return f"**{model}**" if model == arm else model
+
+
+def limits(run: Run) -> list[str]:
+    """What the page says weakens the result, and what holds for every such model."""
+    return [
+        *(sentence.replace(wording.NARROW, " ") for sentence in caveats(run)),
+        "It fills masks and gives representations; it does not write text, and nothing here shows that it is safe for decisions about people.",
+        "It may repeat what its training texts hold, errors and biases included.",
+    ]

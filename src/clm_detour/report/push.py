@@ -1,0 +1,89 @@
+"""`clm-detour push`: an arm's model to the hub. Without `--yes` nothing leaves the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from clm_detour.errors import UserError
+from clm_detour.files import atomic_write
+from clm_detour.report.card import model_card
+from clm_detour.report.load import load_run
+from clm_detour.run_folder import RunFolder
+
+TOKEN = "HF_TOKEN"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What would go where: file -> bytes, and the card that takes the place of README.md."""
+
+    repository: str
+    folder: Path
+    files: dict[str, int]
+    card: ModelCard
+
+
+def plan_upload(
+    run_dir: Path, arm: str, repository: str, metadata: Mapping[str, Any] | None = None
+) -> Upload:
+    """Look at everything first.
+
+    Raises:
+        UserError: the id is not one, the arm is not there, has not finished or was not exported.
+    """
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UserError(f"{repository} is no repository of the hub: {error}") from error
+    if "/" not in repository:
+        raise UserError(f"{repository} has no owner; write OWNER/{repository}.")
+    run, folder = load_run(run_dir), RunFolder(run_dir)
+    card = model_card(run, arm, repository, metadata)
+    unfinished = [id for id in run.arms[arm] if not folder.phase(id).finished]
+    if unfinished:
+        raise UserError(
+            f"Arm {arm} has not finished (phase {unfinished[0]}); run the recipe to its end first."
+        )
+    model = folder.model(arm)
+    if not (model / "config.json").is_file() or not any(model.glob("*.safetensors")):
+        raise UserError(f"{model} holds no exported model; run the recipe to its end first.")
+    files = {
+        path.relative_to(model).as_posix(): path.stat().st_size
+        for path in sorted(model.rglob("*"))
+        if path.is_file() and path.name != "README.md"
+    }
+    return Upload(repository, model, {"README.md": len(str(card).encode()), **files}, card)
+
+
+def upload(planned: Upload, public: bool, api: HfApi | None = None) -> str:
+    """Create the repository if it is not there, and upload; gives its address.
+
+    Args:
+        public: only where the repository is new.
+        api: with the token of the environment if not given.
+
+    Raises:
+        UserError: there is no token in the environment.
+    """
+    token = os.environ.get(TOKEN)
+    if not token:
+        raise UserError(f"{TOKEN} is not set; put a token that may write into the environment.")
+    with atomic_write(planned.folder / "README.md", "w") as file:
+        file.write(str(planned.card))
+    api = api or HfApi(token=token)
+    url = api.create_repo(planned.repository, private=not public, exist_ok=True)
+    api.upload_folder(
+        repo_id=planned.repository,
+        folder_path=planned.folder,
+        allow_patterns=list(planned.files),
+        commit_message="Model and card by clm-detour",
+    )
+    return str(url)

@@ -1,0 +1,151 @@
+"""The model card, and what push would do with it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import metadata_load
+from typer.testing import CliRunner
+
+from clm_detour.cli import app
+from clm_detour.errors import UserError
+from clm_detour.report.card import model_card, write_cards
+from clm_detour.report.load import load_run
+from clm_detour.report.push import plan_upload, upload
+
+
+class StandIn:
+    """Takes what would go to the hub."""
+
+    def __init__(self):
+        self.calls = []
+
+    def create_repo(self, repo_id, **options):
+        self.calls.append(("create_repo", repo_id, options))
+        return f"hub/{repo_id}"
+
+    def upload_folder(self, **options):
+        self.calls.append(("upload_folder", options["repo_id"], options))
+
+
+def rows_under(card: str, first: str) -> dict[str, list[str]]:
+    """The rows of the Markdown table whose head begins with `first`."""
+    table = re.search(rf"^\| {first} \|.*?(?=^$)", card, re.DOTALL | re.MULTILINE)[0]
+    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines()]
+    return {line[0]: line[1:] for line in lines if not line[0].startswith("---")}
+
+
+def test_every_exported_model_gets_a_card_that_the_hubs_library_reads(fake_run):
+    for path in write_cards(fake_run.path):
+        data = ModelCard.load(path).data
+        assert data.pipeline_tag == "fill-mask"
+        assert "clm-detour" in data.tags
+        assert {result.task_type for result in data.eval_results} == {
+            "fill-mask", "text-classification", "token-classification",
+        }  # fmt: skip
+        assert metadata_load(path)["model-index"][0]["name"] == f"made-up-{path.parent.name}"
+    assert len(write_cards(fake_run.path)) == 3
+
+
+def test_the_cards_table_and_its_model_index_are_the_summarys_figures(whole_run):
+    summary = whole_run.json("evaluation/tasks/summary.json")
+    card = model_card(load_run(whole_run.path), "detour")
+    rows = rows_under(str(card), "task")
+    models = [model.strip("*") for model in rows["task"]]
+    for task in ("GAD", "JNLPBA"):
+        scores = [summary["scores"][model][task] for model in models]
+        assert rows[task] == [f"{score['mean']:.2f} ± {score['std']:.2f}" for score in scores]
+    indexed = {result.dataset_name: result.metric_value for result in card.data.eval_results}
+    for task, score in summary["scores"]["detour"].items():
+        assert indexed[task] == round(score["mean"], 2)
+    held_out = whole_run.json("evaluation/held_out.json")["models"]
+    assert {model.strip("*"): row[0] for model, row in rows_under(str(card), "model").items()} == {
+        "model": "loss (nats)",
+        **{model: f"{scores['loss']:.3f}" for model, scores in held_out.items()},
+    }
+
+
+def test_the_training_table_has_every_phase_of_the_arm(whole_run):
+    rows = rows_under(str(model_card(load_run(whole_run.path), "detour")), "phase")
+    assert list(rows) == ["phase", "pretrain", "clm", "decay"]
+    assert rows["clm"][:3] == [
+        "CLM",
+        "domain",
+        f"{whole_run.json('phases/pretrain.clm/phase.json')['tokens']:,}",
+    ]
+
+
+def test_a_hub_base_is_named_with_its_licence_and_a_folder_is_not(fake_run):
+    run = load_run(fake_run.path)
+    run.config.model.base = "answerdotai/ModernBERT-base"
+    card = model_card(run, "detour")
+    assert (card.data.base_model, card.data.license) == ("answerdotai/ModernBERT-base", "apache-2.0")
+    assert "No licence is named" not in str(card)
+    run.config.model.base = "/somewhere/else/model"
+    card = model_card(run, "detour")
+    assert card.data.base_model is None
+    assert "/somewhere" not in str(card)
+    assert "No licence is named" in str(card)
+
+
+def test_a_run_without_scores_has_a_card_without_them(fake_run):
+    for record in ("held_out.json", "tasks/summary.json"):
+        (fake_run.path / "evaluation" / record).unlink()
+    card = model_card(load_run(fake_run.path), "twin")
+    assert "has not been evaluated" in str(card)
+    assert card.data.eval_results is None
+
+
+def test_push_shows_files_and_card_and_uploads_nothing_without_yes(fake_run, monkeypatch):
+    monkeypatch.setattr(
+        "clm_detour.report.push.HfApi", lambda **_: pytest.fail("no connection was asked for")
+    )
+    before = sorted(fake_run.path.rglob("*"))
+    result = CliRunner().invoke(app, ["push", str(fake_run.path), "detour", "me/model", "--license", "mit"])
+    assert result.exit_code == 0
+    for words in ("model.safetensors", "license: mit", 'from_pretrained("me/model")'):
+        assert words in result.output
+    assert sorted(fake_run.path.rglob("*")) == before
+
+
+def test_push_uploads_exactly_what_it_showed_into_a_private_repository(fake_run, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "made-up")
+    planned, api = plan_upload(fake_run.path, "detour", "me/model"), StandIn()
+    upload(planned, public=False, api=api)
+    (_, created, options), (_, uploaded, sent) = api.calls
+    assert created == uploaded == "me/model"
+    assert options["private"] is True
+    assert sent["allow_patterns"] == ["README.md", "config.json", "model.safetensors"]
+    readme = (sent["folder_path"] / "README.md").read_text(encoding="utf-8")
+    assert readme == str(planned.card)
+    assert planned.files["README.md"] == len(readme.encode())
+
+
+def test_push_takes_its_token_from_the_environment_alone(fake_run, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    api = StandIn()
+    with pytest.raises(UserError, match="HF_TOKEN is not set"):
+        upload(plan_upload(fake_run.path, "detour", "me/model"), public=False, api=api)
+    assert not api.calls
+
+
+@pytest.mark.parametrize(
+    ("arm", "repository", "words"),
+    [
+        ("detuor", "me/model", "no arm detuor"),
+        ("detour", "model", "no owner"),
+        ("detour", "a/b/c", "no repository"),
+    ],
+)
+def test_push_refuses_what_is_not_there(fake_run, arm, repository, words):
+    with pytest.raises(UserError, match=words):
+        plan_upload(fake_run.path, arm, repository)
+
+
+def test_push_refuses_an_arm_that_has_not_finished(fake_run):
+    (fake_run.path / "phases" / "pretrain.clm.decay" / "phase.json").unlink()
+    with pytest.raises(UserError, match="has not finished"):
+        plan_upload(fake_run.path, "detour", "me/model")
+    plan_upload(fake_run.path, "twin", "me/model")
