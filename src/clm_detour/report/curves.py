@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -85,7 +85,14 @@ def over_tokens(axes: Axes, run: Run, phases: Sequence[Phase]) -> None:
         spans.setdefault((start_token(run, phase.id), ends[phase.id]), {})[phase.name] = None
     for (start, end), names in spans.items():
         across = axes.get_xaxis_transform()
-        axes.text((start + end) / 2, 1.02, " / ".join(names), transform=across, ha="center", va="bottom")
+        axes.text(
+            (start + end) / 2,
+            1.02,
+            " / ".join(without_variants(names)),
+            transform=across,
+            ha="center",
+            va="bottom",
+        )
 
 
 def token_axis(axes: Axes, last: int) -> None:
@@ -128,6 +135,11 @@ def speed_figure(run: Run, phases: Sequence[Phase], name: str, label: str) -> Ma
         over_tokens(axes, run, phases)
 
     return draw(name, label, HEIGHT, paint)
+
+
+def without_variants(names: Collection[str]) -> list[str]:
+    """Phases' names that fit beside each other: `mlm` stands for `mlm_control` too."""
+    return [name for name in names if not any(name.startswith(f"{other}_") for other in names)]
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -76,7 +76,7 @@ def layer_curves(name: str, label: str, layers: Sequence[str], lines: Sequence[L
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
         axes.set_xlabel("layer")
         axes.set_ylabel(what)
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, frameon=False, handlelength=3.2)
 
     return draw(name, label, 3.2, paint)
 

@@ -192,8 +192,8 @@ def on_the_way(found: Trajectory) -> Markup:
     ]
     head: list[Text] = ["Checkpoint of", "Tokens", *(f"{name} layers" for name in found.groups)]
     text = (
-        "The detour's checkpoints against the twin as it was before its decay: the curve rises while the model trains as a causal "
-        "language model, and falls as far as the decay takes it back."
+        "The detour's checkpoints against the twin as it was before its decay. Where the curve falls in the last phase, the decay "
+        "takes back some of what training as a causal language model had changed; where it stays, the change is kept."
     )
     drawing = figure(draw("trajectory", label, 3.1, paint), "Divergence on the way")
     return join(
