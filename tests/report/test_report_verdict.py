@@ -120,3 +120,21 @@ def test_arms_that_differ_in_more_than_the_objective_are_said_to(fake_run, chang
     assert sentence not in top_of(fake_run)
     fake_run.edit("phases/pretrain.mlm/phase.json", lambda record: record.update(change))
     assert sentence in top_of(fake_run)
+
+
+def test_the_tasks_result_is_said_with_its_interval(fake_run):
+    (row,) = [
+        row
+        for row in fake_run.json("evaluation/tasks/summary.json")["comparisons"]
+        if (row["a"], row["b"]) == ("detour", "twin")
+    ]
+    assert f"Fine-tuned on 2 tasks, the detour is {row['difference']:+.2f} points from its twin" in top_of(
+        fake_run
+    )
+
+    def level(record):
+        for row in record["comparisons"]:
+            row["interval"] = [-1.0, 1.0]
+
+    fake_run.edit("evaluation/tasks/summary.json", level)
+    assert "interval −1.00 to +1.00, which leaves open which is better" in top_of(fake_run)

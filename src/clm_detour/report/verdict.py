@@ -83,7 +83,23 @@ def verdict(run: Run) -> Verdict:
     sentences = [against_twin(detour, twin), by_source(models["detour"], models["twin"])]
     if "base" in models:
         sentences.append(against_base(models["base"], models["detour"], models["twin"]))
+    sentences.append(on_tasks(run))
     return Verdict(who_is_ahead(detour, twin), [text for text in sentences if text], table)
+
+
+def on_tasks(run: Run) -> str:
+    """Detour and twin fine-tuned."""
+    found = run.evaluation.difference("detour", "twin") if run.evaluation else None
+    if not found:
+        return ""
+    low, high = (wording.signed(end, 2) for end in found.interval)
+    open_ = found.interval[0] <= 0 <= found.interval[1]
+    which = ", which leaves open which is better" if open_ else ""
+    return (
+        f"Fine-tuned on {found.tasks} {'task' if found.tasks == 1 else 'tasks'}, the detour is {wording.signed(found.value, 2)} "
+        f"points from its twin on average (95 % interval {low} to {high}{which}): {found.wins} won, {found.losses} lost, "
+        f"{found.ties} tied."
+    )
 
 
 def who_is_ahead(detour: Score, twin: Score) -> str:
