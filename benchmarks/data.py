@@ -3,6 +3,7 @@
 python benchmarks/data.py plan
 python benchmarks/data.py loader CONFIG [key=value ...]      a recipe whose data is prepared
 python benchmarks/data.py packing CONFIG [key=value ...]
+python benchmarks/data.py tokenise TOKENIZER FILE ...         beside the tokenizers library alone
 python benchmarks/data.py others CONFIG [key=value ...] --streaming-python PATH
 """
 
@@ -15,6 +16,8 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections import defaultdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,9 +32,12 @@ from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.data.loader import StepBatches, make_loader
 from clm_detour.data.mixture import Mixture
+from clm_detour.data.prepare import prepare_source
 from clm_detour.data.shards import SHARD_TOKENS, TokenShards
+from clm_detour.data.sources import read_documents
 from clm_detour.data.steps import StepRows
 from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.data.workers import usable_cores
 from clm_detour.progress import human
 from clm_detour.train.export import tokenizer_path
 from clm_detour.train.recipe import PhaseRun, plan_recipe
@@ -156,6 +162,55 @@ def packing(
                 "microseconds_a_document": (time.perf_counter() - start) / len(lengths) * 1e6,
             }
     report("data-packing", "packing", results, settings_of(loaded))
+
+
+@app.command()
+def tokenise(
+    tokenizer: Annotated[str, typer.Argument(help="Folder with tokenizer.json, or hub id.")],
+    files: Annotated[list[str], typer.Argument(help="Files of documents, all of one format.")],
+    documents: Annotated[int, typer.Option(help="Of each file, at most.")] = 1500,
+    rounds: Annotated[int, typer.Option(help="Of both, in turns.")] = 3,
+) -> None:
+    """`prepare` from a file to packed rows on disk, beside `encode_batch` alone over the same texts in memory, on the same cores.
+
+    Ours reads, checks, writes and packs besides, and starts its processes; the texts are once in one file and once in as many as there are cores.
+    """
+    loaded = load_tokenizer(tokenizer)
+    texts = [text for file in files for text in islice(read_documents(file), documents)]
+    cores, results = usable_cores(), defaultdict(list)
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            for core in range(cores):
+                write_texts(Path(folder) / f"{core}.jsonl", texts[core::cores])
+            write_texts(Path(folder) / "one.jsonl", texts)
+            cases = {"a file a core": f"{folder}/[0-9]*.jsonl", "one file": f"{folder}/one.jsonl"}
+            for case, path in cases.items():
+                start = time.perf_counter()
+                done = prepare_source("all", path, Path(folder) / case, loaded, 8192, 42, 0.01)
+                tokens = sum(split.tokens for split in done.splits.values())
+                results[f"prepare, {case}"].append(tokens / (time.perf_counter() - start))
+        for name in ("encode_batch", "encode_batch_fast"):
+            start = time.perf_counter()
+            encoded = getattr(loaded.tokenizer, name)(texts)
+            seconds = time.perf_counter() - start
+            results[f"tokenizers, {name}"].append(sum(map(len, encoded)) / seconds)
+            del encoded
+    rates = {
+        name: {"tokens_per_second": np.median(found), "least": min(found), "most": max(found)}
+        for name, found in results.items()
+    }
+    settings = {
+        "files": [Path(file).name for file in files],
+        "documents": len(texts),
+        "cores": cores,
+        "rounds": rounds,
+    }
+    report("data-tokenise", "tokenising", rates, {**settings, "characters": sum(map(len, texts))})
+
+
+def write_texts(file: Path, texts: list[str]) -> None:
+    """As JSON lines."""
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
 
 
 @app.command()
