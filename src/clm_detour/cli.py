@@ -241,8 +241,6 @@ def push(
         typer.echo(f"{size:>15,}  {name}")
     typer.echo(f"{sum(planned.files.values()):>15,}  bytes in all, from {planned.folder} to {repo_id}\n")
     typer.echo(str(planned.card))
-    if "clm_detour.json" in planned.files:
-        console.print("[yellow]clm_detour.json holds the recipe, with the paths of this machine.[/yellow]")
     if yes:
         console.print(f"Uploaded to {upload(planned, public)}", soft_wrap=True)
     else:

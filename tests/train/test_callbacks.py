@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,6 +89,7 @@ def test_exports_are_the_weights_of_their_step_and_say_where_they_come_from(prep
     about = json.loads((found.exports / "tokens-1500" / "clm_detour.json").read_text())
     assert (about["phase"], about["step"], about["tokens"]) == ("pretrain", 3, 1536)
     assert about["config"]["train"]["export_at"] == ["1500tok", "6ktok"]
+    assert about["config"]["run_dir"] == Path(config.run_dir).name, "a model that is handed on names folders"
     last = found.exports / "tokens-6000"
     ModernBertForPretraining.from_pretrained(last)
     assert (last / "model.safetensors").read_bytes() == (found.model / "model.safetensors").read_bytes()

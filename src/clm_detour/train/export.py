@@ -46,14 +46,28 @@ def write_model(
 
 
 def about_phase(config: Config, run: PhaseRun) -> dict[str, Any]:
-    """Phase, objective and the whole recipe, for `clm_detour.json`; step and tokens are added to it."""
+    """Phase, objective and the whole recipe, for `clm_detour.json`; step and tokens are added to it.
+
+    The model may be handed on, so of paths from the machine's root only the last name is kept.
+    """
     return {
         "clm_detour": __version__,
         "phase": run.id,
         "objective": run.phase.objective,
         "steps": run.steps,
-        "config": OmegaConf.to_container(OmegaConf.structured(config)),
+        "config": without_folders(OmegaConf.to_container(OmegaConf.structured(config))),
     }
+
+
+def without_folders(value: Any) -> Any:
+    """`value` with the last name only of each absolute path in it."""
+    if isinstance(value, dict):
+        return {key: without_folders(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [without_folders(child) for child in value]
+    if isinstance(value, str) and value.startswith(("/", "~/", "file:/")):
+        return Path(value).name
+    return value
 
 
 def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32") -> None:
