@@ -172,10 +172,8 @@ def test_layers_that_the_model_does_not_have_are_refused_before_training(recipe)
 
 def test_memory_and_operations_count_what_is_frozen(recipe):
     whole = plan_of(recipe)
-    words = [
-        f"phases.{name}.freeze={{layers: 0-1, embeddings: true}}"
-        for name in ("pretrain", "clm", "mlm", "decay")
-    ]
+    names = load_config(recipe).phases
+    words = [f"phases.{name}.freeze={{layers: 0-1, embeddings: true}}" for name in names]
     frozen = plan_of(recipe, *words)
     network = starting_network(
         load_config(recipe, words),

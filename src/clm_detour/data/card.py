@@ -131,6 +131,7 @@ def draw(card: dict[str, Any], file: Path) -> None:
         left.axvline(card["packing"]["row_length"], color="#c05030", linewidth=1, label="a row")
         left.axvline(train["quantiles"]["0.5"], color="black", linewidth=1, linestyle=":", label="median")
         left.set_xscale("log", base=2)
+        left.xaxis.set_major_formatter(lambda length, _: f"{length:,.0f}")
         left.set(xlabel="tokens in a document", ylabel="documents", title=card["name"])
         left.legend(frameon=False)
         right.axis("off")

@@ -60,6 +60,11 @@ def operation_table(plan: RecipePlan) -> Table:
     return table
 
 
+def powers(number: float) -> str:
+    """5000000000000 -> '5.00e12'."""
+    return f"{number:.2e}".replace("e+", "e")
+
+
 def operation_cells(phase: PhasePlan) -> list[str]:
     """The sum and the shares of its parts."""
     of = phase.operations
@@ -67,7 +72,7 @@ def operation_cells(phase: PhasePlan) -> list[str]:
         return ["?"] * 4
     parts = (of.body, of.attention, of.head)
     about = "~" if phase.assumed else ""
-    return [f"{about}{of.total:.2e}", *(f"{part / of.total:.0%}" for part in parts)]
+    return [f"{about}{powers(of.total)}", *(f"{part / of.total:.0%}" for part in parts)]
 
 
 def seconds_of(phase: PhasePlan, speed: float | None, hardware: Hardware | None) -> float | None:
@@ -120,7 +125,7 @@ def summary(plan: RecipePlan, speed: float | None, hardware: Hardware | None) ->
     parts = [f"{sum(phase.run.steps for phase in plan.phases):,} steps", f"{human(tokens)} tokens"]
     operations = [phase.operations.total for phase in plan.phases if phase.operations is not None]
     if operations:
-        parts.append(f"{sum(operations):.2e} FLOPs")
+        parts.append(f"{powers(sum(operations))} FLOPs")
     lines = [f"In all {', '.join(parts)}."]
     lines += [*time_lines(plan, speed, hardware), *size_lines(plan), *matched_lines(plan)]
     if any(phase.assumed for phase in plan.phases):

@@ -8,6 +8,8 @@ Shapes: T tokens, N documents, E hidden size, B rows, L positions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging import getLogger
 from typing import Any, Protocol, cast
 
@@ -56,7 +58,8 @@ class PackedModernBert(nn.Module):
 
     def __init__(self, path: str, pooling: str | None):
         super().__init__()
-        self.network = cast(Any, ModernBertForTokenClassification.from_encoder(path, num_labels=1))
+        with without_news():
+            self.network = cast(Any, ModernBertForTokenClassification.from_encoder(path, num_labels=1))
         self.network.classifier = nn.Identity()  # each task brings its own head
         config = self.network.config
         self.pooling = pooling or config.classifier_pooling
@@ -79,6 +82,18 @@ class PackedModernBert(nn.Module):
     def flops(self, lengths: list[int], training: bool) -> int:
         """See `Encoder`; exact but for the new head."""
         return flops_per_batch(self.network.config, lengths, 0, causal=False, training=training).total
+
+
+@contextmanager
+def without_news() -> Iterator[None]:
+    """Keeps our classifiers from saying that their head is new, which here goes without saying."""
+    logger = getLogger(ModernBertForTokenClassification.__module__)
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class PaddedEncoder(nn.Module):
@@ -146,9 +161,6 @@ def load_encoder(path: str, pooling: str | None = None) -> tuple[Encoder, PreTra
         UserError: there is no such model, it is no encoder, weights are missing, or there is no fast tokenizer.
     """
     logging.disable_progress_bar()  # transformers' own, for loading weights
-    getLogger(ModernBertForTokenClassification.__module__).setLevel(
-        "ERROR"
-    )  # that the head is new is no news here
     config = read_config(path)
     tokenizer = load_tokenizer(path)
     check_vocabulary(path, config, tokenizer)
