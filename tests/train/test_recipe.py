@@ -25,7 +25,7 @@ def test_steps_are_the_papers():
 
 def test_arms_share_what_they_begin_with():
     assert list(plan_recipe(load_config(QUICKSTART))) == [
-        "pretrain", "pretrain.clm", "pretrain.clm.decay", "pretrain.mlm", "pretrain.mlm.decay",
+        "pretrain", "pretrain.clm", "pretrain.clm.decay", "pretrain.mlm", "pretrain.mlm.decay", "pretrain.mlm_control", "pretrain.mlm_control.decay_control",
     ]  # fmt: skip
 
 
