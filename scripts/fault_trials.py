@@ -2,7 +2,7 @@
 
     python scripts/fault_trials.py --kills 20 --ranks      # five minutes on two cores, on the bundled sample and a tiny model
 
-A whole recipe (five phases, checkpoints, exports) is run undisturbed, and then once for each trial, disturbed and started again by the
+A whole recipe (seven phases, checkpoints, exports) is run undisturbed, and then once for each trial, disturbed and started again by the
 same command. A fault strikes inside the running process at an exact place: at the n-th step of the optimizer, or as the n-th file is
 being put in its place, which is in the midst of a checkpoint, an export or the end of a phase.
 """
@@ -49,9 +49,9 @@ TINY = [
     "model.config={hidden_size: 32, intermediate_size: 48, num_hidden_layers: 3, num_attention_heads: 2, local_attention: 16}",
     "train.batch_rows=8", "train.checkpoint_every=1ktok", "train.log_every=1", "train.export_at=[3ktok]",
     *(f"phases.{name}={{duration: 6ktok, schedule: {{warmup: 2ktok}}}}" for name in ("pretrain", "clm", "mlm")),
-    "phases.decay.duration=4ktok", "evaluate={rows: 4, fill_masks: 1}",
+    "phases.decay.duration=4ktok", "evaluate={rows: 4, fill_masks: 1, tasks: null}",
 ]  # fmt: skip
-SMALL = ["arms={base: [clm, decay], detour: [clm, decay], twin: [clm, decay]}"]
+SMALL = ["arms={base: [clm, decay], detour: [clm, decay], twin: [clm, decay], control: [clm, decay]}"]
 
 Fault = Callable[[], None]
 
@@ -358,7 +358,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--ranks", action="store_true", help="also two processes, of which one is killed")
-    parser.add_argument("--small", action="store_true", help="two phases instead of five")
+    parser.add_argument("--small", action="store_true", help="two phases instead of seven")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
