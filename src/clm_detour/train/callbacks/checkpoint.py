@@ -77,7 +77,7 @@ class Checkpoints(Callback):
         self.network = network
         self.every_tokens = every_tokens
         self.keep = keep
-        self.skipped = 0  # kept up to date by BadLoss
+        self.skipped = 0  # kept up to date by Gradients
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         """Write one if this step passed a multiple of `every_tokens`, unless it is the phase's last."""
