@@ -40,8 +40,10 @@ from torch import Tensor
 
 from clm_detour.analyze.cka import Minibatches, StreamedCKA, half_samples, interval
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
-from clm_detour.analyze.states import Encoder, Ids, best_device, open_encoder, read_states
+from clm_detour.analyze.states import Encoder, Ids, open_encoder, read_states
 from clm_detour.analyze.texts import Samples, draw_samples
+from clm_detour.files import finite
+from clm_detour.model.precision import best_device
 from clm_detour.progress import progress
 
 PAIRS = {"detour_twin": ("a", "b"), "control": ("b", "control"), "before": ("before_a", "before_b")}
@@ -107,7 +109,7 @@ def compare(
         name: matched_layers(states[one].layers, states[other].layers)
         for name, (one, other) in wanted.items()
     }
-    return _without_nan(
+    return finite(
         {
             "format": 1,
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -314,12 +316,3 @@ def _notes(
             "No control: how much of the divergence two seeds of one recipe would show is not known."
         )
     return notes
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(child) for child in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

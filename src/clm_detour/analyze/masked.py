@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from clm_detour.analyze.states import batches_of, best_device
+from clm_detour.analyze.states import batches_of
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.precision import best_device
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ import torch
 from rich.table import Table
 
 from clm_detour.analyze.masked import open_masked
-from clm_detour.analyze.states import best_device
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.precision import best_device
 from clm_detour.progress import Advance, progress
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.precision import best_device
 from clm_detour.progress import Advance
 
 BATCH_TOKENS = 4096  # in a forward, padding included
@@ -43,11 +44,6 @@ class Encoder:
     packed: bool
     tokenize: Callable[[Sequence[str], int], Ids]
     forward: Callable[[Ids], list[Tensor]]
-
-
-def best_device() -> torch.device:
-    """Where states are computed: the GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def open_encoder(path: str | os.PathLike[str], device: torch.device | None = None) -> Encoder:

@@ -22,9 +22,10 @@ from clm_detour.analyze.cka import half_samples
 from clm_detour.analyze.compare import Settings
 from clm_detour.analyze.figures import COLOURS, save
 from clm_detour.analyze.similarity import States, measure
-from clm_detour.analyze.states import best_device, open_encoder, read_states
+from clm_detour.analyze.states import open_encoder, read_states
 from clm_detour.analyze.texts import draw_samples
 from clm_detour.analyze.transplant import thirds
+from clm_detour.model.precision import best_device
 from clm_detour.progress import progress
 
 VARIANTS = ("biased", "debiased", "debiased_trimmed")

@@ -37,7 +37,8 @@ from clm_detour.data.sources import OnError, chosen_settings, source_stamps, uni
 from clm_detour.data.sources.read import as_source
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.data.tokens_of_group import PART_TOKENS, Settings, write_digests, write_tokens
-from clm_detour.data.workers import Workers, usable_cores
+from clm_detour.data.workers import Workers
+from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
 from clm_detour.files import writable
 from clm_detour.progress import Advance, console, human, progress

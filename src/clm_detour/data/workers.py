@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_end
 from typing import Any, Protocol, TypeVar
 
+from clm_detour.environment import usable_cores
 from clm_detour.errors import INTERRUPTED, UserError
 
 Task = TypeVar("Task")
@@ -136,11 +137,6 @@ class Workers:
     def _show(self, on_progress: OnProgress) -> None:
         while not self._queue.empty():
             on_progress(*self._queue.get())
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _here: tuple[Any, Desk] | None = None  # of this process, if it is a worker

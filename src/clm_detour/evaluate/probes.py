@@ -25,12 +25,12 @@ from clm_detour.evaluate.finetune.tagging import touched
 from clm_detour.evaluate.finetune.windows import Window, WordEncoder, frame_text, words_of
 from clm_detour.evaluate.tasks.task import Document, Splits, Task
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.precision import best_device
 
 BATCH = 32  # texts
 MASK_RATE = 0.15
 NO_TYPE = ""
 SEED = 0
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Labelled = tuple[np.ndarray, list[str]]  # (examples, E) and a class of each
 
 
@@ -45,7 +45,7 @@ def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512
     """
     started = time.monotonic()
     encoder, tokenizer = load_encoder(path, MEAN)
-    cast(nn.Module, encoder).to(DEVICE)
+    cast(nn.Module, encoder).to(best_device())
     max_tokens = min(max_tokens, encoder.longest or max_tokens)
     scores = {}
     if read_config(path).model_type == "modernbert":
@@ -78,7 +78,7 @@ def states_of(encoder: Encoder, ids: Sequence[list[int]]) -> list[torch.Tensor]:
     for first in range(0, len(order), BATCH):
         places = order[first : first + BATCH]
         lengths = [len(ids[place]) for place in places]
-        tokens = torch.tensor([token for place in places for token in ids[place]], device=DEVICE)
+        tokens = torch.tensor([token for place in places for token in ids[place]], device=best_device())
         states = encoder(tokens, lengths).float().cpu()
         for place, each in zip(places, states.split(lengths), strict=True):
             found[place] = each
@@ -121,7 +121,7 @@ def entity_features(
 @torch.no_grad()
 def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> float:
     """How many masked tokens the model restores; every mask is the mask token."""
-    network = cast(nn.Module, ModernBertForPretraining.from_pretrained(path)).to(DEVICE)
+    network = cast(nn.Module, ModernBertForPretraining.from_pretrained(path)).to(best_device())
     ids, _ = frame_text(tokenizer, texts, max_tokens)
     rng = np.random.default_rng(SEED)
     correct = predicted = 0
@@ -133,7 +133,9 @@ def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens:
         labels = torch.where(masked, tokens, -100)
         inputs = torch.where(masked, tokenizer.mask_token_id, tokens)
         lengths = [[len(each) for each in batch]]
-        output = network(inputs[None].to(DEVICE), document_lengths=lengths, labels=labels[None].to(DEVICE))
+        output = network(
+            inputs[None].to(best_device()), document_lengths=lengths, labels=labels[None].to(best_device())
+        )
         correct += int(output.correct)
         predicted += int(output.predicted)
     return correct / max(predicted, 1)

@@ -1,4 +1,4 @@
-"""bf16 autocast where the device gains from it."""
+"""Where to compute, and bf16 autocast where the device gains from it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import functools
 from contextlib import AbstractContextManager
 
 import torch
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @functools.cache

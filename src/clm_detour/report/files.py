@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from clm_detour.files import atomic_folder, write_json
+from clm_detour.files import atomic_folder, finite, write_json
 from clm_detour.report.attachments import Attachments, Sheet
 from clm_detour.report.costs import cost_of
 from clm_detour.report.records import Curve, Run
@@ -76,12 +76,3 @@ def numbers(run: Run) -> dict[str, Any]:
         "missing": run.missing,
     }
     return finite(found)
-
-
-def finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: finite(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(child) for child in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

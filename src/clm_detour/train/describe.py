@@ -8,9 +8,8 @@ from rich.table import Column, Table
 
 from clm_detour.config.schema import Config
 from clm_detour.model.attention import choose_backend
-from clm_detour.model.precision import computed_precision
+from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.train.callbacks.checkpoint import Position
-from clm_detour.train.parallel import device
 from clm_detour.train.recipe import PhaseRun
 
 
@@ -52,9 +51,9 @@ def boundary_table(config: Config, run: PhaseRun, resumed: Position | None = Non
 
 def computation_lines(config: Config) -> list[str]:
     """Processes, precision and attention back end, and why."""
-    precision, why = computed_precision(config.train.precision, device())
+    precision, why = computed_precision(config.train.precision, best_device())
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    choice = choose_backend(config.model.attention, device().type, dtype)
+    choice = choose_backend(config.model.attention, best_device().type, dtype)
     processes = dist.get_world_size()
     together = f", {config.train.parallel}" if processes > 1 else ""
     return [

@@ -14,12 +14,12 @@ from clm_detour.config.schema import Config
 from clm_detour.data.loader import RowStream
 from clm_detour.files import write_json
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.model.precision import computed_precision
+from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.run_folder import PhaseFolder
 from clm_detour.train.callbacks.checkpoint import Position
 from clm_detour.train.export import about_phase, tokenizer_path, write_model
 from clm_detour.train.optim import save_moments
-from clm_detour.train.parallel import device, is_first, whole_network
+from clm_detour.train.parallel import is_first, whole_network
 from clm_detour.train.recipe import PhaseRun
 
 
@@ -78,6 +78,6 @@ def phase_record(
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "world_size": dist.get_world_size(),
         "parallel": config.train.parallel if dist.get_world_size() > 1 else None,
-        "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
-        "precision": computed_precision(config.train.precision, device())[0],
+        "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
+        "precision": computed_precision(config.train.precision, best_device())[0],
     }

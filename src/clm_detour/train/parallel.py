@@ -17,13 +17,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.model.precision import best_device
 
 Value = TypeVar("Value")
-
-
-def device() -> torch.device:
-    """Where Composer trains."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def start_processes() -> None:
@@ -57,7 +53,7 @@ def on_any(flag: bool) -> bool:
 def shard(network: ModernBertForPretraining) -> None:
     """Leave each process a share of every layer and of what is outside the layers. All must hold the same weights."""
     get_device(None).module_to_device(network)
-    mesh = init_device_mesh(device().type, (dist.get_world_size(),))
+    mesh = init_device_mesh(best_device().type, (dist.get_world_size(),))
     for layer in network.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(network, mesh=mesh)
@@ -68,7 +64,10 @@ def sharded_gradient_scale() -> float:
 
     FSDP asks for the average, and gloo, the back end for CPUs, gives the sum without a word (torch 2.7). So it is tried out.
     """
-    ones, share = torch.ones(dist.get_world_size(), device=device()), torch.empty(1, device=device())
+    ones, share = (
+        torch.ones(dist.get_world_size(), device=best_device()),
+        torch.empty(1, device=best_device()),
+    )
     torch.distributed.reduce_scatter_tensor(share, ones, op=torch.distributed.ReduceOp.AVG)
     return 1 / share.item()
 

@@ -18,6 +18,7 @@ from clm_detour.evaluate.finetune.encoder import Encoder
 from clm_detour.evaluate.finetune.problem import ENTITY_KINDS, Problem, make_examples, make_problem
 from clm_detour.evaluate.metrics import score
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Protocol, Splits, Task
+from clm_detour.model.precision import best_device
 
 ROUNDS_OF_STEPS = 20  # validations in a run whose length is given in steps
 
@@ -84,7 +85,7 @@ def train(
     from clm_detour.train.finetune import FitSettings, fit  # Composer takes seconds to import
 
     task, examples = prepared.task, prepared.examples
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     batches = EpochBatches(examples["train"], protocol.batch_size, seed, device)
     steps, ends = length_of(protocol, len(batches))
     torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from clm_detour.config.units import parse_tokens
 from clm_detour.data.loader import StepBatches
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.evaluate.held_out import HeldOut
-from clm_detour.model.precision import computed_precision
+from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.progress import Advance
 from clm_detour.run_folder import PhaseFolder
 from clm_detour.train.callbacks.checkpoint import Checkpoints, Position
@@ -27,7 +27,6 @@ from clm_detour.train.callbacks.throughput import Throughput, peak_flops
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.export import about_phase, tokenizer_path
 from clm_detour.train.finish import shares_so_far
-from clm_detour.train.parallel import device
 from clm_detour.train.recipe import PhaseRun
 from clm_detour.train.schedules import phase_rate
 from clm_detour.train.stream import open_sources, vocabulary_of
@@ -62,7 +61,7 @@ def make_callbacks(
     checkpoints.skipped = 0 if position is None else position.skipped
     clip = config.optimizer.clip_norm
     gradients = Gradients(clip, train.on_bad_loss, train.bad_loss_above, batches, checkpoints)
-    precision, _ = computed_precision(train.precision, device())
+    precision, _ = computed_precision(train.precision, best_device())
     throughput = Throughput(model, tokenizer.pad, peak_flops(precision))
     shares = partial(shares_so_far, run, stream)
     export_at = [parse_tokens(at, "train.export_at") for at in train.export_at]

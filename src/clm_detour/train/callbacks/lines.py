@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clm_detour.files import atomic_write, writable
+from clm_detour.files import atomic_write, finite, writable
 
 
 class JsonLines:
@@ -26,12 +25,7 @@ class JsonLines:
     def append(self, line: Mapping[str, Any]) -> None:
         """One more; what is not finite becomes null, which JSON knows."""
         with writable(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({key: finite(value) for key, value in line.items()}) + "\n")
-
-
-def finite(value: Any) -> Any:
-    """None in place of a number that is not finite."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+            file.write(json.dumps(finite(dict(line))) + "\n")
 
 
 def read_lines(path: Path) -> list[dict]:
