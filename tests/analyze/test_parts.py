@@ -135,6 +135,7 @@ def test_transplants_that_make_no_sense(run_cli, models, texts_file):
     assert_refused(run_cli("transplant", models["far"], models["near"]), "--texts", "--to")
     words = ["--texts", texts_file]
     assert_refused(run_cli("transplant", models["far"], models["near"], "--layers", "2-9", *words), "0-2")
+    assert_refused(run_cli("transplant", models["far"], models["near"], "--layers", "0,2", *words), "gaps")
     assert_refused(
         run_cli("transplant", models["far"], models["near"], "--part", "heads", *words), "attention"
     )

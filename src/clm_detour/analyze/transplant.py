@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clm_detour.analyze.masked import masked_loss, open_masked
 from clm_detour.analyze.weights import place_of
+from clm_detour.config.units import parse_layers
 from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining, hf
 from clm_detour.progress import progress
@@ -66,18 +67,6 @@ def standard_grafts(layers: int) -> list[Graft]:
     ]
 
 
-def parse_layers(text: str, layers: int) -> tuple[int, int]:
-    """'3-7' or '3' -> (3, 7).
-
-    Raises:
-        UserError: it is neither, or not within the model.
-    """
-    first, _, last = text.partition("-")
-    if not (first.isdigit() and (last or first).isdigit() and int(first) <= int(last or first) < layers):
-        raise UserError(f"--layers {text}: give one layer or a range like 0-7, within 0-{layers - 1}.")
-    return int(first), int(last or first)
-
-
 def chosen_graft(recipient: str, layers: str | None, part: str) -> Graft:
     """What the command line asks for, checked against the recipient's config.
 
@@ -87,7 +76,10 @@ def chosen_graft(recipient: str, layers: str | None, part: str) -> Graft:
     if part not in PARTS:
         raise UserError(f"--part {part!r} is not known; use one of {', '.join(PARTS)}.")
     count = hf.read_config(hf.fetch(recipient)).num_hidden_layers
-    first, last = (0, count - 1) if layers is None else parse_layers(layers, count)
+    chosen = range(count) if layers is None else parse_layers(layers, "--layers", count)
+    first, last = min(chosen), max(chosen)
+    if len(chosen) != last - first + 1:
+        raise UserError(f"--layers: {layers} has gaps; give one range, like {first}-{last}.")
     return Graft("chosen", first, last, part)
 
 

@@ -40,11 +40,14 @@ def parse_bytes(text: str, where: str) -> int:
     return round(float(match[1]) * BYTES[match[2]])
 
 
-def parse_layers(text: str, where: str) -> frozenset[int]:
+def parse_layers(text: str, where: str, count: int | None = None) -> frozenset[int]:
     """Read numbers and inclusive ranges of layers, the first being 0; `where` names the config key in the error.
 
+    Args:
+        count: how many layers the model has, if it is known.
+
     Raises:
-        UserError: neither numbers nor ranges, or a range that ends before it starts.
+        UserError: neither numbers nor ranges, a range that ends before it starts, or layers that the model does not have.
     """
     layers: set[int] = set()
     for part in text.split(","):
@@ -54,5 +57,9 @@ def parse_layers(text: str, where: str) -> frozenset[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise UserError(f"{where}: {part.strip()} ends before it starts; write {last}-{first}.")
+        if count is not None and last >= count:
+            raise UserError(
+                f"{where}: {text} goes beyond the model's {count} layers, which are 0-{count - 1}."
+            )
         layers.update(range(first, last + 1))
     return frozenset(layers)

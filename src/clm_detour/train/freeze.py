@@ -13,7 +13,6 @@ from transformers import ModernBertConfig
 
 from clm_detour.config.schema import Freeze
 from clm_detour.config.units import parse_layers
-from clm_detour.errors import UserError
 from clm_detour.model.modernbert import ModernBertForPretraining
 
 
@@ -27,13 +26,7 @@ def frozen_layers(
     """
     if settings is None or settings.layers is None:
         return frozenset()
-    layers = parse_layers(settings.layers, where)
-    if max(layers) >= model.num_hidden_layers:
-        raise UserError(
-            f"{where}: {settings.layers} goes beyond the model's {model.num_hidden_layers} layers, "
-            f"which are 0-{model.num_hidden_layers - 1}."
-        )
-    return layers
+    return parse_layers(settings.layers, where, model.num_hidden_layers)
 
 
 def frozen_names(settings: Freeze | None, network: ModernBertForPretraining) -> set[str]:
