@@ -15,6 +15,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ import psutil
 import torch
 
 from clm_detour.config import load_config
+from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.errors import exit_on_user_error
 from clm_detour.evaluate.fill_mask import fill  # noqa: F401  imported once, for all children
@@ -39,8 +41,8 @@ from clm_detour.preemption import REQUEUE, requeue_on_signals
 from clm_detour.report.page import write_page  # noqa: F401  imported once, for all children
 from clm_detour.run_folder import RunFolder
 from clm_detour.train import phase
-from clm_detour.train.callbacks.checkpoint import sealed
 from clm_detour.train.callbacks.lines import read_lines
+from clm_detour.train.checkpoints import sealed
 from clm_detour.train.recipe import plan_recipe
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -317,47 +319,85 @@ def dead_worker(trials: Trials) -> str:
     return f"dead worker: {line_with('loader', said)!r}"
 
 
-def dead_rank(trials: Trials) -> str:
-    """One of two processes is killed; the phase started again ends as if none had been."""
-    first, other = trials.config("two"), trials.config("one-killed")
-    assert launch(trials, first, None) == 0
-    code = launch(trials, other, kill_a_rank)
+def many_ranks(trials: Trials) -> str:
+    """One of two processes is killed, one of two machines told to leave; the phase started again ends as if nothing had been."""
+    quiet, killed, told = (trials.config(name) for name in ("two", "one-killed", "one-told"))
+    assert launch(trials, quiet) == 0
+    code = launch(trials, killed, kill_a_rank)
     assert code not in (0, REQUEUE), code
-    assert launch(trials, other, None) == 0
-    if weights(first) != weights(other):
-        sys.exit("FAILED: other weights after a rank was killed")
-    return f"one of two ranks killed: exit code {code}, and the same weights in the end"
+    assert launch(trials, killed) == 0
+    codes = on_two_machines(trials, told)
+    assert codes == [REQUEUE, REQUEUE], codes
+    assert launch(trials, told) == 0
+    if not weights(quiet) == weights(killed) == weights(told):
+        sys.exit("FAILED: other weights after a rank was killed or told to leave")
+    return (
+        f"one of two ranks killed: exit code {code}; one of two machines sent SIGUSR1: exit codes {codes[0]} and {codes[1]}; "
+        "the same weights in the end"
+    )
 
 
-def launch(trials: Trials, config: Config, watch: Callable[[Config, subprocess.Popen], None] | None) -> int:
+Watch = Callable[[Config, subprocess.Popen], None]
+
+
+def launch(trials: Trials, config: Config, watch: Watch | None = None) -> int:
     """The first phase on two processes."""
-    from clm_detour.config.load import save_config
-
-    path = trials.root / f"{Path(config.run_dir).name}.yaml"
-    save_config(config, path)
+    path = saved(trials, config)
     script = str(Path(__file__).with_name("train.py"))
     words = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", script, str(path)]
-    words += ["arm=base", "phase=pretrain"]
     with open(path.with_suffix(".log"), "w") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log)
+        process = subprocess.Popen([*words, "arm=base", "phase=pretrain"], stdout=log, stderr=log)
         if watch is not None:
             watch(config, process)
         return process.wait()
 
 
+def on_two_machines(trials: Trials, config: Config) -> list[int]:
+    """The first phase by `clm-detour run` as two machines start it, of which the second is told to leave."""
+    path = saved(trials, config)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    machines = []
+    for node in ("0", "1"):
+        variables = {"WORLD_SIZE": "2", "NODE_RANK": node, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        words = [sys.executable, "-c", "from clm_detour.cli import main; main()", "run", str(path)]
+        with open(path.with_suffix(f".{node}.log"), "w") as log:
+            machines.append(subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **variables}))
+    wait_for_checkpoint(config, machines[1])
+    machines[1].send_signal(signal.SIGUSR1)
+    return [machine.wait() for machine in machines]
+
+
+def saved(trials: Trials, config: Config) -> Path:
+    """The recipe as a file."""
+    path = trials.root / f"{Path(config.run_dir).name}.yaml"
+    save_config(config, path)
+    return path
+
+
 def kill_a_rank(config: Config, process: subprocess.Popen) -> None:
     """The second, once there is a checkpoint to go on from."""
-    while process.poll() is None and newest_checkpoint(config) is None:
-        time.sleep(0.01)
+    wait_for_checkpoint(config, process)
     with suppress(psutil.NoSuchProcess, IndexError):
         psutil.Process(process.pid).children()[1].kill()
+
+
+def wait_for_checkpoint(config: Config, process: subprocess.Popen) -> None:
+    """Until there is one to go on from."""
+    while process.poll() is None and newest_checkpoint(config) is None:
+        time.sleep(0.01)
 
 
 def main() -> None:
     """All trials, one line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--ranks", action="store_true", help="also two processes, of which one is killed")
+    parser.add_argument(
+        "--ranks",
+        action="store_true",
+        help="also two processes, of which one is killed, and two machines, of which one is told to leave",
+    )
     parser.add_argument("--small", action="store_true", help="two phases instead of seven")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
@@ -367,7 +407,7 @@ def main() -> None:
         trials = Trials(Path(folder), SMALL if chosen.small else [])
         everything = [partial(kills, number=chosen.kills, dice=random.Random(chosen.seed))]
         everything += [asked_to_leave, full_disk, flipped_bytes, bad_number, dead_worker]  # type: ignore[list-item]
-        everything += [dead_rank] if chosen.ranks else []  # type: ignore[list-item]
+        everything += [many_ranks] if chosen.ranks else []  # type: ignore[list-item]
         for trial in everything:
             print(f"ok  {trial(trials)}", flush=True)
         print(json.dumps({"trials": len(everything), "seconds": round(time.monotonic() - start, 1)}))

@@ -79,13 +79,15 @@ def launch_processes(config: Config, run: PhaseRun, processes: int) -> None:
     launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", str(processes)]
     words = [*launcher, "-m", "clm_detour.train.main", str(resolved), f"arm={arm}", f"phase={run.name}"]
     process = subprocess.Popen(words)
+    asked = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
         process.send_signal(number)
 
     with on_signals(pass_on):
         code = process.wait()
-    if code == REQUEUE:
+    if code == REQUEUE or (code and asked):  # asked before its processes could listen
         raise Requeue(f"Asked to leave in {run.id}")
     if code:
         raise UserError(
