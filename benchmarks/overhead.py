@@ -136,10 +136,13 @@ def main(
             assert turns["bare loop"].losses == turns["phase"].losses, "they do not train the same"
             for who, times in turns.items():
                 seconds[who] += [end - start for start, end in zip(times.ends, times.ends[1:], strict=False)]
-    speed = {who: run.batch_tokens / statistics.median(each) for who, each in seconds.items()}
-    share = speed["phase"] / speed["bare loop"]
+    step = {who: statistics.median(each) for who, each in seconds.items()}
+    speed = {who: run.batch_tokens / each for who, each in step.items()}
+    share, more = speed["phase"] / speed["bare loop"], 1000 * (step["phase"] - step["bare loop"])
     console.print(
-        f"bare loop {human(speed['bare loop'])} tok/s, phase {human(speed['phase'])} tok/s: [bold]{share:.1%}[/bold]"
+        f"bare loop {human(speed['bare loop'])} tok/s, phase {human(speed['phase'])} tok/s: [bold]{share:.1%}[/bold]; "
+        f"{more:+.1f} ms in a step of {1000 * step['bare loop']:,.1f} ms",
+        soft_wrap=True,
     )
     settings = {"steps": steps, "rounds": rounds, "hidden": hidden, "layers": layers, "length": length, "rows": rows,
                 "micro_rows": micro_rows, "workers": workers, "precision": precision, "threads": torch.get_num_threads()}  # fmt: skip
@@ -148,6 +151,7 @@ def main(
             "settings": settings,
             "tokens_per_second": speed,
             "share": share,
+            "milliseconds_more_a_step": more,
             "seconds_of_steps": seconds,
         }
         console.print(

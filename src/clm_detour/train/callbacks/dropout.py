@@ -21,6 +21,9 @@ class Dropout(Callback):
         self.first_row = first_row
 
     def batch_start(self, state: State, logger: Logger) -> None:
-        """Seed torch on all devices."""
+        """Seed the CPU and this process' GPU; `torch.manual_seed` would do the same, but remembers each call where there is no GPU."""
         key = [self.seed, self.first_row + state.timestamp.sample.value, dist.get_global_rank()]
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed(seed)
