@@ -103,7 +103,8 @@ def test_sizes_are_those_of_the_network(recipe):
 
 def test_a_finished_run_takes_the_disk_that_was_planned(tiny_recipe, tmp_path):
     config = load_config(
-        tiny_recipe(tmp_path / "run"), ["phases.decay.duration=2ktok", "arms={base: [pretrain]}"]
+        tiny_recipe(tmp_path / "run"),
+        ["phases.decay.duration=2ktok", "arms={base: [pretrain]}", "train.ema_half_life=1ktok"],
     )
     prepare_data(config)
     planned = make_plan(config, existing_tokenizer(config)).sizes.disk

@@ -68,6 +68,9 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Where to write the Hugging Face folder.")],
     overrides: Overrides = None,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16; the paper exports bf16.")] = "fp32",
+    ema: Annotated[
+        bool, typer.Option("--ema", help="The moving average of the weights (train.ema_half_life); no card.")
+    ] = False,
 ) -> None:
     """Write the model at the end of an arm as a Hugging Face folder, with its card."""
     from clm_detour.progress import console
@@ -77,8 +80,9 @@ def export(
     from clm_detour.train.export import export_arm
 
     loaded = load_config(config, overrides or ())
-    export_arm(loaded, arm, folder, dtype)
-    write_card(load_run(RunFolder.of(loaded).root), arm, folder)
+    export_arm(loaded, arm, folder, dtype, ema)
+    if not ema:  # whose scores would be those of other weights
+        write_card(load_run(RunFolder.of(loaded).root), arm, folder)
     console.print(f"Wrote {folder}")
 
 

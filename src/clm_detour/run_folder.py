@@ -130,6 +130,11 @@ class PhaseFolder:
         return self.root / "model"
 
     @property
+    def ema(self) -> Path:
+        """The moving average of the weights at its end, a Hugging Face folder; with `train.ema_half_life`."""
+        return self.root / "ema"
+
+    @property
     def moments(self) -> Path:
         """The optimizer's moments at its end."""
         return self.root / "optimizer.safetensors"

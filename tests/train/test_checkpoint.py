@@ -13,7 +13,7 @@ from clm_detour.config.schema import Config
 from clm_detour.data.loader import RowStream
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.run_folder import RunFolder
-from clm_detour.train.callbacks.checkpoint import SEAL, checksums, clear_leftovers, newest_good
+from clm_detour.train.checkpoints import SEAL, checksums, clear_leftovers, newest_good
 from clm_detour.train.phase import train_phase
 from clm_detour.train.recipe import choose_phase
 
@@ -76,7 +76,7 @@ def test_what_a_killed_process_left_half_written_does_not_count_and_is_cleared(s
     shutil.copytree(folder / "step-00000008", folder / ".step-00000010.tmp77")
     shutil.copytree(folder / "step-00000008", folder / "step-00000011")
     (folder / "step-00000011" / SEAL).unlink()
-    assert newest_good(folder) == folder / "step-00000008"
+    assert newest_good(folder).folder == folder / "step-00000008"
     clear_leftovers(folder.parent)
     assert names(folder) == ["step-00000004", "step-00000008"]
 

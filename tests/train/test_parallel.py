@@ -18,8 +18,8 @@ from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.pipeline import prepare_data
 from clm_detour.run_folder import PhaseFolder, RunFolder
-from clm_detour.train.callbacks.checkpoint import sealed
 from clm_detour.train.callbacks.metrics import Metrics
+from clm_detour.train.checkpoints import sealed
 from clm_detour.train.launch import launch_processes
 from clm_detour.train.phase import train_phase
 from clm_detour.train.recipe import PhaseRun, choose_phase
@@ -34,6 +34,7 @@ FIFTY_STEPS = [
     "train.export_at=[12800tok, 20ktok]",
     "train.checkpoint_every=12800tok",
     "train.evaluate_every=12800tok",
+    "train.ema_half_life=3ktok",
 ]
 
 
@@ -107,6 +108,7 @@ def test_fifty_steps_end_with_the_same_weights_and_moments(trained, how):
     for mine, theirs in (
         (one.model / "model.safetensors", other.model / "model.safetensors"),
         (one.moments, other.moments),
+        (one.ema / "model.safetensors", other.ema / "model.safetensors"),
         (
             one.exports / "tokens-20000" / "model.safetensors",
             other.exports / "tokens-20000" / "model.safetensors",

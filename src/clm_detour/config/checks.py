@@ -204,6 +204,10 @@ def check_watch(config: Config) -> None:
     """What is done beside the steps of training."""
     train = config.train
     one_of(train.parallel, ("ddp", "fsdp"), "train.parallel")
+    require(
+        (train.parallel, train.micro_rows) != ("fsdp", "auto"),
+        "train.micro_rows: auto does not go with train.parallel: fsdp; give a number of rows (clm-detour bench finds one), or use ddp.",
+    )
     one_of(train.on_bad_loss, ("stop", "skip"), "train.on_bad_loss")
     require(
         train.bad_loss_above is None or train.bad_loss_above > 0,
@@ -212,6 +216,10 @@ def check_watch(config: Config) -> None:
     require(
         train.evaluate_every is None or parse_tokens(train.evaluate_every, "train.evaluate_every") > 0,
         "train.evaluate_every must be positive; leave it out to score at the end only.",
+    )
+    require(
+        train.ema_half_life is None or parse_tokens(train.ema_half_life, "train.ema_half_life") > 0,
+        "train.ema_half_life must be positive; leave it out to keep no average of the weights.",
     )
     longest = max((parse_tokens(p.duration, "duration") for p in config.phases.values()), default=0)
     for at in train.export_at:

@@ -116,6 +116,7 @@ class Train:
     log_every: int = 1  # steps
     evaluate_every: str | None = None  # tokens between held-out losses, masked and causal, while training
     export_at: list[str] = field(default_factory=list)  # tokens of a phase: keep a model of each
+    ema_half_life: str | None = None  # tokens; a moving average of the weights is kept beside them
     on_bad_loss: str = "stop"  # a loss that is not finite: stop with a checkpoint, or skip the step
     bad_loss_above: float | None = None  # nats; so is a loss above it
     loggers: dict[str, dict[str, Any]] = field(default_factory=dict)  # tensorboard, wandb, mlflow

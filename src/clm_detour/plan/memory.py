@@ -47,14 +47,15 @@ def sizes_of(config: Config, runs: list[PhaseRun], model: ModernBertConfig, gpus
     size = numel(network, set())
     memories = [memory_of(config, run.phase, network, gpus) for run in runs]
     trained = [numel(network, frozen_names(run.phase.freeze, network)) for run in runs]
+    ema = config.train.ema_half_life is not None
     checkpoint = [
-        (WEIGHT * size + MOMENTS * part) * min((run.tokens - 1) // every, kept + 1)
+        (WEIGHT * size + (MOMENTS + WEIGHT * ema) * part) * min((run.tokens - 1) // every, kept + 1)
         for run, part in zip(runs, trained, strict=True)
     ]
     return Sizes(
         parameters=size,
         memory=max(memories, key=lambda parts: sum(parts.values())),
-        disk=WEIGHT * size * (len(runs) + len(config.arms)) + MOMENTS * sum(trained),
+        disk=WEIGHT * size * ((1 + ema) * len(runs) + len(config.arms)) + MOMENTS * sum(trained),
         peak_disk=max(checkpoint),
     )
 
@@ -78,6 +79,8 @@ def memory_of(config: Config, phase: Phase, network: ModernBertForPretraining, g
     share = gpus if config.train.parallel == "fsdp" else 1  # each has a part
     parts = {"weights": WEIGHT * size, "gradients": GRADIENT * trained, "moments": MOMENTS * trained}
     parts = {name: part // share for name, part in parts.items()}
+    if config.train.ema_half_life is not None:
+        parts["average"] = WEIGHT * trained // share
     if config.train.precision == "bf16":
         parts["bf16 copies"] = BF16_COPY * size
     rows = config.train.batch_rows // gpus if config.train.micro_rows is None else config.train.micro_rows

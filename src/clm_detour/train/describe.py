@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from clm_detour.config.schema import Config
 from clm_detour.model.attention import choose_backend
 from clm_detour.model.precision import best_device, computed_precision
-from clm_detour.train.callbacks.checkpoint import Position
+from clm_detour.train.checkpoints import Position
 from clm_detour.train.recipe import PhaseRun
 
 

@@ -45,16 +45,22 @@ def write_model(
             write_json(temporary / ABOUT, about)
 
 
-def about_phase(config: Config, run: PhaseRun) -> dict[str, Any]:
-    """Phase, objective and the whole recipe, for `clm_detour.json`; step and tokens are added to it.
+def about_phase(config: Config, run: PhaseRun, step: int, tokens: int, weights: str) -> dict[str, Any]:
+    """Phase, objective, how far it had come and the whole recipe, for `clm_detour.json`.
 
     The model may be handed on, so of paths from the machine's root only the last name is kept.
+
+    Args:
+        weights: `last`, or `ema` for their moving average.
     """
     return {
         "clm_detour": __version__,
         "phase": run.id,
         "objective": run.phase.objective,
+        "weights": weights,
+        "step": step,
         "steps": run.steps,
+        "tokens": tokens,
         "config": without_folders(OmegaConf.to_container(OmegaConf.structured(config))),
     }
 
@@ -70,18 +76,24 @@ def without_folders(value: Any) -> Any:
     return value
 
 
-def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32") -> None:
+def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32", ema: bool = False) -> None:
     """Write the model at the end of `arm`.
 
+    Args:
+        ema: the moving average of the last phase's weights instead of the weights.
+
     Raises:
-        UserError: the arm has not finished, or `dtype` is none of fp32, bf16, fp16.
+        UserError: the arm has not finished, `dtype` is none of fp32, bf16, fp16, or no average was kept.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}.")
     last = RunFolder.of(config).phase(plan_arm(config, arm)[-1].id)
     if not last.finished:
         raise UserError(f"Arm {arm} has not finished ({last.root} has no phase.json); run it first.")
-    network = ModernBertForPretraining.from_pretrained(last.model, dtype=DTYPES[dtype])
-    write_model(
-        network, str(last.model), folder, {**read_json(last.model / ABOUT), "arm": arm, "dtype": dtype}
-    )
+    model = last.ema if ema else last.model
+    if not model.exists():
+        raise UserError(
+            f"Arm {arm} has no moving average of its weights; set train.ema_half_life before training."
+        )
+    network = ModernBertForPretraining.from_pretrained(model, dtype=DTYPES[dtype])
+    write_model(network, str(model), folder, {**read_json(model / ABOUT), "arm": arm, "dtype": dtype})

@@ -13,13 +13,12 @@ from composer.utils import dist
 from clm_detour.config.schema import Config
 from clm_detour.data.loader import RowStream
 from clm_detour.files import write_json
-from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.run_folder import PhaseFolder
-from clm_detour.train.callbacks.checkpoint import Position
-from clm_detour.train.export import about_phase, tokenizer_path, write_model
+from clm_detour.train.checkpoints import Position
+from clm_detour.train.models import Models
 from clm_detour.train.optim import save_moments
-from clm_detour.train.parallel import is_first, whole_network
+from clm_detour.train.parallel import is_first
 from clm_detour.train.recipe import PhaseRun
 
 
@@ -27,18 +26,16 @@ def finish(
     config: Config,
     run: PhaseRun,
     folder: PhaseFolder,
-    network: ModernBertForPretraining,
+    models: Models,
     optimizer: torch.optim.Optimizer,
     stream: RowStream,
     started: datetime.datetime,
     position: Position,
 ) -> None:
     """Write model, moments and record, and drop the checkpoints; every process must call it."""
-    whole = whole_network(network)
-    save_moments(optimizer, network, folder.moments)
+    models.write(position.step, position.tokens, folder.model, folder.ema)
+    save_moments(optimizer, models.network, folder.moments)
     if is_first():
-        about = {**about_phase(config, run), "step": position.step, "tokens": position.tokens}
-        write_model(whole, tokenizer_path(config), folder.model, about)
         write_json(folder.record, phase_record(config, run, stream, started, position))
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
 

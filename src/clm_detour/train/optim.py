@@ -10,13 +10,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from clm_detour.config.schema import Optimizer
 from clm_detour.errors import UserError
-from clm_detour.files import atomic_write
-from clm_detour.train.parallel import is_first, share_of, whole
+from clm_detour.train.parallel import save_whole, share_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -34,15 +33,13 @@ def make_optimizer(model: nn.Module, settings: Optimizer, peak: float) -> torch.
 
 def save_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
     """Write `exp_avg/<name>`, `exp_avg_sq/<name>` and `step/<name>` of every parameter; every process must call it."""
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        for kind in MOMENTS if parameter in optimizer.state else ():
-            tensor = whole(optimizer.state[parameter][kind])
-            if is_first():
-                tensors[f"{kind}/{name}"] = tensor.contiguous()
-    if is_first():
-        with atomic_write(path) as file:
-            save_file(tensors, file.name)
+    moments = {
+        f"{kind}/{name}": optimizer.state[parameter][kind]
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+        for kind in MOMENTS
+    }
+    save_whole(moments, path)
 
 
 def load_moments(

@@ -6,15 +6,19 @@ made once, over the shards, and it runs on a CPU too. The weights are the same t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from composer.utils import dist, get_device
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from clm_detour.files import atomic_write
 from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device
@@ -76,6 +80,19 @@ def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor put together, on the CPU; every process must call it."""
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+
+
+def save_whole(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors, put together where they are sharded, as safetensors; every process must call it."""
+    first = is_first()
+    gathered = {}
+    for name, tensor in tensors.items():
+        put_together = whole(tensor)
+        if first:
+            gathered[name] = put_together.contiguous()
+    if first:
+        with atomic_write(path) as file:
+            save_file(gathered, file.name)
 
 
 def share_of(tensor: Tensor, parameter: Tensor) -> Tensor:

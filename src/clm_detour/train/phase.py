@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from composer import Trainer
@@ -23,20 +22,13 @@ from clm_detour.data.loader import RowStream, StepBatches
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
 from clm_detour.files import write_json
-from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.preemption import on_signals
 from clm_detour.progress import console, progress
 from clm_detour.run_folder import PhaseFolder, RunFolder
 from clm_detour.train.batches import data_spec
 from clm_detour.train.callbacks.all import make_callbacks
-from clm_detour.train.callbacks.checkpoint import (
-    MOMENTS,
-    Position,
-    clear_leftovers,
-    read_position,
-    resume_point,
-)
+from clm_detour.train.checkpoints import MOMENTS, Checkpoint, Position, clear_leftovers, resume_point
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import boundary_table, computation_lines
 from clm_detour.train.export import tokenizer_path
@@ -70,27 +62,28 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
     stream = open_stream(config, run, tokenizer)
     if is_first():
         clear_leftovers(folder.root)
-    resume_from = resume_point(folder.checkpoints)
-    position = None if resume_from is None else read_position(resume_from)
-    network = make_network(config, run, tokenizer, resume_from)
+    resumed = resume_point(folder.checkpoints)
+    network = make_network(config, run, tokenizer, resumed)
     if is_first():
         write_json(folder.settings, phase_settings(config, run, stream.sources, tokenizer.fingerprint))
-        console.print(boundary_table(config, run, position))
+        console.print(boundary_table(config, run, resumed.position if resumed else None))
         for line in computation_lines(config):
             console.print(f"{run.id}: {line}", soft_wrap=True)
     started = datetime.datetime.now(datetime.timezone.utc)
     with progress(f"{run.id} ({run.phase.objective})", run.tokens, "tok") as advance:
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
-        load_start(optimizer, network, config, run, resume_from)
-        batches = make_batches(stream, run, position)
+        load_start(optimizer, network, config, run, resumed)
+        batches = make_batches(stream, run, resumed)
         model = PretrainingModel(network, stream.objective, bf16=config.train.precision == "bf16")
-        callbacks = make_callbacks(config, run, folder, model, batches, tokenizer, position, advance)
-        trainer = make_trainer(config, run, folder, model, optimizer, batches, callbacks.all, position)
+        callbacks = make_callbacks(config, run, folder, model, batches, tokenizer, resumed, advance)
+        trainer = make_trainer(config, run, folder, model, optimizer, batches, callbacks.all, resumed)
         try:
             with on_signals(callbacks.preemption.handle), loader_errors():
                 trainer.fit()
                 end = Position.of(trainer.state.timestamp, callbacks.checkpoints.skipped)
-                finish(config, run, folder, network, trainer.state.optimizers[0], stream, started, end)
+                finish(
+                    config, run, folder, callbacks.models, trainer.state.optimizers[0], stream, started, end
+                )
                 callbacks.preemption.phase_end()
         finally:
             trainer.engine.close()
@@ -113,12 +106,10 @@ def loader_errors() -> Iterator[None]:
 
 
 def make_network(
-    config: Config, run: PhaseRun, tokenizer: Tokenizer, resume_from: Path | None
+    config: Config, run: PhaseRun, tokenizer: Tokenizer, resumed: Checkpoint | None
 ) -> ModernBertForPretraining:
     """The network with the weights that the phase goes on from, ready to train."""
-    network = starting_network(config, run, tokenizer)
-    if resume_from is not None:
-        hf.fill(network, hf.read_weights(resume_from), str(resume_from), torch.float32)
+    network = starting_network(config, run, tokenizer, resumed.folder if resumed else None)
     if config.train.compile:
         network.compile_layers()
     if config.train.activation_checkpointing:
@@ -133,21 +124,21 @@ def load_start(
     network: ModernBertForPretraining,
     config: Config,
     run: PhaseRun,
-    resume_from: Path | None,
+    resumed: Checkpoint | None,
 ) -> None:
     """Give the optimizer the moments that the phase goes on from."""
-    if resume_from is not None:
-        load_moments(optimizer, network, resume_from / MOMENTS)
+    if resumed is not None:
+        load_moments(optimizer, network, resumed.folder / MOMENTS)
     elif run.parent is not None and run.phase.moments == "keep":
         moments = RunFolder.of(config).phase(run.parent.id).moments
         load_moments(optimizer, network, moments, fresh=fresh_moments(run, network))
 
 
-def make_batches(stream: RowStream, run: PhaseRun, position: Position | None) -> StepBatches:
+def make_batches(stream: RowStream, run: PhaseRun, resumed: Checkpoint | None) -> StepBatches:
     """This process' batches, from the step on that the phase goes on with."""
     batches = StepBatches(stream, run.first_row, run.step_rows, dist.get_global_rank(), dist.get_world_size())
-    if position is not None:
-        batches.start_step = position.step
+    if resumed is not None:
+        batches.start_step = resumed.position.step
     return batches
 
 
@@ -159,16 +150,12 @@ def make_trainer(
     optimizer: torch.optim.Optimizer,
     batches: StepBatches,
     callbacks: list[Callback],
-    position: Position | None,
+    resumed: Checkpoint | None,
 ) -> Trainer:
-    """Composer's Trainer for `run`, its clock at `position`."""
+    """Composer's Trainer for `run`, its clock where the phase goes on."""
     train = config.train
     rows = train.batch_rows // dist.get_world_size()
     auto = train.micro_rows == "auto" and torch.cuda.is_available()
-    if auto and train.parallel == "fsdp" and dist.get_world_size() > 1:
-        raise UserError(
-            "train.micro_rows: auto does not go with train.parallel: fsdp; give a number of rows, or use ddp."
-        )
     fixed = train.micro_rows if isinstance(train.micro_rows, int) else rows
     trainer = Trainer(
         model=model,
@@ -187,6 +174,6 @@ def make_trainer(
     )
     if auto:  # our batches have no size that Composer could start its search at
         trainer.state.device_train_microbatch_size = rows
-    if position is not None:
-        trainer.state.timestamp = position.clock()
+    if resumed is not None:
+        trainer.state.timestamp = resumed.position.clock()
     return trainer

@@ -44,6 +44,7 @@ def phase_settings(
         "sequence_length": config.data.sequence_length,
         "batch_rows": config.train.batch_rows,
         "precision": config.train.precision,
+        "ema_half_life": config.train.ema_half_life,
         "tokenizer": tokenizer,
         "model": {"base": config.model.base, "config": config.model.config},
         "optimizer": asdict(config.optimizer),

@@ -1,10 +1,11 @@
-"""The network a phase starts from: the end of the phase before, a Hugging Face model, or fresh weights."""
+"""The network a phase starts from: its own checkpoint, the end of the phase before, a Hugging Face model, or fresh weights."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,14 +24,21 @@ DECODER = "modernbert-decoder"
 VOCABULARY_MULTIPLE = 64  # matrix kernels want it; ModernBERT's own vocabulary is padded so
 
 
-def starting_network(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> ModernBertForPretraining:
+def starting_network(
+    config: Config, run: PhaseRun, tokenizer: Tokenizer, checkpoint: Path | None = None
+) -> ModernBertForPretraining:
     """Build and fill the network.
+
+    Args:
+        checkpoint: the folder of the phase's own, if it goes on from one.
 
     Raises:
         UserError: the phase before has not finished, or the tokenizer does not fit the model.
     """
     backend = None if config.model.attention == "auto" else config.model.attention
-    if run.parent is not None:
+    if checkpoint is not None:
+        network = ModernBertForPretraining.from_pretrained(checkpoint, attention_backend=backend)
+    elif run.parent is not None:
         folder = RunFolder.of(config).phase(run.parent.id)
         if not folder.finished:
             raise UserError(
@@ -43,7 +51,7 @@ def starting_network(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Mod
         torch.manual_seed(config.seed)
         network = ModernBertForPretraining(fresh_config(config.model.config or {}, tokenizer), backend)
     check_fit(network.config, tokenizer)
-    if run.phase.reset_head:
+    if run.phase.reset_head and checkpoint is None:
         reset_head(network, run.seed)
     freeze(run.phase.freeze, network)
     return network.float()

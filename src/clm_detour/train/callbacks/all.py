@@ -12,10 +12,12 @@ from clm_detour.config.units import parse_tokens
 from clm_detour.data.loader import StepBatches
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.evaluate.held_out import HeldOut
+from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.progress import Advance
 from clm_detour.run_folder import PhaseFolder
-from clm_detour.train.callbacks.checkpoint import Checkpoints, Position
+from clm_detour.train.callbacks.average import Average
+from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.dropout import Dropout
 from clm_detour.train.callbacks.export import Exports
 from clm_detour.train.callbacks.gradients import Gradients
@@ -24,18 +26,20 @@ from clm_detour.train.callbacks.learning_rate import LearningRate
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.callbacks.preemption import Preemption
 from clm_detour.train.callbacks.throughput import Throughput, peak_flops
+from clm_detour.train.checkpoints import AVERAGE, Checkpoint
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.export import about_phase, tokenizer_path
 from clm_detour.train.finish import shares_so_far
+from clm_detour.train.models import Models
 from clm_detour.train.recipe import PhaseRun
 from clm_detour.train.schedules import phase_rate
 from clm_detour.train.stream import open_sources, vocabulary_of
 
 
 class PhaseCallbacks(NamedTuple):
-    """All of them, and the two that the phase itself speaks to."""
+    """All of them, and those that the phase itself speaks to."""
 
     all: list[Callback]
+    models: Models
     checkpoints: Checkpoints
     preemption: Preemption
 
@@ -47,7 +51,7 @@ def make_callbacks(
     model: PretrainingModel,
     batches: StepBatches,
     tokenizer: Tokenizer,
-    position: Position | None,
+    resumed: Checkpoint | None,
     advance: Advance,
 ) -> PhaseCallbacks:
     """Those of one phase.
@@ -57,8 +61,10 @@ def make_callbacks(
     """
     train, network, stream = config.train, model.network, batches.stream
     every = parse_tokens(train.checkpoint_every, "train.checkpoint_every")
-    checkpoints = Checkpoints(folder.checkpoints, network, every, train.checkpoints_kept)
-    checkpoints.skipped = 0 if position is None else position.skipped
+    average = make_average(config, network, resumed)
+    models = Models(config, run, network, average)
+    checkpoints = Checkpoints(folder.checkpoints, network, average, every, train.checkpoints_kept)
+    checkpoints.skipped = 0 if resumed is None else resumed.position.skipped
     clip = config.optimizer.clip_norm
     gradients = Gradients(clip, train.on_bad_loss, train.bad_loss_above, batches, checkpoints)
     precision, _ = computed_precision(train.precision, best_device())
@@ -66,27 +72,44 @@ def make_callbacks(
     shares = partial(shares_so_far, run, stream)
     export_at = [parse_tokens(at, "train.export_at") for at in train.export_at]
     preemption = Preemption(checkpoints)
-    callbacks: list[Callback] = [
+    callbacks = [
         LearningRate(phase_rate(run.phase)),
         Dropout(run.seed, run.first_row),
         gradients,
         throughput,
+        average,
         Metrics(folder.metrics, train.log_every, advance, shares, gradients, throughput),
-        Exports(folder.exports, network, tokenizer_path(config), export_at, about_phase(config, run)),
+        make_held_out(config, run, folder, network, tokenizer),
+        Exports(folder.exports, models, export_at),
         checkpoints,
         preemption,
     ]
-    if train.evaluate_every is not None:
-        judges = held_out_judges(config, run, tokenizer)
-        tokens = parse_tokens(train.evaluate_every, "train.evaluate_every")
-        callbacks.insert(5, HeldOutLoss(folder.held_out, network, judges, tokens, train.precision == "bf16"))
-    return PhaseCallbacks(callbacks, checkpoints, preemption)
+    return PhaseCallbacks([each for each in callbacks if each is not None], models, checkpoints, preemption)
 
 
-def held_out_judges(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> list[HeldOut]:
-    """Masked and causal, on the held-out rows of the phase's own mixture."""
+def make_average(
+    config: Config, network: ModernBertForPretraining, resumed: Checkpoint | None
+) -> Average | None:
+    """The moving average of the weights, if one is asked for."""
+    if config.train.ema_half_life is None:
+        return None
+    half_life = parse_tokens(config.train.ema_half_life, "train.ema_half_life")
+    return Average(network, half_life, None if resumed is None else resumed.folder / AVERAGE)
+
+
+def make_held_out(
+    config: Config,
+    run: PhaseRun,
+    folder: PhaseFolder,
+    network: ModernBertForPretraining,
+    tokenizer: Tokenizer,
+) -> HeldOutLoss | None:
+    """Masked and causal loss on the held-out rows of the phase's own mixture, if asked for."""
+    train = config.train
+    if train.evaluate_every is None:
+        return None
     sources = open_sources(config, config.data.mixtures[run.phase.mixture], "held_out", tokenizer)
-    return [
+    judges = [
         HeldOut(
             sources=sources,
             vocabulary=vocabulary_of(tokenizer),
@@ -98,3 +121,5 @@ def held_out_judges(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> list
         )
         for kind in ("mlm", "clm")
     ]
+    tokens = parse_tokens(train.evaluate_every, "train.evaluate_every")
+    return HeldOutLoss(folder.held_out, network, judges, tokens, train.precision == "bf16")

@@ -4,49 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from composer.core import Callback, State
 from composer.loggers import Logger
 
-from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.progress import console
 from clm_detour.train.callbacks.clock import tokens_before
-from clm_detour.train.export import write_model
-from clm_detour.train.parallel import is_first, whole_network
+from clm_detour.train.models import Models
+from clm_detour.train.parallel import is_first
 
 
 class Exports(Callback):
-    """Writes `tokens-N` after the first step that has reached N tokens, for each N.
+    """Writes `tokens-N` after the first step that has reached N tokens, for each N, and `ema-tokens-N` where an average is kept."""
 
-    Args:
-        about: of the phase, for the metadata.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        network: ModernBertForPretraining,
-        tokenizer: str,
-        at: Sequence[int],
-        about: dict[str, Any],
-    ):
+    def __init__(self, folder: Path, models: Models, at: Sequence[int]):
         self.folder = folder
-        self.network = network
-        self.tokenizer = tokenizer
+        self.models = models
         self.at = at
-        self.about = about
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         """Write those that this step reached."""
-        now, before = state.timestamp, tokens_before(state)
+        step, now = state.timestamp.batch.value, state.timestamp.token.value
         for tokens in self.at:
-            if before < tokens <= now.token.value:
-                network = whole_network(self.network)
+            if tokens_before(state) < tokens <= now:
+                target = self.folder / f"tokens-{tokens}"
+                self.models.write(step, now, target, target.with_name(f"ema-{target.name}"))
                 if is_first():
-                    about = {**self.about, "step": now.batch.value, "tokens": now.token.value}
-                    write_model(network, self.tokenizer, self.folder / f"tokens-{tokens}", about)
-                    console.print(
-                        f"Exported {self.folder / f'tokens-{tokens}'} at step {now.batch.value}.",
-                        soft_wrap=True,
-                    )
+                    console.print(f"Exported {target} at step {step}.", soft_wrap=True)

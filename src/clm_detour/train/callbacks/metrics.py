@@ -9,10 +9,11 @@ from pathlib import Path
 from composer.core import Callback, State
 from composer.loggers import Logger
 
+from clm_detour.files import finite
 from clm_detour.progress import Advance
 from clm_detour.train.callbacks.clock import is_last_step, tokens_before
 from clm_detour.train.callbacks.gradients import Gradients
-from clm_detour.train.callbacks.lines import JsonLines, finite
+from clm_detour.train.callbacks.lines import JsonLines
 from clm_detour.train.callbacks.throughput import Throughput
 from clm_detour.train.parallel import is_first
 
