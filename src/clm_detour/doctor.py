@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from rich.table import Table
 
 from clm_detour.environment import describe_environment, version_of
-from clm_detour.progress import console
+from clm_detour.progress import console, human_bytes
 
 PINNING = ("clm-detour", "mosaicml")  # whose requirements decide the environment
 FEWEST_FILES = 4096  # a source has a file open for each shard that it reads, in each loader process
@@ -25,7 +25,8 @@ def print_environment() -> None:
     """Versions, hardware, extras, back ends, limits; then what is amiss, a sentence each."""
     table = Table(show_header=False)
     for key, value in describe_environment().items():
-        table.add_row(key, ", ".join(value) or "none" if isinstance(value, list) else str(value))
+        name = key.replace("_gib", ", GiB").replace("_", "-")
+        table.add_row(name, ", ".join(value) or "none" if isinstance(value, list) else str(value))
     for key, text in [*extras(), *back_ends(), *limits()]:
         table.add_row(key, text)
     console.print(table)
@@ -84,12 +85,18 @@ def back_ends() -> Iterator[tuple[str, str]]:
 
 def limits() -> Iterator[tuple[str, str]]:
     """Disk, shared memory, open files."""
-    yield "free disk here", gib(shutil.disk_usage(".").free)
-    yield "free shared memory (/dev/shm)", "none" if shared_memory() is None else gib(shared_memory() or 0)
+    yield "free disk here", human_bytes(shutil.disk_usage(".").free)
+    yield (
+        "free shared memory (/dev/shm)",
+        "none" if shared_memory() is None else human_bytes(shared_memory() or 0),
+    )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield "open files (ulimit -n)", f"{soft} of at most {hard}"
     locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    yield "locked memory (ulimit -l)", "unlimited" if locked == resource.RLIM_INFINITY else gib(locked)
+    yield (
+        "locked memory (ulimit -l)",
+        "unlimited" if locked == resource.RLIM_INFINITY else human_bytes(locked),
+    )
 
 
 def low_limits() -> Iterator[str]:
@@ -99,20 +106,15 @@ def low_limits() -> Iterator[str]:
     shared = shared_memory()
     if shared is not None and shared < SMALLEST_SHARED:
         yield (
-            f"/dev/shm has only {gib(shared)} free, through which batches pass from loader processes; give a container --shm-size=8g "
+            f"/dev/shm has only {human_bytes(shared)} free, through which batches pass from loader processes; give a container --shm-size=8g "
             "or --ipc=host, or set train.workers=0."
         )
     free = shutil.disk_usage(".").free
     if free < LEAST_DISK:
-        yield f"Only {gib(free)} of disk are free here; clm-detour plan says what a recipe takes."
+        yield f"Only {human_bytes(free)} of disk are free here; clm-detour plan says what a recipe takes."
 
 
 def shared_memory() -> int | None:
     """Free bytes of /dev/shm, or None where there is none."""
     folder = Path("/dev/shm")
     return shutil.disk_usage(folder).free if folder.is_dir() else None
-
-
-def gib(size: int) -> str:
-    """Bytes for people."""
-    return f"{size / 2**30:.1f} GiB"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from composer.loggers import LoggerDestination
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,6 +25,7 @@ from clm_detour.train.callbacks.gradients import PATIENCE
 from clm_detour.train.callbacks.lines import read_lines
 from clm_detour.train.callbacks.throughput import headline
 from clm_detour.train.composer_model import PretrainingModel
+from clm_detour.train.loggers import LOGGERS
 from clm_detour.train.phase import train_phase
 from clm_detour.train.recipe import PhaseRun, choose_phase
 
@@ -213,6 +215,37 @@ def test_tensorboard_has_every_logged_step(prepared):
     logged = {event.step: event.value for event in events.Scalars("train/loss")}
     lines = read_lines(found.metrics)
     assert list(logged.values()) == pytest.approx([line["loss"] for line in lines])
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_restarted_phase_is_logged_in_the_same_run_and_another_recipes_in_its_own(
+    prepared, stop_after, monkeypatch, name
+):
+    runs = []
+
+    class Remembers(LoggerDestination):
+        def __init__(self, **keys):
+            self.keys = keys
+
+        def init(self, state, logger):
+            wandb = {key: self.keys.get("init_kwargs", {}).get(key) for key in ("id", "resume")}
+            mlflow = {
+                "trainer": state.run_name,
+                "resume": self.keys.get("resume"),
+            }  # which its logger looks for
+            runs.append({"wandb": wandb, "mlflow": mlflow}[name])
+
+    config, other = (prepared(run, f"train.loggers={{{name}: {{}}}}") for run in ("one", "other"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LOGGERS, name, Remembers)
+        stop_after(6)
+        with pytest.raises(KeyboardInterrupt):
+            trained(config)
+        monkeypatch.undo()
+        trained(config)
+        trained(other)
+    assert runs[0] == runs[1] != runs[2]
+    assert runs[0]["resume"]
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,13 @@ def boundary_table(config: Config, run: PhaseRun, resumed: Position | None = Non
     position = f"row {run.first_row:,} of {phase.mixture}" + (", goes on" if run.first_row else ", its start")
     rate = phase.mask_rate
     mask = "causal, next token" if phase.objective == "clm" else f"bidirectional, {rate:.0%} masked"
-    seen = "bidirectional, as pretrained" if before is None else before.phase.objective
+    seen = "" if before is None else f" (before: {before.phase.objective})"
     rows = {
         "weights": origin,
         "optimizer's moments": f"kept, end of {before.id}" if before and kept else "fresh",
         "clock and schedule": f"fresh: {phase.schedule.name}, peak {phase.schedule.peak:g}, {run.steps:,} steps",
         "position in the data": position,
-        "attention and objective": f"{mask} (before: {seen})",
+        "attention and objective": mask + seen,
         "seed": f"{run.seed}",
     }
     if phase.reset_head:

@@ -29,7 +29,8 @@ def make_loggers(
     """The loggers of `train.loggers`: name -> arguments of Composer's class.
 
     Args:
-        folder: the phase's; keeps TensorBoard's files and the id by which a restarted phase goes on in the same run.
+        folder: the phase's; TensorBoard's and W&B's files go there.
+        run_name: `unique_name`, and the Trainer's too: MLflow's logger finds the run to go on in by the Trainer's.
 
     Raises:
         UserError: a package is not installed, or an argument is not known.
@@ -45,11 +46,10 @@ def make_logger(name: str, keys: dict[str, Any], folder: Path, run_name: str) ->
     if name == "tensorboard":
         keys = {"log_dir": str(folder / "tensorboard"), **keys}
     elif name == "wandb":
-        same_run = {"id": run_id(folder / "wandb.json"), "resume": "allow", "dir": str(folder)}
+        same_run = {"id": run_name, "resume": "allow", "dir": str(folder)}
         keys = {"name": run_name, **keys, "init_kwargs": {**same_run, **(keys.get("init_kwargs") or {})}}
     else:
-        tags = {"clm_detour": run_id(folder / "mlflow.json"), **(keys.get("tags") or {})}
-        keys = {"run_name": f"{run_name}-{tags['clm_detour']}", "resume": True, **keys, "tags": tags}
+        keys = {"run_name": run_name, "resume": True, **keys}
     try:
         return kind(**keys)
     except (ImportError, MissingConditionalImportError):
@@ -58,8 +58,9 @@ def make_logger(name: str, keys: dict[str, Any], folder: Path, run_name: str) ->
         ) from None
 
 
-def run_id(path: Path) -> str:
-    """A random one, made once and kept in the phase's folder."""
+def unique_name(folder: Path, phase: str) -> str:
+    """The phase's id and a random part, made once and kept in its folder: a restarted phase goes on in the same run, another recipe's does not."""
+    path = folder / "logged_as.json"
     if is_first() and not path.exists():
-        write_json(path, {"id": secrets.token_hex(4)})
-    return from_first(read_json(path)["id"] if is_first() else "")
+        write_json(path, {"name": f"{phase}-{secrets.token_hex(4)}"})
+    return from_first(read_json(path)["name"] if is_first() else "")

@@ -33,7 +33,7 @@ from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import boundary_table, computation_lines
 from clm_detour.train.export import tokenizer_path
 from clm_detour.train.finish import finish
-from clm_detour.train.loggers import make_loggers
+from clm_detour.train.loggers import make_loggers, unique_name
 from clm_detour.train.optim import load_moments, make_optimizer
 from clm_detour.train.parallel import is_first, shard, start_processes
 from clm_detour.train.recipe import PhaseRun, check_world
@@ -157,6 +157,7 @@ def make_trainer(
     rows = train.batch_rows // dist.get_world_size()
     auto = train.micro_rows == "auto" and torch.cuda.is_available()
     fixed = train.micro_rows if isinstance(train.micro_rows, int) else rows
+    name = unique_name(folder.root, run.id) if train.loggers else run.id
     trainer = Trainer(
         model=model,
         train_dataloader=data_spec(batches, train.workers),
@@ -167,10 +168,10 @@ def make_trainer(
         precision="fp32",  # PretrainingModel sets its own
         seed=run.seed,
         callbacks=callbacks,
-        loggers=make_loggers(train.loggers, folder.root, run.id),
+        loggers=make_loggers(train.loggers, folder.root, name),
         spin_dataloaders=False,  # StepBatches starts where it should
         progress_bar=False,
-        run_name=run.id,
+        run_name=name,
     )
     if auto:  # our batches have no size that Composer could start its search at
         trainer.state.device_train_microbatch_size = rows
