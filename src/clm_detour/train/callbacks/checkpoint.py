@@ -8,6 +8,7 @@ from pathlib import Path
 
 from composer.core import Callback, State
 from composer.loggers import Logger
+from composer.utils import dist
 
 from clm_detour.files import atomic_folder, write_json
 from clm_detour.model.modernbert import ModernBertForPretraining
@@ -50,7 +51,10 @@ class Checkpoints(Callback):
             self.write(state)
 
     def write(self, state: State) -> Path:
-        """Write a sealed checkpoint of `state`; every process must call it."""
+        """Write a sealed checkpoint of `state`; every process must call it, and none returns before it is sealed.
+
+        Otherwise one that leaves next would make the launcher end the first, half a minute later, in the midst of writing.
+        """
         target = self.folder / f"step-{state.timestamp.batch.value:08d}"
         network = whole_network(self.network)
         with atomic_folder(target) if is_first() else nullcontext(target) as temporary:
@@ -64,4 +68,5 @@ class Checkpoints(Callback):
         if is_first():
             for old in sealed(self.folder)[: -self.keep]:
                 remove(old)
+        dist.barrier()
         return target
