@@ -142,3 +142,13 @@ def test_without_the_hub_only_a_commit_says_what_a_dataset_is(monkeypatch):
         read_all("user/name", format="hub")
     with pytest.raises(UserError, match="neither a folder nor the id of a dataset"):
         read_all("no such/name/here", format="hub")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-100], lambda content: content.replace(b"two", b"\xff\xff\xff")]
+)
+def test_a_damaged_file_of_a_repository_is_one_sentence_with_a_remedy(repository, damage):
+    file = repository / "data" / "small.parquet"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=r"repository.* cannot be read: \w+\. Try again; .*download it"):
+        read_all(repository, format="hub", subset="small")

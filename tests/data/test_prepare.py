@@ -9,10 +9,13 @@ import os
 import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clm_detour import files
 from clm_detour.data import prepare, tokens_of_group
@@ -261,15 +264,63 @@ def test_the_split_does_not_depend_on_the_seed(run, tmp_path, tokenizer):
     assert one == two
 
 
+ODDITIES = [
+    "\u2028",
+    "\x85",
+    "\ufeff",
+    "e\u0301",
+    "\u1100\u1161",
+    "\U0010ffff",
+    "\r\n",
+    "\x1c",
+    "[MASK]",
+    "\u202e",
+    "İ",
+    "👩\u200d⚕️",
+]
+CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+SOME_TEXT = st.lists(st.text(CHARACTERS) | st.sampled_from(ODDITIES), max_size=20).map("".join)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(SOME_TEXT, max_size=12), st.integers(3, 100), st.booleans())
+def test_whatever_was_written_comes_back_from_its_rows(
+    tokenizer, tmp_path_factory, texts, row_length, ascii_only
+):
+    root = tmp_path_factory.mktemp("random")
+    texts = [TEXTS[0], *texts]
+    lines = (json.dumps({"text": text}, ensure_ascii=ascii_only) + "\n" for text in texts)
+    (root / "a.jsonl").write_bytes("".join(lines).encode())
+    report = prepare_source("a", str(root / "a.jsonl"), root / "a", tokenizer, row_length, 42, 0.0)
+    kept = [unicodedata.normalize("NFC", text) for text in texts if text and not text.isspace()]
+    assert texts_of(root / "a" / "train", tokenizer, row_length) == kept
+    assert report.dropped == ({"empty": len(texts) - len(kept)} if len(kept) < len(texts) else {})
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["pubmed", "instructions", "notes", "general", "french"])
 def test_real_documents_come_back_from_rows_of_the_real_tokenizer(shared_data, tmp_path, name):
+    """The first 100 documents, or as many as CLM_DETOUR_DOCUMENTS says, in rows of two lengths; with -s it says how many there were."""
     tokenizer = load_tokenizer(str(shared_data / "tokenizer" / "modernbert"))
     stream = read_documents(str(shared_data / "corpus" / f"{name}.jsonl.gz"))
-    texts = [text for text, _ in zip(stream, range(100), strict=False)]
+    texts = list(islice(stream, int(os.environ.get("CLM_DETOUR_DOCUMENTS", 100))))
     path = write_corpus(tmp_path / "some.jsonl.gz", texts)
-    report = prepare_source(name, str(path), tmp_path / name, tokenizer, 1024, 42, 0.05)
-    expected = [unicodedata.normalize("NFC", text) for text in texts]
-    found = [text for split in SPLITS for text in texts_of(tmp_path / name / split, tokenizer, 1024)]
-    assert sorted(found) == sorted(expected)
-    assert report.splits["train"].fullness > 0.95
+    right = {
+        split: [
+            unicodedata.normalize("NFC", text)
+            for text in texts
+            if is_held_out(text, 0.05) is (split == "held_out")
+        ]
+        for split in SPLITS
+    }
+    for row_length in (1024, 8192):
+        report = prepare_source(name, str(path), tmp_path / name, tokenizer, row_length, 42, 0.05)
+        for split in SPLITS:
+            assert texts_of(tmp_path / name / split, tokenizer, row_length) == right[split]
+        train, tokens = report.splits["train"], sum(split.tokens for split in report.splits.values())
+        print(
+            f"{name}: {len(texts):,} documents, {tokens:,} tokens, rows of {row_length:,} {train.fullness:.3%} full"
+        )
+        assert train.fullness > 0.95 or train.rows < 20
+    changed = sum(not unicodedata.is_normalized("NFC", text) for text in texts)
+    print(f"{name}: {changed:,} documents are not NFC and come back so")

@@ -80,21 +80,23 @@ class Tokenizer:
         """
         short = [text for text in texts if len(text) <= LONG_CHARACTERS]
         encodings = iter(self.tokenizer.encode_batch_fast(short, add_special_tokens=False))
-        return [
-            self._framed(next(encodings).ids if len(text) <= LONG_CHARACTERS else self._encode_long(text))
-            for text in texts
-        ]
+        found = (
+            next(encodings).ids if len(text) <= LONG_CHARACTERS else self._encode_long(text) for text in texts
+        )
+        return [self._framed(ids) for ids in found]
 
-    def _framed(self, ids: Iterable[int]) -> np.ndarray:
+    def _framed(self, ids: list[int] | array[int]) -> np.ndarray:
         # `array` takes a list of ints twice as fast as numpy.
-        return np.frombuffer(array("I", [self.cls, *ids, self.sep]), dtype=np.uint32)
+        return np.frombuffer(
+            array("I", [self.cls]) + array("I", ids) + array("I", [self.sep]), dtype=np.uint32
+        )
 
     def _encode_long(self, text: str) -> array[int]:
         cuts, ids = self.cuts(text), array("I")
         if cuts is None:
             raise UserError(f"A text of {len(text):,} characters cannot be tokenised in pieces.")
         for start, end in pairwise([0, *cuts, len(text)]):
-            ids.extend(self.tokenizer.encode(text[start:end], add_special_tokens=False).ids)
+            ids.fromlist(self.tokenizer.encode(text[start:end], add_special_tokens=False).ids)
         return ids
 
     def cuts(self, text: str) -> list[int] | None:

@@ -121,10 +121,11 @@ def understood(place: str) -> Iterator[None]:
         yield
     except (BadRecord, UserError):
         raise
-    except ValueError as error:  # an unknown split or subset
-        said = str(error) if re.match(r"(Bad split|BuilderConfig|Unknown split)", str(error)) else ""
-        raise UserError(
-            f"{place} cannot be read: {' '.join(said.split()) or type(error).__name__}."
-        ) from error
     except Exception as error:
-        raise UserError(f"{place} cannot be read: {type(error).__name__}.") from error
+        said = " ".join(str(error).split())
+        if re.match(r"(Bad split|BuilderConfig|Unknown split)", said):
+            raise UserError(f"{place} cannot be read: {said}.") from error
+        raise UserError(
+            f"{place} cannot be read: {type(error).__name__}. Try again; if a file of it is damaged, download it and read it "
+            "by its own format, which can leave bad records out."
+        ) from error

@@ -48,6 +48,8 @@ def records(
                     reported = raw.tell()
     except ElementTree.ParseError as error:
         raise lost(f"{unit.file} is not well-formed XML after article {count} ({error})") from None
+    except (LookupError, ValueError) as error:  # expat knows a few encodings and asks Python for the others
+        raise lost(f"{unit.file} is in an encoding that cannot be read ({error})") from None
     except OSError as error:
         raise lost(f"{unit.file} is damaged after article {count} ({error})") from error
     on_bytes(unit.size - reported)
