@@ -2,24 +2,29 @@
 
 python benchmarks/data.py plan
 python benchmarks/data.py loader CONFIG [key=value ...]      a recipe whose data is prepared
-python benchmarks/data.py packing CONFIG [key=value ...]
+python benchmarks/data.py packing CONFIG [key=value ...] --papers PAPERS.jsonl.gz
 python benchmarks/data.py tokenise TOKENIZER FILE ...         beside the tokenizers library alone
 python benchmarks/data.py others CONFIG [key=value ...] --streaming-python PATH
+
+Processes that prepare data import this file again, so what is slow to import (torch, Composer) is imported where it is used, as in `clm_detour.cli`.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import tracemalloc
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -28,20 +33,21 @@ from record import record
 from rich.console import Console
 from rich.table import Table
 
+from clm_detour.allocator import keep_freed_memory
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
-from clm_detour.data.loader import StepBatches, make_loader
 from clm_detour.data.mixture import Mixture
+from clm_detour.data.packing import PackedSource, write_packing
 from clm_detour.data.prepare import prepare_source
-from clm_detour.data.shards import SHARD_TOKENS, TokenShards
+from clm_detour.data.shards import SHARD_TOKENS
 from clm_detour.data.sources import read_documents
-from clm_detour.data.steps import StepRows
-from clm_detour.data.tokenizer import load_tokenizer
-from clm_detour.data.workers import usable_cores
+from clm_detour.data.tokenize import MOST_CHARACTERS
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.environment import usable_cores
 from clm_detour.progress import human
-from clm_detour.train.export import tokenizer_path
-from clm_detour.train.recipe import PhaseRun, plan_recipe
-from clm_detour.train.stream import open_stream, prepared_folder
+
+if TYPE_CHECKING:
+    from clm_detour.train.recipe import PhaseRun
 
 BATCH_ROWS = 16
 SHARES = {"papers": 0.5, "abstracts": 0.2, "notes": 0.1, "guidelines": 0.1, "general": 0.1}
@@ -109,25 +115,44 @@ def look_up(mixture: Mixture, positions: Any) -> float:
 
 @app.command()
 def loader(config: ConfigPath, overrides: Overrides = None, seconds: Seconds = 2.0) -> None:
-    """Tokens a second of our loader, with masks or shifted labels, and the time to a first batch anywhere in the stream."""
+    """Tokens a second of our loader, with masks or shifted labels, and the time to a first batch anywhere in the stream.
+
+    Last, a loader of its own in each of as many processes as there are cores: what they deliver together.
+    """
     loaded = load_config(config, overrides or ())
     results = {}
-    for kind, run in one_phase_each(loaded).items():
+    cores = usable_cores()
+    for kind in one_phase_each(loaded):
         for workers in (0, 1, 2):
             for first_row in (0, 1_000_000):
                 key = f"{kind}, {workers} workers, from row {first_row:,}"
-                results[key] = measure(loaded, run, workers, first_row, seconds)
+                results[key] = measure(loaded, kind, workers, first_row, seconds)
+        with multiprocessing.get_context("spawn").Pool(cores) as pool:
+            words = [(loaded, kind, 0, 1_000_000 * core, seconds) for core in range(cores)]
+            together = pool.starmap(measure, words, chunksize=1)
+        results[f"{kind}, {cores} processes"] = {
+            "tokens_per_second": sum(one["tokens_per_second"] for one in together),
+            "first_batch_seconds": max(one["first_batch_seconds"] for one in together),
+        }
     report("data-loader", "loader", results, settings_of(loaded))
 
 
 def one_phase_each(config: Config) -> dict[str, PhaseRun]:
     """The last phase of each objective."""
+    from clm_detour.train.recipe import plan_recipe
+
     return {run.phase.objective: run for run in plan_recipe(config).values()}
 
 
-def measure(config: Config, run: PhaseRun, workers: int, first_row: int, seconds: float) -> dict[str, float]:
-    """Open the stream and read it for a while; the first batch counts as start-up."""
-    tokenizer = load_tokenizer(tokenizer_path(config))
+def measure(config: Config, kind: str, workers: int, first_row: int, seconds: float) -> dict[str, float]:
+    """Open the stream of an objective and read it for a while; the first batch counts as start-up. Memory is kept as a phase keeps it."""
+    from clm_detour.data.loader import StepBatches, make_loader
+    from clm_detour.data.steps import StepRows
+    from clm_detour.train.export import tokenizer_path
+    from clm_detour.train.stream import open_stream
+
+    keep_freed_memory()
+    tokenizer, run = load_tokenizer(tokenizer_path(config)), one_phase_each(config)[kind]
     start = time.perf_counter()
     stream = open_stream(config, run, tokenizer)
     batches = iter(make_loader(StepBatches(stream, first_row, StepRows.constant(BATCH_ROWS)), workers))
@@ -144,24 +169,56 @@ def measure(config: Config, run: PhaseRun, workers: int, first_row: int, seconds
 def packing(
     config: ConfigPath,
     overrides: Overrides = None,
-    documents: Annotated[int, typer.Option(help="Documents of each source, at most.")] = 10_000,
+    papers: Annotated[
+        Path | None, typer.Option(help="Papers whose titles and abstracts are packed too.")
+    ] = None,
+    documents: Annotated[int, typer.Option(help="Documents packed of each source.")] = 40_000,
 ) -> None:
-    """Our rows beside the usual packings: how full they are, how many documents they cut needlessly, how fast they are made."""
+    """Our rows beside the usual packings: how full they are, how many documents they cut needlessly, how fast they are made.
+
+    Lengths are drawn from each source's with replacement, so that the last row, which is never full, does not count. Last, each source
+    is packed as `prepare` does it: shards are read and verified, rows checked and written.
+    """
+    from clm_detour.train.export import tokenizer_path
+    from clm_detour.train.stream import prepared_folder
+
     loaded = load_config(config, overrides or ())
-    results = {}
-    for name in loaded.data.sources:
-        lengths = (
-            TokenShards.open(f"{prepared_folder(loaded, name)}/train").lengths(0)[:documents].astype(np.int64)
-        )
+    row_length, results = loaded.data.sequence_length, {}
+    folders = {name: Path(prepared_folder(loaded, name), "train") for name in loaded.data.sources}
+    lengths = {
+        name: PackedSource.open(folder, row_length).shards.lengths(0) for name, folder in folders.items()
+    }
+    if papers is not None:
+        lengths["abstracts"] = lengths_of_abstracts(papers, load_tokenizer(tokenizer_path(loaded)))
+    for name, found in lengths.items():
+        drawn = np.random.default_rng(0).choice(found.astype(np.int64), documents)
         for method, packed in PACKINGS.items():
             start = time.perf_counter()
-            rows, cut = packed(lengths, loaded.data.sequence_length)
+            rows, cut = packed(drawn, row_length)
             results[f"{name}: {method}"] = {
-                "fullness": lengths.sum() / (rows * loaded.data.sequence_length),
-                "cut_needlessly": cut / len(lengths),
-                "microseconds_a_document": (time.perf_counter() - start) / len(lengths) * 1e6,
+                "fullness": drawn.sum() / (rows * row_length),
+                "cut_needlessly": cut / documents,
+                "tokens_per_second": drawn.sum() / (time.perf_counter() - start),
             }
-    report("data-packing", "packing", results, settings_of(loaded))
+    for name, folder in folders.items():
+        with tempfile.TemporaryDirectory() as copied:
+            shutil.copytree(folder, copied, ignore=shutil.ignore_patterns("rows-*"), dirs_exist_ok=True)
+            start = time.perf_counter()
+            write_packing(Path(copied), row_length, seed=42)
+            seconds = time.perf_counter() - start
+            source = PackedSource.open(Path(copied), row_length)
+        results[f"{name}: all of it, to disk"] = {
+            "fullness": source.fullness,
+            "cut_needlessly": source.cut / source.documents,
+            "tokens_per_second": source.num_tokens / seconds,
+        }
+    report("data-packing", "packing", results, {**settings_of(loaded), "documents": documents})
+
+
+def lengths_of_abstracts(papers: Path, tokenizer: Tokenizer) -> np.ndarray:
+    """Tokens of each paper's title and abstract."""
+    texts = [text.split("BODY.")[0] for text in read_documents(str(papers))]
+    return np.array([len(ids) for ids in tokenizer.encode_batch(texts)])
 
 
 @app.command()
@@ -173,7 +230,8 @@ def tokenise(
 ) -> None:
     """`prepare` from a file to packed rows on disk, beside `encode_batch` alone over the same texts in memory, on the same cores.
 
-    Ours reads, checks, writes and packs besides, and starts its processes; the texts are once in one file and once in as many as there are cores.
+    Ours reads, checks, writes and packs besides, and starts its processes; the texts are once in one file and once in as many as there are
+    cores. The library gets batches as large as ours: given all texts at once it is slower, for want of memory that it has had before.
     """
     loaded = load_tokenizer(tokenizer)
     texts = [text for file in files for text in islice(read_documents(file), documents)]
@@ -191,10 +249,9 @@ def tokenise(
                 results[f"prepare, {case}"].append(tokens / (time.perf_counter() - start))
         for name in ("encode_batch", "encode_batch_fast"):
             start = time.perf_counter()
-            encoded = getattr(loaded.tokenizer, name)(texts)
-            seconds = time.perf_counter() - start
-            results[f"tokenizers, {name}"].append(sum(map(len, encoded)) / seconds)
-            del encoded
+            encode = getattr(loaded.tokenizer, name)
+            tokens = sum(len(encoding) for batch in batches(texts) for encoding in encode(batch))
+            results[f"tokenizers, {name}"].append(tokens / (time.perf_counter() - start))
     rates = {
         name: {"tokens_per_second": np.median(found), "least": min(found), "most": max(found)}
         for name, found in results.items()
@@ -206,6 +263,17 @@ def tokenise(
         "rounds": rounds,
     }
     report("data-tokenise", "tokenising", rates, {**settings, "characters": sum(map(len, texts))})
+
+
+def batches(texts: list[str]) -> Iterator[list[str]]:
+    """Of up to MOST_CHARACTERS and a text."""
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if sum(map(len, batch)) >= MOST_CHARACTERS:
+            yield batch
+            batch = []
+    yield batch
 
 
 def write_texts(file: Path, texts: list[str]) -> None:
@@ -227,6 +295,9 @@ def others(
 
     Theirs mask with transformers' collator (mlm) or only stack the rows (clm). Ours shifts labels, and gives where documents end.
     """
+    from clm_detour.train.export import tokenizer_path
+    from clm_detour.train.stream import open_stream
+
     loaded = load_config(config, [*(overrides or ()), "phases.decay.mask_rate=0.3"])
     runs, tokenizer = one_phase_each(loaded), tokenizer_path(loaded)
     pythons = {"datasets": sys.executable, "streaming": streaming_python}
@@ -239,7 +310,7 @@ def others(
         for kind in ("mlm", "clm"):
             for workers in (0, 1):
                 case = f"{kind}, {workers} workers"
-                results[f"ours, {case}"] = measure(loaded, runs[kind], workers, 0, seconds)
+                results[f"ours, {case}"] = measure(loaded, kind, workers, 0, seconds)
                 for name, python in pythons.items():
                     if python is not None:
                         words = [name, file, tokenizer, kind, workers, BATCH_ROWS, seconds]

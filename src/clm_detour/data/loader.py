@@ -82,10 +82,10 @@ def make_example(
     key: tuple[int, int],
 ) -> Example:
     """Pad one row; padding at the end is one more document."""
-    inputs, labels = objective.apply(np.asarray(tokens, dtype=np.int64), lengths, vocabulary, key)
-    missing = sequence_length - len(inputs)
-    inputs = np.pad(inputs, (0, missing), constant_values=vocabulary.pad)
-    labels = np.pad(labels, (0, missing), constant_values=IGNORED)
+    count = len(tokens)
+    inputs, labels = np.full(sequence_length, vocabulary.pad), np.full(sequence_length, IGNORED)
+    inputs[:count], labels[:count] = objective.apply(np.asarray(tokens, np.int64), lengths, vocabulary, key)
+    missing = sequence_length - count
     documents = [int(length) for length in lengths] + [missing] * (missing > 0)
     return Example(inputs, labels, documents)
 

@@ -21,10 +21,12 @@ class Vocabulary:
     pad: int
     mask: int
     special: tuple[int, ...]  # never masked, never drawn as a replacement
+    is_special: np.ndarray = field(init=False, repr=False, compare=False)  # of every id
     ordinary: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ordinary", np.setdiff1d(np.arange(self.size), self.special))
+        object.__setattr__(self, "is_special", np.isin(np.arange(self.size), self.special))
+        object.__setattr__(self, "ordinary", np.flatnonzero(~self.is_special))
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def mask_tokens(
     tokens: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """BERT's masking (arXiv 1810.04805): of the chosen tokens 80 % become [MASK], 10 % any ordinary token, 10 % stay."""
-    chosen = (rng.random(tokens.shape) < rate) & ~np.isin(tokens, vocabulary.special)
+    chosen = (rng.random(tokens.shape) < rate) & ~vocabulary.is_special[tokens]
     where = np.flatnonzero(chosen)
     fate = rng.random(where.size)
     inputs, labels = tokens.copy(), np.full_like(tokens, IGNORED)
