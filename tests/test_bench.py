@@ -29,7 +29,7 @@ def test_each_size_is_measured_in_a_phase_whose_parent_is_not_trained(recipe, ca
     for one in found:
         assert one.tokens_per_second == pytest.approx(8 * 64 / one.seconds)
     said = capsys.readouterr().err
-    assert "pretrain.clm on 1 processes" in said
+    assert "pretrain.clm on 1 process" in said
     assert set(recipe.with_suffix("").rglob("*")) == before
 
 
@@ -53,7 +53,15 @@ def test_two_processes_through_the_launcher(recipe, monkeypatch, capfd):
     assert "pretrain.clm.decay on 2 processes" in capfd.readouterr().err
 
 
-def test_a_wrong_call_is_one_sentence(recipe):
+def test_a_wrong_call_is_one_sentence(recipe, tmp_path):
+    words = [
+        "arm=detour",
+        "phase=clm",
+        f"run_dir={tmp_path}",
+        "tokenizer={path: null, train: {vocab_size: 800}}",
+    ]
+    with pytest.raises(UserError, match="has no tokenizer yet; run clm-detour prepare first"):
+        bench(str(recipe), words)
     with pytest.raises(UserError, match="arm=ARM phase=PHASE"):
         bench(str(recipe), [])
     with pytest.raises(UserError, match="whole numbers above 0"):

@@ -26,7 +26,7 @@ from clm_detour.progress import console, human, human_bytes
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.describe import computation_lines
+from clm_detour.train.describe import computation_lines, describe_processes
 from clm_detour.train.export import tokenizer_path
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.parallel import is_first, start_processes
@@ -140,7 +140,7 @@ def measure(
 
 def bench_table(run: PhaseRun, found: list[Measured]) -> Table:
     """A line a size."""
-    title = f"{run.id} on {dist.get_world_size()} processes"
+    title = f"{run.id} on {describe_processes()}"
     table = Table("micro_rows", "s a step", "tokens/s", "MFU", "memory", title=title, title_justify="left")
     for one in found:
         if one.seconds is None or one.tokens_per_second is None:

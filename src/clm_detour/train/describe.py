@@ -54,10 +54,15 @@ def computation_lines(config: Config) -> list[str]:
     precision, why = computed_precision(config.train.precision, best_device())
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     choice = choose_backend(config.model.attention, best_device().type, dtype)
-    processes = dist.get_world_size()
-    together = f", {config.train.parallel}" if processes > 1 else ""
+    together = f", {config.train.parallel}" if dist.get_world_size() > 1 else ""
     return [
-        f"{processes} process{'es' * (processes > 1)}{together}",
+        f"{describe_processes()}{together}",
         f"computed in {precision} ({why})",
         f"attention back end {choice.name} ({choice.reason})",
     ]
+
+
+def describe_processes() -> str:
+    """How many train together."""
+    number = dist.get_world_size()
+    return "1 process" if number == 1 else f"{number} processes"

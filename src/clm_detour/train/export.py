@@ -23,8 +23,19 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def tokenizer_path(config: Config) -> str:
-    """The tokenizer's folder or hub id: the one named, or the one that the run trains."""
-    return config.tokenizer.path or str(RunFolder.of(config).tokenizer)
+    """The tokenizer's folder or hub id: the one named, or the one that the run has trained.
+
+    Raises:
+        UserError: it has yet to.
+    """
+    if config.tokenizer.path is not None:
+        return config.tokenizer.path
+    folder = RunFolder.of(config).tokenizer
+    if not (folder / "tokenizer.json").exists():
+        raise UserError(
+            f"{folder} has no tokenizer yet; run clm-detour prepare first, which trains it and prepares the data."
+        )
+    return str(folder)
 
 
 def write_model(
