@@ -7,27 +7,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clm_detour.analyze.cka import (
-    Minibatches,
-    Moments,
-    StreamedCKA,
-    centred,
-    chance_level,
-    cka,
-    cka_matrix,
-    feature_form,
-    gram,
-    gram_form,
-    half_samples,
-    interval,
-    outlier_dimensions,
-    prefers_grams,
-    resampled_cka,
-    u_centred,
-)
+import clm_detour.analyze.cka as module
+from clm_detour.analyze.cka import Alignment, cka, half_samples, interval, outlier_dimensions
+from clm_detour.analyze.streams import Minibatches, Moments, StreamedCKA
 
 BOTH = pytest.mark.parametrize("debiased", [False, True], ids=["biased", "debiased"])
 
@@ -71,19 +56,30 @@ def test_it_equals_the_textbook_on_a_few_examples(debiased):
 
 @BOTH
 @pytest.mark.parametrize("sizes", [(60, 20, 30), (20, 40, 25)], ids=["n > p", "n < p"])
-def test_both_forms_agree(debiased, sizes):
+def test_every_entry_of_the_matrix_is_what_feature_products_give(debiased, sizes):
     x, y = related(*sizes)
     layers_x, layers_y = [x, x[:, :3].tanh(), normal(len(x), 7)], [y, x]
-    grams, features = (form(layers_x, layers_y, debiased) for form in (gram_form, feature_form))
-    assert grams.shape == (3, 2)
-    torch.testing.assert_close(grams, features, rtol=0, atol=1e-10)
-    torch.testing.assert_close(cka_matrix(layers_x, layers_y, debiased), grams, rtol=0, atol=1e-10)
+    matrix = Alignment(layers_x, layers_y).matrix(debiased)
+    expected = [[streamed([(a, b)]).value(debiased) for b in layers_y] for a in layers_x]
+    torch.testing.assert_close(matrix, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-10)
 
 
-def test_the_cheaper_form_is_taken():
-    assert prefers_grams(500, [1024] * 30, [1024] * 30)
-    assert not prefers_grams(5000, [128] * 6, [128] * 6)
-    assert not prefers_grams(20_000, [10**6], [10**6])  # two Gram matrices would fill 6 GB
+@BOTH
+@given(rows=st.integers(1, 70))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nothing_depends_on_how_many_rows_of_the_gram_matrices_are_held(monkeypatch, debiased, rows):
+    x, y = related()
+    arguments = [x, x.tanh()], [y, x], [(0, 0), (1, 1)], half_samples(60, 7, seed=3)
+    whole = Alignment(*arguments)
+    monkeypatch.setattr(module, "STRIP_BYTES", rows * 8 * 60 * 10)
+    assert sum(1 for _ in module.strips(60, 10)) == -(-60 // rows)
+    cut = Alignment(*arguments)
+    for one, other in (
+        (whole.matrix(debiased), cut.matrix(debiased)),
+        (whole.on_halves(debiased), cut.on_halves(debiased)),
+        (whole.chance(), cut.chance()),
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 @BOTH
@@ -115,10 +111,17 @@ def test_the_chance_level_is_the_mean_over_permutations():
     x, y = related(n=6, p=8, q=5)
     orders = list(itertools.permutations(range(6)))
     assert np.mean([cka(x, y[list(order)]) for order in orders]) == pytest.approx(
-        chance_level(x, y), abs=1e-10
+        float(Alignment([x], [y]).chance()), abs=1e-10
     )
     debiased = [cka(x, y[list(order)], debiased=True) for order in orders]
     assert np.mean(debiased) == pytest.approx(0, abs=1e-10)
+
+
+def streamed(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> StreamedCKA:
+    stream = StreamedCKA()
+    for x, y in batches:
+        stream.add(x, y)
+    return stream
 
 
 @BOTH
@@ -126,16 +129,23 @@ def test_the_chance_level_is_the_mean_over_permutations():
 @settings(max_examples=20, deadline=None)
 def test_streaming_equals_direct_however_the_stream_is_cut(debiased, cuts):
     x, y = related()
-    stream = StreamedCKA()
-    for start, end in itertools.pairwise([0, *sorted(cuts), len(x)]):
-        stream.add(x[start:end], y[start:end])
+    ends = itertools.pairwise([0, *sorted(cuts), len(x)])
+    stream = streamed([(x[start:end], y[start:end]) for start, end in ends])
     assert stream.value(debiased) == pytest.approx(cka(x, y, debiased), abs=1e-10)
 
 
 @BOTH
-def test_streaming_keeps_its_digits_where_means_are_large(debiased):
+def test_digits_are_kept_where_means_are_large(debiased):
     x, y = related()
-    assert feature_form([x + 1e6], [y], debiased)[0, 0] == pytest.approx(cka(x, y, debiased), abs=1e-8)
+    expected = cka(x, y, debiased)
+    assert cka(x + 1e6, y, debiased) == pytest.approx(expected, abs=1e-8)
+    assert streamed([(x + 1e6, y)]).value(debiased) == pytest.approx(expected, abs=1e-8)
+
+
+def moments(x: torch.Tensor, y: torch.Tensor) -> Moments:
+    sums = Moments()
+    sums.add(x, y)
+    return sums
 
 
 def test_the_minibatch_estimate_is_unbiased():
@@ -144,9 +154,10 @@ def test_the_minibatch_estimate_is_unbiased():
     batches = Minibatches()
     for batch in itertools.combinations(range(8), 5):
         batches.add([x[list(batch)] for x in layers], [x[list(batch)] for x in layers])
-    whole = torch.stack([torch.stack([Moments.of(x, y).hsic(True) for y in layers]) for x in layers])
+    whole = torch.stack([torch.stack([moments(x, y).hsic(True) for y in layers]) for x in layers])
     torch.testing.assert_close(batches.hsic(), whole, rtol=0, atol=1e-10)
-    torch.testing.assert_close(batches.matrix(), cka_matrix(layers, layers, True), rtol=0, atol=1e-10)
+    matrix = Alignment(layers, layers).matrix(True)
+    torch.testing.assert_close(batches.matrix(), matrix, rtol=0, atol=1e-10)
     assert (batches.batches, batches.examples) == (56, 280)
 
 
@@ -158,21 +169,17 @@ def test_a_few_hundred_random_batches_come_close_to_the_whole():
     assert float(batches.matrix()) == pytest.approx(cka(x, y, debiased=True), abs=0.02)
 
 
-def test_centred_matrices_sum_to_zero():
-    k = gram(normal(12, 5))
-    for matrix in (centred(k), u_centred(k)):
-        torch.testing.assert_close(matrix.sum(0), torch.zeros(12, dtype=torch.float64), rtol=0, atol=1e-10)
-    assert u_centred(k).diagonal().abs().max() == 0
-
-
 @BOTH
-def test_a_resample_is_the_cka_of_the_examples_it_takes(debiased):
-    x, y = related()
-    halves = half_samples(len(x), 7, seed=3)
-    assert (halves.sum(1) == 30).all()
-    got = resampled_cka(gram(x), gram(y), halves, debiased)
-    for value, half in zip(got, halves.bool(), strict=True):
+@given(seed=st.integers(0, 2**31), n=st.integers(10, 60))
+@settings(max_examples=20, deadline=None)
+def test_a_half_sample_has_the_cka_of_the_examples_it_takes(debiased, seed, n):
+    x, y = related(n, seed=seed)
+    halves = half_samples(n, 7, seed)
+    assert (halves.sum(1) == n // 2).all()
+    got = Alignment([y, x], [y], [(1, 0), (0, 0)], halves).on_halves(debiased)
+    for (value, same), half in zip(got, halves.bool(), strict=True):
         assert float(value) == pytest.approx(cka(x[half], y[half], debiased), abs=1e-10)
+        assert float(same) == pytest.approx(1, abs=1e-10)
 
 
 def test_nineteen_of_twenty_intervals_hold_the_true_value():
@@ -187,8 +194,8 @@ def test_nineteen_of_twenty_intervals_hold_the_true_value():
     hits = 0
     for seed in range(200):
         x, y = study(100, 1000 + seed)
-        spread = resampled_cka(gram(x), gram(y), half_samples(100, 200, seed), debiased=True)
-        low, high = interval(torch.tensor(cka(x, y, debiased=True), dtype=torch.float64), spread)
+        found = Alignment([x], [y], [(0, 0)], half_samples(100, 200, seed))
+        low, high = interval(found.matrix(True)[0, 0], found.on_halves(True)[:, 0])
         hits += bool(low <= truth <= high)
     assert 0.9 <= hits / 200 <= 1
 

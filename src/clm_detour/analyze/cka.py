@@ -4,188 +4,182 @@ CKA(X, Y) = HSIC(XX', YY') / sqrt(HSIC(XX', XX') HSIC(YY', YY')), which is 1 for
 scale. The two estimators of HSIC:
 
     biased      |Xc' Yc|^2 / (n - 1)^2, Xc and Yc column-centred (Kornblith et al. 2019, arXiv 1905.00414). What the paper uses. With fewer
-                examples than dimensions it is far above 0 even for independent data: see `chance_level`.
+                examples than dimensions it is far above 0 even for independent data: see `Alignment.chance`.
     debiased    the U-statistic (Song et al. 2012, eq. 5), 0 in the mean for independent data at any n.
 
-Both are inner products of centred Gram matrices (`centred`, `u_centred`), and both can be had from feature products without any
-n x n matrix (`Moments`), also as a stream. `Minibatches` averages the debiased one over batches (Nguyen et al. 2021, arXiv 2010.15327, eq. 3).
+Both follow from a few sums over two Gram matrices (`Sums`), which `Alignment` takes for all layers of two networks, and for half-samples:
+with w the 0s and 1s of what a half-sample takes, a sum over its part of a matrix K is w'Kw, so one matrix product does all of them.
+`streams.py` has the sums of more examples than fit.
 
-Shapes: n examples, p and q dimensions, A and B layers, R resamples.
+Shapes: n examples, p and q dimensions, A and B layers, P pairs of layers, R half-samples, s rows of a strip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-GRAM_BYTES = 2 << 30  # of all Gram matrices held at a time; above it the feature form is taken
+STRIP_BYTES = 128 << 20  # of Gram matrices and their products held at a time
 SMALLEST = {False: 2, True: 4}  # examples that an estimator needs, by `debiased`
 
 
-def gram(x: Tensor) -> Tensor:
-    """(n, p) -> (n, n), of the column-centred features: no less exact where means are large."""
-    x = x - x.mean(0)
-    return x @ x.T
+class Sums(NamedTuple):
+    """Over two Gram matrices K and L of n examples; for the debiased estimator with 0 on their diagonals.
 
+    Args:
+        product: sum of k_ij l_ij.
+        rows: sum over i of K's row sum times L's.
+        total_k, total_l: sums of all entries.
+        n: examples, (R,) where half-samples differ.
+    """
 
-def centred(k: Tensor) -> Tensor:
-    """HKH, (n, n): rows and columns sum to 0."""
-    return k - k.mean(0) - k.mean(1, keepdim=True) + k.mean()
+    product: Tensor
+    rows: Tensor | float
+    total_k: Tensor | float
+    total_l: Tensor | float
+    n: int | Tensor
 
-
-def u_centred(k: Tensor) -> Tensor:
-    """The U-centred matrix (Szekely and Rizzo 2014, eq. 2.11), (n, n): diagonal 0, rows and columns sum to 0."""
-    n = len(k)
-    k = k - torch.diag(k.diagonal())
-    rows = k.sum(0) / (n - 2)
-    k = k - rows - rows[:, None] + rows.sum() / (n - 1)
-    return k - torch.diag(k.diagonal())
+    def hsic(self, debiased: bool) -> Tensor:
+        """The estimate."""
+        n, totals = self.n, self.total_k * self.total_l
+        if debiased:
+            return (self.product + totals / ((n - 1) * (n - 2)) - 2 * self.rows / (n - 2)) / (n * (n - 3))
+        return (self.product - 2 * self.rows / n + totals / n**2) / (n - 1) ** 2
 
 
 def cka(x: Tensor, y: Tensor, debiased: bool = False) -> float:
-    """CKA of (n, p) and (n, q), by the cheaper form."""
-    return float(cka_matrix([x], [y], debiased)[0, 0])
+    """CKA of (n, p) and (n, q)."""
+    return float(Alignment([x], [y]).matrix(debiased))
 
 
-def cka_matrix(xs: Sequence[Tensor], ys: Sequence[Tensor], debiased: bool = False) -> Tensor:
-    """(A, B): CKA of every layer of one network with every layer of another, by the cheaper form.
+class Alignment:
+    """CKA of two networks' layers on the same examples; memory does not grow with n^2, since Gram matrices are made in strips of rows.
 
     Args:
         xs, ys: of each layer (n, p) and (n, q), float64; the sizes may differ between layers.
+        pairs: matched layers, as numbers in `xs` and `ys`, for which half-samples are wanted.
+        halves: (R, n) of 0 and 1, which examples each half-sample takes.
 
     Raises:
-        ValueError: too few examples for the estimator.
-    """
-    n = len(xs[0])
-    if n < SMALLEST[debiased]:
-        raise ValueError(f"{n} examples are too few; this estimator needs {SMALLEST[debiased]}")
-    widths_x, widths_y = [x.shape[1] for x in xs], [y.shape[1] for y in ys]
-    if prefers_grams(n, widths_x, widths_y):
-        return gram_form(xs, ys, debiased)
-    return feature_form(xs, ys, debiased)
-
-
-def prefers_grams(n: int, widths_x: Sequence[int], widths_y: Sequence[int]) -> bool:
-    """Whether n x n Gram matrices take fewer multiplications than p x q feature products, and fit into `GRAM_BYTES`."""
-    p, q, layers = sum(widths_x), sum(widths_y), len(widths_x) + len(widths_y)
-    grams = n * n * (p + q + len(widths_x) * len(widths_y))
-    features = n * (p * q + sum(w * w for w in [*widths_x, *widths_y]))
-    return grams <= features and layers * n * n * 8 <= GRAM_BYTES
-
-
-def gram_form(xs: Sequence[Tensor], ys: Sequence[Tensor], debiased: bool) -> Tensor:
-    """(A, B): cosines between centred Gram matrices."""
-    centre = u_centred if debiased else centred
-    flat_x, flat_y = (torch.stack([centre(gram(z)).flatten() for z in zs]) for zs in (xs, ys))
-    return (flat_x @ flat_y.T) / (flat_x.norm(dim=1)[:, None] * flat_y.norm(dim=1))
-
-
-def feature_form(xs: Sequence[Tensor], ys: Sequence[Tensor], debiased: bool) -> Tensor:
-    """(A, B): from feature products; memory of one pair of layers at a time."""
-    own_x, own_y = ([Moments.of(z, z).hsic(debiased) for z in zs] for zs in (xs, ys))
-    cross = torch.stack([torch.stack([Moments.of(x, y).hsic(debiased) for y in ys]) for x in xs])
-    return cross / (torch.stack(own_x)[:, None] * torch.stack(own_y)).sqrt()
-
-
-class Moments:
-    """Sums over a stream of pairs (x, y) from which both estimators of HSIC follow exactly; p x q numbers whatever n is.
-
-    Everything is shifted by the first batch's means, which changes neither estimator and spares the digits that large means would cost.
+        ValueError: too few examples for the biased estimator.
     """
 
-    def __init__(self) -> None:
-        self.n = 0
-        self.sums: dict[str, Tensor] = {}
+    def __init__(
+        self,
+        xs: Sequence[Tensor],
+        ys: Sequence[Tensor],
+        pairs: Sequence[tuple[int, int]] = (),
+        halves: Tensor | None = None,
+    ):
+        self.n = len(xs[0])
+        self._refuse_few(debiased=False)
+        xs, ys = ([z - z.mean(0) for z in zs] for zs in (xs, ys))  # no less exact where means are large
+        self.norms_x, self.norms_y = (torch.stack([z.square().sum(1) for z in zs]) for zs in (xs, ys))
+        self.cross = xs[0].new_zeros(len(xs), len(ys))
+        self.own_x, self.own_y = (xs[0].new_zeros(len(zs)) for zs in (xs, ys))
+        at_x, at_y = ([pair[side] for pair in pairs] for side in (0, 1))
+        norms = torch.cat([self.norms_x[at_x], self.norms_y[at_y]])
+        self.halves = None if halves is None else _Halves(halves, norms)
+        for rows in strips(self.n, len(xs) + len(ys) + 3 * len(pairs)):
+            k, c = (torch.stack([z[rows] @ z.T for z in zs]) for zs in (xs, ys))
+            self.cross += k.flatten(1) @ c.flatten(1).T
+            self.own_x += k.square().sum((1, 2))
+            self.own_y += c.square().sum((1, 2))
+            if self.halves is not None:
+                self.halves.add(torch.cat([k[at_x], c[at_y]]), rows)
 
-    @classmethod
-    def of(cls, x: Tensor, y: Tensor) -> Moments:
-        """Of one batch."""
-        moments = cls()
-        moments.add(x, y)
-        return moments
+    def _refuse_few(self, debiased: bool) -> None:
+        if self.n < SMALLEST[debiased]:
+            raise ValueError(f"{self.n} examples are too few; this estimator needs {SMALLEST[debiased]}")
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Take in a batch, (m, p) and (m, q)."""
-        if not self.n:
-            self.shift_x, self.shift_y = x.mean(0), y.mean(0)
-        x, y = x - self.shift_x, y - self.shift_y
-        norm_x, norm_y = x.square().sum(1), y.square().sum(1)
-        sums = {
-            "x": x.sum(0), "y": y.sum(0), "xy": x.T @ y, "x_norm_y": norm_y @ x, "y_norm_x": norm_x @ y,
-            "norm_x": norm_x.sum(), "norm_y": norm_y.sum(), "norms": norm_x @ norm_y,
-        }  # fmt: skip
-        self.sums = {key: self.sums[key] + value for key, value in sums.items()} if self.n else sums
-        self.n += len(x)
+    def hsic(self, debiased: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """HSIC of every layer with every layer, (A, B), and of each with itself, (A,) and (B,).
 
-    def hsic(self, debiased: bool) -> Tensor:
-        """The estimate so far, a scalar."""
-        n, s = self.n, self.sums
-        if not debiased:
-            return (s["xy"] - torch.outer(s["x"], s["y"]) / n).square().sum() / (n - 1) ** 2
-        total_x = s["x"] @ s["x"] - s["norm_x"]  # of the Gram matrices without diagonal
-        total_y = s["y"] @ s["y"] - s["norm_y"]
-        product = s["xy"].square().sum() - s["norms"]
-        rows = s["x"] @ s["xy"] @ s["y"] - s["x"] @ s["x_norm_y"] - s["y"] @ s["y_norm_x"] + s["norms"]
-        return _u_statistic(product, rows, total_x, total_y, n)
+        Rows and columns of the Gram matrices sum to 0, so without its diagonal a row sums to minus its norm.
 
+        Raises:
+            ValueError: too few examples.
+        """
+        self._refuse_few(debiased)
 
-class StreamedCKA:
-    """CKA of one pair of layers over any number of examples, exactly, in p x p + q x q + p x q numbers."""
+        def estimate(product: Tensor, norms_k: Tensor, norms_l: Tensor, norms: Tensor) -> Tensor:
+            if not debiased:
+                return Sums(product, 0.0, 0.0, 0.0, self.n).hsic(False)
+            return Sums(product - norms, norms, norms_k.sum(-1), norms_l.sum(-1), self.n).hsic(True)
 
-    def __init__(self) -> None:
-        self.xx, self.yy, self.xy = Moments(), Moments(), Moments()
+        x, y = self.norms_x, self.norms_y
+        return (
+            estimate(self.cross, x[:, None], y, x @ y.T),
+            estimate(self.own_x, x, x, x.square().sum(1)),
+            estimate(self.own_y, y, y, y.square().sum(1)),
+        )
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Take in a batch, (m, p) and (m, q), float64."""
-        self.xx.add(x, x)
-        self.yy.add(y, y)
-        self.xy.add(x, y)
+    def matrix(self, debiased: bool) -> Tensor:
+        """(A, B): CKA of every layer with every layer.
 
-    def value(self, debiased: bool = False) -> float:
-        """CKA of all that was added."""
-        own = self.xx.hsic(debiased) * self.yy.hsic(debiased)
-        return float(self.xy.hsic(debiased) / own.sqrt())
-
-
-class Minibatches:
-    """The debiased (A, B) matrix over any number of examples: HSIC is averaged over batches, then divided.
-
-    The average of the U-statistic over random batches is unbiased for the U-statistic of all examples. Memory is that of one batch.
-    """
-
-    def __init__(self) -> None:
-        self.batches = self.examples = 0
-        self.sums: list[Tensor] = []
-
-    def add(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
-        """Take in a batch of at least 4 examples: of each layer (m, p) and (m, q), float64."""
-        flat_x, flat_y = (torch.stack([u_centred(gram(z)).flatten() for z in zs]) for zs in (xs, ys))
-        m = len(xs[0])
-        new = [flat_x @ flat_y.T, flat_x.square().sum(1), flat_y.square().sum(1)]
-        new = [sums / (m * (m - 3)) for sums in new]
-        self.sums = [old + more for old, more in zip(self.sums, new, strict=True)] if self.batches else new
-        self.batches += 1
-        self.examples += m
-
-    def hsic(self) -> Tensor:
-        """(A, B): the mean over batches."""
-        return self.sums[0] / self.batches
-
-    def matrix(self) -> Tensor:
-        """(A, B): CKA."""
-        cross, own_x, own_y = self.sums
+        Raises:
+            ValueError: too few examples for the estimator.
+        """
+        cross, own_x, own_y = self.hsic(debiased)
         return cross / (own_x[:, None] * own_y).sqrt()
 
+    def on_halves(self, debiased: bool) -> Tensor:
+        """(R, P): CKA of matched layers on each half-sample."""
+        assert self.halves is not None
+        cross, own_x, own_y = self.halves.hsic(debiased)
+        return (cross / (own_x * own_y).sqrt()).T
 
-def chance_level(x: Tensor, y: Tensor) -> float:
-    """The biased CKA to be expected if y's examples were shuffled: its mean over all n! permutations, in closed form.
+    def chance(self) -> Tensor:
+        """(A, B): the biased CKA to be expected if y's examples were shuffled: its mean over all n! permutations, in closed form.
 
-    What the debiased estimator takes away; its own mean over all permutations is 0.
-    """
-    k, c = centred(gram(x)), centred(gram(y))
-    return float(k.trace() * c.trace() / ((len(k) - 1) * k.norm() * c.norm()))
+        What the debiased estimator takes away; its own mean over all permutations is 0.
+        """
+        traces = torch.outer(self.norms_x.sum(1), self.norms_y.sum(1))
+        return traces / ((self.n - 1) * torch.outer(self.own_x, self.own_y).sqrt())
+
+
+class _Halves:
+    """The sums over each half-sample's part of the Gram matrices of P pairs of layers, strip by strip: with and without diagonals."""
+
+    def __init__(self, weights: Tensor, norms: Tensor):
+        """`norms`: (2P, n), the diagonals of the first layers of all pairs, then of the second."""
+        first, second = slice(len(norms) // 2), slice(len(norms) // 2, None)
+        self.combinations = ((first, second), (first, first), (second, second))
+        self.weights, self.norms = weights, norms
+        shape = (3, len(norms) // 2, len(weights))
+        self.products, self.rows, self.rows_off = (norms.new_zeros(shape) for _ in range(3))
+        self.totals = norms.new_zeros(len(norms), len(weights))
+
+    def add(self, grams: Tensor, rows: slice) -> None:
+        """Take in a strip of all Gram matrices, (2P, s, n)."""
+        taken = self.weights[:, rows].T  # (s, R)
+        of = grams @ self.weights.T  # (2P, s, R): row sums
+        of_off = of - self.norms[:, rows, None] * taken
+        self.totals += (of * taken).sum(1)
+        for place, (a, b) in enumerate(self.combinations):
+            self.products[place] += (((grams[a] * grams[b]) @ self.weights.T) * taken).sum(1)
+            self.rows[place] += (of[a] * of[b] * taken).sum(1)
+            self.rows_off[place] += (of_off[a] * of_off[b] * taken).sum(1)
+
+    def hsic(self, debiased: bool) -> list[Tensor]:
+        """(P, R) each: of the pairs, of their first layers with themselves, of their second."""
+        m, found = self.weights.sum(1), []
+        for place, (a, b) in enumerate(self.combinations):
+            product, rows, totals = self.products[place], self.rows[place], self.totals
+            if debiased:
+                product = product - (self.norms[a] * self.norms[b]) @ self.weights.T
+                rows, totals = self.rows_off[place], totals - self.norms @ self.weights.T
+            found.append(Sums(product, rows, totals[a], totals[b], m).hsic(debiased))
+        return found
+
+
+def strips(n: int, matrices: int) -> Iterator[slice]:
+    """Slices of n rows, so that the strips of so many n x n matrices take `STRIP_BYTES`."""
+    height = max(STRIP_BYTES // (8 * n * matrices), 1)
+    return (slice(start, min(start + height, n)) for start in range(0, n, height))
 
 
 def half_samples(n: int, count: int, seed: int) -> Tensor:
@@ -196,40 +190,6 @@ def half_samples(n: int, count: int, seed: int) -> Tensor:
     """
     order = torch.rand(count, n, generator=torch.Generator().manual_seed(seed)).argsort(1)
     return (order < n // 2).double()
-
-
-def resampled_cka(k: Tensor, c: Tensor, weights: Tensor, debiased: bool) -> Tensor:
-    """(R,): CKA of the examples that each row of `weights` takes.
-
-    Args:
-        k, c: (n, n) Gram matrices of two layers.
-        weights: (R, n) of 0 and 1.
-    """
-    if debiased:
-        k, c = (z - torch.diag(z.diagonal()) for z in (k, c))
-    of_k, of_c = weights @ k, weights @ c
-    cross, own_k, own_c = (
-        _resampled_hsic(a, b, of_a, of_b, weights, debiased)
-        for a, b, of_a, of_b in ((k, c, of_k, of_c), (k, k, of_k, of_k), (c, c, of_c, of_c))
-    )
-    return cross / (own_k * own_c).sqrt()
-
-
-def _resampled_hsic(
-    a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor, weights: Tensor, debiased: bool
-) -> Tensor:
-    m = weights.sum(1)
-    product = ((weights @ (a * b)) * weights).sum(1)
-    rows = (weights * of_a * of_b).sum(1)
-    total_a, total_b = (weights * of_a).sum(1), (weights * of_b).sum(1)
-    if debiased:
-        return _u_statistic(product, rows, total_a, total_b, m)
-    return (product - 2 * rows / m + total_a * total_b / m**2) / (m - 1) ** 2
-
-
-def _u_statistic(product: Tensor, rows: Tensor, total_x: Tensor, total_y: Tensor, n: int | Tensor) -> Tensor:
-    """HSIC_1 from sums over two Gram matrices without diagonals: of products, of products of row sums, of all entries."""
-    return (product + total_x * total_y / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)) / (n * (n - 3))
 
 
 def interval(value: Tensor, replicates: Tensor, level: float = 0.95) -> Tensor:

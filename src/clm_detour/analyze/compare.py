@@ -38,9 +38,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clm_detour.analyze.cka import Minibatches, StreamedCKA, half_samples, interval
+from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
 from clm_detour.analyze.states import Encoder, Ids, open_encoder, read_states
+from clm_detour.analyze.streams import Minibatches, StreamedCKA
 from clm_detour.analyze.texts import Samples, draw_samples
 from clm_detour.files import finite
 from clm_detour.model.precision import best_device

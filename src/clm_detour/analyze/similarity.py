@@ -12,15 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clm_detour.analyze.cka import (
-    Minibatches,
-    chance_level,
-    cka_matrix,
-    gram,
-    interval,
-    outlier_dimensions,
-    resampled_cka,
-)
+from clm_detour.analyze.cka import Alignment, interval, outlier_dimensions
+from clm_detour.analyze.streams import Minibatches
 
 VARIANTS = {  # name -> (debiased, without outlier dimensions)
     "biased": (False, False),
@@ -104,8 +97,8 @@ def measure(
     """
     found: dict[str, Measured] = {}
     pairs = matched_layers(a.layers, b.layers)
-    everything = {False: (a.means, b.means), True: (_trim(a, factor), _trim(b, factor))}
-    for trimmed, (xs, ys) in everything.items():
+    for trimmed in (False, True):
+        xs, ys = (_trim(a, factor), _trim(b, factor)) if trimmed else (a.means, b.means)
         names = {debiased: name for name, (debiased, t) in VARIANTS.items() if t == trimmed}
         found |= _over_samples(xs, ys, pairs, torch.from_numpy(members), halves, names, device)
     found["minibatch"] = _over_batches(a.means, b.means, pairs, BLOCK["minibatch"])
@@ -127,30 +120,26 @@ def _over_samples(
     names: dict[bool, str],
     device: torch.device,
 ) -> dict[str, Measured]:
-    matrices: dict[bool, list[Tensor]] = {debiased: [] for debiased in names}
-    resamples: dict[bool, list[Tensor]] = {debiased: [] for debiased in names}
-    chances = []
-    for rows in members:
-        xs, ys = ([z[rows].to(device) for z in zs] for zs in (all_xs, all_ys))
-        weights = halves[:, rows].to(device)
-        for debiased in names:
-            matrices[debiased].append(cka_matrix(xs, ys, debiased).cpu())
-        spread: dict[bool, list[Tensor]] = {debiased: [] for debiased in names}
-        for i, j in pairs:  # two Gram matrices at a time
-            k, c = gram(xs[i]), gram(ys[j])
-            for debiased in names:
-                spread[debiased].append(resampled_cka(k, c, weights, debiased).cpu())
-        for debiased in names:
-            resamples[debiased].append(torch.stack(spread[debiased], 1))
-        chances.append(torch.tensor([chance_level(xs[i], ys[j]) for i, j in pairs], dtype=torch.float64))
+    alignments = [
+        Alignment(
+            *([z[rows].to(device) for z in zs] for zs in (all_xs, all_ys)), pairs, halves[:, rows].to(device)
+        )
+        for rows in members
+    ]  # of each only sums are kept
     at = tuple(torch.tensor(pairs).T)
     found = {}
     for debiased, name in names.items():
-        matrix = torch.stack(matrices[debiased])
-        samples = matrix[:, at[0], at[1]]
-        chance = torch.zeros(len(pairs), dtype=torch.float64) if debiased else torch.stack(chances).mean(0)
-        spread_mean = torch.stack(resamples[debiased]).mean(0)
-        found[name] = Measured(matrix.mean(0), samples, samples.mean(0), spread_mean, chance)
+        matrices = torch.stack([alignment.matrix(debiased).cpu() for alignment in alignments])
+        resamples = torch.stack([alignment.on_halves(debiased).cpu() for alignment in alignments]).mean(0)
+        chance = torch.stack([alignment.chance().cpu() for alignment in alignments]).mean(0)[at]
+        samples = matrices[:, at[0], at[1]]
+        found[name] = Measured(
+            matrices.mean(0),
+            samples,
+            samples.mean(0),
+            resamples,
+            torch.zeros_like(chance) if debiased else chance,
+        )
     return found
 
 
