@@ -35,13 +35,12 @@ from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.errors import exit_on_user_error
 from clm_detour.evaluate.fill_mask import fill  # noqa: F401  imported once, for all children
-from clm_detour.files import file_checksum, read_json
+from clm_detour.files import file_checksum, read_json, read_json_lines
 from clm_detour.pipeline import run_recipe
 from clm_detour.preemption import REQUEUE, requeue_on_signals
 from clm_detour.report.page import write_page  # noqa: F401  imported once, for all children
 from clm_detour.run_folder import RunFolder
 from clm_detour.train import phase
-from clm_detour.train.callbacks.lines import read_lines
 from clm_detour.train.checkpoints import sealed
 from clm_detour.train.recipe import plan_recipe
 
@@ -111,7 +110,7 @@ class Trials:
         if not problems and weights(config) != self.expected:
             problems.append("other weights")
         for run in plan_recipe(config).values() if not problems else ():
-            lines = read_lines(RunFolder.of(config).phase(run.id).metrics)
+            lines = read_json_lines(RunFolder.of(config).phase(run.id).metrics)
             planned = [run.step_rows.before(step + 1) * run.row_tokens for step in range(run.steps)]
             if [line["tokens"] for line in lines] != planned:
                 problems.append(f"other tokens in {run.id}")

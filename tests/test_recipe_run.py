@@ -21,7 +21,7 @@ from clm_detour.pipeline import run_recipe
 from clm_detour.train.recipe import plan_recipe
 from clm_detour.train.schedules import phase_rate
 
-ANALYSES = ("compare", "trajectory", "weights", "gradients", "arms")
+ANALYSES = ("compare", "trajectory", "weights", "gradients")
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +113,6 @@ def test_it_leaves_an_analysis_of_detour_and_twin_with_the_control(finished):
     spans = [(change["arm"], *change["phases"]) for change in found["weights"]["changes"]]
     assert spans[:3] == [("detour", "clm", "decay"), ("detour", "clm", "clm"), ("detour", "decay", "decay")]
     assert found["gradients"]["model"] == str(phases / "pretrain" / "model")
-    rows = {row["arm"]: row for row in found["arms"]["arms"]}
-    assert rows["twin"]["difference"]["masked_loss"] == 0
-    assert list(rows) == ["base", "detour", "twin", "control"]
 
 
 def test_a_second_run_finds_nothing_to_do(finished):

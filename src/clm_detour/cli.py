@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from clm_detour.analyze.verbs import register
+from clm_detour.analyze import verbs as analysis
 from clm_detour.config import load_config
 from clm_detour.errors import UserError, exit_on_user_error
 from clm_detour.preemption import requeue_on_signals
+from clm_detour.report import verbs as reporting
 
 app = typer.Typer(
     help="Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour.",
@@ -210,48 +211,6 @@ def probe(
 
 
 @app.command()
-def report(
-    run_dir: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not, e.g. runs/quickstart.")
-    ],
-) -> None:
-    """Write a run's page anew: RUN/report.html, and its figures and numbers as files in RUN/report, the models' cards."""
-    from clm_detour.progress import console
-    from clm_detour.report.card import write_cards
-    from clm_detour.report.page import write_page
-
-    write_cards(run_dir)
-    console.print(f"Open {write_page(run_dir)}", soft_wrap=True)
-
-
-@app.command()
-def push(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    arm: Annotated[str, typer.Argument(help="Which arm's model.")],
-    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME on the hub.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Upload; without it only show what would be.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="A new repository is private without it.")] = False,
-    licence: Annotated[str | None, typer.Option("--license", help="For the card, e.g. apache-2.0.")] = None,
-    language: Annotated[
-        list[str] | None, typer.Option(help="For the card, e.g. en; may be repeated.")
-    ] = None,
-) -> None:
-    """Upload an arm's model with its card to the hub: shows files and card first; HF_TOKEN must be in the environment."""
-    from clm_detour.progress import console
-    from clm_detour.report.push import plan_upload, upload
-
-    planned = plan_upload(run_dir, arm, repo_id, {"license": licence, "language": language or None})
-    for name, size in planned.files.items():
-        typer.echo(f"{size:>15,}  {name}")
-    typer.echo(f"{sum(planned.files.values()):>15,}  bytes in all, from {planned.folder} to {repo_id}\n")
-    typer.echo(str(planned.card))
-    if yes:
-        console.print(f"Uploaded to {upload(planned, public)}", soft_wrap=True)
-    else:
-        console.print("Nothing was uploaded; add --yes to do it.")
-
-
-@app.command()
 def doctor() -> None:
     """Versions against the pins, hardware, extras, attention back ends, disk, shared memory and limits of this installation."""
     from clm_detour.doctor import print_environment
@@ -259,7 +218,10 @@ def doctor() -> None:
     print_environment()
 
 
-register(app)
+for shows in reporting.VERBS:
+    app.command()(shows)
+for analyses in analysis.VERBS:
+    app.command(rich_help_panel="Analysis")(analyses)
 
 
 def main() -> None:

@@ -97,6 +97,16 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a file with one a line, which may not exist; lines that are not whole are left out, as a killed process leaves one."""
+    found: list[Any] = []
+    with suppress(FileNotFoundError):
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict)]
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 

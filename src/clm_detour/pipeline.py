@@ -41,10 +41,14 @@ class Steps:
         self.records: list[dict[str, Any]] = read_json(path) if path.exists() else []
         self.ran = 0
 
-    def run(self, name: str, title: str, work: Callable[[], bool]) -> None:
-        """Do one step; `work` returns False when there was nothing to do."""
+    def run(self, name: str, title: str, work: Callable[[], bool | str]) -> None:
+        """Do one step; `work` returns False when there was nothing to do, or why it cannot be done."""
         start = time.monotonic()
-        if not work():
+        outcome = work()
+        if isinstance(outcome, str):
+            console.print(f"[yellow]{title}: left out. {outcome}[/yellow]", soft_wrap=True)
+            return
+        if not outcome:
             console.print(f"[dim]{title}: done before[/dim]")
             return
         self.ran += 1
@@ -297,14 +301,19 @@ def tasks_step(config: Config) -> bool:
     return made > 0
 
 
-def analysis_step(config: Config) -> bool:
+def analysis_step(config: Config) -> bool | str:
     """What the detour did to the network."""
-    from clm_detour.analyze.run import analysis_inputs, analyze_run
+    from clm_detour.analyze.run import analysis_inputs, analyze_run, texts_of
 
     inputs = [*analysis_inputs(config), RunFolder.of(config).held_out]
     if is_newer(RunFolder.of(config).analysis / "compare.json", inputs):
         return False
-    return analyze_run(config, domain_sources(config))
+    try:
+        texts = texts_of(config, domain_sources(config))
+    except UserError as error:
+        return str(error)
+    analyze_run(config, texts)
+    return True
 
 
 def report_step(config: Config) -> bool:

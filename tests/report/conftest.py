@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,20 +76,24 @@ class FakeRun:
         write_json(self.path / name, record if changed is None else changed)
 
 
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run, made up once; tests take copies."""
+    path = tmp_path_factory.mktemp("report") / "original" / "made-up"
+    fabricate(path)
+    return path
+
+
 @pytest.fixture
-def fake_run(tmp_path: Path) -> FakeRun:
-    """A whole run."""
-    run = FakeRun(tmp_path / "runs" / "made-up")
-    fabricate(run.path)
-    return run
+def fake_run(original: Path, tmp_path: Path) -> FakeRun:
+    """A run that a test may change."""
+    return FakeRun(shutil.copytree(original, tmp_path / "runs" / "made-up"))
 
 
 @pytest.fixture(scope="session")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
+def whole_run(original: Path, tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
     """The same for tests that change nothing."""
-    run = FakeRun(tmp_path_factory.mktemp("report") / "made-up")
-    fabricate(run.path)
-    return run
+    return FakeRun(shutil.copytree(original, tmp_path_factory.mktemp("whole") / "made-up"))
 
 
 @pytest.fixture(scope="session")
@@ -205,6 +210,9 @@ def analysis() -> dict[str, Any]:
                     "phase": phase,
                     "total": total,
                     "divergence": {"undecayed_twin": {"debiased": dict.fromkeys(groups, level)}},
+                    "interval": {
+                        "undecayed_twin": {"debiased": {name: [0.9 * level, 1.1 * level] for name in groups}}
+                    },
                 }
                 for phase, total, level in (
                     ("start", 0, 0.1),

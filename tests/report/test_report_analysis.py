@@ -6,11 +6,14 @@ import csv
 import json
 import re
 import shutil
+from html import unescape
 
 import pytest
 from test_report_page import page_of, table_rows
 
+from clm_detour.config.load import load_config, save_config
 from clm_detour.report.costs import known_device
+from clm_detour.report.load import load_run
 from clm_detour.report.page import write_page
 
 SECTIONS = {"tasks": "evaluation/tasks", "network": "analysis", "costs": "phases"}
@@ -48,6 +51,39 @@ def test_every_divergence_of_the_table_stands_in_the_comparison(whole_run, whole
         for i in range(len(rows))
     ]  # fmt: skip
     assert [row[1:-1] for row in rows] == shown
+
+
+def test_arms_beyond_the_usual_ones_stand_in_a_table_with_what_they_froze(fake_run, whole_page):
+    assert '<h2 id="arms"' not in whole_page
+    words = [
+        "phases.low={objective: clm, mixture: domain, duration: 600ktok, schedule: {name: cosine, peak: 1e-3}, freeze: {layers: 0-2, head: true}}"
+    ]
+    config = fake_run.path / "config.yaml"
+    save_config(load_config(config, words), config)
+    fake_run.edit("arms.json", lambda arms: arms.update(frozen=["pretrain", "pretrain.low"]))
+    fake_run.edit(
+        "evaluation/held_out.json", lambda r: r["models"].update(frozen=r["phases"]["pretrain.clm"])
+    )
+    rows = {row[0]: row for row in table_rows(page_of(fake_run), "Arms")}
+    models = fake_run.json("evaluation/held_out.json")["models"]
+    assert rows["frozen"][1] == "pretrain, low (layers 0-2 and head frozen)"
+    change = models["frozen"]["loss"] - models["twin"]["loss"]
+    assert rows["frozen"][2] == f"{models['frozen']['loss']:.3f} (+{change:.3f})"
+    assert rows["frozen"][-1] == "–"  # it was not fine-tuned
+    (pair,) = (
+        row
+        for row in fake_run.json("evaluation/tasks/summary.json")["comparisons"]
+        if (row["a"], row["b"]) == ("detour", "twin")
+    )
+    assert f"(+{pair['difference']:.1f}, " in rows["detour"][-1]
+
+
+def test_a_difference_turned_round_is_its_negative(whole_run):
+    found = load_run(whole_run.path).evaluation
+    one, other = found.difference("detour", "twin"), found.difference("twin", "detour")
+    assert (one.value, one.wins, one.ties) == (-other.value, other.losses, other.ties)
+    assert one.interval == tuple(-end for end in reversed(other.interval))
+    assert other.turned() == one
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -96,6 +132,24 @@ def test_the_files_are_the_same_bytes_again(fake_run):
 def test_what_weakens_tasks_and_comparison_is_said(whole_page):
     for words in ("1 of 3 tasks are missing (COS)", "with 3 seeds", "compared on 60 texts", "no control arm"):
         assert words in whole_page
+
+
+def test_arms_of_unequal_operations_are_said_to_be(fake_run, whole_page):
+    assert "floating-point operations, the twin" not in unescape(whole_page)
+
+    def dearer(plan):
+        plan["phases"]["pretrain.clm"]["operations"] *= 1.5
+
+    fake_run.edit("plan.json", dearer)
+    page = unescape(page_of(fake_run))
+    operations = {id: row["operations"] for id, row in fake_run.json("plan.json")["phases"].items()}
+    detour, twin = (
+        operations[f"pretrain.{name}"] + operations[f"pretrain.{name}.decay"] for name in ("clm", "mlm")
+    )
+    assert (
+        f"the detour's own phases took {detour:.2e} floating-point operations, the twin's {twin:.2e}" in page
+    )
+    assert f"{detour / twin - 1:.0%} between them" in page
 
 
 def test_energy_is_that_of_the_boards_where_they_are_known(fake_run):

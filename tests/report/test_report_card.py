@@ -77,6 +77,17 @@ def test_the_training_table_has_every_phase_of_the_arm(whole_run):
     ]
 
 
+def test_names_with_a_bar_or_a_line_break_stay_in_their_cells(fake_run):
+    name = "notes|2019\nlate"
+    fake_run.edit(
+        "phases/pretrain.clm/phase.json",
+        lambda record: record["shares"].update({name: record["shares"].pop("notes")}),
+    )
+    card = str(model_card(load_run(fake_run.path), "detour"))
+    (line,) = (line for line in card.splitlines() if "2019" in line)
+    assert line == "| clm | notes\\|2019 late | 19.9 % |"
+
+
 def test_a_hub_base_is_named_with_its_licence_and_a_folder_is_not(fake_run):
     run = load_run(fake_run.path)
     run.config.model.base = "answerdotai/ModernBERT-base"

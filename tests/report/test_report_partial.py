@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from html import unescape
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_report_page import Parsed
 
 from clm_detour.errors import UserError
-from clm_detour.files import write_json
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
 
-RECORDS = (
-    "config.yaml",
-    "environment.json",
-    "steps.json",
-    "arms.json",
-    "data/notes/card.json",
-    "phases/pretrain.clm/phase.json",
-    "phases/pretrain.clm/metrics.jsonl",
-    "evaluation/held_out.json",
-    "evaluation/fill_mask.json",
-    "evaluation/tasks/summary.json",
-    "analysis/compare.json",
-)
-GARBAGE = ("", "{", "[]", "3", "null", '{"a": [1]}', '[{"a": null}]', "\xff\x00")
+OPTIONAL = ("analysis/trajectory.json", "analysis/weights.json", "analysis/gradients.json", "plan.json")
+GARBAGE = (b"", b"{", b"[]", b"3", b"null", b'{"a": [1]}', b'[{"a": null}]', b"\xff\x00")
+DAMAGES = ("delete", "cut", *GARBAGE)
 
 
 def missing(page: str) -> str:
@@ -43,20 +36,71 @@ def test_a_whole_run_misses_nothing(fake_run):
     assert missing(page_of(fake_run)) == ""
 
 
-@pytest.mark.parametrize("record", RECORDS)
-def test_a_record_that_is_absent_is_listed_and_the_rest_shown(fake_run, record):
-    (fake_run.path / record).unlink()
-    page = page_of(fake_run)
-    assert record in missing(page)
-    assert page.count("<section") >= 5
+def records(folder: Path) -> list[str]:
+    """Every file that the page is made from, by its path in the run."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file())
 
 
-@pytest.mark.parametrize("record", RECORDS)
-def test_a_record_of_any_other_form_never_stops_the_page(fake_run, record):
-    for text in GARBAGE:
-        (fake_run.path / record).write_text(text, encoding="latin-1")
-        if not load_run(fake_run.path).missing:  # else it is as if it were absent
-            assert page_of(fake_run).count("<section") >= 5
+def damage(path: Path, how: str | bytes, share: float = 0.6) -> None:
+    """Delete it, cut it off, or put something else into it."""
+    if how == "delete":
+        path.unlink()
+    else:
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(share * len(whole))] if how == "cut" else how)
+
+
+def test_each_file_that_is_absent_is_listed_and_the_rest_shown(original, tmp_path):
+    for number, name in enumerate(records(original)):
+        run = shutil.copytree(original, tmp_path / str(number))
+        damage(run / name, "delete")
+        page = page_text(load_run(run))
+        assert page.count("<section") >= 5, name
+        listed = missing(page)
+        if name in OPTIONAL:
+            assert listed == "", name
+        else:
+            folder = name.rpartition("/")[0]
+            assert (folder if folder.startswith("models/") else name) in listed
+
+
+def test_each_record_that_is_cut_off_is_listed(original, tmp_path):
+    for number, name in enumerate(records(original)):
+        if name.endswith(".json") and not name.startswith("models/"):
+            run = shutil.copytree(original, tmp_path / str(number))
+            damage(run / name, "cut")
+            (sentence,) = (text for text in load_run(run).missing if name in text)
+            assert "not valid JSON" in sentence
+
+
+@given(data=st.data())
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_a_run_damaged_in_any_way_has_a_page_and_a_list_of_what_is_missing(original, tmp_path, data):
+    names = data.draw(st.lists(st.sampled_from(records(original)), min_size=1, max_size=6, unique=True))
+    run = shutil.copytree(original, Path(tempfile.mkdtemp(dir=tmp_path)) / "run")
+    for name in names:
+        damage(run / name, data.draw(st.sampled_from(DAMAGES)), data.draw(st.floats(0, 1)))
+    loaded = load_run(run)
+    page = page_text(loaded)
+    Parsed(page)  # well-formed
+    assert page.count("<section") >= 2
+    for sentence in loaded.missing:
+        assert sentence in missing(page)
+
+
+@given(how=st.sampled_from(GARBAGE), data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_record_of_any_other_form_is_read_as_far_as_it_can_be(original, tmp_path, how, data):
+    name = data.draw(st.sampled_from([name for name in records(original) if not name.startswith("models/")]))
+    run = shutil.copytree(original, Path(tempfile.mkdtemp(dir=tmp_path)) / "run")
+    damage(run / name, how)
+    found = load_run(run)
+    assert any(name in sentence for sentence in found.missing) or page_text(found).count("<section") >= 5
 
 
 def test_only_the_recipe_is_a_page_already(fake_run):
@@ -145,7 +189,7 @@ def test_an_arm_that_was_not_measured_is_listed(fake_run):
 
 def test_other_arms_than_the_three_have_a_place(fake_run):
     fake_run.edit("arms.json", lambda arms: arms.update(short=["pretrain", "pretrain.clm"]))
-    write_json(fake_run.path / "models" / "short" / "config.json", {})
+    shutil.copytree(fake_run.path / "models" / "twin", fake_run.path / "models" / "short")
     fake_run.edit(
         "evaluation/held_out.json",
         lambda record: record["models"].update(short=record["phases"]["pretrain.clm"]),

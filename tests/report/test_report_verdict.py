@@ -56,6 +56,24 @@ def test_the_title_says_who_is_ahead(fake_run, detour, title):
     assert title in top_of(fake_run)
 
 
+@pytest.mark.parametrize(
+    ("control", "title"),
+    [
+        ((3.05, 0.39), "The detour ends ahead of its twin"),
+        ((3.05, 0.35), "The detour ends ahead of its twin"),  # by loss alone
+        ((3.20, 0.35), "The detour and its twin end no further apart than two twins"),
+    ],
+)
+def test_a_difference_that_two_twins_show_as_well_counts_for_nothing(fake_run, control, title):
+    set_totals(fake_run, detour=(2.9, 0.42), twin=(3.0, 0.4))
+
+    def second_twin(record):
+        record["models"]["control"] = {**record["models"]["twin"], "loss": control[0], "accuracy": control[1]}
+
+    fake_run.edit("evaluation/held_out.json", second_twin)
+    assert title in top_of(fake_run)
+
+
 def test_a_worse_detour_is_called_worse_with_its_figures(fake_run):
     set_totals(fake_run, base=(5.0, 0.2), detour=(3.3, 0.35), twin=(3.0, 0.4))
     top = top_of(fake_run)

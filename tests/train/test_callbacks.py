@@ -17,12 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.errors import UserError
+from clm_detour.files import read_json_lines
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.preemption import REQUEUE, Requeue
 from clm_detour.run_folder import PhaseFolder, RunFolder
 from clm_detour.train import phase
 from clm_detour.train.callbacks.gradients import PATIENCE
-from clm_detour.train.callbacks.lines import read_lines
 from clm_detour.train.callbacks.throughput import headline
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.loggers import LOGGERS
@@ -77,7 +77,7 @@ def test_watching_it_does_not_change_one_bit(prepared):
 
 def test_held_out_losses_are_scored_in_each_mode_from_start_to_end(prepared):
     found = trained(prepared("run", "train.evaluate_every=2ktok"), "detour", "pretrain")
-    lines = read_lines(found.held_out)
+    lines = read_json_lines(found.held_out)
     assert [line["step"] for line in lines] == [0, 4, 8, 12]
     assert lines[-1]["mlm"]["loss"] < lines[0]["mlm"]["loss"]
     assert lines[0]["clm"]["predicted"] > 3 * lines[0]["mlm"]["predicted"]  # every token, not 15 %
@@ -115,7 +115,7 @@ def test_a_bad_step_can_be_left_out_and_is_counted(prepared, bad_steps):
     config = prepared("run", "train.on_bad_loss=skip")
     bad_steps(float("nan"), 3, 6)
     found = trained(config)
-    lines = read_lines(found.metrics)
+    lines = read_json_lines(found.metrics)
     assert [line["loss"] is None for line in lines] == [line["step"] in (3, 6) for line in lines]
     assert [line["skipped_steps"] for line in lines] == [0, 0, 1, 1, 1] + [2] * 7
     assert json.loads(found.record.read_text())["skipped_steps"] == 2
@@ -194,7 +194,7 @@ def test_moments_and_weights_are_bit_equal_across_the_boundary(prepared, capsys)
 
 def test_the_metrics_tell_speed_packing_and_gradient_norm(prepared):
     config = prepared("run")
-    lines = read_lines(trained(config).metrics)
+    lines = read_json_lines(trained(config).metrics)
     for line in lines:
         assert 0 < line["gradient_norm"] < 100
         assert 0 < line["packing"] <= 1
@@ -213,7 +213,7 @@ def test_tensorboard_has_every_logged_step(prepared):
     events = EventAccumulator(str(next(found.root.glob("tensorboard/*"))))
     events.Reload()
     logged = {event.step: event.value for event in events.Scalars("train/loss")}
-    lines = read_lines(found.metrics)
+    lines = read_json_lines(found.metrics)
     assert list(logged.values()) == pytest.approx([line["loss"] for line in lines])
 
 

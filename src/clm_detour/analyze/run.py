@@ -6,7 +6,6 @@ trajectory.json, trajectory.png, .svg             see `trajectory`
 weights.json       {"changes": [{arm, phases ([first, last]), ...}...]}, each as in `weights`: of each arm from the start to its end, and of
                    each phase of it
 gradients.json     see `gradients`: of the model that both arms start from
-arms.json          see `arms`
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clm_detour.analyze.arms import tabulate_arms
 from clm_detour.analyze.compare import Settings, compare
 from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.texts import FEWEST, held_out_texts
@@ -23,8 +21,8 @@ from clm_detour.analyze.trajectory import Point, draw_trajectory, exported_point
 from clm_detour.analyze.weights import weight_change
 from clm_detour.analyze.write import write_comparison
 from clm_detour.config.schema import Config
+from clm_detour.errors import UserError
 from clm_detour.files import write_json
-from clm_detour.progress import console
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import PhaseRun, plan_arm
 
@@ -45,22 +43,24 @@ def own_phases(config: Config, arm: str) -> list[PhaseRun]:
     return [run for run in plan_arm(config, arm) if run.id not in shared]
 
 
-def analyze_run(config: Config, sources: Sequence[str]) -> bool:
-    """Write everything.
+def texts_of(config: Config, sources: Sequence[str]) -> list[str]:
+    """The texts on which the networks are compared: held-out ones of these sources.
 
-    Args:
-        sources: whose held-out texts are used.
-
-    Returns:
-        False, having said why, if there are too few held-out texts.
+    Raises:
+        UserError: there are too few.
     """
     wanted = config.analysis
     texts = held_out_texts(config, sources, wanted.samples * wanted.texts)
     if len(texts) < FEWEST:
-        console.print(
-            f"[yellow]Only {len(texts)} held-out texts: no analysis, which needs {FEWEST}.[/yellow]"
+        raise UserError(
+            f"There are {len(texts)} held-out texts, and a comparison of networks takes {FEWEST}; give more documents, or raise data.held_out."
         )
-        return False
+    return texts
+
+
+def analyze_run(config: Config, texts: Sequence[str]) -> None:
+    """Write everything."""
+    wanted = config.analysis
     settings = Settings(
         samples=wanted.samples,
         per_sample=min(wanted.texts, len(texts)),
@@ -78,9 +78,7 @@ def analyze_run(config: Config, sources: Sequence[str]) -> bool:
             folder / "gradients.json",
             gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, config.seed),
         )
-    write_json(folder / "arms.json", tabulate_arms(RunFolder.of(config).root))
     write_comparison(compare(roles_of(config), texts, settings, "held-out texts of the run"), folder)
-    return True
 
 
 def start_of(config: Config) -> str | None:

@@ -122,7 +122,10 @@ def _over_samples(
 ) -> dict[str, Measured]:
     alignments = [
         Alignment(
-            *([z[rows].to(device) for z in zs] for zs in (all_xs, all_ys)), pairs, halves[:, rows].to(device)
+            [x[rows].to(device) for x in all_xs],
+            [y[rows].to(device) for y in all_ys],
+            pairs,
+            halves[:, rows].to(device),
         )
         for rows in members
     ]  # of each only sums are kept

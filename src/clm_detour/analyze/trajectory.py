@@ -5,7 +5,7 @@ groups        low, mid, high, all -> [first, last] layer
 variants      names of the estimators
 texts         samples, per_sample, max_tokens
 points        [{phase, tokens (of the phase so far), total (since the start), path,
-                divergence: reference -> variant -> group -> mean of 1 - CKA}...]
+                divergence: reference -> variant -> group -> mean of 1 - CKA, interval: the same -> [low, high], 95 % over texts}...]
 Points are the start, every model exported on the way (`train.export_at`), and the end of each phase of the detour.
 """
 
@@ -18,18 +18,18 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
-from clm_detour.analyze.cka import half_samples
+from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.compare import Settings
 from clm_detour.analyze.figures import COLOURS, save
-from clm_detour.analyze.similarity import States, measure
+from clm_detour.analyze.similarity import Measured, States, measure
 from clm_detour.analyze.states import open_encoder, read_states
 from clm_detour.analyze.texts import draw_samples
 from clm_detour.analyze.transplant import thirds
+from clm_detour.files import finite
 from clm_detour.model.precision import best_device
 from clm_detour.progress import progress
 
 VARIANTS = ("biased", "debiased", "debiased_trimmed")
-FEW = 2  # half-samples: the curve has no intervals
 
 
 class Point(NamedTuple):
@@ -58,7 +58,7 @@ def trajectory(
     """Measure every point against every reference; see the module for what comes back."""
     samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
     chosen = [texts[i] for i in samples.pool]
-    halves = half_samples(len(chosen), FEW, settings.seed)
+    halves = half_samples(len(chosen), settings.half_samples, settings.seed)
     with progress("Trajectory", (len(points) + len(references)) * len(chosen), "texts") as advance:
 
         def states_of(path: str) -> States:
@@ -72,19 +72,13 @@ def trajectory(
         rows = []
         for point in points:
             states = states_of(point.path)
-            divergence = {}
-            for name, reference in fixed.items():
-                found = measure(
+            measured = {
+                name: measure(
                     states, reference, samples.members, halves, settings.outlier_factor, best_device()
                 )
-                divergence[name] = {
-                    variant: {
-                        group: float(1 - found[variant].curve[first + 1 : last + 2].mean())
-                        for group, (first, last) in groups.items()
-                    }
-                    for variant in VARIANTS
-                }
-            rows.append({**point._asdict(), "divergence": divergence})
+                for name, reference in fixed.items()
+            }
+            rows.append({**point._asdict(), **_by_group(measured, groups, settings.level)})
     return {
         "references": dict(references),
         "groups": {name: list(span) for name, span in groups.items()},
@@ -94,6 +88,25 @@ def trajectory(
         },
         "points": rows,
     }  # fmt: skip
+
+
+def _by_group(
+    measured: Mapping[str, Mapping[str, Measured]], groups: Mapping[str, tuple[int, int]], level: float
+) -> dict[str, Any]:
+    """A point's divergences and their intervals."""
+    found: dict[str, Any] = {"divergence": {}, "interval": {}}
+    for reference, variants in measured.items():
+        for entries in found.values():
+            entries[reference] = {variant: {} for variant in VARIANTS}
+        for variant in VARIANTS:
+            for group, (first, last) in groups.items():
+                layers = slice(first + 1, last + 2)  # the embeddings come before layer 0
+                curve, resamples = variants[variant].curve[layers], variants[variant].resamples[:, layers]
+                value = 1 - curve.mean()
+                found["divergence"][reference][variant][group] = float(value)
+                bounds = interval(value, 1 - resamples.mean(1), level).tolist()
+                found["interval"][reference][variant][group] = bounds
+    return finite(found)
 
 
 def draw_trajectory(result: Mapping[str, Any], folder: Path) -> None:

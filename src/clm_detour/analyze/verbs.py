@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-PANEL = "Analysis"
+from clm_detour.errors import UserError
+
 TextsOption = Annotated[
     str,
     typer.Option(
@@ -72,10 +73,9 @@ def analyze(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The recipe of a finished run.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
 ) -> None:
-    """The analysis of a finished run: compare, trajectory, weights, gradients, arms, into RUN/analysis."""
-    from clm_detour.analyze.run import analysis_inputs, analyze_run, can_be_analyzed
+    """The analysis of a finished run: compare, trajectory, weights and gradients, into RUN/analysis."""
+    from clm_detour.analyze.run import analysis_inputs, analyze_run, can_be_analyzed, texts_of
     from clm_detour.config import load_config
-    from clm_detour.errors import UserError
     from clm_detour.files import read_json
     from clm_detour.pipeline import domain_sources
     from clm_detour.run_folder import RunFolder
@@ -89,8 +89,8 @@ def analyze(
         if not record.exists():
             raise UserError(f"{record} is missing: the run has not finished; run it first.")
     folder = RunFolder.of(loaded).analysis
-    if analyze_run(loaded, domain_sources(loaded)):
-        _print_comparison(read_json(folder / "compare.json"), folder)
+    analyze_run(loaded, texts_of(loaded, domain_sources(loaded)))
+    _print_comparison(read_json(folder / "compare.json"), folder)
 
 
 def weights(
@@ -141,7 +141,6 @@ def transplant(
     """Put layers, attention or MLP blocks of one model into another: write it (--to), or see what each third and kind does (--texts)."""
     from clm_detour.analyze.texts import read_texts
     from clm_detour.analyze.transplant import chosen_graft, transplant_table, try_grafts, write_transplant
-    from clm_detour.errors import UserError
     from clm_detour.progress import console
 
     graft = chosen_graft(recipient, layers, part)
@@ -172,32 +171,14 @@ def needles(
     _finish(result, needles_table(result), output / "needles.json")
 
 
-def arms(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write arms.json here.")] = None,
-) -> None:
-    """What every arm of a run came to, in one table: held-out loss and evaluation, with what each phase froze."""
-    from clm_detour.analyze.arms import arms_table, tabulate_arms
-
-    result = tabulate_arms(run)
-    _finish(result, arms_table(result), None if output is None else output / "arms.json")
-
-
-def _finish(result: dict[str, Any], table: Any, path: Path | None) -> None:
+def _finish(result: dict[str, Any], table: Any, path: Path) -> None:
     """Show and write."""
     from clm_detour.files import write_json
     from clm_detour.progress import console
 
     console.print(table)
-    if path is not None:
-        write_json(path, result)
-        console.print(f"Wrote {path}", soft_wrap=True)
+    write_json(path, result)
+    console.print(f"Wrote {path}", soft_wrap=True)
 
 
-VERBS = (compare, analyze, weights, gradients, transplant, needles, arms)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command."""
-    for verb in VERBS:
-        app.command(rich_help_panel=PANEL)(verb)
+VERBS = (compare, analyze, weights, gradients, transplant, needles)

@@ -62,7 +62,7 @@ class Point:
 
     phase: str
     tokens: int
-    divergence: dict[str, dict[str, dict[str, float]]]
+    divergence: dict[str, dict[str, dict[str, Estimate]]]
 
 
 @dataclass(frozen=True)
@@ -143,16 +143,20 @@ def parse_trajectory(raw: Any) -> Trajectory:
     """analysis/trajectory.json."""
     groups = {str(name): (int(first), int(last)) for name, (first, last) in raw["groups"].items()}
     points = [
-        Point(str(p["phase"]), int(p["total"]), parse_divergence(p["divergence"])) for p in raw["points"]
+        Point(str(p["phase"]), int(p["total"]), parse_divergence(p["divergence"], p["interval"]))
+        for p in raw["points"]
     ]
     return Trajectory(groups, points)
 
 
-def parse_divergence(raw: Any) -> dict[str, dict[str, dict[str, float]]]:
+def parse_divergence(raw: Any, intervals: Any) -> dict[str, dict[str, dict[str, Estimate]]]:
     """Of one point."""
     return {
         reference: {
-            variant: {group: float(value) for group, value in by_group.items()}
+            variant: {
+                group: Estimate(number(value), interval(intervals[reference][variant][group]))
+                for group, value in by_group.items()
+            }
             for variant, by_group in variants.items()
         }
         for reference, variants in raw.items()

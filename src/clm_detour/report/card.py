@@ -21,11 +21,10 @@ from clm_detour.report.records import Phase, Run
 from clm_detour.run_folder import RunFolder
 
 DECIMALS = 2  # of scores in percent; of a loss one more
-LICENCES = {
+LICENCES = {  # as the hub's pages of these models state them
     "answerdotai/ModernBERT-base": "apache-2.0",
     "answerdotai/ModernBERT-large": "apache-2.0",
     "almanach/moderncamembert-base": "mit",
-    "almanach/moderncamembert-large": "mit",
 }
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PIPELINES = {"entities": ("token-classification", "Token classification")}
@@ -70,9 +69,16 @@ def model_card(
 
 
 def environment() -> Environment:
-    """Markdown, so nothing is escaped."""
+    """Markdown: only the cells of tables are escaped."""
     loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["cells"] = cells
+    return made
+
+
+def cells(row: Sequence[str]) -> str:
+    """A row of a Markdown table; a bar or a line break in a name would end a cell."""
+    return " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row)
 
 
 def card_data(run: Run, arm: str, metadata: Mapping[str, Any]) -> ModelCardData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Interval = tuple[float, float]
@@ -54,6 +54,19 @@ class Difference:
     ties: int
     by_task: dict[str, tuple[float, Interval | None]]
 
+    def turned(self) -> Difference:
+        """`b` minus `a`."""
+        by_task = {task: (-value, turned(bounds)) for task, (value, bounds) in self.by_task.items()}
+        return replace(
+            self, a=self.b, b=self.a, value=-self.value, interval=(-self.interval[1], -self.interval[0]),
+            wins=self.losses, losses=self.wins, by_task=by_task,
+        )  # fmt: skip
+
+
+def turned(interval: Interval | None) -> Interval | None:
+    """Of the negative."""
+    return None if interval is None else (-interval[1], -interval[0])
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -69,8 +82,11 @@ class Evaluation:
     missing: dict[str, str]  # task -> why
 
     def difference(self, a: str, b: str) -> Difference | None:
-        """Model a against model b, if they were compared."""
-        return next((found for found in self.differences if (found.a, found.b) == (a, b)), None)
+        """Model a minus model b, if they were compared, one way or the other."""
+        for found in self.differences:
+            if {found.a, found.b} == {a, b}:
+                return found if found.a == a else found.turned()
+        return None
 
 
 def parse_evaluation(raw: Any) -> Evaluation:

@@ -6,8 +6,7 @@ holds none of a run's records is an error.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from clm_detour.config.load import load_config
 from clm_detour.config.schema import Config
 from clm_detour.errors import UserError
-from clm_detour.files import read_json
+from clm_detour.files import read_json, read_json_lines
 from clm_detour.report.analysis import parse_comparison, parse_gradients, parse_trajectory, parse_weights
 from clm_detour.report.evaluation import parse_evaluation
 from clm_detour.report.records import (
@@ -64,7 +63,7 @@ def load_run(run_dir: Path) -> Run:
     run.held_out = files.read(folder.held_out, "Held-out scores", parse_held_out)
     run.filled_masks = files.read(folder.fill_masks, "Filled masks", parse_filled_masks) or []
     read_optional(files, folder, run)
-    run.exported = [arm for arm in run.arms if (folder.model(arm) / "config.json").is_file()]
+    run.exported = [arm for arm in run.arms if is_model(folder.model(arm))]
     run.missing += absent_models(run)
     return run
 
@@ -166,7 +165,7 @@ def read_curve(path: Path) -> Curve | None:
     logged again after a resume the later line counts.
     """
     points: dict[int, tuple[float, ...]] = {}
-    for entry in read_lines(path):
+    for entry in read_json_lines(path):
         with suppress(ValueError, KeyError, TypeError, OverflowError):
             numbers = (entry["loss"], entry["learning_rate"], entry["tokens_per_second"])
             optional = (entry.get(name) for name in ("mfu", "packing", "data_wait"))
@@ -180,7 +179,7 @@ def read_curve(path: Path) -> Curve | None:
 def read_watched(path: Path) -> Watched | None:
     """Held-out losses while the phase trained, if they were measured; broken lines are skipped."""
     points: dict[int, tuple[float, float]] = {}
-    for entry in read_lines(path):
+    for entry in read_json_lines(path):
         with suppress(ValueError, KeyError, TypeError):
             losses = [entry[kind]["loss"] for kind in ("mlm", "clm")]
             masked, causal = (np.nan if loss is None else float(loss) for loss in losses)
@@ -189,13 +188,6 @@ def read_watched(path: Path) -> Watched | None:
         return None
     masked_losses, causal_losses = zip(*(points[tokens] for tokens in sorted(points)), strict=True)
     return Watched(sorted(points), list(masked_losses), list(causal_losses))
-
-
-def read_lines(path: Path) -> Iterator[Any]:
-    """The JSON of each whole line; none of a file that is not there."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-        with suppress(ValueError):
-            yield json.loads(line)
 
 
 def read_sources(files: Reader, config: Config | None) -> dict[str, SourceReport]:
@@ -212,10 +204,15 @@ def read_sources(files: Reader, config: Config | None) -> dict[str, SourceReport
     return reports
 
 
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a config and weights."""
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
 def absent_models(run: Run) -> list[str]:
     """Arms without their exported model or their score."""
     unexported = [arm for arm in run.arms if arm not in run.exported]
-    sentences = [f"The model of arm {arm}: models/{arm} is not there." for arm in unexported]
+    sentences = [f"The model of arm {arm}: models/{arm} holds no config and weights." for arm in unexported]
     if run.held_out:
         unscored = [arm for arm in run.arms if arm not in run.held_out.models]
         sentences += [f"Held-out scores: arm {arm} has not been measured." for arm in unscored]

@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from clm_detour.errors import UserError
 from clm_detour.files import atomic_write
 from clm_detour.report.card import model_card
-from clm_detour.report.load import load_run
+from clm_detour.report.load import is_model, load_run
 from clm_detour.run_folder import RunFolder
 
 TOKEN = "HF_TOKEN"
@@ -53,7 +53,7 @@ def plan_upload(
             f"Arm {arm} has not finished (phase {unfinished[0]}); run the recipe to its end first."
         )
     model = folder.model(arm)
-    if not (model / "config.json").is_file() or not any(model.glob("*.safetensors")):
+    if not is_model(model):
         raise UserError(f"{model} holds no exported model; run the recipe to its end first.")
     files = {
         path.relative_to(model).as_posix(): path.stat().st_size

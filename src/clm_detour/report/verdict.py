@@ -84,7 +84,8 @@ def verdict(run: Run) -> Verdict:
     if "base" in models:
         sentences.append(against_base(models["base"], models["detour"], models["twin"]))
     sentences.append(on_tasks(run))
-    return Verdict(who_is_ahead(detour, twin), [text for text in sentences if text], table)
+    control = models["control"].total if "control" in models else None
+    return Verdict(who_is_ahead(detour, twin, control), [text for text in sentences if text], table)
 
 
 def on_tasks(run: Run) -> str:
@@ -102,14 +103,17 @@ def on_tasks(run: Run) -> str:
     )
 
 
-def who_is_ahead(detour: Score, twin: Score) -> str:
-    """By loss and by accuracy."""
-    by_loss, by_accuracy = -sign(detour.loss - twin.loss), sign(detour.accuracy - twin.accuracy)
+def who_is_ahead(detour: Score, twin: Score, control: Score | None) -> str:
+    """By loss and by accuracy; where there is a second twin, a difference no larger than that of the twins counts as none."""
+    by_loss = -sign(detour.loss - twin.loss, apart(twin, control, "loss"))
+    by_accuracy = sign(detour.accuracy - twin.accuracy, apart(twin, control, "accuracy"))
     if by_loss * by_accuracy < 0:
         better, worse = ("loss", "accuracy") if by_loss > 0 else ("accuracy", "loss")
         return f"A mixed result: the detour has the better {better}, its twin the better {worse}"
     if by_loss == by_accuracy == 0:
-        return "The detour and its twin end level"
+        return "The detour and its twin end " + (
+            "level" if control is None else "no further apart than two twins"
+        )
     return (
         "The detour ends ahead of its twin"
         if by_loss + by_accuracy > 0
@@ -117,9 +121,15 @@ def who_is_ahead(detour: Score, twin: Score) -> str:
     )
 
 
-def sign(difference: float) -> int:
-    """-1, 1, or 0 for what the page cannot show."""
-    if not math.isfinite(difference) or abs(difference) < STEP:
+def apart(twin: Score, control: Score | None, measure: str) -> float:
+    """How far two twins are apart, and no less than the page can show."""
+    difference = 0.0 if control is None else abs(getattr(twin, measure) - getattr(control, measure))
+    return max(STEP, difference) if math.isfinite(difference) else STEP
+
+
+def sign(difference: float, least: float = STEP) -> int:
+    """-1, 1, or 0 for less than `least`."""
+    if not math.isfinite(difference) or abs(difference) < least:
         return 0
     return 1 if difference > 0 else -1
 

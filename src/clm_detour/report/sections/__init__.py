@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from clm_detour.report.markup import Section
 from clm_detour.report.records import Run
+from clm_detour.report.sections.arms import arms_section
 from clm_detour.report.sections.costs import costs_section
 from clm_detour.report.sections.data import data_section
 from clm_detour.report.sections.held_out import held_out_section
@@ -22,6 +23,7 @@ from clm_detour.report.sections.training import training_section
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     held_out_section,
     tasks_section,
+    arms_section,
     network_section,
     training_section,
     masks_section,

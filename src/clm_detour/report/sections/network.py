@@ -168,12 +168,12 @@ def on_the_way(found: Trajectory) -> Markup:
 
     def paint(axes: Axes) -> None:
         for group, slot in slots.items():
-            values = [100 * point.divergence[reference]["debiased"][group] for point in points]
+            estimates = [point.divergence[reference]["debiased"][group] for point in points]
+            values, low, high = zip(*map(percents, estimates), strict=True)
             tokens = [point.tokens for point in points]
-            first, last = groups[group]
-            axes.plot(
-                tokens, values, marker="o", markersize=3.5, color=COLOURS[slot], label=f"{group} ({first} to {last})"
-            )  # fmt: skip
+            name = "{} ({} to {})".format(group, *groups[group])
+            axes.plot(tokens, values, marker="o", markersize=3.5, color=COLOURS[slot], label=name)
+            axes.fill_between(tokens, low, high, color=COLOURS[slot], alpha=0.15, linewidth=0)
         token_axis(axes, max(point.tokens for point in points))
         axes.set_ylim(bottom=0)
         axes.set_ylabel("divergence, % (debiased)")
@@ -185,7 +185,7 @@ def on_the_way(found: Trajectory) -> Markup:
             [
                 point.phase.rsplit(".", 1)[-1],
                 wording.count(point.tokens),
-                *(f"{100 * point.divergence[reference]['debiased'][group]:.1f}" for group in found.groups),
+                *(share(point.divergence[reference]["debiased"].get(group)) for group in found.groups),
             ]
         )
         for point in points
@@ -195,11 +195,18 @@ def on_the_way(found: Trajectory) -> Markup:
         "The detour's checkpoints against the twin as it was before its decay. Where the curve falls in the last phase, the decay "
         "takes back some of what training as a causal language model had changed; where it stays, the change is kept."
     )
-    drawing = figure(draw("trajectory", label, 3.1, paint), "Divergence on the way")
+    caption = "Bands: 95 % intervals over texts."
+    drawing = figure(draw("trajectory", label, 3.1, paint), "Divergence on the way", caption)
     return join(
         heading("On the way"), paragraph(text), side_by_side(drawing),
-        table("Divergence on the way", head, rows, note="Debiased, in percent; tokens since detour and twin parted."),
+        table("Divergence on the way", head, rows, note="Debiased, in percent, with 95 % intervals over texts; tokens since detour and twin parted."),
     )  # fmt: skip
+
+
+def percents(found: Estimate) -> tuple[float, float, float]:
+    """A value with its bounds; what is not known is no number."""
+    low, high = found.interval or (math.nan, math.nan)
+    return 100 * (math.nan if found.value is None else found.value), 100 * low, 100 * high
 
 
 def weights(changes: list[WeightChange]) -> Markup:

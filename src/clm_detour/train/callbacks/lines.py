@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clm_detour.files import atomic_write, finite, writable
+from clm_detour.files import atomic_write, finite, read_json_lines, writable
 
 
 class JsonLines:
@@ -17,8 +17,8 @@ class JsonLines:
         self.path = path
 
     def keep(self, step: int) -> None:
-        """Drop what is after `step`, and half a line at the end."""
-        kept = [line for line in read_lines(self.path) if line["step"] <= step]
+        """Drop what is after `step`, and lines that are not whole."""
+        kept = [line for line in read_json_lines(self.path) if line["step"] <= step]
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
 
@@ -26,11 +26,3 @@ class JsonLines:
         """One more; what is not finite becomes null, which JSON knows."""
         with writable(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(finite(dict(line))) + "\n")
-
-
-def read_lines(path: Path) -> list[dict]:
-    """The whole lines of a JSONL file that may not exist or may end in half a line."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
