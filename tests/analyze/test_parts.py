@@ -11,9 +11,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
 from clm_detour.analyze.gradients import gradients
-from clm_detour.analyze.masked import batches, masked_loss, open_masked
+from clm_detour.analyze.masked import batches, masked_sums, open_masked
 from clm_detour.analyze.needles import find_needles, haystacks, whole_words
-from clm_detour.analyze.transplant import Graft, standard_grafts, thirds, try_grafts, write_transplant
+from clm_detour.analyze.transplant import (
+    Graft,
+    standard_grafts,
+    thirds,
+    transplant_table,
+    try_grafts,
+    write_transplant,
+)
 from clm_detour.analyze.weights import weight_change
 from clm_detour.data.objectives import Objective
 from clm_detour.data.tokenizer import load_tokenizer
@@ -69,7 +76,11 @@ def test_masked_loss_is_that_of_transformers(models, texts):
                 logits = theirs(input_ids=ids[None]).logits[0]
             total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
             count += int((labels != -100).sum())
-    assert masked_loss(network, tokenizer, texts[:6], 64) == pytest.approx(total / count, rel=1e-4)
+    ((loss_sum, predicted),) = masked_sums(network, tokenizer, texts[:6], 64)
+    assert float(loss_sum) == pytest.approx(total, rel=1e-4)
+    assert predicted == count
+    folds = masked_sums(network, tokenizer, texts[:6], 64, folds=3)
+    assert torch.equal(folds[1:2], masked_sums(network, tokenizer, texts[1:6:3], 64))
 
 
 def test_gradient_norms_are_those_of_the_mean_loss_and_density_is_counted(models, texts):
@@ -129,6 +140,20 @@ def test_all_layers_of_a_model_with_the_same_rest_close_the_gap(models, texts, t
     closed = {item["name"]: item["closed"] for item in found["transplants"]}
     assert closed["layers"] == pytest.approx(1)
     assert closed["low"] != pytest.approx(closed["high"])
+    loss = {item["name"]: item["loss"] for item in found["transplants"]}
+    assert found["gap"] == pytest.approx(found["loss"]["recipient"] - found["loss"]["donor"])
+    assert closed["mid"] == pytest.approx((found["loss"]["recipient"] - loss["mid"]) / found["gap"])
+    for item in found["transplants"]:
+        low, high = item["interval"]
+        assert low - 1e-9 <= item["closed"] <= high + 1e-9
+    assert found["gap_interval"][0] < found["gap"] < found["gap_interval"][1]
+
+
+def test_there_is_no_gap_between_a_model_and_itself(models, texts):
+    found = try_grafts(models["near"], models["near"], None, texts[:20], 64)
+    assert (found["gap"], found["gap_interval"]) == (0, [0, 0])
+    assert all(item["closed"] is None for item in found["transplants"])
+    assert "none to speak of" in str(transplant_table(found).title)
 
 
 def test_transplants_that_make_no_sense(run_cli, models, texts_file):

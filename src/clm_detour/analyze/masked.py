@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clm_detour.analyze.states import batches_of
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
@@ -43,21 +44,21 @@ def batches(
 
 
 @torch.no_grad()
-def masked_loss(
+def masked_sums(
     network: ModernBertForPretraining, tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int = 512,
-    mask_rate: float = 0.15, seed: int = 0,
-) -> float:  # fmt: skip
-    """Nats a predicted token."""
+    mask_rate: float = 0.15, seed: int = 0, folds: int = 1,
+) -> Tensor:  # fmt: skip
+    """(folds, 2): of every `folds`-th text, from each of the first on, the summed loss in nats and the number of predicted tokens."""
     device = best_device()
     torch.nn.Module.to(network, device)
-    total, predicted = 0.0, 0
-    for batch in batches(tokenizer, texts, max_tokens, Objective("mlm", mask_rate), seed):
-        output = network(
-            batch.inputs.to(device), labels=batch.labels.to(device), document_lengths=[batch.lengths]
-        )
-        total += float(output.loss_sum)
-        predicted += int((batch.labels != IGNORED).sum())
-    return total / max(predicted, 1)
+    sums = torch.zeros(folds, 2, dtype=torch.float64)
+    for fold, found in enumerate(sums):
+        for batch in batches(tokenizer, texts[fold::folds], max_tokens, Objective("mlm", mask_rate), seed):
+            output = network(
+                batch.inputs.to(device), labels=batch.labels.to(device), document_lengths=[batch.lengths]
+            )
+            found += torch.tensor([float(output.loss_sum), int((batch.labels != IGNORED).sum())])
+    return sums
 
 
 def open_masked(path: str) -> tuple[ModernBertForPretraining, Tokenizer]:

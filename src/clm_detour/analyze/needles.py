@@ -171,7 +171,9 @@ def _right(
 
 def needles_table(result: Mapping[str, Any]) -> Table:
     """A row a model and length."""
-    table = Table(title=f"Needles found (%; chance {100 * result['chance']:.0f} %)")
+    margin = 196 * (0.25 / result["trials"]) ** 0.5  # of a share near one half
+    title = f"Needles found (%; chance {100 * result['chance']:.0f} %; 95 % interval at most ± {margin:.0f})"
+    table = Table(title=title)
     for column in ("model", "tokens", *(f"at {100 * p:.0f} %" for p in result["positions"]), "no needle"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for model in result["models"]:

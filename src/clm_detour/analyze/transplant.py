@@ -3,8 +3,10 @@
 donor, recipient    folders
 texts, max_tokens   what the masked loss was measured on
 loss                {donor, recipient}: nats a masked token
-transplants         [{name, layers ([first, last]), part, loss, closed}...]
-                    closed: the share of the gap that the transplant closes, (recipient - it) / (recipient - donor); null without a gap
+gap, gap_interval   recipient - donor; [low, high], 95 % over texts
+transplants         [{name, layers ([first, last]), part, loss, closed, interval}...]
+                    closed: the share of the gap that the transplant closes, (recipient - it) / (recipient - donor), with its interval;
+                    null without a gap
 """
 
 from __future__ import annotations
@@ -13,17 +15,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from rich.table import Table
 from torch import Tensor
 
-from clm_detour.analyze.masked import masked_loss, open_masked
+from clm_detour.analyze.cka import half_samples, interval
+from clm_detour.analyze.masked import masked_sums, open_masked
+from clm_detour.analyze.show import percent
 from clm_detour.analyze.weights import place_of
 from clm_detour.config.units import parse_layers
 from clm_detour.errors import UserError
+from clm_detour.files import finite
 from clm_detour.model import ModernBertForPretraining, hf
 from clm_detour.progress import progress
 from clm_detour.train.export import write_model
 
+FOLDS = 20  # of the texts, of which half are drawn again and again for the intervals
+HALVES = 200
 PARTS = ("all", "attention", "mlp")
 
 
@@ -126,40 +134,65 @@ def try_grafts(
 
     with progress("Masked loss", 2 + len(grafts), "models") as advance:
 
-        def loss_of(network: ModernBertForPretraining) -> float:
-            loss = masked_loss(network, tokenizer, texts, max_tokens)
+        def losses_of(network: ModernBertForPretraining) -> Tensor:
+            sums = masked_sums(network, tokenizer, texts, max_tokens, folds=min(FOLDS, len(texts)))
             advance(1)
-            return loss
+            return _over_halves(sums)
 
-        loss = {"donor": loss_of(source), "recipient": loss_of(target)}
-        gap = loss["recipient"] - loss["donor"]
+        of_donor, of_recipient = losses_of(source), losses_of(target)
+        gap = of_recipient - of_donor
         found = []
         for graft, state in weights.items():
             target.load_state_dict(state)
-            grafted = loss_of(target)
+            grafted = losses_of(target)
+            closed, bounds = _with_interval((of_recipient - grafted) / gap)
             found.append(
                 {
                     "name": graft.name,
                     "layers": [graft.first, graft.last],
                     "part": graft.part,
-                    "loss": grafted,
-                    "closed": (loss["recipient"] - grafted) / gap if gap else None,
+                    "loss": float(grafted[0]),
+                    "closed": closed,
+                    "interval": bounds,
                 }
             )
-    return {
-        "donor": donor, "recipient": recipient, "texts": len(texts), "max_tokens": max_tokens, "loss": loss,
-        "transplants": found,
-    }  # fmt: skip
+    value, bounds = _with_interval(gap)
+    return finite(
+        {
+            "donor": donor,
+            "recipient": recipient,
+            "texts": len(texts),
+            "max_tokens": max_tokens,
+            "loss": {"donor": float(of_donor[0]), "recipient": float(of_recipient[0])},
+            "gap": value,
+            "gap_interval": bounds,
+            "transplants": found,
+        }
+    )
+
+
+def _over_halves(sums: Tensor) -> Tensor:
+    """(1 + R,): the loss a token on all folds, (folds, 2), then on half-samples of them."""
+    weights = torch.cat([torch.ones(1, len(sums), dtype=torch.float64), half_samples(len(sums), HALVES, 0)])
+    totals = weights @ sums
+    return totals[:, 0] / totals[:, 1]
+
+
+def _with_interval(values: Tensor) -> tuple[float, list[float]]:
+    """Of a number, (1 + R,), as it is on everything and on half-samples."""
+    return float(values[0]), interval(values[0], values[1:]).tolist()
 
 
 def transplant_table(result: dict[str, Any]) -> Table:
     """A row a transplant."""
-    table = Table(title="Masked loss after transplants")
-    for column in ("transplant", "layers", "loss", "gap closed"):
+    low, high = result["gap_interval"]
+    title = f"Masked loss after transplants; gap {result['gap']:.3f} ({low:.3f} to {high:.3f})"
+    table = Table(title=title + (": none to speak of" if low <= 0 <= high else ""))
+    for column in ("transplant", "layers", "part", "loss", "gap closed (%)"):
         table.add_column(column, justify="right")
     for name, loss in result["loss"].items():
-        table.add_row(name, "", f"{loss:.3f}", "")
+        table.add_row(name, "", "", f"{loss:.3f}", "")
     for item in result["transplants"]:
-        closed = "" if item["closed"] is None else f"{100 * item['closed']:.0f} %"
-        table.add_row(item["name"], "{}-{}".format(*item["layers"]), f"{item['loss']:.3f}", closed)
+        layers, closed = "{}-{}".format(*item["layers"]), percent(item["closed"], item["interval"])
+        table.add_row(item["name"], layers, item["part"], f"{item['loss']:.3f}", closed)
     return table

@@ -156,7 +156,7 @@ def unequal_operations(run: Run) -> list[str]:
         return []
     return [
         f"Equal tokens are not equal compute: the detour's own phases took {detour:.2e} floating-point operations, the twin's "
-        f"{twin:.2e}, which is {max(detour, twin) / max(min(detour, twin), 1) - 1:.0%} between them."
+        f"{twin:.2e}: {wording.percent(max(detour, twin) / max(min(detour, twin), 1) - 1, 0)} more in the one than in the other."
     ]
 
 
