@@ -78,11 +78,6 @@ def test_the_page_is_one_file_that_loads_nothing(whole_run, whole_page):
     ]
 
 
-def test_the_same_records_give_the_same_bytes(fake_run):
-    first = write_page(fake_run.path).read_bytes()
-    assert write_page(fake_run.path).read_bytes() == first
-
-
 def test_every_id_is_there_once_and_every_reference_has_its_id(whole_page):
     ids = [attributes["id"] for _, attributes in Parsed(whole_page).tags if "id" in attributes]
     assert len(ids) == len(set(ids))

@@ -50,13 +50,11 @@ def damage(path: Path, how: str | bytes, share: float = 0.6) -> None:
         path.write_bytes(whole[: int(share * len(whole))] if how == "cut" else how)
 
 
-def test_each_file_that_is_absent_is_listed_and_the_rest_shown(original, tmp_path):
+def test_each_file_that_is_absent_is_listed(original, tmp_path):
     for number, name in enumerate(records(original)):
         run = shutil.copytree(original, tmp_path / str(number))
         damage(run / name, "delete")
-        page = page_text(load_run(run))
-        assert page.count("<section") >= 5, name
-        listed = missing(page)
+        listed = " ".join(load_run(run).missing)
         if name in OPTIONAL:
             assert listed == "", name
         else:
