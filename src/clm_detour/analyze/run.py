@@ -110,7 +110,8 @@ def points_of(config: Config, start: str | None) -> list[Point]:
     for run in own_phases(config, DETOUR):
         phase = folder.phase(run.id)
         on_the_way = exported_points(run.id, phase.exports, total)
-        points += [point for point in on_the_way if point.tokens < run.tokens]
+        last_step = run.tokens - run.batch_tokens  # what is exported after it is the phase's end
+        points += [point for point in on_the_way if point.tokens <= last_step]
         total += run.tokens
         points.append(Point(run.id, run.tokens, total, str(phase.model)))
     return points
