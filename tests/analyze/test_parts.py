@@ -203,4 +203,4 @@ def test_the_commands_write_what_they_show(run_cli, models, texts_file, tmp_path
     for name in ("weights", "gradients", "transplant", "needles"):
         assert json.loads((tmp_path / f"{name}.json").read_text())
     assert_refused(run_cli("needles", models["far"], "--lengths", "8", *words), "from 64")
-    assert_refused(run_cli("arms", tmp_path), "no run")
+    assert_refused(run_cli("arms", tmp_path), "none of a run's records")

@@ -23,7 +23,7 @@ FROZEN = {
 }  # fmt: skip
 WORDS = (
     "train.export_at=[2ktok,4ktok]", "evaluate.tasks=null", f"phases.clm_low={json.dumps(FROZEN)}",
-    "arms={base: [pretrain], detour: [pretrain, clm, decay], twin: [pretrain, mlm, decay], frozen: [pretrain, clm_low, decay]}",
+    "arms.frozen=[pretrain, clm_low, decay]",
 )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_all_arms_stand_in_one_table_with_what_was_frozen(finished, run_cli):
     assert "frozen" in said
     with open(folder.report_files / "arms.csv", encoding="utf-8", newline="") as file:
         rows = {row["Arm"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["base", "detour", "twin", "frozen"]
+    assert list(rows) == ["base", "detour", "twin", "control", "frozen"]
     assert rows["frozen"]["Phases"] == "pretrain, clm_low (layers 0-1 and embeddings frozen), decay"
     models = json.loads(folder.held_out.read_text())["models"]
     loss, twin = models["frozen"]["loss"], models["twin"]["loss"]

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from clm_detour.config.load import save_config
+from clm_detour.files import read_json_lines
 from clm_detour.preemption import REQUEUE
 from clm_detour.run_folder import RunFolder
-from clm_detour.train.callbacks.lines import read_lines
 from clm_detour.train.checkpoints import newest_good
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -33,4 +33,4 @@ def test_both_of_two_processes_leave(prepared, tmp_path):
     launched.send_signal(signal.SIGTERM)
     assert launched.wait(timeout=300) == REQUEUE, (tmp_path / "log").read_text()
     found = newest_good(folder.checkpoints)
-    assert found.position.step == read_lines(folder.metrics)[-1]["step"] >= 3
+    assert found.position.step == read_json_lines(folder.metrics)[-1]["step"] >= 3
