@@ -12,7 +12,7 @@ from transformers import AutoModelForMaskedLM
 
 from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.masked import batches, masked_sums, open_masked
-from clm_detour.analyze.needles import find_needles, haystacks, whole_words
+from clm_detour.analyze.needles import find_needles, haystacks, short_names, whole_words
 from clm_detour.analyze.transplant import (
     Graft,
     standard_grafts,
@@ -182,6 +182,12 @@ def test_haystacks_have_their_length_and_the_needle_at_its_place(models):
     assert np.all(np.diff([np.mean(needle_at[i : i + 5]) for i in (0, 5, 10)]) > 0.2)
     for ids, right in haystacks(tokenizer, flow, keys, values, 128, None, 5, 0):
         assert values[right] not in ids
+
+
+def test_models_are_shown_by_what_tells_them_apart():
+    assert list(short_names(["runs/a/models/detour", "runs/a/models/twin/"]).values()) == ["detour", "twin"]
+    assert list(short_names(["a/model", "b/model", "b/other"]).values()) == ["a/model", "b/model", "b/other"]
+    assert short_names(["one"]) == {"one": "one"}
 
 
 def test_untrained_models_find_needles_by_chance_only(models, texts):

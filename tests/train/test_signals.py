@@ -28,7 +28,7 @@ def test_both_of_two_processes_leave(prepared, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(tmp_path / "log", "w") as log:
         launched = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
-    while launched.poll() is None and len(read_lines(folder.metrics)) < 3:
+    while launched.poll() is None and len(read_json_lines(folder.metrics)) < 3:
         time.sleep(0.05)
     launched.send_signal(signal.SIGTERM)
     assert launched.wait(timeout=300) == REQUEUE, (tmp_path / "log").read_text()

@@ -169,6 +169,17 @@ def _right(
     return right
 
 
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Of each path as many of its last parts as tell all of them apart."""
+    parts = {path: path.rstrip("/").split("/") for path in paths}
+    longest = max(map(len, parts.values()))
+    for count in range(1, longest + 1):
+        names = {path: "/".join(words[-count:]) for path, words in parts.items()}
+        if len(set(names.values())) == len(parts):
+            return names
+    return {path: path for path in parts}
+
+
 def needles_table(result: Mapping[str, Any]) -> Table:
     """A row a model and length."""
     margin = 196 * (0.25 / result["trials"]) ** 0.5  # of a share near one half
@@ -176,10 +187,11 @@ def needles_table(result: Mapping[str, Any]) -> Table:
     table = Table(title=title)
     for column in ("model", "tokens", *(f"at {100 * p:.0f} %" for p in result["positions"]), "no needle"):
         table.add_column(column, justify="left" if column == "model" else "right")
+    names = short_names(result["models"])
     for model in result["models"]:
         for i, length in enumerate(result["lengths"]):
             cells = (
                 f"{100 * value:.0f}" for value in [*result["accuracy"][model][i], result["control"][model][i]]
             )
-            table.add_row(model, str(length), *cells)
+            table.add_row(names[model], str(length), *cells)
     return table

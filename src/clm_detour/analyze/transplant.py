@@ -187,7 +187,8 @@ def transplant_table(result: dict[str, Any]) -> Table:
     """A row a transplant."""
     low, high = result["gap_interval"]
     title = f"Masked loss after transplants; gap {result['gap']:.3f} ({low:.3f} to {high:.3f})"
-    table = Table(title=title + (": none to speak of" if low <= 0 <= high else ""))
+    remark = ": none to speak of" if low <= 0 <= high else ": the donor is the worse one" if high < 0 else ""
+    table = Table(title=title + remark)
     for column in ("transplant", "layers", "part", "loss", "gap closed (%)"):
         table.add_column(column, justify="right")
     for name, loss in result["loss"].items():
