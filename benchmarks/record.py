@@ -27,21 +27,29 @@ def record(name: str, results: Any, packages: Sequence[str] = PACKAGES) -> Path:
     Returns:
         The file.
     """
-    date = datetime.datetime.now(datetime.timezone.utc)
-    machine = describe_machine()
     content = {
         "name": name,
-        "date": date.isoformat(timespec="seconds"),
+        "date": now().isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": machine,
+        "machine": describe_machine(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "results": results,
     }
-    device = re.sub(r"[^a-z0-9]+", "-", (machine["gpu"] or machine["cpu"]).lower()).strip("-")
-    path = RESULTS / f"{name}-{device}-{date:%Y-%m-%d}.json"
+    path = path_of(name)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def path_of(name: str) -> Path:
+    """Where `record` writes today's measurement of this machine."""
+    device = re.sub(r"[^a-z0-9]+", "-", (gpu_name() or cpu_name()).lower()).strip("-")
+    return RESULTS / f"{name}-{device}-{now():%Y-%m-%d}.json"
+
+
+def now() -> datetime.datetime:
+    """The time, UTC."""
+    return datetime.datetime.now(datetime.timezone.utc)
 
 
 def describe_machine() -> dict[str, Any]:

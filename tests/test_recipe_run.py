@@ -121,6 +121,23 @@ def test_a_second_run_finds_nothing_to_do(finished):
     assert weights(finished.run_dir) == before
 
 
+def test_scores_made_with_other_settings_are_made_again_and_nothing_else_is(finished):
+    scores = Path(finished.run_dir) / "evaluation" / "held_out.json"
+    before, rows = scores.read_bytes(), finished.evaluate.rows
+    try:
+        finished.evaluate.rows = rows - 1
+        assert run_recipe(finished) > 0
+        fewer = json.loads(scores.read_text())["models"]["twin"]
+        assert fewer["predicted"] < json.loads(before)["models"]["twin"]["predicted"]
+    finally:
+        finished.evaluate.rows = rows
+    trained = weights(finished.run_dir)
+    assert run_recipe(finished) > 0
+    assert scores.read_bytes() == before
+    assert weights(finished.run_dir) == trained
+    assert run_recipe(finished) == 0
+
+
 def test_the_learning_rate_is_the_formula_at_every_step(finished):
     for name, run in plan_recipe(finished).items():
         rate = phase_rate(run.phase)

@@ -227,7 +227,8 @@ def held_out_step(config: Config) -> bool:
 
     folder = RunFolder.of(config)
     phases = plan_recipe(config)
-    if is_newer(folder.held_out, [folder.phase(run).record for run in phases]):
+    settings = {"mask_rate": config.evaluate.mask_rate, "rows": config.evaluate.rows, "seed": config.seed}
+    if is_current(folder.held_out, [folder.phase(run).record for run in phases], settings):
         return False
     loaded = tokenizer.load_tokenizer(tokenizer_path(config))
     held_out = HeldOut(
@@ -253,6 +254,7 @@ def held_out_step(config: Config) -> bool:
         **{arm: scores[end] for arm, end in ends.items()},
     }
     write_json(folder.held_out, {"mask_rate": config.evaluate.mask_rate, "models": models, "phases": scores})
+    write_json(settings_of(folder.held_out), settings)
     return True
 
 
@@ -275,7 +277,8 @@ def fill_masks_step(config: Config) -> bool:
 
     folder = RunFolder.of(config)
     paths = model_paths(config)
-    if is_newer(folder.fill_masks, [folder.model(arm) / "config.json" for arm in config.arms]):
+    settings = {"sentences": config.evaluate.fill_masks, "seed": config.seed}
+    if is_current(folder.fill_masks, [folder.model(arm) / "config.json" for arm in config.arms], settings):
         return False
     loaded = tokenizer.load_tokenizer(tokenizer_path(config))
     sentences = [
@@ -285,6 +288,7 @@ def fill_masks_step(config: Config) -> bool:
     ]
     with progress("Masks", len(sentences) * len(paths), "masks") as advance:
         write_json(folder.fill_masks, fill(sentences, paths, advance))
+    write_json(settings_of(folder.fill_masks), settings)
     return True
 
 
@@ -331,6 +335,17 @@ def report_step(config: Config) -> bool:
     write_cards(folder.root)
     write_page(folder.root)
     return True
+
+
+def is_current(made: Path, inputs: list[Path], settings: dict[str, Any]) -> bool:
+    """Whether `made` is no older than its inputs and was made with these settings."""
+    used = settings_of(made)
+    return is_newer(made, inputs) and used.exists() and read_json(used) == settings
+
+
+def settings_of(made: Path) -> Path:
+    """Where the settings stand with which a file of scores was made; written after it."""
+    return made.with_suffix(".settings.json")
 
 
 def is_newer(made: Path, inputs: list[Path]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches
@@ -109,6 +110,40 @@ def test_every_epoch_sees_every_example_once_in_another_order():
     first, again, second = ([x for b in batches.epoch(e) for x in b.examples] for e in (0, 0, 1))
     assert first == again != second
     assert sorted(first) == sorted(second) == list(range(20))
+
+
+@pytest.mark.parametrize("kind", ["entities", "single_label", "multi_label"])
+def test_loss_and_gradients_are_those_of_transformers_own_classifier(encoders, kind):
+    task, splits = make_task(kind)
+    network, tokenizer = load_encoder(encoders["bert"])
+    examples, _ = make_examples(task, splits["train"][:8], tokenizer, 48)
+    torch.manual_seed(0)
+    problem = make_problem(task, network, splits["train"], examples).eval()  # dropout draws differ
+    auto = AutoModelForTokenClassification if kind == "entities" else AutoModelForSequenceClassification
+    problem_type = "multi_label_classification" if kind == "multi_label" else None
+    theirs = auto.from_pretrained(
+        encoders["bert"], num_labels=problem.head.out_features, problem_type=problem_type
+    ).eval()
+    theirs.classifier.load_state_dict(problem.head.state_dict())
+    if kind != "entities":
+        theirs.bert.pooler.load_state_dict(network.pooler.state_dict())
+    longest = max(len(example.ids) for example in examples)
+    ids = torch.full((len(examples), longest), tokenizer.pad_token_id)
+    mask, tags = torch.zeros_like(ids), torch.full_like(ids, -100)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        mask[row, : len(example.ids)] = 1
+        tags[row, example.places] = example.target if kind == "entities" else -100
+    labels = tags if kind == "entities" else torch.stack([example.target for example in examples])
+    expected = theirs(input_ids=ids, attention_mask=mask, labels=labels).loss
+    loss = problem.loss(Batch(examples, torch.device("cpu")))
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    pairs = dict(theirs.bert.named_parameters())
+    for name, parameter in network.network.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, pairs[name].grad, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", MAKE)

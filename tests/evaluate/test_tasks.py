@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from clm_detour.cli import app
+from clm_detour.config.load import load_evaluation
 from clm_detour.errors import UserError
+from clm_detour.evaluate.command import known_tasks
 from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, by_name, from_yaml, load, locate
 from clm_detour.evaluate.tasks.overview import counts, differences
 from clm_detour.evaluate.tasks.registry import PAPER
@@ -401,15 +403,16 @@ def test_a_task_from_yaml_has_the_papers_protocol_but_for_what_is_set():
     assert (task.protocol.learning_rate, task.protocol.positive_weight) == (expected.learning_rate, True)
 
 
-def test_the_examples_of_the_page_on_tasks_are_valid():
+def test_the_example_of_the_page_on_tasks_is_valid(tmp_path):
     import yaml
 
     page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
     examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
-    mine = {name: section for block in examples for name, section in block.get("tasks", {}).items()}
-    assert len(mine) >= 4
-    for name, section in mine.items():
-        from_yaml(name, section)
+    (mine,) = [block for block in examples if "own_tasks" in block]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    settings = load_evaluation(tmp_path / "mine.yaml", [], ["base=x"])
+    assert len(settings.own_tasks) >= 4
+    assert set(settings.tasks) <= set(known_tasks(settings))
 
 
 def test_the_page_on_tasks_has_a_row_for_each():

@@ -41,6 +41,6 @@ def paint(axes: Any, row: Mapping[str, Any]) -> None:
         axes.plot([difference], [place], "o", color=colour, markersize=5)
     axes.axvline(0, color="grey", linewidth=0.8)
     axes.set_yticks(range(len(entries)), [entry[0] for entry in entries])
-    axes.invert_yaxis()
+    axes.set_ylim(len(entries) - 0.5, -0.5)
     axes.set_title(f"{row['a']} - {row['b']} (p = {row['p']:.2g})", fontsize="medium", loc="left")
     axes.spines[["top", "right"]].set_visible(False)

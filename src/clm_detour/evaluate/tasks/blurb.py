@@ -64,7 +64,7 @@ TASKS = (
         Conll(),
         f"the folder BC5CDR-IOB of {CRICHTON}",
         folders=("BC5CDR-IOB",),
-        licence="public domain, as BioCreative V states",
+        licence="public domain",
         published={
             "train.documents": 4560,
             "validation.documents": 4581,
@@ -78,7 +78,7 @@ TASKS = (
         ("Entity",),
         Conll(label="Entity"),
         f"the folder JNLPBA of {CRICHTON}, or BLURB's script",
-        licence="GENIA's, free for research",
+        licence="CC BY 3.0",
         disjoint=False,  # ten abstracts of the test set are in the training set
         rename=dict.fromkeys(("protein", "DNA", "RNA", "cell_line", "cell_type"), "Entity"),
         published={
@@ -96,7 +96,7 @@ TASKS = (
         Conll(),
         f"the folder NCBI-disease-IOB of {CRICHTON}",
         folders=("NCBI-disease-IOB",),
-        licence="public domain",
+        licence="CC0 1.0",
         published={
             "train.documents": 5424,
             "validation.documents": 923,

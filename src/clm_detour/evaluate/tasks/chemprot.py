@@ -25,7 +25,7 @@ TASKS = (
         folders=("ChemProt_Corpus",),
         negative="False",
         rename={"false": "False", **dict.fromkeys(("CPR:1", "CPR:2", "CPR:7", "CPR:8", "CPR:10"), "False")},
-        licence="free for research, as BioCreative VI states",
+        licence="public domain",
         obtain="Free: track 5 of BioCreative VI (https://biocreative.bioinformatics.udel.edu), or BLURB's preprocessing of it.",
         published={"train.documents": 16521, "validation.documents": 10361, "test.documents": 14396}
         | {"train.positive": 4132, "validation.positive": 2412, "test.positive": 3441},

@@ -44,7 +44,7 @@ TASKS = (
         protocol=FRENCH_LABELS,
         rename={chapter: chapter[:7] for chapter in CHAPTERS}
         | {str(number): chapter[:7] for number, chapter in enumerate(CHAPTERS)},
-        licence="as the hub states",
+        licence="CC BY 4.0",
         obtain="Free: the data set DrBenchmark/DiaMED of the Hugging Face hub.",
         published={"documents": 739},
     ),

@@ -14,7 +14,7 @@ TASKS = (
         Table(text="sentence"),
         negative="0",
         metric="positive_f1",
-        licence="not stated",
+        licence="CC BY 4.0",
         obtain="Free: BLURB's split, as https://github.com/michiyasunaga/LinkBERT hands it round.",
         published={"train.documents": 4261, "validation.documents": 535, "test.documents": 534},
     ),
