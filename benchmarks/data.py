@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ import time
 import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from clm_detour.train.recipe import PhaseRun
 
 BATCH_ROWS = 16
+BARE = "tokenizers, encode_batch_fast"
 SHARES = {"papers": 0.5, "abstracts": 0.2, "notes": 0.1, "guidelines": 0.1, "general": 0.1}
 app = typer.Typer(help=__doc__, add_completion=False)
 console = Console(width=120)
@@ -235,7 +238,7 @@ def tokenise(
     """
     loaded = load_tokenizer(tokenizer)
     texts = [text for file in files for text in islice(read_documents(file), documents)]
-    cores, results = usable_cores(), defaultdict(list)
+    cores, found = usable_cores(), defaultdict(list)
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             for core in range(cores):
@@ -243,19 +246,25 @@ def tokenise(
             write_texts(Path(folder) / "one.jsonl", texts)
             cases = {"a file a core": f"{folder}/[0-9]*.jsonl", "one file": f"{folder}/one.jsonl"}
             for case, path in cases.items():
-                start = time.perf_counter()
-                done = prepare_source("all", path, Path(folder) / case, loaded, 8192, 42, 0.01)
-                tokens = sum(split.tokens for split in done.splits.values())
-                results[f"prepare, {case}"].append(tokens / (time.perf_counter() - start))
+                with timed(found[f"prepare, {case}"]):
+                    done = prepare_source("all", path, Path(folder) / case, loaded, 8192, 42, 0.01)
         for name in ("encode_batch", "encode_batch_fast"):
-            start = time.perf_counter()
             encode = getattr(loaded.tokenizer, name)
-            tokens = sum(len(encoding) for batch in batches(texts) for encoding in encode(batch))
-            results[f"tokenizers, {name}"].append(tokens / (time.perf_counter() - start))
-    rates = {
-        name: {"tokens_per_second": np.median(found), "least": min(found), "most": max(found)}
-        for name, found in results.items()
-    }
+            with timed(found[f"tokenizers, {name}"]):
+                for batch in batches(texts):
+                    encode(batch)
+    tokens = sum(split.tokens for split in done.splits.values())
+    rates = {}
+    for name, measured in found.items():
+        seconds, cpu = zip(*measured, strict=True)
+        beside = [one / other for (one, _), (other, _) in zip(found[BARE], measured, strict=True)]
+        rates[name] = {
+            "tokens_per_second": tokens / np.median(seconds),
+            "least": tokens / max(seconds),
+            "most": tokens / min(seconds),
+            "of_the_bare_rate_same_round": np.median(beside),
+            "cpu_seconds_a_million_tokens": np.median(cpu) / tokens * 1e6,
+        }
     settings = {
         "files": [Path(file).name for file in files],
         "documents": len(texts),
@@ -263,6 +272,14 @@ def tokenise(
         "rounds": rounds,
     }
     report("data-tokenise", "tokenising", rates, {**settings, "characters": sum(map(len, texts))})
+
+
+@contextmanager
+def timed(found: list[tuple[float, float]]) -> Iterator[None]:
+    """Add the seconds of a block, and those of all cores in this process and in those that it started and that have ended."""
+    start, cpu = time.perf_counter(), sum(os.times()[:4])
+    yield
+    found.append((time.perf_counter() - start, sum(os.times()[:4]) - cpu))
 
 
 def batches(texts: list[str]) -> Iterator[list[str]]:
