@@ -67,7 +67,7 @@ def test_a_step_is_the_same_at_any_number_of_ranks_and_after_any_restart(stream,
         assert [row for rank in step for row in rank["document_lengths"]] == batch["document_lengths"]
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, 4])
 def test_loader_workers_change_nothing(stream, workers):
     rows = stream(Objective("mlm", 0.3))
     for one, other in zip(

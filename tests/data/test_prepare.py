@@ -282,7 +282,7 @@ CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 SOME_TEXT = st.lists(st.text(CHARACTERS) | st.sampled_from(ODDITIES), max_size=20).map("".join)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(SOME_TEXT, max_size=12), st.integers(3, 100), st.booleans())
 def test_whatever_was_written_comes_back_from_its_rows(
     tokenizer, tmp_path_factory, texts, row_length, ascii_only
