@@ -17,8 +17,7 @@ from peers import Batch
 from record import record
 from rich.console import Console
 from rich.table import Table
-from train_step import CASES, DTYPES, SIZES, make_ours
-from transformers import ModernBertConfig
+from train_step import CASES, DTYPES, config_of, make_ours
 from workloads import WORKLOADS
 
 from clm_detour.allocator import keep_freed_memory
@@ -61,7 +60,7 @@ def main(
     objective, mask_rate, _ = CASES[case]
     known = load_tokenizer(tokenizer)
     batch = Batch.make(WORKLOADS[workload](papers, known, tokens), objective, mask_rate, known)
-    config = ModernBertConfig(**{**SIZES[size], **({"num_hidden_layers": layers} if layers else {})})
+    config = config_of(size, layers)
     ours = make_ours(
         config,
         batch,

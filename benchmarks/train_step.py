@@ -89,6 +89,11 @@ class Competitor:
         self.seconds.append(timed(self.step, self.device))
 
 
+def config_of(size: str, layers: int) -> ModernBertConfig:
+    """The network's shape, with fewer layers where memory does not hold all: a step's time is linear in them."""
+    return ModernBertConfig(**SIZES[size] | ({"num_hidden_layers": layers} if layers else {}))
+
+
 def make_ours(config: ModernBertConfig, batch: peers.Batch, settings: dict[str, Any]) -> Competitor:
     """Our network over the packed documents."""
     torch.manual_seed(0)
@@ -120,7 +125,7 @@ def run_case(
     objective, mask_rate, options = CASES[case]
     documents = WORKLOADS[workload](papers, tokenizer, tokens)
     batch = peers.Batch.make(documents, objective, mask_rate, tokenizer)
-    config = ModernBertConfig(**SIZES[settings["size"]])
+    config = config_of(settings["size"], settings["layers"])
     ours = make_ours(config, batch, settings)
     theirs = make_theirs(ours, batch, options, settings) if settings["peer"] else None
     competitors = [ours] if theirs is None else [ours, theirs]
@@ -211,6 +216,7 @@ def main(
     papers: Annotated[Path, typer.Option(help=".jsonl.gz with a field `text`: full papers")],
     tokenizer: Annotated[str, typer.Option(help="folder or hub id")] = "answerdotai/ModernBERT-base",
     size: str = "base",
+    layers: Annotated[int, typer.Option(help="fewer than the size has: 0 for all")] = 0,
     workloads: str = "abstracts,document,packed",
     cases: str = "mlm15,mlm15-sparse,clm",
     tokens: int = 8192,
@@ -232,7 +238,7 @@ def main(
     if keep_memory:
         keep_freed_memory()
     settings = {
-        "size": size, "precision": precision, "device": device, "backend": backend, "compile": compile,
+        "size": size, "layers": layers, "precision": precision, "device": device, "backend": backend, "compile": compile,
         "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "peer": peer, "rounds": rounds, "warm_up": warm_up,
     }  # fmt: skip
     shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
