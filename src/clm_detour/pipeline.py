@@ -307,15 +307,14 @@ def tasks_step(config: Config) -> bool:
 
 def analysis_step(config: Config) -> bool | str:
     """What the detour did to the network."""
-    from clm_detour.analyze.run import analysis_inputs, analyze_run, texts_of
+    from clm_detour.analyze.run import analysis_inputs, analyze_run, texts_of, too_few
 
     inputs = [*analysis_inputs(config), RunFolder.of(config).held_out]
     if is_newer(RunFolder.of(config).analysis / "compare.json", inputs):
         return False
-    try:
-        texts = texts_of(config, domain_sources(config))
-    except UserError as error:
-        return str(error)
+    texts = texts_of(config, domain_sources(config))
+    if reason := too_few(texts):
+        return reason
     analyze_run(config, texts)
     return True
 

@@ -22,7 +22,6 @@ from clm_detour.evaluate.tasks import METRICS, Document, Entity, Task
 warnings.filterwarnings("ignore", module="(seqeval|sklearn|numpy)")
 TYPES = ("Chemical", "Disease", "Gene")
 MANY = settings(max_examples=1000, deadline=None)
-SOME = settings(max_examples=150, deadline=None)  # scikit-learn takes its time
 
 
 def task(kind, labels=TYPES, negative=None) -> Task:
@@ -163,7 +162,7 @@ def labelled(sets: list[set[str]]) -> list[Document]:
 PAIRS = st.lists(st.tuples(st.sampled_from(TYPES), st.sampled_from(TYPES)), min_size=1, max_size=15)
 
 
-@SOME
+@MANY
 @given(PAIRS)
 def test_one_label_scores_as_scikit_learn_does(pairs):
     true, said = map(list, zip(*pairs, strict=True))
@@ -184,7 +183,7 @@ def test_one_label_scores_as_scikit_learn_does(pairs):
         assert ours[f"f1/{label}"] == pytest.approx(expected)
 
 
-@SOME
+@MANY
 @given(
     st.lists(
         st.tuples(st.sets(st.sampled_from(TYPES)), st.sets(st.sampled_from(TYPES))), min_size=1, max_size=15
@@ -203,7 +202,7 @@ def test_several_labels_score_as_scikit_learn_does(pairs):
     assert ours["accuracy"] == pytest.approx(sk.accuracy_score(true, said))
 
 
-@SOME
+@MANY
 @given(PAIRS, st.integers(0, 2**32 - 1))
 def test_auroc_is_scikit_learns_where_it_is_defined_and_absent_where_not(pairs, seed):
     true = [one for one, _ in pairs]

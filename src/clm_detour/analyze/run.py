@@ -21,7 +21,6 @@ from clm_detour.analyze.trajectory import Point, draw_trajectory, exported_point
 from clm_detour.analyze.weights import weight_change
 from clm_detour.analyze.write import write_comparison
 from clm_detour.config.schema import Config
-from clm_detour.errors import UserError
 from clm_detour.files import write_json
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import PhaseRun, plan_arm
@@ -44,18 +43,16 @@ def own_phases(config: Config, arm: str) -> list[PhaseRun]:
 
 
 def texts_of(config: Config, sources: Sequence[str]) -> list[str]:
-    """The texts on which the networks are compared: held-out ones of these sources.
-
-    Raises:
-        UserError: there are too few.
-    """
+    """The texts on which the networks are compared: held-out ones of these sources, as many as there are up to what is asked for."""
     wanted = config.analysis
-    texts = held_out_texts(config, sources, wanted.samples * wanted.texts)
-    if len(texts) < FEWEST:
-        raise UserError(
-            f"There are {len(texts)} held-out texts, and a comparison of networks takes {FEWEST}; give more documents, or raise data.held_out."
-        )
-    return texts
+    return held_out_texts(config, sources, wanted.samples * wanted.texts)
+
+
+def too_few(texts: Sequence[str]) -> str | None:
+    """Why these texts do not allow a comparison, if so."""
+    if len(texts) >= FEWEST:
+        return None
+    return f"There are {len(texts)} held-out texts, and a comparison of networks takes {FEWEST}; give more documents, or raise data.held_out."
 
 
 def analyze_run(config: Config, texts: Sequence[str]) -> None:

@@ -74,7 +74,7 @@ def analyze(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
 ) -> None:
     """The analysis of a finished run: compare, trajectory, weights and gradients, into RUN/analysis."""
-    from clm_detour.analyze.run import analysis_inputs, analyze_run, can_be_analyzed, texts_of
+    from clm_detour.analyze.run import analysis_inputs, analyze_run, can_be_analyzed, texts_of, too_few
     from clm_detour.config import load_config
     from clm_detour.files import read_json
     from clm_detour.pipeline import domain_sources
@@ -89,7 +89,10 @@ def analyze(
         if not record.exists():
             raise UserError(f"{record} is missing: the run has not finished; run it first.")
     folder = RunFolder.of(loaded).analysis
-    analyze_run(loaded, texts_of(loaded, domain_sources(loaded)))
+    texts = texts_of(loaded, domain_sources(loaded))
+    if reason := too_few(texts):
+        raise UserError(reason)
+    analyze_run(loaded, texts)
     _print_comparison(read_json(folder / "compare.json"), folder)
 
 

@@ -5,6 +5,7 @@ Both follow from the folder alone: preparing the same source anywhere gives the 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def histogram(counted: np.ndarray) -> list[dict[str, int]]:
     counts = np.add.reduceat(counted, edges[:-1])
     bins = [
         {"from": start, "below": end, "documents": int(count)}
-        for start, end, count in zip(edges, edges[1:], counts, strict=False)
+        for (start, end), count in zip(pairwise(edges), counts, strict=True)
     ]
     used = [place for place, one in enumerate(bins) if one["documents"]]
     return bins[used[0] : used[-1] + 1] if used else []

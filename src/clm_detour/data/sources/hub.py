@@ -124,7 +124,7 @@ def understood(place: str) -> Iterator[None]:
     except Exception as error:
         said = " ".join(str(error).split())
         if re.match(r"(Bad split|BuilderConfig|Unknown split)", said):
-            raise UserError(f"{place} cannot be read: {said}.") from error
+            raise UserError(f"{place} cannot be read: {said.rstrip('.')}.") from error
         raise UserError(
             f"{place} cannot be read: {type(error).__name__}. Try again; if a file of it is damaged, download it and read it "
             "by its own format, which can leave bad records out."
