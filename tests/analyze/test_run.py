@@ -12,6 +12,7 @@ from clm_detour.analyze.compare import Settings, compare
 from clm_detour.analyze.run import texts_of
 from clm_detour.analyze.weights import weight_change
 from clm_detour.config import load_config
+from clm_detour.errors import UserError
 from clm_detour.pipeline import Steps, analysis_step, domain_sources, prepare_data, run_recipe
 from clm_detour.run_folder import RunFolder
 
@@ -121,3 +122,14 @@ def test_with_too_few_held_out_texts_the_step_is_left_out_and_says_why(tiny_reci
     assert "done before" not in said
     assert steps.ran == 0
     assert not Path(tmp_path / "steps.json").exists()
+
+
+def test_a_damaged_held_out_shard_stops_the_step_and_is_named(tiny_recipe, tmp_path):
+    config = load_config(tiny_recipe(tmp_path / "run"), [f"data.dir={tmp_path}/data"])
+    prepare_data(config)
+    shard = next(Path(tmp_path).glob("data/*/held_out/tokens-00000.bin"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[3] ^= 1
+    shard.write_bytes(damaged)
+    with pytest.raises(UserError, match=str(shard)):
+        analysis_step(config)
