@@ -54,6 +54,23 @@ def test_an_unknown_key(run_cli, recipe, verb):
     assert_one_sentence(run_cli(verb, recipe, "phases.clm.duraton=1tok"), "did you mean phases.clm.duration?")
 
 
+@pytest.mark.parametrize("verb", ["run", "check"])
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.attention=flahs", "did you mean flash?"),
+        ("model.config.attention_dropout=0.1", "attention_dropout is 0.1"),
+        ("train.loggers={tensorboard: {log_dri: x}}", "did you mean log_dir?"),
+    ],
+)
+def test_what_would_stop_training_is_said_before_anything_is_prepared(
+    run_cli, recipe, tmp_path, verb, override, expected
+):
+    words = [override, f"data.dir={tmp_path}/data"]
+    assert_one_sentence(run_cli(verb, recipe, *words), expected)
+    assert not list((tmp_path / "data").rglob("*.bin"))
+
+
 def test_a_duration_without_unit(run_cli, recipe):
     assert_one_sentence(run_cli("run", recipe, "phases.clm.duration=5000"), "write 5000tok")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from clm_detour.config import load_config
+from clm_detour.errors import UserError
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.pipeline import run_recipe
+from clm_detour.train.export import export_arm
 from clm_detour.train.recipe import plan_recipe
 from clm_detour.train.schedules import phase_rate
 
@@ -136,6 +139,36 @@ def test_scores_made_with_other_settings_are_made_again_and_nothing_else_is(fini
     assert scores.read_bytes() == before
     assert weights(finished.run_dir) == trained
     assert run_recipe(finished) == 0
+
+
+def test_an_arm_made_of_phases_that_are_there_is_scored_and_another_analysis_is_made(finished):
+    root, trained = Path(finished.run_dir), weights(finished.run_dir)
+    tokens = finished.analysis.max_tokens
+    finished.arms["undecayed"] = ["pretrain", "clm"]
+    finished.analysis.max_tokens = 16
+    try:
+        assert run_recipe(finished) > 0
+        found = json.loads((root / "evaluation" / "held_out.json").read_text())
+        assert found["models"]["undecayed"] == found["phases"]["pretrain.clm"]
+        assert json.loads((root / "analysis" / "compare.json").read_text())["texts"]["max_tokens"] == 16
+        assert run_recipe(finished) == 0
+    finally:
+        del finished.arms["undecayed"]
+        shutil.rmtree(root / "models" / "undecayed")
+        finished.analysis.max_tokens = tokens
+    assert run_recipe(finished) > 0
+    assert weights(finished.run_dir) == trained
+
+
+def test_an_export_replaces_a_model_of_ours_and_nothing_else(finished, tmp_path):
+    export_arm(finished, "detour", tmp_path / "model")
+    export_arm(finished, "twin", tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "clm_detour.json").read_text())["arm"] == "twin"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "precious").write_text("of someone else")
+    with pytest.raises(UserError, match="something else than an exported model, which would be lost"):
+        export_arm(finished, "detour", tmp_path / "models")
+    assert (tmp_path / "models" / "precious").read_text() == "of someone else"
 
 
 def test_the_learning_rate_is_the_formula_at_every_step(finished):

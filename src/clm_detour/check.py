@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
+from clm_detour.config.rules import one_of
 from clm_detour.config.schema import Config, FineTuning
 from clm_detour.data.cache import is_remote
 from clm_detour.data.folders import folder_at
@@ -51,6 +52,7 @@ def check_recipe(config: Config, deep: bool) -> None:
     check_sources(config)
     if config.evaluate.tasks is not None:
         check_tasks(config.evaluate.tasks)
+    check_start(config)
     tokenizer = existing_tokenizer(config)
     if tokenizer is not None:
         check_model(config, tokenizer)
@@ -123,6 +125,30 @@ def existing_tokenizer(config: Config) -> Tokenizer | None:
         return load_tokenizer(config.tokenizer.path)
     folder = RunFolder.of(config).tokenizer
     return load_tokenizer(str(folder)) if (folder / "tokenizer.json").exists() else None
+
+
+def check_start(config: Config) -> None:
+    """What would stop training at its start: the name of the attention, a dropout that the network does not have, the loggers.
+
+    Raises:
+        UserError: the first of these.
+    """
+    from clm_detour.model.attention import AUTO, BACKENDS
+    from clm_detour.train.start import base_config
+
+    one_of(config.model.attention, [AUTO, *BACKENDS], "model.attention")
+    base, keys = config.model.base, config.model.config or {}
+    dropout = keys.get("attention_dropout", 0) if base is None else base_config(base).attention_dropout
+    if dropout:
+        raise UserError(
+            f"The model's attention_dropout is {dropout}, with which this network cannot train; set it to 0 in "
+            f"{'model.config' if base is None else 'the config.json of model.base'}."
+        )
+    if config.train.loggers:
+        from clm_detour.train.loggers import check_logger  # Composer takes seconds to import
+
+        for name, keys in config.train.loggers.items():
+            check_logger(name, keys or {})
 
 
 def check_model(config: Config, tokenizer: Tokenizer) -> None:

@@ -5,6 +5,7 @@ This is the one module that knows all stages; a stage never knows the next.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 from clm_detour.allocator import keep_freed_memory
 from clm_detour.analyze.run import can_be_analyzed
-from clm_detour.check import check_tasks
+from clm_detour.check import check_start, check_tasks
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.data import sources, tokenizer
@@ -24,6 +25,7 @@ from clm_detour.data.sample.write import SOURCES, write_sample
 from clm_detour.environment import describe_environment
 from clm_detour.errors import UserError
 from clm_detour.files import read_json, write_json
+from clm_detour.lock import alone
 from clm_detour.progress import console, progress
 from clm_detour.run_folder import RunFolder
 from clm_detour.settings import agree
@@ -68,8 +70,15 @@ def run_recipe(config: Config) -> int:
     """
     if not is_first_node():
         return sum(launch_phase(config, run) for run in plan_recipe(config).values())
-    folder = RunFolder.of(config)
     refuse_early(config)
+    root = RunFolder.of(config).root
+    with alone(root, "Another run works"):
+        return run_steps(config)
+
+
+def run_steps(config: Config) -> int:
+    """Each step that is not done."""
+    folder = RunFolder.of(config)
     steps = Steps(folder.steps)
     save_config(config, folder.config)
     if config.evaluate.tasks is not None:
@@ -94,16 +103,21 @@ def run_recipe(config: Config) -> int:
 
 
 def refuse_early(config: Config) -> None:
-    """What is wrong with the model or with what is frozen of it is said before the data is prepared, which may take hours."""
+    """What is wrong with the model, with what is frozen of it, or with a logger is said before the data is prepared, which may take hours."""
+    from clm_detour.model.attention import choose_backend
     from clm_detour.plan import make_plan
 
     make_plan(config, None)
+    check_start(config)
+    choose_backend(config.model.attention)
 
 
 def prepare_data(config: Config) -> int:
     """Only the sample, the tokenizer and the shards."""
-    steps = Steps(RunFolder.of(config).steps)
-    prepare_steps(config, steps)
+    folder = RunFolder.of(config)
+    with alone(folder.root, "Another run works"):
+        steps = Steps(folder.steps)
+        prepare_steps(config, steps)
     return steps.ran
 
 
@@ -227,7 +241,14 @@ def held_out_step(config: Config) -> bool:
 
     folder = RunFolder.of(config)
     phases = plan_recipe(config)
-    settings = {"mask_rate": config.evaluate.mask_rate, "rows": config.evaluate.rows, "seed": config.seed}
+    ends = {arm: plan_arm(config, arm)[-1].id for arm in config.arms}
+    settings = {
+        "mask_rate": config.evaluate.mask_rate,
+        "rows": config.evaluate.rows,
+        "seed": config.seed,
+        "sources": domain_sources(config),
+        "arms": ends,
+    }
     if is_current(folder.held_out, [folder.phase(run).record for run in phases], settings):
         return False
     loaded = tokenizer.load_tokenizer(tokenizer_path(config))
@@ -248,7 +269,6 @@ def held_out_step(config: Config) -> bool:
             run: held_out.score(ModernBertForPretraining.from_pretrained(path), advance)
             for run, path in paths.items()
         }
-    ends = {arm: plan_arm(config, arm)[-1].id for arm in config.arms}
     models = {
         **({"base": scores.pop("")} if "" in scores else {}),
         **{arm: scores[end] for arm, end in ends.items()},
@@ -277,7 +297,12 @@ def fill_masks_step(config: Config) -> bool:
 
     folder = RunFolder.of(config)
     paths = model_paths(config)
-    settings = {"sentences": config.evaluate.fill_masks, "seed": config.seed}
+    settings = {
+        "sentences": config.evaluate.fill_masks,
+        "seed": config.seed,
+        "sources": domain_sources(config),
+        "models": list(paths),
+    }
     if is_current(folder.fill_masks, [folder.model(arm) / "config.json" for arm in config.arms], settings):
         return False
     loaded = tokenizer.load_tokenizer(tokenizer_path(config))
@@ -307,16 +332,30 @@ def tasks_step(config: Config) -> bool:
 
 def analysis_step(config: Config) -> bool | str:
     """What the detour did to the network."""
-    from clm_detour.analyze.run import analysis_inputs, analyze_run, texts_of, too_few
+    from clm_detour.analyze.run import analysis_inputs
 
     inputs = [*analysis_inputs(config), RunFolder.of(config).held_out]
-    if is_newer(RunFolder.of(config).analysis / "compare.json", inputs):
+    made = RunFolder.of(config).analysis / "compare.json"
+    if is_current(made, inputs, dataclasses.asdict(config.analysis)):
         return False
+    return analyze(config) or True
+
+
+def analyze(config: Config) -> str | None:
+    """Compare the networks of a finished run, whatever was there before.
+
+    Returns:
+        Why it cannot be done, if so.
+    """
+    from clm_detour.analyze.run import analyze_run, texts_of, too_few
+
     texts = texts_of(config, domain_sources(config))
     if reason := too_few(texts):
         return reason
     analyze_run(config, texts)
-    return True
+    settings = settings_of(RunFolder.of(config).analysis / "compare.json")
+    write_json(settings, dataclasses.asdict(config.analysis))
+    return None
 
 
 def report_step(config: Config) -> bool:

@@ -46,7 +46,14 @@ def test_a_value_left_to_the_user_is_asked_for():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a: [", "not valid YAML"), ("- 1\n- 2\n", "top level"), ("extends: me.yaml\n", "extends itself")],
+    [
+        ("a: [", "not valid YAML"),
+        ("a: ${b\n", "not valid YAML"),
+        ("extends: 3\n", "extends names configs"),
+        ("extends: [[x]]\n", "extends names configs"),
+        ("- 1\n- 2\n", "top level"),
+        ("extends: me.yaml\n", "extends itself"),
+    ],
 )
 def test_a_broken_file_is_named(tmp_path, text, expected):
     path = tmp_path / "me.yaml"

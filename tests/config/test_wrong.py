@@ -95,6 +95,12 @@ WRONG = {
     "a cache's size": ("data.cache_limit=lots", "data.cache_limit: 'lots' is not a size"),
     "a small vocabulary": ("tokenizer.train.vocab_size=100", "tokenizer.train.vocab_size"),
     "no model": ("model.config=null", "model: give either base"),
+    "an endless share": ("data.mixtures.domain.notes=.inf", "data.mixtures.domain.notes: inf is not positive"),
+    "a tokenizer of nothing": ("tokenizer.train.documents=-5", "tokenizer.train.documents: -5 is not positive"),
+    "epsilon": ("optimizer.eps=-1", "optimizer.eps: -1"),
+    "weight decay": ("optimizer.weight_decay=-1", "optimizer.weight_decay: -1"),
+    "sentences": ("evaluate.fill_masks=-1", "evaluate.fill_masks: -1 is negative"),
+    "processes": ("data.processes=0", "data.processes: 0 is not positive"),
     "evaluation": ("evaluate.rows=0", "evaluate.rows: 0 is not positive"),
 }  # fmt: skip
 

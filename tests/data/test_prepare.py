@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_detour import files
+from clm_detour.config.schema import Source
 from clm_detour.data import prepare, tokens_of_group
 from clm_detour.data import tokenizer as tokenizer_module
 from clm_detour.data.held_out import SPLITS, is_held_out
@@ -255,6 +256,18 @@ def test_a_document_too_long_for_memory_is_tokenised_in_pieces_or_refused_by_pla
     with pytest.raises(UserError, match=message):
         run()
     assert run(on_error="skip").dropped == {"too long to tokenise": 1}
+
+
+def test_copies_are_found_after_a_document_that_is_too_long_to_tokenise(
+    run, corpus, tmp_path, tokenizer, monkeypatch
+):
+    monkeypatch.setattr(tokenizer_module, "LONG_CHARACTERS", 200)
+    monkeypatch.setattr(tokenizer_module, "LONGEST_PIECE", 400)
+    monkeypatch.setattr(tokens_of_group, "LONG_CHARACTERS", 200)
+    write_corpus(corpus, ["x" * 500, *TEXTS[:4], TEXTS[1], *TEXTS[4:6]])
+    found = run(on_error="skip", path=Source(str(corpus), deduplicate=True), held_out=0.0)
+    assert found.dropped == {"too long to tokenise": 1, "duplicate": 1}
+    assert texts_of(tmp_path / "data" / "notes" / "train", tokenizer) == TEXTS[:6]
 
 
 def test_the_split_does_not_depend_on_the_seed(run, tmp_path, tokenizer):

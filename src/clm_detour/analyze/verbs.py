@@ -74,10 +74,10 @@ def analyze(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
 ) -> None:
     """The analysis of a finished run: compare, trajectory, weights and gradients, into RUN/analysis."""
-    from clm_detour.analyze.run import analysis_inputs, analyze_run, can_be_analyzed, texts_of, too_few
+    from clm_detour.analyze.run import analysis_inputs, can_be_analyzed
     from clm_detour.config import load_config
     from clm_detour.files import read_json
-    from clm_detour.pipeline import domain_sources
+    from clm_detour.pipeline import analyze as analyze_finished
     from clm_detour.run_folder import RunFolder
 
     loaded = load_config(config, overrides or ())
@@ -88,11 +88,9 @@ def analyze(
     for record in analysis_inputs(loaded):
         if not record.exists():
             raise UserError(f"{record} is missing: the run has not finished; run it first.")
-    folder = RunFolder.of(loaded).analysis
-    texts = texts_of(loaded, domain_sources(loaded))
-    if reason := too_few(texts):
+    if reason := analyze_finished(loaded):
         raise UserError(reason)
-    analyze_run(loaded, texts)
+    folder = RunFolder.of(loaded).analysis
     _print_comparison(read_json(folder / "compare.json"), folder)
 
 

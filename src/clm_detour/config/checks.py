@@ -56,6 +56,10 @@ def check_data(config: Config) -> None:
         0 < data.held_out < 1, f"data.held_out: {data.held_out} is not a fraction between 0 and 1, like 0.01."
     )
     require(min(config.seed, data.shuffle_seed) >= 0, "seed and data.shuffle_seed may not be negative.")
+    require(
+        data.processes is None or data.processes > 0,
+        f"data.processes: {data.processes} is not positive; leave it out for one a core.",
+    )
     for name in data.prepared:
         one_of(name, data.sources, "data.prepared")
     require(parse_bytes(data.cache_limit, "data.cache_limit") > 0, "data.cache_limit must be positive.")
@@ -66,7 +70,7 @@ def check_data(config: Config) -> None:
         for source, share in shares.items():
             one_of(source, data.sources, f"data.mixtures.{name}")
             require(
-                share > 0,
+                0 < share < inf,
                 f"data.mixtures.{name}.{source}: {share} is not positive; leave the source out instead.",
             )
 
@@ -157,6 +161,10 @@ def check_tokenizer_and_model(config: Config) -> None:
         require(
             tokenizer.train.vocab_size >= 300, "tokenizer.train.vocab_size: use 300 or more (256 are bytes)."
         )
+        require(
+            tokenizer.train.documents > 0,
+            f"tokenizer.train.documents: {tokenizer.train.documents} is not positive.",
+        )
 
 
 def check_train(config: Config) -> None:
@@ -181,6 +189,8 @@ def check_train(config: Config) -> None:
         all(0 <= beta < 1 for beta in optimizer.betas),
         f"optimizer.betas: {tuple(optimizer.betas)} must lie in [0, 1).",
     )
+    require(optimizer.eps > 0, f"optimizer.eps: {optimizer.eps} is not positive.")
+    require(optimizer.weight_decay >= 0, f"optimizer.weight_decay: {optimizer.weight_decay} is negative.")
     require(
         optimizer.clip_norm is None or optimizer.clip_norm > 0,
         "optimizer.clip_norm: use a positive number, or null for none.",
@@ -188,6 +198,10 @@ def check_train(config: Config) -> None:
     evaluate = config.evaluate
     require(0 < evaluate.mask_rate < 1, f"evaluate.mask_rate: {evaluate.mask_rate} is not between 0 and 1.")
     require(evaluate.rows > 0, f"evaluate.rows: {evaluate.rows} is not positive.")
+    require(
+        evaluate.fill_masks >= 0,
+        f"evaluate.fill_masks: {evaluate.fill_masks} is negative; 0 shows no sentences.",
+    )
     if evaluate.tasks is not None:
         check_fine_tuning(evaluate.tasks, "evaluate.tasks.")
     analysis = config.analysis

@@ -12,7 +12,7 @@ from typing import Any
 from clm_detour.config.units import parse_layers
 
 SAMPLE = ("abstracts", "instructions", "notes", "general")
-ROW, ROWS, STEPS, LAYERS = 128, 4, 3, 16
+ROW, ROWS, STEPS, LAYERS = 64, 8, 3, 16  # rows for up to eight processes
 STEP = ROW * ROWS
 
 
@@ -36,7 +36,7 @@ def debug(tree: dict[str, Any]) -> dict[str, Any]:
 
 SMALL_TRAIN = {
     "batch_rows": ROWS, "micro_rows": 2, "precision": "fp32", "compile": False, "workers": 0, "log_every": 1,
-    "checkpoint_every": f"{2 * STEP}tok", "export_at": [], "loggers": {},
+    "checkpoint_every": f"{2 * STEP}tok", "export_at": [], "loggers": {}, "bad_loss_above": None,
 }  # fmt: skip
 
 
@@ -64,12 +64,12 @@ def small_data(data: dict[str, Any]) -> dict[str, Any]:
     """Each source becomes a file of the sample; mixtures stay."""
     files = cycle(SAMPLE)
     sources = {
-        name: {"path": f"${{run_dir}}/sample/{next(files)}.jsonl.gz"} for name in data.get("sources", {})
+        name: {"path": f"${{run_dir}}/sample/{next(files)}.jsonl.gz"} for name in data.get("sources") or {}
     }
     return {
         "sample": {"documents": 400},
         "sources": sources,
-        "mixtures": data.get("mixtures", {}),
+        "mixtures": data.get("mixtures") or {},
         "sequence_length": ROW,
         "held_out": 0.1,
         "shuffle_seed": data.get("shuffle_seed", 42),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clm_detour.config.checks import check_config
@@ -125,12 +125,14 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
         raise UserError(f"There is no config {path}; see the folder configs/ for those that exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {error}.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not valid YAML: {one_line(error)}.") from None
     if not isinstance(tree, DictConfig):
         raise UserError(f"{path} must hold `key: value` pairs at its top level.")
-    extends = tree.pop("extends", [])
-    parents = [extends] if isinstance(extends, str) else list(extends or [])
+    extends = tree.pop("extends", None)
+    parents = list(extends) if isinstance(extends, ListConfig) else [extends] if extends else []
+    if not all(isinstance(parent, str) for parent in parents):
+        raise UserError(f"{path}: extends names configs, as in `extends: base.yaml`, not {extends}.")
     return merge(*(read_tree(path.parent / parent, (*seen, path.resolve())) for parent in parents), tree)
 
 

@@ -13,7 +13,6 @@ its own group, and a new row length or seed only packs again.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections import Counter
@@ -41,7 +40,8 @@ from clm_detour.data.workers import Workers
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
 from clm_detour.files import writable
-from clm_detour.progress import Advance, console, human, progress
+from clm_detour.lock import alone
+from clm_detour.progress import Advance, human, progress
 
 SMALL_BYTES = 2**24  # of a source that is done before another process would have started
 DIGEST_BYTES = 16
@@ -119,7 +119,10 @@ def prepare_source(
     settings = Settings(source, tokenizer, held_out, on_error, PART_TOKENS)
     worked = False
     if not is_done(folder, made_from, row_length, seed):
-        with alone(folder), Workers(settings, wanted_processes(source, made_from, processes)) as workers:
+        with (
+            alone(folder, "Another run prepares a source"),
+            Workers(settings, wanted_processes(source, made_from, processes)) as workers,
+        ):
             if not is_tokenized(folder, made_from):
                 tokenize_source(name, settings, folder, made_from, workers)
                 worked = True
@@ -155,21 +158,6 @@ def wanted_processes(source: Source, made_from: dict[str, Any], processes: int |
     """One for a small source: it would be read by the time that another process has started."""
     small = source.format != "hub" and sum(file["size"] for file in made_from["files"]) < SMALL_BYTES
     return 1 if small else processes or usable_cores()
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One run at a time prepares a source; the lock ends with its process, however that ends."""
-    with writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "wb")  # noqa: SIM115
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print(f"Another run prepares {folder}; waiting for it.", soft_wrap=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def tokenize_source(

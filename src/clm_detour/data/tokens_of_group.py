@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
 def write_digests(settings: Settings, group: Group, desk: Desk) -> None:
     """The digest of every document of a group."""
     with atomic_write(group.digests) as file:
-        for document in documents_of(settings, group, Counter(), desk):
+        for _, document in every_document(settings, group, Counter(), desk):
             file.write(digest(document.text))
 
 
@@ -107,21 +107,27 @@ def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]
 def documents_of(settings: Settings, group: Group, left_out: Counter[str], desk: Desk) -> Iterator[Document]:
     """The documents of a group, but for those that were in the source before."""
     repeated = None if group.repeated is None else np.unpackbits(np.frombuffer(group.repeated, np.uint8))
-    number = -1
+    for number, (place, document) in enumerate(every_document(settings, group, left_out, desk)):
+        if repeated is not None and repeated[number]:
+            left_out["duplicate"] += 1
+        elif len(document.text) <= LONG_CHARACTERS or settings.tokenizer.cuts(document.text) is not None:
+            yield document
+        elif settings.on_error == "stop":
+            raise UserError(
+                f"{place} of those kept has {len(document.text):,} characters and cannot be tokenised in "
+                "pieces, for want of blanks; divide it, or leave such out with max_characters or on_error: skip."
+            )
+        else:
+            left_out["too long to tokenise"] += 1
+
+
+def every_document(
+    settings: Settings, group: Group, left_out: Counter[str], desk: Desk
+) -> Iterator[tuple[str, Document]]:
+    """All that the source's rules let through, in order, and where each stands: a digest's place among them is its document's."""
     for unit in group.units:
         found = documents(
             unit, settings.selection, settings.on_error, left_out, lambda read: desk.tick(read, 0, 0)
         )
-        for place, document in enumerate(found, start=1):
-            number += 1
-            if repeated is not None and repeated[number]:
-                left_out["duplicate"] += 1
-            elif len(document.text) <= LONG_CHARACTERS or settings.tokenizer.cuts(document.text) is not None:
-                yield document
-            elif settings.on_error == "stop":
-                raise UserError(
-                    f"{unit.file}: document {place} of those kept has {len(document.text):,} characters and cannot be tokenised in "
-                    "pieces, for want of blanks; divide it, or leave such out with max_characters or on_error: skip."
-                )
-            else:
-                left_out["too long to tokenise"] += 1
+        for number, document in enumerate(found, start=1):
+            yield f"{unit.file}: document {number}", document

@@ -29,12 +29,12 @@ def masked_sentences(
     rng = np.random.default_rng(seed)
     found: list[dict[str, str]] = []
     for index in range(len(source)):
+        if len(found) == count:
+            break
         row = source.row(index)
         sentence = mask_one_word(np.asarray(row.tokens[: row.lengths[0]]), tokenizer, rng)
         if sentence is not None:
             found.append(sentence)
-        if len(found) == count:
-            break
     return found
 
 

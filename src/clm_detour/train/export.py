@@ -48,7 +48,15 @@ def write_model(
 
     Args:
         about: how the weights came to be; stands in `clm_detour.json`, which is not there without.
+
+    Raises:
+        UserError: something else than such a model is there, which would be lost.
     """
+    folder = folder.resolve()
+    if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} holds something else than an exported model, which would be lost; name a folder that is not there yet."
+        )
     with atomic_folder(folder) as temporary:
         network.save_pretrained(temporary)
         copy_tokenizer(tokenizer, temporary)

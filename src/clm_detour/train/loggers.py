@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import secrets
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from composer.loggers import LoggerDestination, MLFlowLogger, TensorboardLogger, WandBLogger
 from composer.utils import MissingConditionalImportError
 
-from clm_detour.config.checks import one_of
+from clm_detour.config.rules import one_of
 from clm_detour.errors import UserError
 from clm_detour.files import read_json, write_json
 from clm_detour.train.parallel import from_first, is_first
@@ -38,11 +39,33 @@ def make_loggers(
     return [make_logger(name, dict(keys or {}), folder, run_name) for name, keys in settings.items()]
 
 
+def check_logger(name: str, keys: Mapping[str, Any]) -> None:
+    """Its package is there and takes these arguments.
+
+    Raises:
+        UserError: if not.
+    """
+    check_arguments(name, keys)
+    if importlib.util.find_spec(name) is None:
+        raise not_installed(name)
+
+
+def check_arguments(name: str, keys: Mapping[str, Any]) -> None:
+    """Composer's class has them all."""
+    for key in keys:
+        one_of(key, list(inspect.signature(LOGGERS[name]).parameters), f"train.loggers.{name}")
+
+
+def not_installed(name: str) -> UserError:
+    """The package, or one that it needs."""
+    return UserError(
+        f"train.loggers: {name} is not installed; pip install 'clm-detour[{name}]', or take it out."
+    )
+
+
 def make_logger(name: str, keys: dict[str, Any], folder: Path, run_name: str) -> LoggerDestination:
     """One of them."""
-    kind = LOGGERS[name]
-    for key in keys:
-        one_of(key, list(inspect.signature(kind).parameters), f"train.loggers.{name}")
+    check_arguments(name, keys)
     if name == "tensorboard":
         keys = {"log_dir": str(folder / "tensorboard"), **keys}
     elif name == "wandb":
@@ -51,11 +74,9 @@ def make_logger(name: str, keys: dict[str, Any], folder: Path, run_name: str) ->
     else:
         keys = {"run_name": run_name, "resume": True, **keys}
     try:
-        return kind(**keys)
+        return LOGGERS[name](**keys)
     except (ImportError, MissingConditionalImportError):
-        raise UserError(
-            f"train.loggers: {name} is not installed; pip install 'clm-detour[{name}]', or take it out."
-        ) from None
+        raise not_installed(name) from None
 
 
 def unique_name(folder: Path, phase: str) -> str:

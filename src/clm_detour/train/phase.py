@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from composer import Trainer
@@ -22,6 +22,7 @@ from clm_detour.data.loader import RowStream, StepBatches
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
 from clm_detour.files import write_json
+from clm_detour.lock import alone
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.preemption import on_signals
 from clm_detour.progress import console, progress
@@ -35,7 +36,7 @@ from clm_detour.train.export import tokenizer_path
 from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
 from clm_detour.train.optim import load_moments, make_optimizer
-from clm_detour.train.parallel import is_first, shard, start_processes
+from clm_detour.train.parallel import from_first, is_first, shard, start_processes
 from clm_detour.train.recipe import PhaseRun, check_world
 from clm_detour.train.settings import is_finished, phase_settings
 from clm_detour.train.start import fresh_moments, starting_network
@@ -53,11 +54,19 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
         Requeue: the process was asked to leave; it has left a checkpoint.
     """
     check_world(config, dist.get_world_size())
-    if is_finished(config, run):
-        return False
     start_processes()
-    keep_freed_memory()
     folder = RunFolder.of(config).phase(run.id)
+    with alone(folder.root, f"Another process trains {run.id}") if is_first() else nullcontext():
+        from_first(None)  # the others wait for it
+        if is_finished(config, run):
+            return False
+        train_unfinished(config, run, folder)
+    return True
+
+
+def train_unfinished(config: Config, run: PhaseRun, folder: PhaseFolder) -> None:
+    """From the start, or from the newest good checkpoint."""
+    keep_freed_memory()
     tokenizer = load_tokenizer(tokenizer_path(config))
     stream = open_stream(config, run, tokenizer)
     if is_first():
@@ -88,7 +97,6 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
         finally:
             trainer.engine.close()
     dist.barrier()
-    return True
 
 
 @contextmanager
