@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.repocard import metadata_load
 from typer.testing import CliRunner
 
@@ -140,6 +142,32 @@ def test_push_takes_its_token_from_the_environment_alone(fake_run, monkeypatch):
     with pytest.raises(UserError, match="HF_TOKEN is not set"):
         upload(plan_upload(fake_run.path, "detour", "me/model"), public=False, api=api)
     assert not api.calls
+
+
+def refused(status: int, words: str) -> HfHubHTTPError:
+    """What the hub's library raises."""
+    response = SimpleNamespace(status_code=status, headers={}, request=None)
+    return HfHubHTTPError("Client error", response=response, server_message=words)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (refused(401, "Invalid username or password."), r"Invalid username or password\); put a token"),
+        (refused(403, "You may not."), "may write to me into HF_TOKEN"),
+        (ValueError('Invalid metadata in README.md.\n- "license" must be one of'), "by --license"),
+        (ConnectionError("no route\nto the hub"), "no route to the hub.*can be reached"),
+        (RuntimeError("Illegal header b'Bearer made-up'"), "Bearer HF_TOKEN"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence_without_the_token(fake_run, monkeypatch, error, words):
+    monkeypatch.setenv("HF_TOKEN", "made-up")
+    planned, api = plan_upload(fake_run.path, "detour", "me/model"), StandIn()
+    monkeypatch.setattr(api, "upload_folder", lambda **_: (_ for _ in ()).throw(error))
+    with pytest.raises(UserError, match=words) as raised:
+        upload(planned, public=False, api=api)
+    assert "made-up" not in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

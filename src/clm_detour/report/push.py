@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from clm_detour.errors import UserError
@@ -71,19 +72,44 @@ def upload(planned: Upload, public: bool, api: HfApi | None = None) -> str:
         api: with the token of the environment if not given.
 
     Raises:
-        UserError: there is no token in the environment.
+        UserError: there is no token in the environment, the hub refuses, or it cannot be reached.
     """
-    token = os.environ.get(TOKEN)
+    token = os.environ.get(TOKEN, "").strip()
     if not token:
         raise UserError(f"{TOKEN} is not set; put a token that may write into the environment.")
     with atomic_write(planned.folder / "README.md", "w") as file:
         file.write(str(planned.card))
     api = api or HfApi(token=token)
-    url = api.create_repo(planned.repository, private=not public, exist_ok=True)
-    api.upload_folder(
-        repo_id=planned.repository,
-        folder_path=planned.folder,
-        allow_patterns=list(planned.files),
-        commit_message="Model and card by clm-detour",
-    )
+    with refusals(planned.repository, token):
+        url = api.create_repo(planned.repository, private=not public, exist_ok=True)
+        api.upload_folder(
+            repo_id=planned.repository,
+            folder_path=planned.folder,
+            allow_patterns=list(planned.files),
+            commit_message="Model and card by clm-detour",
+        )
     return str(url)
+
+
+@contextmanager
+def refusals(repository: str, token: str) -> Iterator[None]:
+    """Turn what the hub, its library or the network says against an upload into a sentence for people, without the token."""
+    try:
+        yield
+    except Exception as error:  # the network's are those of whichever library huggingface_hub uses for it
+        words = getattr(error, "server_message", None) or str(error) or type(error).__name__
+        reason = " ".join(words.replace(token, TOKEN).split()).rstrip(".")
+        raise UserError(f"{repository} was not uploaded ({reason}); {remedy(error, repository)}.") from None
+
+
+def remedy(error: Exception, repository: str) -> str:
+    """What to do about it."""
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    owner = repository.split("/", 1)[0]
+    if status == 401:
+        return f"put a token that is valid and may write into {TOKEN}"
+    if status in (403, 404):
+        return f"put a token that may write to {owner} into {TOKEN}, or choose another owner"
+    if status == 400 or isinstance(error, ValueError):
+        return "mend what it names, e.g. by --license or --language, and push again"
+    return "see whether the hub can be reached, and push again"
