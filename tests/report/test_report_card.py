@@ -59,6 +59,10 @@ def test_the_cards_table_and_its_model_index_are_the_summarys_figures(whole_run)
     for task in ("GAD", "JNLPBA"):
         scores = [summary["scores"][model][task] for model in models]
         assert rows[task] == [f"{score['mean']:.2f} ± {score['std']:.2f}" for score in scores]
+    for group in summary["groups"]:
+        averages = [f"{group['averages'][model]['mean']:.2f}" for model in models]
+        cells = rows[f"average, {group['name']}, {len(group['tasks'])} of {group['of']}"]
+        assert [cell.split()[0] for cell in cells] == averages
     indexed = {result.dataset_name: result.metric_value for result in card.data.eval_results}
     for task, score in summary["scores"]["detour"].items():
         assert indexed[task] == round(score["mean"], 2)

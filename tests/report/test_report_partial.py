@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_report_page import Parsed
 
+from clm_detour.config.load import load_config, save_config
 from clm_detour.errors import UserError
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
@@ -195,6 +196,17 @@ def test_other_arms_than_the_three_have_a_place(fake_run):
     page = page_of(fake_run)
     assert missing(page) == ""
     assert 'class="key other-1"' in page
+
+
+def test_data_prepared_elsewhere_is_read_there_and_not_missed_at_a_url(fake_run, tmp_path):
+    elsewhere = (fake_run.path / "data" / "notes").rename(tmp_path / "kept")
+    shutil.rmtree(fake_run.path / "data" / "general")
+    prepared = {"notes": str(elsewhere), "general": "s3://bucket/general"}
+    config = fake_run.path / "config.yaml"
+    save_config(load_config(config, [f"data.prepared.{name}={where}" for name, where in prepared.items()]), config)
+    run = load_run(fake_run.path)
+    assert run.missing == []
+    assert sorted(run.sources) == ["abstracts", "instructions", "notes"]
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -217,7 +217,7 @@ def task_rows(run: Run, arm: str) -> list[list[str]]:
     for average in found.averages:
         rows.append(
             [
-                f"average, {average.tasks} of {average.of}",
+                f"average, {average.group}, {average.tasks} of {average.of}",
                 *(score_text(average.models.get(m)) for m in models),
             ]
         )

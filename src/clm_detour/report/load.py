@@ -16,6 +16,7 @@ import numpy as np
 
 from clm_detour.config.load import load_config
 from clm_detour.config.schema import Config
+from clm_detour.data.cache import is_remote
 from clm_detour.errors import UserError
 from clm_detour.files import read_json, read_json_lines
 from clm_detour.report.analysis import parse_comparison, parse_gradients, parse_trajectory, parse_weights
@@ -35,6 +36,7 @@ from clm_detour.report.records import (
     parse_steps,
 )
 from clm_detour.run_folder import RunFolder
+from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder
 
 T = TypeVar("T")
 
@@ -191,17 +193,29 @@ def read_watched(path: Path) -> Watched | None:
 
 
 def read_sources(files: Reader, config: Config | None) -> dict[str, SourceReport]:
-    """The prepared sources: under the run, or in the data folder that several runs share."""
-    folder = files.root / "data"
-    if not folder.is_dir() and config:
-        folder = Path(config.data.dir)
-    found = sorted(path.parent.name for path in folder.glob("*/card.json"))
+    """The prepared sources; no report is missed of one that this recipe did not prepare itself."""
+    inside = files.root / "data"
+    if config:
+        folders = {name: source_folder(inside, config, name) for name in config.data.sources}
+    else:
+        folders = {path.parent.name: path.parent for path in sorted(inside.glob("*/card.json"))}
     reports = {}
-    for name in config.data.sources if config else found:
-        report = files.read(folder / name / "card.json", f"Data of source {name}", parse_source)
+    for name, folder in folders.items():
+        own = config is None or not is_prepared_elsewhere(config, name)
+        what = f"Data of source {name}"
+        report = files.read(folder / "card.json", what, parse_source, own) if folder else None
         if report:
             reports[name] = report
     return reports
+
+
+def source_folder(inside: Path, config: Config, name: str) -> Path | None:
+    """Where a source lies: as the recipe says, or under the run, which may have been moved; None at a URL, from which nothing is fetched."""
+    folder = prepared_folder(config, name)
+    if is_remote(folder):
+        return None
+    moved = inside.is_dir() and name not in config.data.prepared
+    return inside / name if moved else Path(folder)
 
 
 def is_model(folder: Path) -> bool:
