@@ -156,3 +156,31 @@ def test_the_tasks_result_is_said_with_its_interval(fake_run):
 
     fake_run.edit("evaluation/tasks/summary.json", level)
     assert "interval −1.00 to +1.00, which leaves open which is better" in top_of(fake_run)
+
+
+def test_what_the_networks_show_is_said_with_its_ratio_and_its_retention(fake_run):
+    found = fake_run.json("analysis/compare.json")
+    divergence = found["comparisons"]["detour_twin"]["variants"]["debiased"]["model"]["divergence"]
+    top = top_of(fake_run)
+    assert f"diverge by {100 * divergence:.1f} %" in top
+    assert f"{found['ratio']['debiased']['model']:.2f} times as much as two twins" in top
+    assert f"{found['retention']['debiased']['model']:.2f} times what it was before it" in top
+
+
+def without_scores(record):
+    record["models"] = {}
+
+
+def not_finite(record):
+    record["models"]["detour"]["by_source"]["notes"]["loss"] = None
+
+
+@pytest.mark.parametrize("change", [None, without_scores, not_finite])
+def test_tasks_networks_and_caveats_are_said_whatever_became_of_the_held_out_scores(fake_run, change):
+    if change:
+        fake_run.edit("evaluation/held_out.json", change)
+    else:
+        (fake_run.path / "evaluation" / "held_out.json").unlink()
+    top = unescape(write_page(fake_run.path).read_text(encoding="utf-8").split("<nav", 1)[0])
+    for words in ("Fine-tuned on 2 tasks", "the networks of detour and twin diverge", "One seed (17)"):
+        assert words in top

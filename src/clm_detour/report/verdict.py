@@ -74,18 +74,18 @@ def verdict(run: Run) -> Verdict:
     """Detour against twin, each against the base."""
     models = run.held_out.models if run.held_out else {}
     table = summary(run, models) if models else None
+    beside = [text for text in (on_tasks(run), on_networks(run)) if text]
     if not {"detour", "twin"} <= models.keys():
         title = "No result yet: detour and twin have not both been measured on held-out text"
-        return Verdict(title, [], table)
+        return Verdict(title, beside, table)
     detour, twin = models["detour"].total, models["twin"].total
     if not (math.isfinite(detour.loss) and math.isfinite(twin.loss)):
-        return Verdict("No comparison: a held-out loss is not finite", [], table)
+        return Verdict("No comparison: a held-out loss is not finite", beside, table)
     sentences = [against_twin(detour, twin), by_source(models["detour"], models["twin"])]
     if "base" in models:
         sentences.append(against_base(models["base"], models["detour"], models["twin"]))
-    sentences.append(on_tasks(run))
     control = models["control"].total if "control" in models else None
-    return Verdict(who_is_ahead(detour, twin, control), [text for text in sentences if text], table)
+    return Verdict(who_is_ahead(detour, twin, control), [*filter(None, sentences), *beside], table)
 
 
 def on_tasks(run: Run) -> str:
@@ -101,6 +101,23 @@ def on_tasks(run: Run) -> str:
         f"points from its twin on average (95 % interval {low} to {high}{which}): {found.wins} won, {found.losses} lost, "
         f"{found.ties} tied."
     )
+
+
+def on_networks(run: Run) -> str:
+    """How far apart the networks of detour and twin are, against two twins and against themselves before the decay."""
+    found = run.comparison.parts["detour_twin"].get("debiased") if run.comparison else None
+    if not run.comparison or not found or found.model.value is None:
+        return ""
+    text = (
+        f"Inside, the networks of detour and twin diverge by {wording.percent(found.model.value)} (1 − CKA, debiased, the mean over "
+        "their layers)"
+    )
+    ratio, retention = (each.get("debiased") for each in (run.comparison.ratio, run.comparison.retention))
+    if ratio and ratio.value is not None:
+        text += f", {ratio.value:.2f} times as much as two twins"
+    if retention and retention.value is not None:
+        text += f"; after the decay {retention.value:.2f} times what it was before it"
+    return f"{text}."
 
 
 def who_is_ahead(detour: Score, twin: Score, control: Score | None) -> str:
