@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, GPT2Config, GPT2Model
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2Model
 
 from clm_detour.analyze.cka import cka
 from clm_detour.analyze.compare import Settings, compare
@@ -144,6 +144,16 @@ def test_models_of_other_depth_and_kind(models, bert, texts):
     other = compare({"a": models["far"], "b": bert}, texts, SMALL)
     assert other["texts"]["tokenised_alike"]
     assert other["models"]["b"]["network"] == "padded"
+
+
+def test_texts_are_cut_at_what_every_model_can_read_and_it_is_said(bert, models, texts, tmp_path):
+    short = BertModel(BertConfig.from_pretrained(bert, max_position_embeddings=24))
+    short.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    found = compare({"a": models["far"], "b": str(tmp_path)}, texts, SMALL)
+    assert found["texts"]["max_tokens"] == 24
+    assert found["texts"]["tokenised_alike"]
+    assert any("cut at 24 tokens" in note and "not at 64" in note for note in found["notes"])
 
 
 def test_models_with_other_tokenizers_are_compared_on_texts_and_it_is_said(

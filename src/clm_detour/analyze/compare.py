@@ -31,7 +31,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from torch import Tensor
 
 from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
-from clm_detour.analyze.states import Encoder, Ids, open_encoder, read_states
+from clm_detour.analyze.states import Encoder, Ids, longest_text, open_encoder, read_states
 from clm_detour.analyze.streams import Minibatches, StreamedCKA
 from clm_detour.analyze.texts import Samples, draw_samples
 from clm_detour.files import finite
@@ -57,7 +57,7 @@ class Settings:
 
     Args:
         samples, per_sample: of texts; as many samples as wanted are disjoint if there are enough texts.
-        max_tokens: longer texts are cut.
+        max_tokens: longer texts are cut, at fewer tokens where a model cannot read as many.
         half_samples: resamples for the intervals.
         level: of the intervals.
         outlier_factor: a dimension is trimmed if its standard deviation over texts is above this times the layer's median one.
@@ -93,7 +93,8 @@ def compare(
         UserError: too few texts, or a folder that is no encoder.
     """
     samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
-    chosen = [texts[i] for i in samples.pool]
+    chosen, asked = [texts[i] for i in samples.pool], settings.max_tokens
+    settings = replace(settings, max_tokens=_readable_by_all(models, asked))
     wanted = {name: pair for name, pair in PAIRS.items() if all(role in models for role in pair)}
     states, described, ids_of = _all_states(models, chosen, settings)
     alike = all(_same_ids(ids, ids_of["a"]) for ids in ids_of.values())
@@ -151,9 +152,15 @@ def compare(
             },
             "ratio": _quotients(measured, "control", settings.level),
             "retention": _quotients(measured, "before", settings.level),
-            "notes": _notes(settings, samples, alike, states, wanted),
+            "notes": _notes(settings, asked, samples, alike, states, wanted),
         }
     )
+
+
+def _readable_by_all(models: Mapping[str, str], tokens: int) -> int:
+    """No more tokens than every model can read, so that all read the same."""
+    limits = (longest_text(path) for path in models.values())
+    return min([tokens, *(limit for limit in limits if limit is not None)])
 
 
 def _all_states(
@@ -295,12 +302,17 @@ def _bounds(value: Tensor, resamples: Tensor, level: float) -> Any:
 
 def _notes(
     settings: Settings,
+    asked: int,
     samples: Samples,
     alike: bool,
     states: Mapping[str, States],
     wanted: Mapping[str, tuple[str, str]],
 ) -> list[str]:
     notes = []
+    if settings.max_tokens < asked:
+        notes.append(
+            f"Texts are cut at {settings.max_tokens} tokens, the most that every model can read, and not at {asked}."
+        )
     if not alike:
         notes.append(
             "The models' tokenizers differ: each model reads the texts in its own tokens; no token-level CKA."

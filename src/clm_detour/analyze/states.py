@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.errors import UserError
+from clm_detour.evaluate.finetune.encoder import first_line, longest_input
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
 from clm_detour.progress import Advance
@@ -53,15 +55,28 @@ def open_encoder(path: str | os.PathLike[str], device: torch.device | None = Non
         UserError: nothing there, weights are missing, or it is no bidirectional encoder.
     """
     device, path = device or best_device(), str(path)
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except Exception as error:  # of many kinds, and other ones in each release
-        raise UserError(
-            f"{path} is no model that transformers can open ({_first_line(error)}); give a folder with config.json, weights and tokenizer."
-        ) from error
+    config = _read_config(path)
     if config.model_type == "modernbert" and "ModernBertForMaskedLM" in (config.architectures or ()):
         return _packed(path, device)
     return _padded(path, device)
+
+
+def longest_text(path: str) -> int | None:
+    """The most tokens that a model can read; None if there is no limit.
+
+    Raises:
+        UserError: there is no model.
+    """
+    return longest_input(_read_config(path))
+
+
+def _read_config(path: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(path)
+    except Exception as error:  # of many kinds, and other ones in each release
+        raise UserError(
+            f"{path} is no model that transformers can open ({first_line(error)}); give a folder with config.json, weights and tokenizer."
+        ) from error
 
 
 def _packed(path: str, device: torch.device) -> Encoder:
@@ -95,7 +110,7 @@ def _padded(path: str, device: torch.device) -> Encoder:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:
         raise UserError(
-            f"{path} cannot be opened by AutoModel and AutoTokenizer: {_first_line(error)}"
+            f"{path} cannot be opened by AutoModel and AutoTokenizer: {first_line(error)}"
         ) from error
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler"))
     if missing:
@@ -138,10 +153,6 @@ def _check_bidirectional(path: str, forward: Callable[[Ids], list[Tensor]], ids:
         raise UserError(
             f"{path} is no encoder: its tokens do not see what is right of them. Compare bidirectional models only."
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def batches_of(lengths: Sequence[int]) -> Iterator[np.ndarray]:
