@@ -1,7 +1,7 @@
 """Writing files so that a reader never sees half of one.
 
 A file is written under a temporary name in its own folder, flushed to the disk and renamed. A process killed at any
-moment leaves either the old file or the new one.
+moment leaves either the old file or the new one. A folder is written in the same way (see `atomic_folder`).
 """
 
 from __future__ import annotations
@@ -57,19 +57,26 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, and rename it to `path` (replacing it) if the block ends well."""
+    """Give a temporary folder beside `path`, and rename it to `path` (replacing it) if the block ends well.
+
+    The old folder waits as `.<name>.old` until the new one has its name: there it is if the process is killed in between.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    temporary, old = path.with_name(f".{path.name}.tmp{os.getpid()}"), path.with_name(f".{path.name}.old")
     try:
         with writable(path):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
             if path.exists():
-                shutil.rmtree(path)
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
             os.replace(temporary, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def file_checksum(path: Path) -> str:
