@@ -223,11 +223,16 @@ def analysis() -> dict[str, Any]:
         },
         "gradients": {
             "objectives": {
-                name: {"density": density, "loss": 4.0, "norms": {"0": {"mlp": 1.0}}}
+                name: {"density": density, "loss": 4.0, "norms": gradient_norms(density)}
                 for name, density in (("clm", 0.99), ("mlm 30 %", 0.3))
             }
         },
     }
+
+
+def gradient_norms(scale: float) -> dict[str, dict[str, float]]:
+    """Layer -> kind -> norm."""
+    return {layer: {"attention": 0.3 * scale, "mlp": 0.4 * scale + i} for i, layer in enumerate(LAYERS[:-1])}
 
 
 ENVIRONMENT = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from html import unescape
@@ -12,6 +13,8 @@ import pytest
 from test_report_page import page_of, table_rows
 
 from clm_detour.config.load import load_config, save_config
+from clm_detour.errors import UserError
+from clm_detour.files import atomic_folder
 from clm_detour.report.costs import known_device
 from clm_detour.report.load import load_run
 from clm_detour.report.page import write_page
@@ -54,6 +57,27 @@ def test_every_divergence_of_the_table_stands_in_the_comparison(whole_run, whole
         for i in range(len(rows))
     ]  # fmt: skip
     assert [row[1:-1] for row in rows] == shown
+
+
+def test_every_layers_gradient_stands_in_the_table_by_objective(whole_run, whole_page):
+    found = whole_run.json("analysis/gradients.json")["objectives"]
+    head, *rows = table_rows(whole_page, "Gradient by layer")
+    assert head[1:] == ["CLM", "MLM 30 %"]
+    for layer, *cells in rows:
+        norms = (values["norms"][layer].values() for values in found.values())
+        assert cells == [f"{sum(value**2 for value in each) ** 0.5:.3g}" for each in norms]
+
+
+def test_a_change_over_an_arms_last_phase_is_not_drawn_as_the_arms(fake_run, whole_page):
+    title = "Change of the weights by layer"
+    assert title in whole_page
+    fake_run.edit(
+        "analysis/weights.json",
+        lambda record: {"changes": [row for row in record["changes"] if row["phases"] == ["decay", "decay"]]},
+    )
+    page = page_of(fake_run)
+    assert title not in page
+    assert len(table_rows(page, "Weight change")) == 3
 
 
 def test_arms_beyond_the_usual_ones_stand_in_a_table_with_what_they_froze(fake_run, whole_page):
@@ -113,6 +137,26 @@ def test_every_figure_is_a_png_and_an_svg_and_every_table_a_csv(whole_run, whole
         b"page " not in path.read_bytes() and b"#2000" not in path.read_bytes()
         for path in folder.glob("*.svg")
     )
+
+
+@pytest.mark.parametrize("rename", [0, 1])
+def test_files_that_cannot_take_their_place_leave_the_old_ones(tmp_path, monkeypatch, rename):
+    folder, renames, replace = tmp_path / "report", iter(range(9)), os.replace
+    folder.mkdir()
+    (folder / "old.csv").write_text("old", encoding="utf-8")
+
+    def unsteady(*paths):
+        if next(renames) == rename:
+            raise OSError("no")
+        replace(*paths)
+
+    monkeypatch.setattr("clm_detour.files.os.replace", unsteady)
+    with pytest.raises(UserError, match="Cannot write"), atomic_folder(folder) as temporary:
+        (temporary / "new.csv").write_text("new", encoding="utf-8")
+    assert [path.name for path in tmp_path.rglob("*")] == ["report", "old.csv"]
+    with atomic_folder(folder) as temporary:
+        (temporary / "new.csv").write_text("new", encoding="utf-8")
+    assert [path.name for path in tmp_path.rglob("*")] == ["report", "new.csv"]
 
 
 def test_the_numbers_are_those_of_the_records_unrounded(whole_run, whole_page):

@@ -33,7 +33,7 @@ def network_section(run: Run) -> Section | None:
     parts = [
         similarity(run.comparison) if run.comparison else None,
         on_the_way(run.trajectory) if run.trajectory and len(run.trajectory.points) > 1 else None,
-        weights(run.weights) if run.weights else None,
+        weights(run) if run.weights else None,
         gradients(run) if run.gradients else None,
     ]
     body = join(*parts)
@@ -209,29 +209,10 @@ def percents(found: Estimate) -> tuple[float, float, float]:
     return 100 * (math.nan if found.value is None else found.value), 100 * low, 100 * high
 
 
-def weights(changes: list[WeightChange]) -> Markup:
-    """Relative change by layer: each arm over all its phases, and its kinds."""
-    whole = [
-        first
-        for arm in dict.fromkeys(c.arm for c in changes)
-        for first in [next(c for c in changes if c.arm == arm)]
-    ]
-    layers = list(whole[0].change)
-    kinds = ("attention", "mlp")
-    lines = [
-        Line(f"{found.arm}, {'MLP' if kind == 'mlp' else kind}", [found.change.get(layer, {}).get(kind) for layer in layers],
-             COLOURS[found.arm if found.arm in COLOURS else "base"], kind == "mlp")
-        for found in whole for kind in kinds
-    ]  # fmt: skip
-    inner = [layer for layer in layers if layer.isdigit()]
-    lines = [
-        Line(line.label, [line.values[layers.index(layer)] for layer in inner], line.colour, line.dashed)
-        for line in lines
-    ]
-    label = "Relative change of the weights by layer in attention and MLP; the table has the figures."
-    drawing = figure(
-        layer_curves("weight-change", label, inner, lines, "change, % of the weights' norm"), "Change of the weights by layer"
-    )  # fmt: skip
+def weights(run: Run) -> Markup:
+    """Relative change of each arm over all its phases, by layer; and of every phase, over all layers."""
+    changes = run.weights
+    whole = [found for found in changes if is_whole(run, found)]
     names = list(dict.fromkeys(kind for found in changes for kind in found.whole))
     rows = [
         Row([f"{found.arm}: {' to '.join(dict.fromkeys(found.phases))}", *(change(found.whole.get(name)) for name in names)])
@@ -239,9 +220,31 @@ def weights(changes: list[WeightChange]) -> Markup:
     ]  # fmt: skip
     text = "How far the weights moved: the length of the change over the length of the weights before it."
     return join(
-        heading("Weights"), paragraph(text), side_by_side(drawing),
+        heading("Weights"), paragraph(text), side_by_side(weight_figure(whole)) if whole else None,
         table("Weight change", ["Arm and phases", *names], rows, note="In percent of the weights' norm, over all layers."),
     )  # fmt: skip
+
+
+def is_whole(run: Run, found: WeightChange) -> bool:
+    """Whether a change is that of an arm over all phases that detour and twin do not share: one that made its own weights has none."""
+    shared = set(run.arms.get("detour", ())) & set(run.arms.get("twin", ()))
+    own = [id.rsplit(".", 1)[-1] for id in run.arms.get(found.arm, ()) if id not in shared]
+    return bool(own) and found.phases == (own[0], own[-1])
+
+
+def weight_figure(whole: list[WeightChange]) -> Markup:
+    """Of attention and MLP, a curve an arm."""
+    layers = [layer for layer in whole[0].change if layer.isdigit()]
+    lines = [
+        Line(f"{found.arm}, {'MLP' if kind == 'mlp' else kind}", [found.change.get(layer, {}).get(kind) for layer in layers],
+             COLOURS[found.arm if found.arm in COLOURS else "base"], kind == "mlp")
+        for found in whole for kind in ("attention", "mlp")
+    ]  # fmt: skip
+    drawing = layer_curves(
+        "weight-change", "Relative change of the weights by layer in attention and MLP; the table has it over all layers.",
+        layers, lines, "change, % of the weights' norm",
+    )  # fmt: skip
+    return figure(drawing, "Change of the weights by layer", "Each arm over all its own phases.")
 
 
 def change(value: float | None) -> str:
@@ -252,11 +255,33 @@ def change(value: float | None) -> str:
 def gradients(run: Run) -> Markup:
     """How much each objective teaches on the same texts."""
     rows = [
-        Row([name.upper() if name == "clm" else name.replace("mlm", "MLM"), wording.percent(found.density), wording.loss(found.loss)])
+        Row([objective_name(name), wording.percent(found.density), wording.loss(found.loss)])
         for name, found in run.gradients.items()
     ]  # fmt: skip
     text = "Measured on the model that both arms start from, on the same held-out texts: a causal step has a target at nearly every position."
     return join(
         heading("Supervision"), paragraph(text),
-        table("Positions with a target", ["Objective", "Share of positions", "Loss"], rows),
+        table("Positions with a target", ["Objective", "Share of positions", "Loss"], rows), gradient_table(run),
     )  # fmt: skip
+
+
+def gradient_table(run: Run) -> Markup:
+    """A row a layer, a column an objective."""
+    layers = dict.fromkeys(layer for found in run.gradients.values() for layer in found.norms)
+    rows = [
+        Row([layer.replace("_", " "), *(norm(found.norms.get(layer)) for found in run.gradients.values())])
+        for layer in layers
+    ]
+    head: list[Text] = ["Layer", *map(objective_name, run.gradients)]
+    note = "Length of the gradient of the mean loss over the predicted tokens, a layer's weights together."
+    return table("Gradient by layer", head, rows, note=note)
+
+
+def norm(value: float | None) -> str:
+    """Three figures."""
+    return wording.ABSENT if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def objective_name(name: str) -> str:
+    """CLM, MLM 30 %."""
+    return name.replace("clm", "CLM").replace("mlm", "MLM")
