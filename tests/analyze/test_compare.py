@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, GPT2Co
 from clm_detour.analyze.cka import cka
 from clm_detour.analyze.compare import Settings, compare
 from clm_detour.analyze.states import open_encoder, read_states
-from clm_detour.analyze.texts import draw_samples
+from clm_detour.analyze.texts import StoredTexts, draw_samples, read_texts
 from clm_detour.errors import UserError
 
 SMALL = Settings(per_sample=30, max_tokens=64, half_samples=40)
@@ -133,6 +135,35 @@ def test_the_whole_file_in_blocks_gives_what_all_texts_at_once_give(models, text
     assert np.allclose(
         variants["every_text"]["cka"], [cka(x, y, True) for x, y in zip(*pooled, strict=True)], atol=0.1
     )
+
+
+def test_every_model_is_opened_once_for_the_samples_and_once_for_the_whole_file(models, texts, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        "clm_detour.analyze.compare.open_encoder", lambda path: opened.append(path) or open_encoder(path)
+    )
+    roles = {"a": models["far"], "b": models["near"], "control": models["near2"]}
+    compare(roles, texts[:40], replace(SMALL, max_tokens=16), every_text=True)
+    assert sorted(opened) == sorted(2 * list(roles.values()))
+
+
+def test_stored_texts_are_the_texts(texts):
+    texts = ["", "é\n\ud800", *texts[:10]]
+    stored = StoredTexts(iter(texts))
+    assert list(stored) == texts
+    assert [stored[i] for i in np.array([3, 0, 11])] == [texts[3], "", texts[11]]
+    assert (stored[-1], stored[2:5], len(stored)) == (texts[-1], texts[2:5], 12)
+    with pytest.raises(IndexError):
+        stored[12]
+
+
+def test_texts_are_read_no_further_than_they_are_wanted(monkeypatch):
+    def documents(_):
+        yield from ("one", "two", "one", "three")
+        pytest.fail("nobody asked for more")
+
+    monkeypatch.setattr("clm_detour.analyze.texts.read_documents", documents)
+    assert list(islice(read_texts("file"), 3)) == ["one", "two", "three"]
 
 
 def test_models_of_other_depth_and_kind(models, bert, texts):

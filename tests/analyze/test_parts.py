@@ -17,6 +17,7 @@ from clm_detour.analyze.transplant import (
     Graft,
     standard_grafts,
     thirds,
+    transplant,
     transplant_table,
     try_grafts,
     write_transplant,
@@ -118,6 +119,12 @@ def test_a_transplant_takes_what_it_names_and_nothing_else(models, tmp_path):
     assert AutoModelForMaskedLM.from_pretrained(tmp_path / "made").config.num_hidden_layers == 3
     about = json.loads((tmp_path / "made" / "clm_detour.json").read_text())
     assert about["transplant"]["donor"] == models["far"]
+
+
+def test_a_transplant_copies_no_weight(models):
+    donor, recipient = (open_masked(models[name])[0] for name in ("far", "near"))
+    own = {weight.data_ptr() for network in (donor, recipient) for weight in network.state_dict().values()}
+    assert {weight.data_ptr() for weight in transplant(donor, recipient, Graft("x", 1, 2)).values()} <= own
 
 
 def test_the_standard_transplants_cover_every_layer_once():

@@ -87,7 +87,7 @@ def compare(
         models: role -> folder or hub id: `a` and `b`; `control` for the ratio; `before_a` and `before_b` for retention.
         texts: distinct.
         source: where they are from, for the record.
-        every_text: also go through all of `texts`, in bounded memory.
+        every_text: also go through all of `texts`, a block at a time.
 
     Raises:
         UserError: too few texts, or a folder that is no encoder.
@@ -206,9 +206,8 @@ def _over_every_text(
     models: Mapping[str, str], wanted: Mapping[str, tuple[str, str]], texts: Sequence[str], settings: Settings
 ) -> dict[str, dict[str, Measured]]:
     """Block after block through all models of the comparisons at once; what is kept does not grow with the texts."""
-    encoders: dict[str, Encoder] = {
-        role: open_encoder(models[role]) for pair in wanted.values() for role in pair
-    }
+    roles = dict.fromkeys(role for pair in wanted.values() for role in pair)
+    encoders: dict[str, Encoder] = {role: open_encoder(models[role]) for role in roles}
     pairs = {
         name: matched_layers(encoders[one].layers, encoders[other].layers)
         for name, (one, other) in wanted.items()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import hashlib
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +16,7 @@ from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.errors import UserError
+from clm_detour.files import writable
 from clm_detour.train.export import tokenizer_path
 from clm_detour.train.stream import prepared_folder, shard_cache
 
@@ -35,13 +40,48 @@ class Samples(NamedTuple):
         return self.members.size > len(self.pool)
 
 
-def read_texts(path: str, text_field: str = "text") -> list[str]:
+class StoredTexts(Sequence[str]):
+    """Texts that lie on disk, in a nameless temporary file; memory holds 8 bytes of each.
+
+    Raises:
+        UserError: the disk is full.
+    """
+
+    def __init__(self, texts: Iterable[str]):
+        self._file = tempfile.TemporaryFile()
+        self._ends = array("q", [0])
+        for text in texts:
+            with writable(Path(tempfile.gettempdir())):
+                self._ends.append(self._ends[-1] + self._file.write(text.encode("utf-8", "surrogatepass")))
+        with writable(Path(tempfile.gettempdir())):
+            self._file.flush()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        place = range(len(self))[index]
+        if isinstance(place, range):
+            return [self[i] for i in place]
+        start, end = self._ends[place : place + 2]
+        self._file.seek(start)
+        return self._file.read(end - start).decode("utf-8", "surrogatepass")
+
+
+def read_texts(path: str, text_field: str = "text") -> Iterator[str]:
     """The distinct texts of a file, folder or glob in any of the formats that sources have, in their order.
+
+    Memory holds a checksum of each, about 100 bytes.
 
     Raises:
         UserError: it cannot be read or holds no text.
     """
-    return list(dict.fromkeys(read_documents(Source(path=path, text=text_field))))
+    seen: set[bytes] = set()
+    for text in read_documents(Source(path=path, text=text_field)):
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield text
 
 
 def draw_samples(available: int, samples: int, size: int, seed: int) -> Samples:

@@ -11,6 +11,7 @@ transplants         [{name, layers ([first, last]), part, loss, closed, interval
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,7 +95,7 @@ def chosen_graft(recipient: str, layers: str | None, part: str) -> Graft:
 def transplant(
     donor: ModernBertForPretraining, recipient: ModernBertForPretraining, graft: Graft
 ) -> dict[str, Tensor]:
-    """The recipient's weights with the donor's in the graft's place.
+    """The recipient's weights with the donor's in the graft's place; the models' own tensors, not copies.
 
     Raises:
         UserError: the models are not of one shape.
@@ -104,7 +105,7 @@ def transplant(
         raise UserError(
             "Donor and recipient do not have the same weights; take two checkpoints of one model."
         )
-    return {name: (theirs if graft.takes(name) else ours)[name].clone() for name in ours}
+    return {name: (theirs if graft.takes(name) else ours)[name] for name in ours}
 
 
 def write_transplant(donor: str, recipient: str, graft: Graft, folder: Path) -> None:
@@ -130,6 +131,7 @@ def try_grafts(
             f"{donor} and {recipient} have different tokenizers; a transplant between them means nothing."
         )
     grafts = standard_grafts(target.config.num_hidden_layers) if grafts is None else grafts
+    patient = copy.deepcopy(target)  # one model for all grafts, one after the other
     weights = {graft: transplant(source, target, graft) for graft in grafts}
 
     with progress("Masked loss", 2 + len(grafts), "models") as advance:
@@ -143,8 +145,8 @@ def try_grafts(
         gap = of_recipient - of_donor
         found = []
         for graft, state in weights.items():
-            target.load_state_dict(state)
-            grafted = losses_of(target)
+            patient.load_state_dict(state)
+            grafted = losses_of(patient)
             closed, bounds = _with_interval((of_recipient - grafted) / gap)
             found.append(
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,13 +39,13 @@ def compare(
     max_tokens: TokensOption = 512,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     every_text: Annotated[
-        bool, typer.Option("--every-text", help="Also go through all texts, in bounded memory.")
+        bool, typer.Option("--every-text", help="Also go through all texts, which stay on disk.")
     ] = False,
 ) -> None:
     """How far apart two encoders are, layer by layer: CKA by the paper's protocol and by better estimators."""
     from clm_detour.analyze.compare import Settings
     from clm_detour.analyze.compare import compare as compare_models
-    from clm_detour.analyze.texts import read_texts
+    from clm_detour.analyze.texts import StoredTexts, read_texts
     from clm_detour.analyze.write import write_comparison
 
     models = {"a": a, "b": b}
@@ -53,7 +54,8 @@ def compare(
     if before is not None:
         models |= dict(zip(("before_a", "before_b"), before, strict=True))
     settings = Settings(samples=samples, per_sample=per_sample, max_tokens=max_tokens, seed=seed)
-    comparison = compare_models(models, read_texts(texts, text_field), settings, texts, every_text)
+    found = StoredTexts(read_texts(texts, text_field))
+    comparison = compare_models(models, found, settings, texts, every_text)
     write_comparison(comparison, output)
     _print_comparison(comparison, output)
 
@@ -119,7 +121,7 @@ def gradients(
     from clm_detour.analyze.gradients import gradients_table
     from clm_detour.analyze.texts import read_texts
 
-    result = measure(model, read_texts(texts, text_field)[:most], max_tokens)
+    result = measure(model, list(islice(read_texts(texts, text_field), most)), max_tokens)
     _finish(result, gradients_table(result), output / "gradients.json")
 
 
@@ -152,7 +154,8 @@ def transplant(
         console.print(f"Wrote {to}", soft_wrap=True)
     if texts is not None:
         grafts = None if layers is None and part == "all" else [graft]
-        result = try_grafts(donor, recipient, grafts, read_texts(texts, text_field)[:most], max_tokens)
+        first = list(islice(read_texts(texts, text_field), most))
+        result = try_grafts(donor, recipient, grafts, first, max_tokens)
         _finish(result, transplant_table(result), output / "transplant.json")
 
 
@@ -166,9 +169,10 @@ def needles(
 ) -> None:
     """Needle in a haystack: a made-up fact in a long text, masked where it is asked for; accuracy by length and position."""
     from clm_detour.analyze.needles import find_needles, needles_table, parse_lengths
-    from clm_detour.analyze.texts import read_texts
+    from clm_detour.analyze.texts import StoredTexts, read_texts
 
-    result = find_needles(models, read_texts(texts, text_field), parse_lengths(lengths), trials)
+    stored = StoredTexts(read_texts(texts, text_field))
+    result = find_needles(models, stored, parse_lengths(lengths), trials)
     _finish(result, needles_table(result), output / "needles.json")
 
 
