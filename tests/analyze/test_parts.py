@@ -12,7 +12,7 @@ from transformers import AutoModelForMaskedLM
 
 from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.masked import batches, masked_sums, open_masked
-from clm_detour.analyze.needles import find_needles, haystacks, short_names, whole_words
+from clm_detour.analyze.needles import Straw, find_needles, haystacks, short_names, whole_words
 from clm_detour.analyze.transplant import (
     Graft,
     standard_grafts,
@@ -178,16 +178,16 @@ def test_haystacks_have_their_length_and_the_needle_at_its_place(models):
     tokenizer = load_tokenizer(models["far"])
     words = whole_words(tokenizer, 0)
     values, keys = words[:20], words[20:]
-    flow = np.full(3000, words[-1])
+    straw = Straw(tokenizer, np.full(3000, words[-1]), keys, values)
     needle_at = []
     for position in (0.0, 0.5, 1.0):
-        for ids, right in haystacks(tokenizer, flow, keys, values, 128, position, 5, 0):
+        for ids, right in haystacks(straw, 128, position, 5, 0):
             assert len(ids) == 128
             assert (ids == tokenizer.mask).sum() == 1
             found = np.flatnonzero(ids == values[right])
             needle_at.append(found[0] / 128)
     assert np.all(np.diff([np.mean(needle_at[i : i + 5]) for i in (0, 5, 10)]) > 0.2)
-    for ids, right in haystacks(tokenizer, flow, keys, values, 128, None, 5, 0):
+    for ids, right in haystacks(straw, 128, None, 5, 0):
         assert values[right] not in ids
 
 

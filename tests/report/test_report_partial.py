@@ -203,7 +203,9 @@ def test_data_prepared_elsewhere_is_read_there_and_not_missed_at_a_url(fake_run,
     shutil.rmtree(fake_run.path / "data" / "general")
     prepared = {"notes": str(elsewhere), "general": "s3://bucket/general"}
     config = fake_run.path / "config.yaml"
-    save_config(load_config(config, [f"data.prepared.{name}={where}" for name, where in prepared.items()]), config)
+    save_config(
+        load_config(config, [f"data.prepared.{name}={where}" for name, where in prepared.items()]), config
+    )
     run = load_run(fake_run.path)
     assert run.missing == []
     assert sorted(run.sources) == ["abstracts", "instructions", "notes"]

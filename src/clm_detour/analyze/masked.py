@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clm_detour.analyze.states import batches_of
+from clm_detour.analyze.states import batches_of, cut_to
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.model import ModernBertForPretraining
@@ -23,12 +23,6 @@ class Batch:
     inputs: torch.Tensor
     labels: torch.Tensor
     lengths: list[int]
-
-
-def cut_to(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
-    """Ids of each text with special tokens, int64, cut from the right."""
-    ids = [text.astype(np.int64) for text in tokenizer.encode_batch(texts)]
-    return [np.append(t[: max_tokens - 1], tokenizer.sep) if len(t) > max_tokens else t for t in ids]
 
 
 def batches(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,20 @@ POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CANDIDATES = 20
 WORD = re.compile(r" [a-z]{4,}")
 Haystack = tuple[np.ndarray, int]  # ids, and which candidate is right
+
+
+class Straw(NamedTuple):
+    """What haystacks are made of.
+
+    Args:
+        flow: ids of running text, (T,).
+        keys, values: ids of words, of which needles are made.
+    """
+
+    tokenizer: Tokenizer
+    flow: np.ndarray
+    keys: Sequence[int]
+    values: Sequence[int]
 
 
 def parse_lengths(text: str) -> list[int]:
@@ -77,17 +91,10 @@ def _shares(
     network, tokenizer = open_masked(path)
     torch.nn.Module.to(network, best_device())
     words = whole_words(tokenizer, seed)
-    values, keys = words[:CANDIDATES], words[CANDIDATES:]
     flow = _running_text(tokenizer, texts, length)
+    straw = Straw(tokenizer, flow, keys=words[CANDIDATES:], values=words[:CANDIDATES])
     return [
-        _right(
-            network,
-            tokenizer,
-            values,
-            haystacks(tokenizer, flow, keys, values, length, at, trials, seed),
-            advance,
-        )
-        / trials
+        _right(network, straw, haystacks(straw, length, at, trials, seed), advance) / trials
         for at in (*POSITIONS, None)
     ]
 
@@ -110,16 +117,11 @@ def whole_words(tokenizer: Tokenizer, seed: int) -> list[int]:
 
 
 def haystacks(
-    tokenizer: Tokenizer,
-    flow: np.ndarray,
-    keys: Sequence[int],
-    values: Sequence[int],
-    length: int,
-    position: float | None,
-    trials: int,
-    seed: int,
+    straw: Straw, length: int, position: float | None, trials: int, seed: int
 ) -> Iterator[Haystack]:
     """`trials` of one length and needle position (None: no needle); the text of trial i is the same at every position."""
+
+    tokenizer, flow, keys, values = straw
 
     def ids(text: str) -> list[int]:
         return [int(i) for i in tokenizer.encode_batch([text])[0][1:-1]]
@@ -152,18 +154,14 @@ def _running_text(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np
 
 @torch.no_grad()
 def _right(
-    network: ModernBertForPretraining,
-    tokenizer: Tokenizer,
-    values: Sequence[int],
-    stacks: Iterator[Haystack],
-    advance: Advance,
+    network: ModernBertForPretraining, straw: Straw, stacks: Iterator[Haystack], advance: Advance
 ) -> int:
     right = 0
     for ids, answer in stacks:
         rows = torch.from_numpy(ids)[None].to(best_device())
         hidden, _ = network.encode(rows)
-        place = int(np.flatnonzero(ids == tokenizer.mask)[-1])
-        logits = network.decoder(network.head(hidden[place]))[list(values)]
+        place = int(np.flatnonzero(ids == straw.tokenizer.mask)[-1])
+        logits = network.decoder(network.head(hidden[place]))[list(straw.values)]
         right += int(logits.argmax()) == answer
         advance(1)
     return right

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clm_detour.analyze.cka import Alignment, interval, outlier_dimensions
+from clm_detour.analyze.cka import Alignment, outlier_dimensions
 from clm_detour.analyze.streams import Minibatches
 
 VARIANTS = {  # name -> (debiased, without outlier dimensions)
@@ -71,10 +71,6 @@ class Measured:
     def divergences(self) -> Tensor:
         """(R,): the same on half-samples."""
         return 1 - self.resamples[:, INNER].mean(1)
-
-    def interval(self) -> Tensor | None:
-        """(P, 2) of the curve."""
-        return interval(self.curve, self.resamples) if len(self.resamples) else None
 
 
 def matched_layers(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:

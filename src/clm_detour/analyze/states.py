@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune.encoder import first_line, longest_input
 from clm_detour.model import ModernBertForPretraining
@@ -40,7 +41,6 @@ class Encoder:
         forward: ids of N texts -> of each layer (T, E), the texts end to end without padding.
     """
 
-    path: str
     layers: tuple[str, ...]
     hidden: int
     packed: bool
@@ -84,13 +84,6 @@ def _packed(path: str, device: torch.device) -> Encoder:
     torch.nn.Module.to(network, device)
     tokenizer = load_tokenizer(path)
 
-    def tokenize(texts: Sequence[str], max_tokens: int) -> Ids:
-        ids = (text.astype(np.int64) for text in tokenizer.encode_batch(texts))
-        return [
-            np.append(text[: max_tokens - 1], tokenizer.sep) if len(text) > max_tokens else text
-            for text in ids
-        ]
-
     @torch.no_grad()
     def forward(ids: Ids) -> list[Tensor]:
         flat = torch.from_numpy(np.concatenate(ids))[None].to(device)
@@ -99,7 +92,7 @@ def _packed(path: str, device: torch.device) -> Encoder:
         return [*each, final]
 
     layers = _layer_names(network.config.num_hidden_layers)
-    return Encoder(path, layers, network.config.hidden_size, True, tokenize, forward)
+    return Encoder(layers, network.config.hidden_size, True, partial(cut_to, tokenizer), forward)
 
 
 def _padded(path: str, device: torch.device) -> Encoder:
@@ -138,7 +131,13 @@ def _padded(path: str, device: torch.device) -> Encoder:
 
     _check_bidirectional(path, forward, tokenize(["One two three four five six."], 16)[0])
     names = _layer_names(network.config.num_hidden_layers)
-    return Encoder(path, names, network.config.hidden_size, False, tokenize, forward)
+    return Encoder(names, network.config.hidden_size, False, tokenize, forward)
+
+
+def cut_to(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> Ids:
+    """Ids of each text with special tokens, int64, cut from the right."""
+    ids = [text.astype(np.int64) for text in tokenizer.encode_batch(texts)]
+    return [np.append(t[: max_tokens - 1], tokenizer.sep) if len(t) > max_tokens else t for t in ids]
 
 
 def _layer_names(layers: int) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class StoredTexts(Sequence[str]):
     """
 
     def __init__(self, texts: Iterable[str]):
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the texts are wanted
         self._ends = array("q", [0])
         for text in texts:
             with writable(Path(tempfile.gettempdir())):
