@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 
+from clm_detour.data.cache import filesystem
 from clm_detour.data.formats import FORMATS, SUFFIXES, compression_of, guess, known_suffixes
 from clm_detour.data.sources.records import Unit
 from clm_detour.errors import UserError
@@ -133,14 +133,6 @@ def unpacked(raw: IO[bytes], file: str) -> io.BufferedReader:
     return io.BufferedReader(
         pa.CompressedInputStream(stream, compression) if compression else stream, BUFFER_BYTES
     )
-
-
-def filesystem(path: str) -> tuple[Any, str]:
-    """Where a path lies, and its name there."""
-    try:
-        return fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{path} cannot be reached: {error}.") from error
 
 
 def is_local(fs: Any) -> bool:
