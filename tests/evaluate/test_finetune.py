@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from clm_detour.errors import UserError
+from clm_detour.evaluate.finetune import training
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches
 from clm_detour.evaluate.finetune.encoder import load_encoder
 from clm_detour.evaluate.finetune.problem import make_examples, make_problem
@@ -97,6 +98,22 @@ def test_training_stops_when_patience_ends_and_answers_with_the_best_weights(enc
 
 def test_the_first_of_equally_good_rounds_is_the_best():
     assert best_round([{"validation": {"f1": score}} for score in (0.1, 0.7, 0.3, 0.7)], "f1") == 1
+
+
+def test_auroc_of_two_classes_is_that_of_the_difference_of_their_logits(encoders, monkeypatch):
+    answers = [[5.0, 4.0], [1.0, 2.0], [0.0, 0.5], [9.0, 9.2]]  # by the second alone the worst order
+    task, splits = make_task("single_label", dataclasses.replace(PROTOCOL, epochs=1))
+    labels = ("one", "two", "two", "one")
+    few = [
+        dataclasses.replace(one, labels=(label,))
+        for one, label in zip(splits["test"][:4], labels, strict=True)
+    ]
+    splits = {"train": few, "validation": few, "test": few}
+    task = dataclasses.replace(task, labels=("one", "two"), metric="auroc")
+    prepared = prepare(task, splits, load_encoder(encoders["bert"])[1], 48)
+    monkeypatch.setattr(training, "answer", lambda *_: answers)
+    found = train(prepared, lambda: load_encoder(encoders["bert"])[0], task.protocol, 1, lambda *_: None)
+    assert found.scores["auroc"] == 1
 
 
 def test_a_run_given_in_steps_is_validated_twenty_times():

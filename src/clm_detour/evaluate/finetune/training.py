@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -98,8 +99,7 @@ def train(
         documents = prepared.splits[split]
         found = answer(problem, examples[split], 2 * protocol.batch_size, device, bf16)
         said = problem.read(documents, examples[split], found)
-        belief = None if task.kind in ENTITY_KINDS else np.array(found)
-        return dict(score(task, documents, said, belief)), said
+        return dict(score(task, documents, said, beliefs(task, found))), said
 
     def after_round(step: int, loss: float) -> bool:
         scores, _ = scored("validation")
@@ -134,6 +134,14 @@ def best_round(rounds: Sequence[Mapping[str, Any]], metric: str) -> int:
     """The first round with the highest validation score."""
     scores = [round["validation"][metric] for round in rounds]
     return scores.index(max(scores))
+
+
+def beliefs(task: Task, answers: Sequence[Any]) -> np.ndarray | None:
+    """Documents x labels, for AUROC. Logits of labels that exclude each other say something only beside each other, so they become probabilities."""
+    if task.kind in ENTITY_KINDS:
+        return None
+    logits = np.array(answers)
+    return softmax(logits, axis=1) if task.kind == "single_label" else logits
 
 
 @torch.no_grad()
