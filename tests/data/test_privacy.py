@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from reading import write
 
 from clm_detour.cli import main
 from clm_detour.data.card import CARD, PICTURE
@@ -14,6 +15,7 @@ from clm_detour.data.decontaminate import SharedRuns
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.errors import UserError
 
 NAMES = ("Aldebaran", "Betelgeuse", "Cassiopeia", "Deneb")
 BAD = [
@@ -85,6 +87,16 @@ def test_no_text_in_the_sentence_that_stops_a_run(said, bad):
     assert code == 2
     assert "notes.jsonl line 21" in output
     assert not any(name in output for name in NAMES)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz"])
+def test_no_text_in_what_is_said_of_a_table_without_a_header(tmp_path, name):
+    row = [b"7", *(name.encode() for name in NAMES)]
+    write(tmp_path / name, (b"," if "csv" in name else b"\t").join(row) + b"\n")
+    for field in ("text", "Alderaban"):  # the second is near to a cell
+        with pytest.raises(UserError, match=r"line 1 has no field '.*' among its 5 columns") as error:
+            list(read_documents(str(tmp_path / name), field))
+        assert not any(name in str(error.value) for name in NAMES)
 
 
 @pytest.mark.shared

@@ -137,7 +137,7 @@ def test_a_flat_task_keeps_of_overlapping_entities_the_one_it_is_told_to(tmp_pat
         (("Fièvre", "T1\tSign 0 3;2 6\tFièvre\n"), r"a\.ann line 1: Sign at .* overlaps itself"),
         (
             ("Fièvre", "T1\tSign 1 6\tFièvre\n"),
-            r"a\.ann line 1 says 'Fièvre', but the text has 'ièvre' there",
+            r"a\.ann line 1: the text at \[1, 6\] \(5 characters\) is not what the file says is there \(6 characters\)",
         ),
         (
             ("Fièvre", "T1\tSign 0 6\tFièvre\nT2\tSign 3 6\tvre\n"),

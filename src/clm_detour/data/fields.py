@@ -81,6 +81,11 @@ def missing_field(name: str, names: Sequence[str]) -> str:
     )
 
 
+def missing_column(name: str, names: Sequence[str]) -> str:
+    """The same where a file's first line gives the names: without a header that line is text, so none is shown."""
+    return f" has no field '{name}' among its {len(names)} columns; is the file's first line a header?"
+
+
 def kind(value: Any) -> str:
     """What a value is, for a message that must not show it."""
     return "null" if value is None else type(value).__name__

@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterator, Sequence
 
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import Field, missing_field
+from clm_detour.data.fields import Field, missing_column
 from clm_detour.data.sources.files import whole_file
 from clm_detour.data.sources.lines import place_of, read_lines
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
@@ -97,4 +97,4 @@ def check_header(place: str, header: list[str], fields: Sequence[Field] | None) 
         raise BadRecord("columns of one name", f"{place} names two columns alike")
     for field in fields or ():
         if not field.optional and field.column(header) is None:
-            raise BadRecord("no such field", place + missing_field(field.name, header))
+            raise BadRecord("no such field", place + missing_column(field.name, header))

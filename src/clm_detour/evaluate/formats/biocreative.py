@@ -42,7 +42,7 @@ class BioCreative(Form):
         mentions: dict[str, list[Mention]] = defaultdict(list)
         for place, (pmid, id, kind, first, last, _) in rows(beside(file, "entities"), 6):
             if not (first.isdigit() and last.isdigit()):
-                raise UserError(f"{place}: {first} {last} are no offsets.")
+                raise UserError(f"{place} has no offsets in its fourth and fifth cells.")
             mentions[pmid].append(Mention(id, kind == "CHEMICAL", int(first), int(last)))
         related: dict[tuple[str, ...], str] = {}
         for _, (pmid, label, one, other) in rows(beside(file, "gold_standard"), 4):

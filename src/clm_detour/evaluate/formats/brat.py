@@ -65,7 +65,9 @@ class Brat(Form):
         """A text-bound annotation."""
         match = BOUND.fullmatch(line)
         if match is None:
-            raise UserError(f"{place} is no annotation like `T1<TAB>Disease 0 5<TAB>words`: {line!r}.")
+            raise UserError(
+                f"{place} ({len(line)} characters) is no annotation like `T1<TAB>Disease 0 5<TAB>words`."
+            )
         pieces = (map(int, piece.split()) for piece in match[2].split(";"))
         fragments = tuple((start, end) for start, end in pieces)
         return Annotation(match[1], fragments, place, match[3] if self.check_text else None)

@@ -68,7 +68,7 @@ class Conll(Form):
         except IndexError:
             word = tag = ""
         if len(cells) < 2 or not word:
-            raise UserError(f"{place} is not a word and its tag: {line!r}.")
+            raise UserError(f"{place} ({len(line)} characters) is not a word and its tag.")
         return Row(word, *tag_of(tag, self.label, place), place)
 
 
@@ -76,7 +76,9 @@ def tag_of(tag: str, label: str | None, place: str) -> tuple[str, str]:
     """A tag's prefix and type; `label` is the type of a bare B or I."""
     match = TAG.fullmatch(tag)
     if match is None:
-        raise UserError(f"{place}: {tag!r} is not a tag like O, B-Disease or I-Disease.")
+        raise UserError(
+            f"{place} has no tag like O, B-Disease or I-Disease in its column; say which column with `tag`."
+        )
     if tag != "O" and not (match[2] or label):
         raise UserError(f"{place}: the tag {tag} names no type; say which it is with `label`.")
     return match[1], match[2] or label or ""

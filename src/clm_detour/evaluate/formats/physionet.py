@@ -75,7 +75,9 @@ def uncovered(text: str, marked: str, place: str) -> Iterator[Annotation]:
         else:
             start = text.find(plain, position) if number else 0
         if start < position or not text.startswith(plain, start):
-            raise UserError(f"{place}: the note and its masked copy differ at {plain[:40]!r}.")
+            raise UserError(
+                f"{place}: the note and its masked copy differ after character {position}; get the data set again."
+            )
         if number and text[position:start].strip():
             yield Annotation(kind(pieces[number - 1]), (trimmed(text, position, start),), place)
         position = start + len(plain)

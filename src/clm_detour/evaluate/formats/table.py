@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from clm_detour.config.schema import Source
+from clm_detour.data.fields import missing_column, missing_field
 from clm_detour.data.formats import guess
+from clm_detour.data.sources.delimited import DELIMITERS
 from clm_detour.data.sources.records import BadRecord, Record
 from clm_detour.data.sources.registry import READERS
 from clm_detour.errors import UserError
@@ -100,7 +102,7 @@ class Table(Form):
         """Which document a sentence is of."""
         match = re.match(self.document or "", row.id)
         if match is None:
-            raise UserError(f"{row.place}: {row.id!r} names no document of the form {self.document}.")
+            raise UserError(f"{row.place}: {self.id} names no document of the form {self.document}.")
         return match[1]
 
 
@@ -108,15 +110,25 @@ def is_set(record: Record, name: str) -> bool:
     """A flag."""
     value = str(cell(record, name)).strip().lower()
     if value not in FLAG:
-        raise UserError(f"{record.place}: {name} is {value!r}, neither 0 nor 1.")
+        raise UserError(f"{record.place}: {name} is neither 0 nor 1.")
     return FLAG[value]
 
 
 def cell(record: Record, name: str) -> Any:
     """A field that must be there."""
     if name not in record.fields:
-        raise UserError(f"{record.place} has no column {name!r}; it has {', '.join(record.fields)}.")
+        raise UserError(f"{record.place}{missing(record, name)}.")
     return record.fields[name]
+
+
+class HeadedRecord(Record):
+    """A record whose fields have their names from a file's first line, which is text where the header is missing."""
+
+
+def missing(record: Record, name: str) -> str:
+    """The end of a sentence about a record without some field."""
+    describe = missing_column if isinstance(record, HeadedRecord) else missing_field
+    return describe(name, list(record.fields))
 
 
 def records(file: Path, format: str | None = None, quoted: bool | None = None) -> Iterator[Record]:
@@ -134,7 +146,7 @@ def records(file: Path, format: str | None = None, quoted: bool | None = None) -
                 if isinstance(record, BadRecord):
                     raise record
                 found = True
-                yield record
+                yield HeadedRecord(*record) if format in DELIMITERS else record
     except BadRecord as error:
         raise UserError(f"{error}; repair it.") from error
     if not found:

@@ -27,7 +27,7 @@ def hallmarks(cell: str) -> list[str]:
     """
     flags = dict(part.split("_", 1) for part in cell.split(",") if "_" in part)
     if set(flags) != set(map(str, range(10))) or not set(flags.values()) <= {"0", "1"}:
-        raise ValueError(f"the labels {cell!r} are not of the form 0_0,1_1,...,9_0.")
+        raise ValueError(f"the labels ({len(cell)} characters) are not of the form 0_0,1_1,...,9_0.")
     return [name for number, name in enumerate(HALLMARKS) if flags[str(number)] == "1"]
 
 

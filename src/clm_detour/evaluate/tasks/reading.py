@@ -15,6 +15,7 @@ from clm_detour.evaluate.tasks.splits import hold_out, most_frequent
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Kind, Splits
 
 WORD = re.compile(r"\w+|[^\w\s]")
+LONGEST_SHOWN = 40  # characters of a label
 Overlaps = Literal["error", "longest", "last"]
 
 
@@ -103,7 +104,7 @@ class Reader:
         label = self.rename.get(raw, raw)
         if label is not None and self.labels and label not in self.labels:
             known = ", ".join(dict.fromkeys([*self.labels, *self.rename]))
-            raise UserError(f"{place}: {raw!r} is no label of {self.name}; it has {known}.")
+            raise UserError(f"{place}: {shown(raw)} is no label of {self.name}; it has {known}.")
         return label
 
     def flat(self, found: Sequence[Annotation]) -> tuple[list[Annotation], list[Annotation]]:
@@ -161,8 +162,16 @@ def checked(annotation: Annotation, text: str) -> Fragments:
         raise UserError(f"{annotation.place}: {annotation.label} at {bounds} is empty or overlaps itself.")
     words = " ".join(text[start:end] for start, end in annotation.fragments)
     if annotation.text is not None and squeezed(words) != squeezed(annotation.text):
-        raise UserError(f"{annotation.place} says {annotation.text!r}, but the text has {words!r} there.")
+        raise UserError(
+            f"{annotation.place}: the text at {bounds} ({len(words)} characters) is not what the file says is there "
+            f"({len(annotation.text)} characters)."
+        )
     return tuple(pieces)
+
+
+def shown(label: str) -> str:
+    """A label for a message; what is longer than labels are may be text from a wrong column."""
+    return repr(label) if len(label) <= LONGEST_SHOWN else f"a cell of {len(label)} characters"
 
 
 def squeezed(words: str) -> str:
