@@ -173,6 +173,30 @@ def test_missing_data_sets_are_named_and_left_out(models, tmp_path):
         read_tasks(fine_tuning(tasks=["GADD"]))
 
 
+def test_a_length_in_epochs_replaces_one_in_steps_and_the_tasks_own_that_of_all(tmp_path):
+    (tmp_path / "a").mkdir()
+    for split in ("train", "dev", "test"):
+        (tmp_path / "a" / f"{split}.tsv").write_text("aspirin\tB-Drug\n")
+    own = {"form": "conll", "kind": "nested_entities", "disjoint": False}
+
+    def length(protocol: dict, own_protocol: dict, described: dict | None = None) -> tuple[int, int | None]:
+        settings = fine_tuning(
+            tasks=["a"],
+            data=str(tmp_path),
+            own_tasks={"a": {**own, "protocol": described or {}}},
+            protocol=protocol,
+            protocols={"a": own_protocol},
+        )
+        [(task, _)], _ = read_tasks(settings)
+        return task.protocol.epochs, task.protocol.steps
+
+    assert length({}, {})[1] == 4000
+    assert length({"epochs": 3}, {}) == (3, None)
+    assert length({"steps": 50}, {"epochs": 3}) == (3, None)
+    assert length({"epochs": 3}, {"steps": 50})[1] == 50
+    assert length({}, {}, described={"epochs": 3}) == (3, None)
+
+
 @pytest.mark.parametrize(("name", "count"), [("en", 11), ("fr", 8)])
 def test_the_shipped_evaluations_name_the_papers_tasks(name, count):
     loaded = load_evaluation(

@@ -26,7 +26,6 @@ CASES = {
     "an annotation": ("entities", Brat("a.txt"), {"a.txt": "x", "a.ann": f"T1 Drug 0 8 {NAME}\n"}),
     "a lonely word": ("entities", Conll("a.txt"), {"a.txt": f"{NAME}\n"}),
     "a word for a tag": ("entities", Conll("a.txt"), {"a.txt": f"x\t{NAME}\n"}),
-    "a note": ("entities", PhysioNet("a.text"), {"a.text": NOTE.format(NAME), "a.res": NOTE.format("Deneb")}),
     "a masked note": (
         "entities",
         PhysioNet("a.text"),
@@ -60,4 +59,4 @@ def test_no_text_in_the_sentence_about_a_file_that_cannot_be_read(tmp_path, kind
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=r"a\w*\.\w+ line \d") as error:
         Reader("mine", kind, ("Drug",), (form,)).split(tmp_path, "train")
-    assert NAME not in str(error.value)
+    assert NAME.lower() not in str(error.value).lower()

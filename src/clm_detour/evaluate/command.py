@@ -24,6 +24,7 @@ from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
+from clm_detour.evaluate.tasks.protocols import changed
 from clm_detour.files import read_json, write_json
 from clm_detour.progress import console, progress
 
@@ -87,8 +88,8 @@ def read_tasks(settings: FineTuning) -> tuple[Read, dict[str, str]]:
             continue
         else:
             task, splits = load(task, Path(settings.data))
-        changes = {**settings.protocol, **settings.protocols.get(name, {})}
-        task = dataclasses.replace(task, protocol=dataclasses.replace(task.protocol, **changes))
+        protocol = changed(changed(task.protocol, settings.protocol), settings.protocols.get(name, {}))
+        task = dataclasses.replace(task, protocol=protocol)
         found.append((task, documents_of(splits, settings.documents)))
     if not found:
         raise UserError(

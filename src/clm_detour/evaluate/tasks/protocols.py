@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from clm_detour.evaluate.tasks.task import Kind, Protocol
 
@@ -16,6 +18,12 @@ FRENCH_LABELS = Protocol(
 )
 FRENCH_CODES = replace(FRENCH_LABELS, max_tokens=4096, positive_weight=True)
 QUAERO = Protocol(head_learning_rate=1e-3, steps=4000, max_tokens=1024, seeds=FRENCH_SEEDS)
+
+
+def changed(protocol: Protocol, changes: Mapping[str, Any]) -> Protocol:
+    """With some settings changed; a length in epochs replaces one in steps, which would hide it."""
+    instead = {"steps": None} if changes.get("epochs") is not None else {}
+    return replace(protocol, **{**instead, **changes})
 
 
 def default(language: str, kind: Kind) -> Protocol:

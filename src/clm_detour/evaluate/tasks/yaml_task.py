@@ -8,7 +8,7 @@ tasks:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from typing import Any, cast
 
@@ -220,4 +220,4 @@ def protocol_of(settings: TaskSettings) -> Protocol:
         for key, value in chosen.items()
         if value is not None
     }
-    return replace(protocols.default(settings.language, cast(Kind, settings.kind)), **changes)
+    return protocols.changed(protocols.default(settings.language, cast(Kind, settings.kind)), changes)
