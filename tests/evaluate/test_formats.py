@@ -54,6 +54,12 @@ def test_conll_sentences_end_at_blank_lines_and_documents_begin_at_docstart(tmp_
     assert found(form, file) == [[("IL-2 gene", "Entity")], [], [("x", "Entity")]]
 
 
+@pytest.mark.parametrize("mark", ["-DOCSTART- -X- -X- O", "-DOCSTART- -X-", "-DOCSTART-\tO", "-DOCSTART-"])
+def test_conll_columns_after_docstart_are_no_name_and_end_the_document_before(tmp_path, mark):
+    file = written(tmp_path / "train.txt", f"-DOCSTART- 17\n\na O\n\n{mark}\n\nb O\n\n{mark}\n\nc O\n")
+    assert [one.id for one in examples(Conll(), file)] == ["17#1", "train:1", "train:2"]
+
+
 @pytest.mark.parametrize(
     ("tags", "entities"),
     [
@@ -81,6 +87,12 @@ def test_brat_pieces_keep_their_offsets_over_windows_line_ends(tmp_path):
     file = written(tmp_path / "a.txt", text)
     written(tmp_path / "a.ann", "T1\tDISO 0 6;17 26\tfièvre chronique\n#1\tNote T1\tC1\nE1\tDISO:T1\n")
     assert found(Brat(), file) == [[("fièvre chronique", "DISO")]]
+
+
+def test_brat_annotations_after_a_byte_order_mark_are_read(tmp_path):
+    file = written(tmp_path / "a.txt", "aspirin")
+    written(tmp_path / "a.ann", "\ufeffT1\tDrug 0 7\taspirin\n")
+    assert found(Brat(), file) == [[("aspirin", "Drug")]]
 
 
 def test_brat_notes_and_normalisations_can_be_the_labels_of_the_document(tmp_path):

@@ -19,6 +19,7 @@ from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
 TAG = re.compile(r"([OBIESLU])(?:[-_](.+))?")
 BEGINS, ENDS = "BSU", "ESLU"
 DOCUMENT = "-DOCSTART-"
+NO_NAME = ("-X-", "O")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Conll(Form):
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
         """A sentence each."""
-        document, numbers, sentence = f"{file.stem}:", Counter[str](), list[Row]()
+        document, numbers, sentence = prefix_of(DOCUMENT, file), Counter[str](), list[Row]()
         for place, line in [*lines(file), ("", "")]:
             if line.strip() and not line.startswith(DOCUMENT):
                 sentence.append(self.row(place, line))
@@ -57,8 +58,8 @@ class Conll(Form):
                 numbers[document] += 1  # an abstract may come twice, as in JNLPBA
                 yield tagged(f"{document}{numbers[document]}", sentence)
                 sentence = []
-            if named := line.removeprefix(DOCUMENT).split():
-                document = f"{named[0]}#"
+            if line.startswith(DOCUMENT):
+                document = prefix_of(line, file)
 
     def row(self, place: str, line: str) -> Row:
         """A word and its tag."""
@@ -70,6 +71,12 @@ class Conll(Form):
         if len(cells) < 2 or not word:
             raise UserError(f"{place} ({len(line)} characters) is not a word and its tag.")
         return Row(word, *tag_of(tag, self.label, place), place)
+
+
+def prefix_of(line: str, file: Path) -> str:
+    """What ids begin with after a DOCUMENT line; the columns of CoNLL-2003's (`-X- -X- O`) are no name."""
+    words = line.removeprefix(DOCUMENT).split()
+    return f"{words[0]}#" if len(words) == 1 and words[0] not in NO_NAME else f"{file.stem}:"
 
 
 def tag_of(tag: str, label: str | None, place: str) -> tuple[str, str]:
