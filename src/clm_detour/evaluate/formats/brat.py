@@ -45,7 +45,7 @@ class Brat(Form):
             raise UserError(f"{file} is empty; get the data set again.")
         rows = [
             (f"{annotated} line {number}", line.removesuffix("\r"))
-            for number, line in enumerate(read_text(annotated).split("\n"), start=1)
+            for number, line in enumerate(read_text(annotated).removeprefix("\ufeff").split("\n"), start=1)
         ]
         if self.codes:
             labels = dict.fromkeys(code for _, line in rows for code in self.codes_of(line))
