@@ -115,6 +115,27 @@ def test_several_processes_give_the_scores_of_one(evaluated, models, tmp_path):
     assert {name: records(folder)[name] for name in records(tmp_path)} == records(tmp_path)
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "auroc"])
+def test_a_run_that_diverges_stands_in_the_table_with_what_it_scored_and_is_named(
+    models, tmp_path, metric, capsys
+):
+    for split in ("train", "dev", "test"):
+        rows = [json.dumps({"text": f"word {n}", "label": "ab"[n % 2]}) for n in range(4)]
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"{split}.jsonl").write_text("\n".join(rows))
+    settings = fine_tuning(
+        tasks=["mine", "SampleVerdict"],
+        data=str(tmp_path),
+        own_tasks={"mine": {"form": "jsonl", "kind": "single_label", "metric": metric}},
+        seeds=[1],
+        protocols={"mine": {"learning_rate": 1e38, "epochs": 2, "batch_size": 2}},
+    )
+    summary, made = evaluate_models(settings, {"ours": models["other"]}, tmp_path / "run", "made")
+    assert made == 2
+    assert summary["scores"]["ours"]["mine"]["mean"] == (50 if metric == "accuracy" else 0)
+    assert "ours on mine, seed 1: training at 1e+38 diverged" in capsys.readouterr().err
+
+
 def test_a_learning_rate_grid_takes_the_best_on_validation(models, tmp_path):
     settings = fine_tuning(
         tasks=["SampleVerdict"], seeds=[1], learning_rates=[1e-9, 3e-3], protocol={"epochs": 3}

@@ -100,6 +100,18 @@ def test_the_first_of_equally_good_rounds_is_the_best():
     assert best_round([{"validation": {"f1": score}} for score in (0.1, 0.7, 0.3, 0.7)], "f1") == 1
 
 
+def test_rounds_without_the_score_come_last():
+    assert best_round([{"validation": one} for one in ({}, {"auroc": 0.1}, {})], "auroc") == 1
+    assert best_round([{"validation": {}}] * 2, "auroc") == 0
+
+
+def test_auroc_cannot_be_the_score_of_a_test_split_of_one_class(encoders):
+    task, splits = make_task("single_label")
+    splits["test"] = [one for one in splits["test"] if one.labels == ("one",)]
+    with pytest.raises(UserError, match="no AUROC; choose another metric"):
+        prepare(dataclasses.replace(task, metric="auroc"), splits, load_encoder(encoders["bert"])[1], 48)
+
+
 def test_auroc_of_two_classes_is_that_of_the_difference_of_their_logits(encoders, monkeypatch):
     answers = [[5.0, 4.0], [1.0, 2.0], [0.0, 0.5], [9.0, 9.2]]  # by the second alone the worst order
     task, splits = make_task("single_label", dataclasses.replace(PROTOCOL, epochs=1))

@@ -215,6 +215,13 @@ def test_auroc_is_scikit_learns_where_it_is_defined_and_absent_where_not(pairs, 
     assert ("auroc" in ours) == (len(set(true)) > 1)
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_without_finite_beliefs_there_is_no_auroc_and_all_else_is_as_before(broken):
+    gold = labelled([{"Gene"}, {"Disease"}])
+    ours = score(task("single_label"), gold, gold, np.array([[0.0, 1, broken], [0, 1, 0]]))
+    assert ours == score(task("single_label"), gold, gold)
+
+
 def test_auroc_of_two_classes_is_that_of_either():
     gold = labelled([{"0"}, {"1"}, {"1"}, {"0"}])
     beliefs = np.array([0.1, 0.4, 0.35, 0.8])

@@ -9,6 +9,7 @@ RUN/differences.png             each pair of models, task by task
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def known_tasks(settings: FineTuning) -> dict[str, Task]:
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
-    """What a run could not take in whole, a sentence each."""
+    """What a run could not take in whole, and that it diverged; a sentence each."""
     found = []
     where, limit = f"{record['model']} on {record['task']}", record["protocol"]["max_tokens"]
     documents = sum(record["documents"].values())
@@ -155,6 +156,12 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
     if totals["inexact_entities"]:
         found.append(
             f"{where}: {totals['inexact_entities']} entities do not begin and end with words, overlap, or are in pieces, and cannot be found exactly."
+        )
+    chosen = record["best"]["learning_rate"]
+    losses = [each["loss"] for each in record["rounds"] if each["learning_rate"] == chosen]
+    if not all(map(math.isfinite, losses)):
+        found.append(
+            f"{where}, seed {record['seed']}: training at {chosen} diverged, its loss is not finite; set a lower learning_rate."
         )
     return found
 

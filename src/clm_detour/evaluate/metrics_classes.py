@@ -68,8 +68,11 @@ def positive(task: Task, truth: np.ndarray, answer: np.ndarray) -> dict[str, flo
 
 
 def auroc(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Mean over the labels that some documents have and some have not; of two exclusive classes both are the same."""
+    """Mean over the labels that some documents have and some have not; of two exclusive classes both are the same.
+
+    Empty where there is no such label, or a score is not finite, as after a training that diverged.
+    """
     both = [place for place in range(truth.shape[1]) if 0 < truth[:, place].sum() < len(truth)]
-    if not both:
+    if not both or not np.isfinite(scores).all():
         return {}
     return {"auroc": float(np.mean([roc_auc_score(truth[:, place], scores[:, place]) for place in both]))}

@@ -21,7 +21,7 @@ import torch
 
 from clm_detour.environment import describe_environment
 from clm_detour.evaluate.finetune.encoder import load_encoder, load_tokenizer, longest_input, read_config
-from clm_detour.evaluate.finetune.training import Prepared, Trained, prepare, train
+from clm_detour.evaluate.finetune.training import Prepared, Trained, prepare, train, validation_score
 from clm_detour.evaluate.tasks.task import Document, Protocol, Splits, Task
 from clm_detour.files import atomic_write, write_json
 
@@ -111,7 +111,7 @@ def describe(
 ) -> dict[str, Any]:
     """All that is to be said of a run; scores between 0 and 1."""
     metric = run.task.metric
-    rate = max(attempts, key=lambda rate: attempts[rate].best["validation"][metric])
+    rate = max(attempts, key=lambda rate: validation_score(attempts[rate].best, metric))
     best = attempts[rate]
     return {
         "model": run.model,
@@ -120,7 +120,7 @@ def describe(
         "kind": run.task.kind,
         "metric": metric,
         "seed": run.seed,
-        "score": best.scores[metric],
+        "score": best.scores.get(metric, 0.0),  # a model whose training diverged has no AUROC
         "scores": {"validation": best.best["validation"], "test": best.scores},
         "best": {"learning_rate": rate, "step": best.best["step"], "epoch": best.best["epoch"]},
         "rounds": [

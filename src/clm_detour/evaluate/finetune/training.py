@@ -57,7 +57,7 @@ def prepare(task: Task, splits: Splits, tokenizer: PreTrainedTokenizerBase, max_
     """Encode all splits.
 
     Raises:
-        UserError: a split is empty, or a label is not the task's.
+        UserError: a split is empty, a label is not the task's, or the test cannot be scored.
     """
     examples, counts = {}, {}
     for split in SPLITS:
@@ -66,6 +66,10 @@ def prepare(task: Task, splits: Splits, tokenizer: PreTrainedTokenizerBase, max_
                 f"{task.name} has no documents in its {split} split; it cannot be fine-tuned and scored."
             )
         examples[split], counts[split] = make_examples(task, splits[split], tokenizer, max_tokens)
+    if task.metric == "auroc" and len({one.labels for one in splits["test"]}) == 1:
+        raise UserError(
+            f"All test documents of {task.name} have the same labels, so it has no AUROC; choose another metric."
+        )
     return Prepared(task, splits, examples, counts)
 
 
@@ -132,8 +136,13 @@ def length_of(protocol: Protocol, epoch_steps: int) -> tuple[int, list[int]]:
 
 def best_round(rounds: Sequence[Mapping[str, Any]], metric: str) -> int:
     """The first round with the highest validation score."""
-    scores = [round["validation"][metric] for round in rounds]
+    scores = [validation_score(round, metric) for round in rounds]
     return scores.index(max(scores))
+
+
+def validation_score(round: Mapping[str, Any], metric: str) -> float:
+    """A round's score, to be compared with others'; one without it, as AUROC may be undefined, comes last."""
+    return round["validation"].get(metric, -math.inf)
 
 
 def beliefs(task: Task, answers: Sequence[Any]) -> np.ndarray | None:
