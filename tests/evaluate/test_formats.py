@@ -176,6 +176,9 @@ def test_a_dataset_of_the_hub_gives_labels_or_tagged_words(tmp_path):
     (file,) = form.find(tmp_path, "train")
     assert found(form, file) == [[("lung cancer", "D")]]
     assert [one.labels for one in examples(Hub(path=str(folder)), file)] == [("3",)]
+    for names in ((), ("O", "B-D")):
+        with pytest.raises(UserError, match=r"row 1: the tag \d is none of . names; set `tag_names`"):
+            examples(Hub(path=str(folder), words="tokens", tag_names=names), file)
 
 
 I2B2_2014 = """<?xml version="1.0" encoding="UTF-8" ?>

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from clm_detour.cli import main
+from clm_detour.config.schema import FineTuning
+from clm_detour.evaluate.command import read_tasks
 
 SPLITS = {"train": 24, "dev": 8, "test": 8}
 DRUGS = ("aspirin", "letrozole", "zolpidem tartrate")
@@ -106,6 +108,15 @@ def evaluated(encoders, tmp_path_factory) -> Path:
             main()
     assert not left.value.code
     return root / "run"
+
+
+def test_a_dataset_of_the_hub_needs_no_folder_of_tasks(tmp_path):
+    write_all(tmp_path)
+    dataset = own_tasks(tmp_path)["dataset"]
+    for data in (None, str(tmp_path / "nowhere")):
+        found, missing = read_tasks(FineTuning(tasks=["dataset"], own_tasks={"dataset": dataset}, data=data))
+        assert [len(splits["train"]) for _, splits in found] == [24]
+        assert not missing
 
 
 @pytest.mark.parametrize(

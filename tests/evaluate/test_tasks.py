@@ -368,6 +368,16 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
             "did you mean tasks.mine.protocol.epochs?",
         ),
         ({"form": "conll", "kind": "entities", "protocol": {"epochs": "x"}}, "tasks.mine.protocol.epochs"),
+        *(
+            ({"form": "conll", "kind": "entities", "protocol": {key: value}}, f"tasks.mine.protocol.{key}")
+            for key, value in (
+                ("batch_size", 0),
+                ("epochs", 0),
+                ("learning_rate", -1),
+                ("seeds", []),
+                ("seeds", [-1]),
+            )
+        ),
         ({"form": "conll", "kind": "entities", "files": 3}, "neither a glob"),
         (
             {"form": "conll", "kind": "entities", "files": {"dev": "x"}},
@@ -377,6 +387,10 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
         (
             {"form": "hub", "kind": "single_label", "path": "a/b", "files": "x"},
             "tasks.mine.files has no effect",
+        ),
+        (
+            {"form": "hub", "kind": "single_label", "path": "a/b", "folder": "x"},
+            "tasks.mine.folder has no effect",
         ),
     ],
 )

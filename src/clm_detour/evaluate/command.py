@@ -82,6 +82,8 @@ def read_tasks(settings: FineTuning) -> tuple[Read, dict[str, str]]:
         task = known[name]
         if name in SAMPLE_TASKS:
             splits = task.read(Path())
+        elif task.elsewhere:
+            task, splits = load(task, Path())
         elif settings.data is None or locate(task, Path(settings.data)) is None:
             missing[name] = (
                 f"{settings.data or 'data is not set, so there'} has no folder {name}. {task.obtain}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from clm_detour.config.schema import Source
 from clm_detour.data.sources.records import Record
 from clm_detour.data.sources.registry import READERS
+from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.conll import Row, tag_of, tagged
 from clm_detour.evaluate.formats.form import Example
 from clm_detour.evaluate.formats.table import Table, cell
@@ -59,7 +61,7 @@ class Hub(Table):
         """One row."""
         if self.words is None:
             return super().example(record, number)
-        tags = [self.tag_names[tag] if isinstance(tag, int) else str(tag) for tag in cell(record, self.tags)]
+        tags = [self.tag_name(tag, record.place) for tag in cell(record, self.tags)]
         words = cell(record, self.words)
         rows = [
             Row(word, *tag_of(tag, None, record.place), record.place)
@@ -67,3 +69,13 @@ class Hub(Table):
         ]
         id = number if self.id is None else str(cell(record, self.id))
         return tagged(id, rows)
+
+    def tag_name(self, tag: Any, place: str) -> str:
+        """A tag as the other forms have it."""
+        if not isinstance(tag, int):
+            return str(tag)
+        if not 0 <= tag < len(self.tag_names):
+            raise UserError(
+                f"{place}: the tag {tag} is none of {len(self.tag_names)} names; set `tag_names` to those of 0, 1, 2, ..."
+            )
+        return self.tag_names[tag]

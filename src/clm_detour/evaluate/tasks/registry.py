@@ -51,7 +51,9 @@ def by_name(name: str) -> Task:
 
 
 def locate(task: Task, root: Path) -> Path | None:
-    """The folder of a task's data set under `root`, or None."""
+    """The folder of a task's data set under `root`, or None; `root` itself for a set that lies elsewhere."""
+    if task.elsewhere:
+        return root
     return next((root / name for name in (task.name, *task.folders) if (root / name).is_dir()), None)
 
 

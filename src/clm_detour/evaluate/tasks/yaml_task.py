@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clm_detour.config.checks import one_of, require
+from clm_detour.config.evaluation import check_changes
 from clm_detour.config.load import check_keys, explain
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.bigbio import BigBio
@@ -109,9 +110,10 @@ def from_yaml(name: str, mapping: Mapping[str, Any]) -> Task:
         tuple(settings.labels),
         settings.metric or "micro_f1",
         reader,
-        folders=(settings.folder or ("." if settings.form == "hub" else name),),
+        folders=(settings.folder or name,),
+        elsewhere=settings.form == "hub",
         negative=settings.negative,
-        protocol=protocol_of(settings),
+        protocol=protocol_of(where, settings),
         published=settings.published,
         licence=settings.licence,
         obtain=settings.obtain,
@@ -183,8 +185,9 @@ def form_of(where: str, settings: TaskSettings, given: Mapping[str, Any]) -> For
         separator = chosen.pop("separator")
         chosen["separate"] = lambda cell: [part.strip() for part in cell.split(separator) if part.strip()]
     chosen = {key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
+    for key in ("files", "folder") if settings.form == "hub" else ():
+        require(getattr(settings, key) is None, f"{where}.{key} has no effect on the form hub; remove it.")
     if settings.files is not None:
-        require(settings.form != "hub", f"{where}.files has no effect on the form hub; remove it.")
         chosen["files"] = files_of(where, settings.files)
     elif settings.form in ("tsv", "csv", "jsonl", "parquet"):
         names = (f"{{split}}.{settings.form}", f"{{split}}-*.{settings.form}")
@@ -212,12 +215,16 @@ def pattern_of(where: str, value: Any) -> Pattern:
     return tuple(value)
 
 
-def protocol_of(settings: TaskSettings) -> Protocol:
+def protocol_of(where: str, settings: TaskSettings) -> Protocol:
     """The paper's for the language and kind, with what is set."""
+    seeds = settings.protocol.seeds
+    require(seeds is None or bool(seeds), f"{where}.protocol.seeds is empty; leave it out for the paper's.")
+    require(min(seeds or [0]) >= 0, f"{where}.protocol.seeds: a seed may not be negative.")
     chosen = {one.name: getattr(settings.protocol, one.name) for one in fields(settings.protocol)}
     changes: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in chosen.items()
         if value is not None
     }
+    check_changes({key: value for key, value in changes.items() if key != "seeds"}, f"{where}.protocol")
     return protocols.changed(protocols.default(settings.language, cast(Kind, settings.kind)), changes)
