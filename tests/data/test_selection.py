@@ -106,10 +106,32 @@ def test_documents_with_a_run_of_words_of_an_evaluation_are_left_out(tmp_path):
     }
 
 
+XML_TASKS = {
+    "2014.xml": "<note><TEXT><![CDATA[On the ward: {}]]></TEXT><TAGS><D start='1'/></TAGS></note>",
+    "2006.xml.gz": "<ROOT><RECORD><TEXT>Seen. {}</TEXT></RECORD></ROOT>",
+    "apart.xml": "<set><s>Before</s><s>{}</s><s>After</s></set>",
+}
+
+
+@pytest.mark.parametrize("name", XML_TASKS)
+def test_xml_of_tasks_is_an_evaluation_whatever_its_elements(tmp_path, name):
+    tagged = SENTENCE.replace("prostaglandins", "<PHI TYPE='X'>prosta</PHI>glandins")
+    within = tagged if name == "2006.xml.gz" else SENTENCE
+    evaluation = write(tmp_path / name, XML_TASKS[name].format(within))
+    path = texts_of(tmp_path / "a.jsonl", ["clean", SENTENCE])
+    assert read_rest(path, decontaminate=[evaluation]) == (["clean"], {"contaminated": 1})
+    assert read_rest(path, decontaminate=[evaluation], ngram=2)[1] == {"contaminated": 1}
+
+
 def test_an_evaluation_that_cannot_be_read_is_an_error_even_when_bad_records_are_skipped(tmp_path):
     path = texts_of(tmp_path / "a.jsonl", ["text"])
     write(tmp_path / "bad.jsonl", "{patient-name")
-    for name, message in (("bad.jsonl", "line 1 is not valid JSON"), ("absent.tsv", "does not exist")):
+    write(tmp_path / "bad.xml", "<set><s>patient-name</set>")
+    for name, message in (
+        ("bad.jsonl", "line 1 is not valid JSON"),
+        ("bad.xml", "not well-formed XML"),
+        ("absent.tsv", "does not exist"),
+    ):
         with pytest.raises(UserError, match=message) as caught:
             read_rest(path, decontaminate=[str(tmp_path / name)])
         assert "patient-name" not in str(caught.value)

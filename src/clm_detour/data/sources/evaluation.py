@@ -1,7 +1,7 @@
 """The texts of an evaluation, to be kept out of training, from the files in which tasks are passed round.
 
 Tables count as text, since only runs of words matter: cells are words with something between them. In files of a token
-and its tags a line (CoNLL) only the tokens count. Of records, all that is text counts.
+and its tags a line (CoNLL) only the tokens count. Of records, all that is text counts; of XML that is not PubMed's, all between its tags.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 from clm_detour.config.schema import Source
 from clm_detour.data.formats import guess
-from clm_detour.data.sources.files import ANY, list_files
+from clm_detour.data.sources.files import ANY, list_files, open_raw, unpacked
 from clm_detour.data.sources.lines import read_lines
-from clm_detour.data.sources.records import BadRecord, Unit
+from clm_detour.data.sources.records import BadRecord, Unit, lost
 from clm_detour.data.sources.registry import READERS
 from clm_detour.errors import UserError
 
@@ -44,12 +45,35 @@ def texts_of_file(file: str) -> Iterator[str]:
     if format not in WITH_FIELDS:
         yield plain_text(file)
         return
+    try:
+        yield from texts_of_records(file, format)
+    except BadRecord as error:
+        if error.reason != "not PubMed":
+            raise
+        yield from xml_texts(file)
+
+
+def texts_of_records(file: str, format: str) -> Iterator[str]:
+    """All text in all records."""
     source = Source(path=file)
     for unit in READERS[format].units(file, format, source):
         for record in READERS[format].records(unit, source, None, lambda _: None):
             if isinstance(record, BadRecord):
                 raise record
             yield from strings(record.fields)
+
+
+def xml_texts(file: str) -> Iterator[str]:
+    """The text of all elements, twice: a tag may stand between two words or inside one."""
+    try:
+        with open_raw(file) as raw:
+            root = ElementTree.parse(unpacked(raw, file)).getroot()
+    except ElementTree.ParseError as error:
+        raise lost(f"{file} is not well-formed XML ({error})") from None
+    except OSError as error:
+        raise lost(f"{file} is damaged ({error})") from error
+    for between in ("", " "):
+        yield between.join(root.itertext())
 
 
 def strings(value: Any) -> Iterator[str]:
