@@ -12,7 +12,7 @@ from clm_detour.cli import app
 from clm_detour.config.load import load_evaluation
 from clm_detour.errors import UserError
 from clm_detour.evaluate.command import known_tasks
-from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, by_name, from_yaml, load, locate
+from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, from_yaml, load, locate
 from clm_detour.evaluate.tasks.overview import counts, differences
 from clm_detour.evaluate.tasks.registry import PAPER
 from clm_detour.evaluate.tasks.splits import hold_out, shared_ids, shared_texts
@@ -98,11 +98,6 @@ def test_protocols_are_the_papers():
         16,
         1024,
     )
-
-
-def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(UserError, match="did you mean NCBI-disease"):
-        by_name("NCBI-diseases")
 
 
 def test_a_flat_task_keeps_of_overlapping_entities_the_one_it_is_told_to(tmp_path):

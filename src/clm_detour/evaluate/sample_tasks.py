@@ -16,12 +16,11 @@ from typing import Any
 
 from clm_detour.data.sample.abstracts import LABELS
 from clm_detour.data.sample.write import generate
-from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Splits, Task
+from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Splits, Task, find_words
 
 SEED = 2_605_12438
 SIZES = {"train": 200, "validation": 60, "test": 160}
 TYPES = ("Anatomy", "Disease", "Drug", "Gene", "Symptom")
-WORD = re.compile(r"\w+|[^\w\s]")
 LINE = re.compile(r"[^\n]{20,250}(?=\n|$)")
 SENTENCE_END = re.compile(r"(?<=[a-z)]\.) (?=[A-Z])|\n")
 PROTOCOL = Protocol(learning_rate=8e-4, epochs=4, max_tokens=128, warmup=0.1, seeds=(42, 43, 44))
@@ -51,7 +50,7 @@ def line_of(made: dict[str, Any], begin: int, end: int) -> Document:
     entities = tuple(
         Entity(kind, s - begin, e - begin) for s, e, kind in made["entities"] if begin <= s < end
     )
-    return Document(made["id"], text, tuple(match.span() for match in WORD.finditer(text)), entities)
+    return Document(made["id"], text, find_words(text), entities)
 
 
 def verdict_documents() -> Iterator[Document]:

@@ -6,16 +6,14 @@ windows' answers put together are one answer for each word, and no word counts t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from transformers import PreTrainedTokenizerBase
 
-from clm_detour.evaluate.tasks.task import Document
+from clm_detour.evaluate.tasks.task import Document, find_words
 
-WORD = re.compile(r"\w+|[^\w\s]")
 OVERLAP = 4  # windows share this part of their length
 Span = tuple[int, int]
 
@@ -45,8 +43,8 @@ class Window:
 
 
 def words_of(document: Document) -> tuple[Span, ...]:
-    """The words that are tagged; runs of letters and digits, and single signs, if the reader does not say."""
-    return document.words or tuple(match.span() for match in WORD.finditer(document.text))
+    """The words that are tagged: those that the reader says, or that are found."""
+    return document.words or find_words(document.text)
 
 
 class WordEncoder:

@@ -1,6 +1,6 @@
 """The evaluation's tasks: one short file per family, registered by name."""
 
-from clm_detour.evaluate.tasks.registry import TASKS, by_name, load, locate
+from clm_detour.evaluate.tasks.registry import TASKS, load, locate
 from clm_detour.evaluate.tasks.task import METRICS, SPLITS, Document, Entity, Protocol, Splits, Task
 from clm_detour.evaluate.tasks.yaml_task import from_yaml
 
@@ -13,7 +13,6 @@ __all__ = [
     "Protocol",
     "Splits",
     "Task",
-    "by_name",
     "from_yaml",
     "load",
     "locate",

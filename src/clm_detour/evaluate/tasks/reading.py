@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +11,8 @@ from typing import Literal
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.form import Annotation, Example, Form, Fragments
 from clm_detour.evaluate.tasks.splits import hold_out, most_frequent
-from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Kind, Splits
+from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Kind, Splits, find_words
 
-WORD = re.compile(r"\w+|[^\w\s]")
 LONGEST_SHOWN = 40  # characters of a label
 Overlaps = Literal["error", "longest", "last"]
 
@@ -82,7 +80,7 @@ class Reader:
             return Document(example.id, example.text, labels=self.classes(example))
         words = example.words
         if words is None:
-            words = tuple(match.span() for match in WORD.finditer(example.text))
+            words = find_words(example.text)
         found = [
             replace(annotation, label=label, fragments=checked(annotation, example.text))
             for annotation in example.annotations

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from clm_detour.config.rules import one_of
 from clm_detour.errors import UserError
 from clm_detour.evaluate.tasks import (
     blurb,
@@ -38,16 +37,6 @@ ENGLISH = (
 FRENCH = (frasimed, meddialog, diamed, quaero)
 PAPER = tuple(task for family in ENGLISH + FRENCH for task in family.TASKS)
 TASKS: dict[str, Task] = {task.name: task for task in (*PAPER, *deid.MORE)}
-
-
-def by_name(name: str) -> Task:
-    """A registered task.
-
-    Raises:
-        UserError: there is none of that name; names the nearest.
-    """
-    one_of(name, TASKS, "tasks")
-    return TASKS[name]
 
 
 def locate(task: Task, root: Path) -> Path | None:

@@ -5,6 +5,7 @@ A model's answer is a `Document` too: the same text with the entities or labels 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,14 @@ METRICS: dict[Kind, tuple[str, ...]] = {  # scores that may stand in the table; 
     "single_label": (*F1, "positive_f1", "accuracy", "auroc"),
     "multi_label": (*F1, "samples_f1", "accuracy", "auroc"),
 }
+
+
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def find_words(text: str) -> tuple[tuple[int, int], ...]:
+    """The words of a text that its data set does not divide: runs of letters and digits, and single signs."""
+    return tuple(match.span() for match in WORD.finditer(text))
 
 
 @dataclass(frozen=True)
