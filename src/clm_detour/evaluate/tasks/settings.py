@@ -33,7 +33,7 @@ class TaskSettings:
     labels: list[str] = field(default_factory=list)  # in a fixed order; empty: those that the data has
     language: str = "en"
     metric: str | None = None  # which score stands in the table; null: micro_f1
-    folder: str | None = None  # below the folder of all tasks; null: the task's name
+    folder: str | None = None  # not hub: below the folder of all tasks; null: the task's name
     files: Any = None  # a glob with {split}, several, or one for each split
     text: str = "text"  # tables, hub: the column
     label: str = "label"  # tables, hub: the column of the label or the list of labels; conll: the type of a bare B and I
