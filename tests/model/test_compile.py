@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from model_reference import assert_close, gradients, some_labels, tiny_model, tokens
 from torch._dynamo.utils import counters
 
-from clm_detour.model import precision
+from clm_detour.errors import UserError
+from clm_detour.model import layers, precision
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
@@ -63,3 +65,33 @@ def test_a_compiled_model_is_saved_and_copied_as_any_other(tmp_path) -> None:
     again = type(model).from_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(tokens(9)[None]).logits, tiny_model()(tokens(9)[None]).logits)
+
+
+@pytest.fixture
+def traced_only(monkeypatch: pytest.MonkeyPatch):
+    """torch keeps a version for each shape, as ever, but does not spend seconds on making code of it."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    layers.compiled_halves.cache_clear()
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=8):  # torch's own; undoes what the layers set
+        yield
+    layers.compiled_halves.cache_clear()
+    torch._dynamo.reset()
+
+
+def test_many_shapes_are_compiled_with_gradients_and_without(traced_only) -> None:
+    model = tiny_model()
+    model.compile_layers()
+    for count in range(10, 16):
+        model(tokens(count)[None], return_logits=True).logits.sum().backward()
+        with torch.no_grad():
+            model(tokens(count)[None])
+
+
+def test_more_shapes_than_torch_takes_are_one_sentence_with_the_remedy(traced_only) -> None:
+    model = tiny_model()
+    model.compile_layers()
+    few = torch._dynamo.config.patch(recompile_limit=4, accumulated_recompile_limit=4)
+    with few, pytest.raises(UserError, match=r"more shapes than torch.compile takes.*micro_rows"):
+        for count in range(10, 16):
+            model(tokens(count)[None])
