@@ -18,6 +18,7 @@ from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.pipeline import prepare_data
 from clm_detour.run_folder import PhaseFolder, RunFolder
+from clm_detour.train import parallel
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.checkpoints import sealed
 from clm_detour.train.launch import launch_processes
@@ -138,3 +139,13 @@ def test_every_logged_loss_and_norm_is_the_same(trained, how):
             else:
                 assert theirs["mlm"]["loss"] == pytest.approx(mine["mlm"]["loss"], rel=1e-4)
                 assert theirs["clm"]["loss"] == pytest.approx(mine["clm"]["loss"], rel=1e-4)
+
+
+def test_the_others_wait_for_a_checkpoint_of_the_first_longer_than_composers_five_minutes(monkeypatch):
+    given = {}
+    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(
+        parallel.dist, "initialize_dist", lambda device, timeout=300.0: given.update(timeout=timeout)
+    )
+    parallel.start_processes()
+    assert given["timeout"] >= 3600

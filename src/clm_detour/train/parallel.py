@@ -25,11 +25,13 @@ from clm_detour.model.precision import best_device
 
 Value = TypeVar("Value")
 
+TIMEOUT = 3600.0  # seconds: the others wait while the first writes a checkpoint and reads it back, on a slow disk too
+
 
 def start_processes() -> None:
     """Let the processes that a launcher started know each other; nothing to do for one alone."""
     if dist.get_world_size() > 1:
-        dist.initialize_dist(get_device(None))
+        dist.initialize_dist(get_device(None), timeout=TIMEOUT)
 
 
 def is_first() -> bool:
