@@ -84,6 +84,17 @@ def test_held_out_losses_are_scored_in_each_mode_from_start_to_end(prepared):
     assert {"general"} == set(lines[0]["mlm"]["by_source"])
 
 
+def test_held_out_losses_have_one_line_a_step_after_a_restart_before_the_first_checkpoint(
+    prepared, stop_after, monkeypatch
+):
+    config = prepared("run", "train.evaluate_every=2ktok")
+    stop_after(1)
+    with pytest.raises(KeyboardInterrupt):
+        trained(config)
+    monkeypatch.undo()
+    assert [line["step"] for line in read_json_lines(trained(config).held_out)] == [0, 4, 8, 12]
+
+
 def test_exports_are_the_weights_of_their_step_and_say_where_they_come_from(prepared):
     config = prepared("run", "train.export_at=[1500tok,6ktok]", "train.checkpoint_every=2ktok")
     found = trained(config)

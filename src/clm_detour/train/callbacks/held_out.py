@@ -44,9 +44,10 @@ class HeldOutLoss(Callback):
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Before the first step, or cut the file back to where the run resumes."""
+        step = state.timestamp.batch.value
         if is_first():
-            self.lines.keep(state.timestamp.batch.value)
-        if state.timestamp.batch.value == 0:
+            self.lines.keep(step if step else -1)  # step 0 is scored anew
+        if step == 0:
             self._score(state, logger)
 
     def batch_end(self, state: State, logger: Logger) -> None:
