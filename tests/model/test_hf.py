@@ -160,6 +160,16 @@ def test_other_models_and_broken_folders_are_refused(tmp_path: Path) -> None:
         ModernBertForPretraining.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("shards", [False, True], ids=["one file", "shards"])
+def test_a_truncated_file_of_weights_is_named(shards: bool, tmp_path: Path) -> None:
+    model = same_masked_lm(tiny_model(), "eager")
+    model.save_pretrained(tmp_path, max_shard_size="10KB" if shards else "1GB")
+    path = min(tmp_path.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=rf"{path.name} is missing or damaged .*; save or fetch the model again"):
+        ModernBertForPretraining.from_pretrained(tmp_path)
+
+
 def test_what_is_neither_folder_nor_hub_id_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="no-one/no-such-model is neither a folder nor"):

@@ -69,6 +69,17 @@ def test_moments_cross_a_phase_boundary_bit_for_bit(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
+def test_a_damaged_file_of_moments_is_named_with_the_remedy(tmp_path):
+    model = network()
+    optimizer = make_optimizer(model, SETTINGS, PEAK)
+    step(model, optimizer, 0)
+    path = tmp_path / "optimizer.safetensors"
+    save_moments(optimizer, model, path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"optimizer\.safetensors is missing or damaged.*moments: fresh"):
+        load_moments(optimizer, model, path)
+
+
 def test_moments_of_another_model_are_refused(tmp_path):
     small = nn.Sequential(nn.Linear(8, 4))
     optimizer = make_optimizer(small, SETTINGS, PEAK)

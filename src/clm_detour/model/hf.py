@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import ModernBertConfig
@@ -126,16 +127,34 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """Read `model.safetensors` or its shards.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or a file is damaged or missing.
     """
+    again = "save or fetch the model again"
     if (folder / WEIGHTS).exists():
-        return load_file(folder / WEIGHTS)
+        return read_tensors(folder / WEIGHTS, again)
     if (folder / INDEX).exists():
         shards = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
-        return {name: tensor for shard in shards for name, tensor in load_file(folder / shard).items()}
+        return {
+            name: tensor for shard in shards for name, tensor in read_tensors(folder / shard, again).items()
+        }
     raise UserError(
         f"{folder} has no {WEIGHTS}; save the model again with transformers, which writes that format."
     )
+
+
+def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
+    """Read a file of safetensors.
+
+    Args:
+        remedy: what to do if it cannot be read, for the error.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}); {remedy}.") from None
 
 
 def fill(

@@ -10,11 +10,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from clm_detour.config.schema import Optimizer
 from clm_detour.errors import UserError
+from clm_detour.model import hf
 from clm_detour.train.parallel import save_whole, share_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -51,12 +51,12 @@ def load_moments(
         fresh: names of parameters that start without, whatever the file holds: their first step makes them.
 
     Raises:
-        UserError: the file is missing, or misses a parameter.
+        UserError: the file is missing or damaged, or misses a parameter.
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read the optimizer's moments in {path}: {error}.") from None
+    tensors = hf.read_tensors(
+        path,
+        "delete its folder, and that checkpoint or phase is made again, or set `moments: fresh` in a phase that would start with it",
+    )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         if id(parameter) not in held or name in fresh:

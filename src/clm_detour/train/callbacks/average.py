@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
-from safetensors.torch import load_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.train.callbacks.clock import tokens_before
 from clm_detour.train.parallel import save_whole, share_of
@@ -35,11 +35,15 @@ class Average(Callback):
         self.averages: dict[str, torch.Tensor] = {}
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Start it, or go on with it, on the device where the weights are by now."""
+        """Start it, or go on with it, on the device where the weights are by now.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
         if self.saved is None:
             self.averages = {name: weight.detach().clone() for name, weight in self.weights.items()}
             return
-        saved = load_file(self.saved)
+        saved = hf.read_tensors(self.saved, "delete that checkpoint to go on from the one before")
         self.averages = {name: share_of(saved[name], weight) for name, weight in self.weights.items()}
 
     def batch_end(self, state: State, logger: Logger) -> None:
