@@ -109,11 +109,12 @@ def collate(examples: Sequence[Example]) -> Batch:
 class StepBatches(IterableDataset[Batch]):
     """One rank's batches, step by step, without end.
 
-    Composer asks for `state_dict` when it writes a checkpoint and gives it back when it resumes.
-
     Args:
         first_row: the stream's position at step 0 of the phase.
         step_rows: rows in each step over all ranks; `world_size` divides them.
+
+    Attributes:
+        start_step: the first to be made; set it to resume.
     """
 
     def __init__(
@@ -126,15 +127,6 @@ class StepBatches(IterableDataset[Batch]):
         self.rank = rank
         self.world_size = world_size
         self.start_step = 0
-
-    def state_dict(self, num_samples: int, from_beginning: bool = True) -> dict[str, int]:
-        """Where the stream stands after `num_samples` rows (over all ranks) of this phase."""
-        return {"first_row": self.first_row, "steps": self.step_rows.steps_for(num_samples)}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on at the step of `state`."""
-        assert state["first_row"] == self.first_row
-        self.start_step = state["steps"]
 
     def positions(self, step: int) -> range:
         """This rank's place in the stream at one step."""

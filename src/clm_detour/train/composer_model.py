@@ -48,7 +48,7 @@ class PretrainingModel(ComposerModel):
         return outputs.loss
 
     def flops_per_batch(self, batch: dict[str, Any]) -> int:
-        """Operations of this process's forward and backward over `batch`; Composer's SpeedMonitor makes the MFU of it."""
+        """Operations of this process's forward and backward over `batch`; `Throughput` makes the MFU of it."""
         lengths = itertools.chain(*batch["document_lengths"])
         return flops_per_batch(
             self.network.config,

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from clm_detour.errors import UserError
 from clm_detour.model.attention import flash, flex, portable, varlen
+from clm_detour.model.attention.kernels import HALF
 from clm_detour.model.documents import Documents
 
 AUTO = "auto"
-HALF = (torch.bfloat16, torch.float16)
 
 
 class Attend(Protocol):

@@ -8,6 +8,7 @@ from torch import Tensor
 from clm_detour.errors import UserError
 
 DEVICE = "cuda"
+HALF = (torch.bfloat16, torch.float16)
 OLDEST = 8  # major compute capability: Ampere
 OTHER = "(attention_backend of the model, model.attention of a recipe)"
 
@@ -33,7 +34,7 @@ def check_flash(name: str, q_THD: Tensor) -> None:
             f"The attention back end {name!r} runs on CUDA but the model is on {q_THD.device.type}; "
             f"move it with model.to('cuda') or choose 'portable' {OTHER}."
         )
-    if q_THD.dtype not in (torch.bfloat16, torch.float16):
+    if q_THD.dtype not in HALF:
         raise UserError(
             f"The attention back end {name!r} computes in bf16 or fp16 but the model runs in {q_THD.dtype}; "
             f"run it under torch.autocast('cuda', torch.bfloat16) or choose 'flex' {OTHER}."
