@@ -149,3 +149,10 @@ def test_the_others_wait_for_a_checkpoint_of_the_first_longer_than_composers_fiv
     )
     parallel.start_processes()
     assert given["timeout"] >= 3600
+
+
+def test_only_the_first_process_copies_whole_tensors_from_its_device(monkeypatch, tmp_path):
+    tensors = {"exp_avg/bias": torch.empty(3, device="meta")}  # cannot be copied
+    monkeypatch.setattr(parallel, "is_first", lambda: False)
+    parallel.save_whole(tensors, tmp_path / "moments")
+    assert not list(tmp_path.iterdir())

@@ -78,21 +78,23 @@ def sharded_gradient_scale() -> float:
     return 1 / share.item()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor put together, on the CPU; every process must call it."""
-    tensor = tensor.detach()
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+def on_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the first process tensors on the CPU, put together where they are sharded; on the others nothing. Every process must call it."""
+    first = is_first()
+    gathered = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach()
+        if isinstance(tensor, DTensor):
+            tensor = tensor.full_tensor()
+        if first:
+            gathered[name] = tensor.cpu()
+    return gathered
 
 
 def save_whole(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors, put together where they are sharded, as safetensors; every process must call it."""
-    first = is_first()
-    gathered = {}
-    for name, tensor in tensors.items():
-        put_together = whole(tensor)
-        if first:
-            gathered[name] = put_together.contiguous()
-    if first:
+    gathered = {name: tensor.contiguous() for name, tensor in on_first(tensors).items()}
+    if is_first():
         with atomic_write(path) as file:
             save_file(gathered, file.name)
 
@@ -109,13 +111,8 @@ def whole_network(network: ModernBertForPretraining) -> ModernBertForPretraining
     """The network with all its weights: itself, or a copy on the CPU if it is sharded; every process must call it."""
     if not isinstance(network, FSDPModule):
         return network
-    first = is_first()
-    weights = {}
-    for name, tensor in network.state_dict().items():
-        gathered = whole(tensor)
-        if first:
-            weights[name] = gathered
+    weights = on_first(network.state_dict())
     copy = hf.without_weights(ModernBertForPretraining, network.config, None)
-    if first:
+    if is_first():
         hf.fill(copy, weights, "the trained network", None)
     return copy
