@@ -129,7 +129,9 @@ def test_a_bad_step_can_be_left_out_and_is_counted(prepared, bad_steps):
     lines = read_json_lines(found.metrics)
     assert [line["loss"] is None for line in lines] == [line["step"] in (3, 6) for line in lines]
     assert [line["skipped_steps"] for line in lines] == [0, 0, 1, 1, 1] + [2] * 7
-    assert json.loads(found.record.read_text())["skipped_steps"] == 2
+    record = json.loads(found.record.read_text())
+    assert record["skipped_steps"] == 2
+    assert (record["on_bad_loss"], record["bad_loss_above"]) == ("skip", None)
     assert {float(step) for name, step in load_file(found.moments).items() if name.startswith("step/")} == {
         10.0
     }

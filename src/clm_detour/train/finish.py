@@ -62,6 +62,8 @@ def phase_record(
         "schedule": asdict(run.phase.schedule),
         "steps": run.steps,
         "skipped_steps": position.skipped,
+        "on_bad_loss": config.train.on_bad_loss,
+        "bad_loss_above": config.train.bad_loss_above,
         "tokens": run.tokens,
         "batch_tokens": run.batch_tokens,
         "first_row": run.first_row,

@@ -1,4 +1,4 @@
-"""What a phase's weights depend on, and whether the phase has been trained with just that."""
+"""What a phase's weights depend on that must not change while it runs, and whether the phase has been trained with just that."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def is_finished(config: Config, run: PhaseRun) -> bool:
 def phase_settings(
     config: Config, run: PhaseRun, sources: Mapping[str, PackedSource], tokenizer: str
 ) -> dict[str, Any]:
-    """Everything that decides the weights at the end of `run`.
+    """What decides the weights at the end of `run` and must not change once it has started.
+
+    `on_bad_loss` and `bad_loss_above` decide which steps are left out, but are for changing when a step went bad, so they are
+    not here; the record of a finished phase has those that it ended with.
 
     Args:
         sources: those of the phase's own mixture; its parents' are in theirs.
