@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from clm_detour.config import load_config
 from clm_detour.errors import UserError
 from clm_detour.pipeline import prepare_data
 from clm_detour.train.bench import bench, numbers
+from clm_detour.train.composer_model import PretrainingModel
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,57 @@ def test_two_processes_through_the_launcher(recipe, monkeypatch, capfd):
         main()
     assert not left.value.code
     assert "pretrain.clm.decay on 2 processes" in capfd.readouterr().err
+
+
+OUT_OF_MEMORY = """
+import sys, torch
+from clm_detour.train.bench import main
+from clm_detour.train.composer_model import PretrainingModel
+from clm_detour.train.parallel import is_first
+
+forward = PretrainingModel.forward
+
+def short_of_memory(self, batch):
+    if not is_first() and len(batch["input_ids"]) > {most}:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return forward(self, batch)
+
+PretrainingModel.forward = short_of_memory
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("parallel", "most", "last"),
+    [
+        ("ddp", 1, "2 does not fit"),
+        ("ddp", 0, "1 does not fit"),
+        ("fsdp", 1, "ran out of memory with 2 rows"),
+    ],
+)
+def test_one_process_short_of_memory_ends_it_for_all_after_what_was_measured(
+    recipe, tmp_path, parallel, most, last
+):
+    script = tmp_path / "bench.py"
+    script.write_text(OUT_OF_MEMORY.format(most=most))
+    words = [str(recipe), "arm=detour", "phase=clm", "steps=1", "sizes=1,2,4", f"train.parallel={parallel}"]
+    launched = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(script), *words]
+    done = subprocess.run(launched, capture_output=True, text=True, timeout=120, check=False)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert last in said
+    assert (done.returncode == 0) == (parallel == "ddp")
+    assert "4 does not fit" not in said
+    assert re.search(r"memory 1 [\d.e-]+ ", said) or not most
+
+
+def test_gradients_are_looked_at_as_in_training_and_nothing_is_written_when_they_stay_bad(
+    recipe, monkeypatch
+):
+    before = set(recipe.with_suffix("").rglob("*"))
+    monkeypatch.setattr(PretrainingModel, "loss", lambda self, outputs, batch: outputs.loss * float("nan"))
+    with pytest.raises(UserError, match="not finite in too many steps"):
+        bench(str(recipe), ["arm=detour", "phase=clm", "steps=12", "sizes=8"])
+    assert set(recipe.with_suffix("").rglob("*")) == before
 
 
 def test_a_wrong_call_is_one_sentence(recipe, tmp_path):

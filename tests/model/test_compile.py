@@ -93,5 +93,4 @@ def test_more_shapes_than_torch_takes_are_one_sentence_with_the_remedy(traced_on
     model.compile_layers()
     few = torch._dynamo.config.patch(recompile_limit=4, accumulated_recompile_limit=4)
     with few, pytest.raises(UserError, match=r"more shapes than torch.compile takes.*micro_rows"):
-        for count in range(10, 16):
-            model(tokens(count)[None])
+        [model(tokens(count)[None]) for count in range(10, 16)]

@@ -166,7 +166,9 @@ def test_a_truncated_file_of_weights_is_named(shards: bool, tmp_path: Path) -> N
     model.save_pretrained(tmp_path, max_shard_size="10KB" if shards else "1GB")
     path = min(tmp_path.glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match=rf"{path.name} is missing or damaged .*; save or fetch the model again"):
+    with pytest.raises(
+        UserError, match=rf"{path.name} is missing or damaged .*; save or fetch the model again"
+    ):
         ModernBertForPretraining.from_pretrained(tmp_path)
 
 

@@ -1,21 +1,25 @@
 """`clm-detour bench`: real steps of a phase on this machine, at several micro-batch sizes: speed, share of the peak, memory.
 
-Batches, network, optimizer and Trainer are those of training; only what a phase leaves behind is not written. The first step of each size warms up
-kernels and compiler and is not counted. The launcher runs this module on several GPUs: CONFIG arm=ARM phase=PHASE steps=N [sizes=4,8].
+Batches, network, optimizer, Trainer and the norm and clipping of gradients are those of training. What stands beside the steps is left out: metrics,
+moving average, held-out losses, checkpoints, and the learning rate stays at its peak. The first steps of each size warm up kernels and compiler and are
+not counted. The launcher runs this module on several GPUs: CONFIG arm=ARM phase=PHASE steps=N [sizes=4,8].
+
+On several processes memory may run out in one alone. Under `ddp` they agree on that as with `micro_rows: auto`, which is Composer's; under `fsdp`
+the others would wait for that one's share of a layer, so there the measurement ends with an error. Sizes that did fit are printed by then.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
-from rich.table import Table
 
 from clm_detour.config import Config, load_config, parse_selection
 from clm_detour.data.loader import RowStream, StepBatches
@@ -24,6 +28,8 @@ from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError, exit_on_user_error
 from clm_detour.progress import console, human, human_bytes
 from clm_detour.run_folder import RunFolder
+from clm_detour.train.callbacks.checkpoint import Checkpoints
+from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import computation_lines, describe_processes
@@ -34,7 +40,12 @@ from clm_detour.train.phase import make_network, make_trainer
 from clm_detour.train.recipe import PhaseRun, check_world, choose_phase
 from clm_detour.train.stream import open_stream
 
-WARMUP = 1  # steps
+WARMUP = 2  # steps; the first makes the moments, so the second is the first that holds all there is to hold
+HEADER = ("micro_rows", "s a step", "tokens/s", "MFU", "memory")
+
+
+class DoesNotFitError(Exception):
+    """Some process ran out of memory, and all know it."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +67,45 @@ class Measured:
 
 
 class Watch(Callback):
-    """Seconds and operations of the steps after the first."""
+    """Seconds and operations of the steps after the first ones, whose rows must fit.
 
-    def __init__(self, model: PretrainingModel):
+    Args:
+        size: rows in a forward; Composer takes fewer once the processes agreed that one ran out of memory.
+    """
+
+    def __init__(self, model: PretrainingModel, size: int):
         self.model = model
+        self.size = size
         self.start = self.seconds = 0.0
         self.flops = 0
 
     def batch_start(self, state: State, logger: Logger) -> None:
-        """Start once it is warm."""
+        """Start once it is warm; no more is agreed on from there, since that takes time."""
         if state.timestamp.batch.value == WARMUP:
+            state.auto_microbatching = False
             self.start = now()
         if state.timestamp.batch.value >= WARMUP:
             self.flops += self.model.flops_per_batch(state.batch)
 
+    def before_forward(self, state: State, logger: Logger) -> None:
+        """Stop on every process if the rows did not fit on one."""
+        assert isinstance(state.device_train_microbatch_size, int)
+        if state.device_train_microbatch_size < self.size:
+            raise DoesNotFitError
+
     def fit_end(self, state: State, logger: Logger) -> None:
         """Stop."""
         self.seconds = now() - self.start
+
+
+class Unkept(Checkpoints):
+    """What `Gradients` writes before it stops: nothing of a measurement."""
+
+    def write(self, state: State) -> Path:
+        """Say why it stops."""
+        raise UserError(
+            "The loss was not finite in too many steps in a row to measure them; lower the peak of the phase's schedule."
+        )
 
 
 def now() -> float:
@@ -82,14 +115,18 @@ def now() -> float:
     return time.monotonic()
 
 
-def bench_phase(config: Config, run: PhaseRun, steps: int, sizes: Sequence[int] = ()) -> list[Measured]:
+def bench_phase(config: Config, run: PhaseRun, steps: int, sizes: Sequence[int] = ()) -> Iterator[Measured]:
     """Measure `steps` steps at each size, on every process that the launcher started; none larger than the first that does not fit.
 
     Args:
         sizes: rows in one forward of one process; none: powers of two up to all rows of a step.
 
+    Yields:
+        A size once it is measured.
+
     Raises:
-        UserError: the rows do not divide over the processes, or the data is not prepared.
+        UserError: the rows do not divide over the processes, the data is not prepared, the loss is not finite, or one of several
+            processes ran out of memory and the others cannot be told.
     """
     check_world(config, dist.get_world_size())
     start_processes()
@@ -98,12 +135,11 @@ def bench_phase(config: Config, run: PhaseRun, steps: int, sizes: Sequence[int] 
     tokens = (WARMUP + steps) * run.batch_tokens
     run = replace(run, parent=None, duration=tokens, step_rows=StepRows.constant(config.train.batch_rows))
     stream = open_stream(config, run, tokenizer)
-    found = []
     for size in sorted(sizes) or [2**power for power in range(rows.bit_length())]:
-        found.append(measure(config, run, stream, tokenizer, min(size, rows), steps))
-        if found[-1].seconds is None:
+        found = measure(config, run, stream, tokenizer, min(size, rows), steps)
+        yield found
+        if found.seconds is None:
             break
-    return found
 
 
 def measure(
@@ -117,16 +153,28 @@ def measure(
     try:
         network = make_network(config, run, tokenizer, None)
         model = PretrainingModel(network, stream.objective, bf16=config.train.precision == "bf16")
-        watch = Watch(model)
+        watch = Watch(model, size)
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
         batches = StepBatches(
             stream, run.first_row, run.step_rows, dist.get_global_rank(), dist.get_world_size()
         )
         folder = RunFolder.of(config).phase(run.id)
-        trainer = make_trainer(config, run, folder, model, optimizer, batches, [watch], None)
+        unkept = Unkept(folder.checkpoints, network, average=None, every_tokens=1, keep=1)
+        gradients = Gradients(config.optimizer.clip_norm, "skip", None, batches, unkept)
+        trainer = make_trainer(config, run, folder, model, optimizer, batches, [gradients, watch], None)
+        trainer.state.auto_microbatching = dist.get_world_size() > 1 and config.train.parallel == "ddp"
         trainer.fit()
         trainer.engine.close()
     except torch.OutOfMemoryError:
+        if dist.get_world_size() > 1:  # the launcher ends the others, which wait for this one
+            raise UserError(
+                f"One of the processes ran out of memory with {size} rows in a forward and could not tell the others, "
+                "so the measurement ends here; ask for smaller sizes with --micro-rows."
+            ) from None
+        return Measured(size)
+    except (DoesNotFitError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "out of memory" not in str(error):  # Composer's of one row
+            raise
         return Measured(size)
     seconds, peak = watch.seconds / steps, peak_flops(config.train.precision)
     return Measured(
@@ -138,26 +186,26 @@ def measure(
     )
 
 
-def bench_table(run: PhaseRun, found: list[Measured]) -> Table:
-    """A line a size."""
-    title = f"{run.id} on {describe_processes()}"
-    table = Table("micro_rows", "s a step", "tokens/s", "MFU", "memory", title=title, title_justify="left")
-    for one in found:
-        if one.seconds is None or one.tokens_per_second is None:
-            table.add_row(str(one.rows), "does not fit", "", "", "")
-            continue
-        table.add_row(
-            str(one.rows),
-            f"{one.seconds:.3g}",
-            human(one.tokens_per_second),
-            "?" if one.mfu is None else f"{one.mfu:.1%}",
-            "?" if one.memory is None else human_bytes(one.memory),
-        )
-    return table
+def row(one: Measured) -> tuple[str, ...]:
+    """A cell for each of `HEADER`, or fewer."""
+    if one.seconds is None or one.tokens_per_second is None:
+        return str(one.rows), "does not fit"
+    return (
+        str(one.rows),
+        f"{one.seconds:.3g}",
+        human(one.tokens_per_second),
+        "?" if one.mfu is None else f"{one.mfu:.1%}",
+        "?" if one.memory is None else human_bytes(one.memory),
+    )
+
+
+def show(cells: Sequence[str]) -> None:
+    """A line of the table."""
+    console.print("".join(f"{cell:<13}" for cell in cells).rstrip(), soft_wrap=True)
 
 
 def bench(path: str, words: Sequence[str]) -> list[Measured]:
-    """Measure the phase that `arm=` and `phase=` choose, and print the table.
+    """Measure the phase that `arm=` and `phase=` choose, and print each size once it is measured.
 
     Raises:
         UserError: no phase is chosen, a number is none, or as `bench_phase`.
@@ -170,12 +218,21 @@ def bench(path: str, words: Sequence[str]) -> list[Measured]:
         )
     run = choose_phase(config, chosen["arm"], chosen["phase"])
     sizes = numbers(chosen["sizes"]) if chosen.get("sizes") else []
-    found = bench_phase(config, run, numbers(chosen.get("steps", "3"))[0], sizes)
-    if is_first():
-        for line in computation_lines(config):
-            console.print(line, soft_wrap=True)
-        console.print(bench_table(run, found))
+    found: list[Measured] = []
+    for one in bench_phase(config, run, numbers(chosen.get("steps", "3"))[0], sizes):
+        if is_first():
+            if not found:
+                show_header(config, run)
+            show(row(one))
+        found.append(one)
     return found
+
+
+def show_header(config: Config, run: PhaseRun) -> None:
+    """What is measured, and the names of the columns."""
+    for line in [*computation_lines(config), f"{run.id} on {describe_processes()}"]:
+        console.print(line, soft_wrap=True)
+    show(HEADER)
 
 
 def numbers(text: str) -> list[int]:
