@@ -102,7 +102,8 @@ class Optimizer:
 
 @dataclass
 class Train:
-    """How a phase is run; nothing here changes what is learned, but for rounding, `batch_rows`, and steps left out for a bad loss."""
+    """How a phase is run; nothing here changes what is learned, but for rounding, `batch_rows`, and the steps that
+    `on_bad_loss` and `bad_loss_above` leave out."""
 
     batch_rows: int = 384  # rows in a step, over all processes
     micro_rows: int | str | None = None  # rows in one forward on a process; null: all; auto: as many as fit
