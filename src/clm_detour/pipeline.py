@@ -334,9 +334,9 @@ def analysis_step(config: Config) -> bool | str:
     """What the detour did to the network."""
     from clm_detour.analyze.run import analysis_inputs
 
-    inputs = [*analysis_inputs(config), RunFolder.of(config).held_out]
-    made = RunFolder.of(config).analysis / "compare.json"
-    if is_current(made, inputs, dataclasses.asdict(config.analysis)):
+    folder = RunFolder.of(config)
+    inputs = [*analysis_inputs(config), folder.held_out]
+    if is_current(folder.comparison, inputs, dataclasses.asdict(config.analysis)):
         return False
     return analyze(config) or True
 
@@ -353,8 +353,7 @@ def analyze(config: Config) -> str | None:
     if reason := too_few(texts):
         return reason
     analyze_run(config, texts)
-    settings = settings_of(RunFolder.of(config).analysis / "compare.json")
-    write_json(settings, dataclasses.asdict(config.analysis))
+    write_json(settings_of(RunFolder.of(config).comparison), dataclasses.asdict(config.analysis))
     return None
 
 
@@ -367,7 +366,7 @@ def report_step(config: Config) -> bool:
     inputs = [folder.held_out, folder.fill_masks, folder.environment]
     if config.evaluate.tasks is not None:
         inputs.append(folder.tasks / "summary.json")
-    inputs += [path for path in [folder.analysis / "compare.json"] if path.exists()]
+    inputs += [path for path in [folder.comparison] if path.exists()]
     if is_newer(folder.report, inputs):
         return False
     write_cards(folder.root)

@@ -70,6 +70,11 @@ class RunFolder:
         return self.root / "analysis"
 
     @property
+    def comparison(self) -> Path:
+        """Detour against twin in numbers, written when the rest of the analysis is there."""
+        return self.analysis / "compare.json"
+
+    @property
     def report(self) -> Path:
         """The page."""
         return self.root / "report.html"

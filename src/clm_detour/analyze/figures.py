@@ -75,7 +75,7 @@ def layer_curves(axes: Axes, comparison: Mapping[str, Any]) -> None:
     """Divergence by layer, a colour an estimator, dashed for the control, with intervals."""
     for part_name, dash in (("detour_twin", "-"), ("control", "--")):
         part = comparison["comparisons"].get(part_name)
-        for variant, colour in zip(CURVES, COLOURS, strict=False):
+        for variant, colour in zip(CURVES, COLOURS[: len(CURVES)], strict=True):
             if part is not None:
                 label = variant.replace("_", ", ") + ("" if dash == "-" else ", control")
                 _curve(axes, part["variants"][variant], colour, dash, label)

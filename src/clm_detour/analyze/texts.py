@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clm_detour.config.schema import Config, Source
+from clm_detour.data.deduplicate import Seen, digest
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer import load_tokenizer
@@ -71,16 +71,14 @@ class StoredTexts(Sequence[str]):
 def read_texts(path: str, text_field: str = "text") -> Iterator[str]:
     """The distinct texts of a file, folder or glob in any of the formats that sources have, in their order.
 
-    Memory holds a checksum of each, about 100 bytes.
+    Memory holds a digest of each, 24 to 48 bytes.
 
     Raises:
         UserError: it cannot be read or holds no text.
     """
-    seen: set[bytes] = set()
+    seen = Seen()
     for text in read_documents(Source(path=path, text=text_field)):
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if digest not in seen:
-            seen.add(digest)
+        if seen.add(digest(text)):
             yield text
 
 

@@ -118,7 +118,8 @@ def _paint(axes: Axes, result: Mapping[str, Any]) -> None:
     reference = "undecayed_twin"
     points = result["points"]
     tokens = [point["total"] for point in points]
-    for group, colour in zip(result["groups"], COLOURS, strict=False):
+    groups = result["groups"]
+    for group, colour in zip(groups, COLOURS[: len(groups)], strict=True):
         values = [point["divergence"][reference]["debiased"][group] for point in points]
         axes.plot(tokens, values, marker="o", markersize=3, color=colour, label=group)
     for before, after in pairwise(points):

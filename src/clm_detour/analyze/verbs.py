@@ -92,8 +92,8 @@ def analyze(
             raise UserError(f"{record} is missing: the run has not finished; run it first.")
     if reason := analyze_finished(loaded):
         raise UserError(reason)
-    folder = RunFolder.of(loaded).analysis
-    _print_comparison(read_json(folder / "compare.json"), folder)
+    folder = RunFolder.of(loaded)
+    _print_comparison(read_json(folder.comparison), folder.analysis)
 
 
 def weights(

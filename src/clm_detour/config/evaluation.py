@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 from clm_detour.config.rules import one_of, require
 from clm_detour.config.schema import Evaluation, FineTuning
@@ -38,10 +39,7 @@ def check_fine_tuning(settings: FineTuning, where: str) -> None:
     for task, changes in settings.protocols.items():
         one_of(task, settings.tasks, f"{where}protocols")
         check_changes(changes, f"{where}protocols.{task}")
-    seeds = settings.seeds
-    require(seeds is None or bool(seeds), f"{where}seeds is empty; leave it out for the protocol's.")
-    require(min(seeds or [0]) >= 0, f"{where}seeds: a seed may not be negative.")
-    require(len(set(seeds or [])) == len(seeds or []), f"{where}seeds names a seed twice; remove one.")
+    check_seeds(settings.seeds, f"{where}seeds")
     require(all(rate > 0 for rate in settings.learning_rates), f"{where}learning_rates must be positive.")
     for key in ("patience", "documents"):
         value = getattr(settings, key)
@@ -50,6 +48,13 @@ def check_fine_tuning(settings: FineTuning, where: str) -> None:
         one_of(settings.pooling, ("cls", "mean"), f"{where}pooling")
     one_of(settings.precision, ("fp32", "bf16"), f"{where}precision")
     require(settings.jobs > 0, f"{where}jobs: {settings.jobs} is not positive; use 1 for one run at a time.")
+
+
+def check_seeds(seeds: Sequence[int] | None, where: str) -> None:
+    """Of fine-tuning: some, each once."""
+    require(seeds is None or bool(seeds), f"{where} is empty; leave it out for the protocol's.")
+    require(min(seeds or [0]) >= 0, f"{where}: a seed may not be negative.")
+    require(len(set(seeds or [])) == len(seeds or []), f"{where} names a seed twice; remove one.")
 
 
 def check_changes(changes: dict[str, object], where: str) -> None:

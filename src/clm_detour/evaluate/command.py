@@ -80,17 +80,12 @@ def read_tasks(settings: FineTuning) -> tuple[Read, dict[str, str]]:
         one_of(name, known, "tasks")
     for name in settings.tasks:
         task = known[name]
-        if name in SAMPLE_TASKS:
-            splits = task.read(Path())
-        elif task.elsewhere:
-            task, splits = load(task, Path())
-        elif settings.data is None or locate(task, Path(settings.data)) is None:
+        if not task.elsewhere and (settings.data is None or locate(task, Path(settings.data)) is None):
             missing[name] = (
                 f"{settings.data or 'data is not set, so there'} has no folder {name}. {task.obtain}"
             )
             continue
-        else:
-            task, splits = load(task, Path(settings.data))
+        task, splits = load(task, Path(settings.data or ""))
         protocol = changed(changed(task.protocol, settings.protocol), settings.protocols.get(name, {}))
         task = dataclasses.replace(task, protocol=protocol)
         found.append((task, documents_of(splits, settings.documents)))

@@ -80,7 +80,25 @@ def read_verdicts(folder: Path) -> Splits:
 SAMPLE_TASKS = {
     task.name: task
     for task in (
-        Task("SampleEntities", "en", "entities", TYPES, "micro_f1", read_entities, protocol=PROTOCOL),
-        Task("SampleVerdict", "en", "single_label", LABELS, "macro_f1", read_verdicts, protocol=PROTOCOL),
+        Task(
+            "SampleEntities",
+            "en",
+            "entities",
+            TYPES,
+            "micro_f1",
+            read_entities,
+            elsewhere=True,
+            protocol=PROTOCOL,
+        ),
+        Task(
+            "SampleVerdict",
+            "en",
+            "single_label",
+            LABELS,
+            "macro_f1",
+            read_verdicts,
+            elsewhere=True,
+            protocol=PROTOCOL,
+        ),
     )
 }

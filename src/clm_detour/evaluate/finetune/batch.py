@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -53,10 +53,10 @@ class Batch:
     @cached_property
     def places(self) -> Tensor:
         """Positions among the T tokens of all words that count."""
-        starts = accumulate(self.lengths, initial=0)
+        spans = pairwise(accumulate(self.lengths, initial=0))
         places = [
             start + place
-            for start, example in zip(starts, self.examples, strict=False)
+            for (start, _), example in zip(spans, self.examples, strict=True)
             for place in example.places
         ]
         return torch.tensor(places, dtype=torch.long, device=self.device)

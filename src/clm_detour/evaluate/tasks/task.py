@@ -99,7 +99,7 @@ class Task:
         metric: which of the scores stands in the table.
         read: folder -> splits.
         folders: other names of the folder in which the data set lies; the task's own name always is one.
-        elsewhere: it does not lie in a folder below that of all tasks, as a dataset of the hub.
+        elsewhere: it does not lie in a folder below that of all tasks, as a dataset of the hub or one that is made here.
         negative: the class that stands for none of the others; `positive_*` scores leave it out.
         published: counts to compare with, such as {"train.documents": 5424}.
         licence: under which the data set is handed round.

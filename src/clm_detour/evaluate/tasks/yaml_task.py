@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clm_detour.config.checks import one_of, require
-from clm_detour.config.evaluation import check_changes
+from clm_detour.config.evaluation import check_changes, check_seeds
 from clm_detour.config.load import check_keys, explain
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.bigbio import BigBio
@@ -217,9 +217,7 @@ def pattern_of(where: str, value: Any) -> Pattern:
 
 def protocol_of(where: str, settings: TaskSettings) -> Protocol:
     """The paper's for the language and kind, with what is set."""
-    seeds = settings.protocol.seeds
-    require(seeds is None or bool(seeds), f"{where}.protocol.seeds is empty; leave it out for the paper's.")
-    require(min(seeds or [0]) >= 0, f"{where}.protocol.seeds: a seed may not be negative.")
+    check_seeds(settings.protocol.seeds, f"{where}.protocol.seeds")
     chosen = {one.name: getattr(settings.protocol, one.name) for one in fields(settings.protocol)}
     changes: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
