@@ -34,7 +34,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.model.attention import attention, choose_backend, flash, flex, kernels
+from clm_detour.model.attention import attention, choose_backend, flash, flex, kernels, onednn
 from clm_detour.model.documents import Documents
 
 
@@ -186,12 +186,24 @@ def test_a_build_that_does_not_import_is_named(
     assert flash.unavailable() == "flash_attn does not import (undefined symbol: _ZN3c10)"
 
 
-def test_without_a_gpu_the_portable_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_and_in_fp32_the_portable_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in (None, "auto"):
-        choice = choose_backend(name)
+        choice = choose_backend(name, dtype=torch.float32)
         assert choice.name == "portable"
-        assert "no CUDA device" in choice.reason
+        assert "for torch.float32 on cpu" in choice.reason
+
+
+@pytest.mark.parametrize("reason", [None, "there is no C++ compiler"])
+def test_bf16_on_a_cpu_gets_the_compiled_one_where_it_runs(
+    reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(onednn, "unavailable", lambda: reason)
+    choice = choose_backend()
+    assert choice.name == ("portable" if reason else "onednn")
+    assert "for torch.bfloat16 on cpu" in choice.reason
+    assert reason is None or f"no onednn: {reason}" in choice.reason
 
 
 def test_on_a_gpu_the_fastest_is_taken_and_the_others_accounted_for(machine: Machine) -> None:
@@ -214,13 +226,14 @@ def test_on_a_gpu_the_fastest_is_taken_and_the_others_accounted_for(machine: Mac
 @pytest.mark.parametrize(
     ("device", "dtype"), [("cpu", torch.float32), ("cuda", torch.float32), ("cpu", torch.bfloat16)]
 )
-def test_beside_a_gpu_a_model_on_the_cpu_or_in_fp32_gets_the_portable_one(
-    machine: Machine, device: str, dtype: torch.dtype
+def test_beside_a_gpu_a_model_on_the_cpu_or_in_fp32_gets_none_of_its_kernels(
+    machine: Machine, device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(onednn, "unavailable", lambda: "there is no C++ compiler")
     machine.install(FA2, Calls().two)
     choice = choose_backend(None, device, dtype)
     assert choice.name == "portable"
-    assert f"this is {dtype} on {device}" in choice.reason
+    assert f"for {dtype} on {device}" in choice.reason
 
 
 def test_an_old_gpu_gets_the_portable_one(machine: Machine) -> None:
@@ -249,7 +262,7 @@ def test_what_does_not_run_here_is_refused_with_the_reason(
 
 def test_an_unknown_back_end_is_refused_by_name() -> None:
     with pytest.raises(
-        UserError, match=r"'flush' is not known; use one of auto, flash, varlen, flex, portable"
+        UserError, match=r"'flush' is not known; use one of auto, flash, varlen, flex, onednn, portable"
     ):
         choose_backend("flush")
 

@@ -1,8 +1,7 @@
 """Attention over documents laid end to end: one function, one signature, several back ends.
 
-A back end is a file of this folder with `NAME`, `unavailable()` (a reason, or None) and `attend(...)` of the
-signature of `attention`; adding one is adding its file and one entry in `BACKENDS`. All are exact, and
-deterministic where `torch.use_deterministic_algorithms(True)` asks for it; `flash` and `varlen` take half precision only.
+A back end is a module of this folder with the four names of `Backend`; adding one is adding the module and one entry in
+`BACKENDS`. All are exact to their precision, and deterministic where `torch.use_deterministic_algorithms(True)` asks for it.
 
 Shapes: T tokens, H heads, D size of a head.
 """
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 
 from clm_detour.errors import UserError
-from clm_detour.model.attention import flash, flex, portable, varlen
-from clm_detour.model.attention.kernels import HALF
+from clm_detour.model.attention import flash, flex, onednn, portable, varlen
 from clm_detour.model.documents import Documents
+from clm_detour.model.precision import best_device
 
 AUTO = "auto"
 
@@ -39,10 +38,13 @@ class Attend(Protocol):
 
 
 class Backend(Protocol):
-    """A file of this folder."""
+    """A module of this folder."""
 
     NAME: str
     attend: Attend
+
+    def suits(self, device: str, dtype: torch.dtype) -> bool:
+        """Whether it is made for tensors like these; it may run elsewhere, more slowly."""
 
     def unavailable(self) -> str | None:
         """Why it cannot be used here, or None if it can."""
@@ -56,44 +58,47 @@ class Choice:
     reason: str
 
 
-BACKENDS: dict[str, Backend] = {  # the best on CUDA first
-    backend.NAME: backend for backend in (flash, varlen, flex, portable)
+BACKENDS: dict[str, Backend] = {  # the best first
+    backend.NAME: backend for backend in (flash, varlen, flex, onednn, portable)
 }
 
 
 def choose_backend(
-    name: str | None = None, device: str = "cuda", dtype: torch.dtype = torch.bfloat16
+    name: str | None = None, device: str | None = None, dtype: torch.dtype = torch.bfloat16
 ) -> Choice:
     """Choose for a model that runs on `device` in `dtype`.
 
     Args:
-        name: a key of BACKENDS, or None or "auto" for the best one that runs there.
-        device: its type.
+        name: a key of BACKENDS, or None or "auto" for the best one that is made for that and runs here.
+        device: its type; None: a GPU if there is one, else a CPU.
         dtype: of queries, keys and values: that of autocast, if it is on.
 
     Raises:
         UserError: it is not known, or does not run here.
     """
-    if name not in (None, AUTO):
-        if name not in BACKENDS:
-            raise UserError(
-                f"Attention back end {name!r} is not known; use one of {', '.join([AUTO, *BACKENDS])}."
-            )
-        if reason := BACKENDS[name].unavailable():
-            raise UserError(f"Attention back end {name!r} does not run here: {reason}; use {AUTO!r}.")
-        return Choice(name, f"asked for{_release(name)}")
-    if not torch.cuda.is_available():
-        return Choice(portable.NAME, "there is no CUDA device, for which the others are made")
-    if device != "cuda" or dtype not in HALF:
-        return Choice(portable.NAME, f"the others are made for bf16 on CUDA, this is {dtype} on {device}")
+    if name is not None and name != AUTO:
+        return _asked_for(name)
+    device = device or best_device().type
     passed_over: list[str] = []
     for backend in BACKENDS.values():
+        if not backend.suits(device, dtype):
+            continue
         reason = backend.unavailable()
         if reason is None:
-            here = f"the fastest that runs here{_release(backend.NAME)}"
+            here = f"the fastest that runs here for {dtype} on {device}{_release(backend.NAME)}"
             return Choice(backend.NAME, "; ".join([here, *passed_over]))
         passed_over.append(f"no {backend.NAME}: {reason}")
-    raise AssertionError("the portable back end is always available")
+    raise AssertionError("the portable back end suits all and is always available")
+
+
+def _asked_for(name: str) -> Choice:
+    if name not in BACKENDS:
+        raise UserError(
+            f"Attention back end {name!r} is not known; use one of {', '.join([AUTO, *BACKENDS])}."
+        )
+    if reason := BACKENDS[name].unavailable():
+        raise UserError(f"Attention back end {name!r} does not run here: {reason}; use {AUTO!r}.")
+    return Choice(name, f"asked for{_release(name)}")
 
 
 def _release(name: str) -> str:

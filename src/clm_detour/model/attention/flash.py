@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clm_detour.model.attention.kernels import check_flash, no_gpu, sides
+from clm_detour.model.attention.kernels import check_flash, half_on_cuda, no_gpu, sides
 from clm_detour.model.documents import Documents
 
 NAME = "flash"
+suits = half_on_cuda
 FUNCTION = "flash_attn_varlen_func"
 PASSED = frozenset(
     ("cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k", "causal", "window_size", "deterministic")

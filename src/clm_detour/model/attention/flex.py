@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from clm_detour.errors import UserError
-from clm_detour.model.attention.kernels import OTHER, check_heads, no_gpu
+from clm_detour.model.attention.kernels import OTHER, check_heads, half_on_cuda, no_gpu
 from clm_detour.model.documents import Documents
 
 NAME = "flex"
+suits = half_on_cuda
 BLOCK = 128
 HEADS = range(16, 257)  # of the compiled kernel
 OPTIONS = {"FORCE_USE_FLEX_ATTENTION": True}  # one kernel for all T: below 128 torch takes that for decoding

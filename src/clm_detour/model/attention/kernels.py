@@ -13,6 +13,11 @@ OLDEST = 8  # major compute capability: Ampere
 OTHER = "(attention_backend of the model, model.attention of a recipe)"
 
 
+def half_on_cuda(device: str, dtype: torch.dtype) -> bool:
+    """What kernels for CUDA are made for."""
+    return device == "cuda" and dtype in HALF
+
+
 def no_gpu() -> str | None:
     """Why this machine cannot run them, or None if it can."""
     if not torch.cuda.is_available():

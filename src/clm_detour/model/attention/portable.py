@@ -25,6 +25,11 @@ STEP = 8  # they are padded to a multiple of this
 SMALLEST_BLOCK = 16
 
 
+def suits(device: str, dtype: torch.dtype) -> bool:
+    """All."""
+    return True
+
+
 def unavailable() -> str | None:
     """It always runs."""
     return None

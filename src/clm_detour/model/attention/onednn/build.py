@@ -1,0 +1,81 @@
+"""The C++ of this folder, compiled against the installed torch once for a machine and kept in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOURCES = Path(__file__).parent
+MAIN = "kernel.cpp"
+AVX512_BF16 = ("f", "bw", "dq", "vl", "bf16")
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-mfma", *(f"-mavx512{part}" for part in AVX512_BF16))
+
+
+@cache
+def library() -> ctypes.CDLL | str:
+    """The compiled code, or why there is none."""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++")), None)
+    if compiler is None:
+        return "there is no C++ compiler, such as g++, to compile it"
+    try:
+        return load(SOURCES, compiler, cache_folder())
+    except subprocess.CalledProcessError as error:
+        return f"{compiler} does not compile it ({_first_error(error.stderr)})"
+    except OSError as error:
+        return f"it cannot be compiled or loaded here ({error})"
+
+
+def load(sources: Path, compiler: str, folder: Path) -> ctypes.CDLL:
+    """Compile, unless `folder` holds the result, and load.
+
+    Raises:
+        CalledProcessError: the compiler stops with an error.
+        OSError: there is no such compiler, the folder cannot be written, or the result not be loaded.
+    """
+    compiled = folder / f"attention-{_key(sources, compiler)}.so"
+    if not compiled.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            os.replace(_compile(sources / MAIN, compiler, Path(place)), compiled)
+    return ctypes.CDLL(str(compiled))
+
+
+def cache_folder() -> Path:
+    """In the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "clm-detour")
+
+
+def _compile(main: Path, compiler: str, folder: Path) -> Path:
+    torch_folder = Path(torch.__file__).parent
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
+    code, linked = folder / "code.o", folder / "code.so"
+    _run([compiler, *FLAGS, abi, f"-I{torch_folder / 'include'}", "-c", str(main), "-o", str(code)])
+    # without -fopenmp, so that threads are those of the OpenMP that torch brings, not of a second one
+    libraries = (f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10")
+    _run([compiler, "-shared", str(code), *libraries, "-o", str(linked)])
+    return linked
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def _key(sources: Path, compiler: str) -> str:
+    """Of all that the compiled code depends on."""
+    texts = [path.read_text() for path in [*sorted(sources.glob("*.h")), sources / MAIN]]
+    of = [torch.__version__, platform.platform(), compiler, *FLAGS, *texts]
+    return hashlib.sha256("\0".join(of).encode()).hexdigest()[:16]
+
+
+def _first_error(printed: str) -> str:
+    lines = printed.strip().splitlines() or ["it says nothing"]
+    return next((line for line in lines if "error" in line), lines[-1]).strip()
