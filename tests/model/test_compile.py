@@ -54,7 +54,7 @@ def test_compiled_layers_run_under_bf16_autocast(monkeypatch: pytest.MonkeyPatch
         grads.append(gradients(model))
     assert_close(losses[1], losses[0], 1e-2)
     for name, grad in grads[0].items():
-        assert (grads[1][name] - grad).norm() <= 3e-2 * grad.norm(), name
+        assert (grads[1][name] - grad).norm() <= 5e-2 * grad.norm(), name  # each is as far from fp32
 
 
 def test_a_compiled_model_is_saved_and_copied_as_any_other(tmp_path) -> None:

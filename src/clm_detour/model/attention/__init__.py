@@ -63,6 +63,7 @@ BACKENDS: dict[str, Backend] = {  # the best first
 }
 
 
+@torch.compiler.disable  # it looks at the machine, not at tensors
 def choose_backend(
     name: str | None = None, device: str | None = None, dtype: torch.dtype = torch.bfloat16
 ) -> Choice:

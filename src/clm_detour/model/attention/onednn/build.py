@@ -29,7 +29,7 @@ def library() -> ctypes.CDLL | str:
     try:
         return load(SOURCES, compiler, cache_folder())
     except subprocess.CalledProcessError as error:
-        return f"{compiler} does not compile it ({_first_error(error.stderr)})"
+        return f"{compiler} does not compile it ({first_error(error.stderr)})"
     except OSError as error:
         return f"it cannot be compiled or loaded here ({error})"
 
@@ -76,6 +76,7 @@ def _key(sources: Path, compiler: str) -> str:
     return hashlib.sha256("\0".join(of).encode()).hexdigest()[:16]
 
 
-def _first_error(printed: str) -> str:
+def first_error(printed: str) -> str:
+    """Of what a compiler printed."""
     lines = printed.strip().splitlines() or ["it says nothing"]
     return next((line for line in lines if "error" in line), lines[-1]).strip()

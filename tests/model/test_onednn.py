@@ -1,0 +1,194 @@
+"""The back end that is compiled for CPUs: the definition in bf16, the same bits for any threads, and a reason where it cannot run."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from model_reference import assert_close, packed_ids, randomise, tiny_config, tokens
+from test_attention import A_WINDOW, DOCUMENTS, ROWS, WINDOWS, check, projected
+
+from clm_detour.errors import UserError
+from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.attention import attention, choose_backend, onednn
+from clm_detour.model.attention.onednn import build
+from clm_detour.model.documents import Documents
+
+BF16 = torch.bfloat16
+REASON = onednn.unavailable()
+runs_here = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+
+@runs_here
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("row", ROWS)
+def test_equals_the_definition(row: str, causal: bool, window: int | None) -> None:
+    lengths = ROWS[row](window or 4)
+    check(lengths, causal, window, "onednn", 2e-2, projected(sum(lengths), BF16, heads=3, size=16))
+
+
+@runs_here
+@settings(max_examples=60, deadline=None)
+@given(lengths=DOCUMENTS, causal=..., window=A_WINDOW)
+def test_equals_the_definition_for_any_documents(
+    lengths: list[int], causal: bool, window: int | None
+) -> None:
+    check(lengths, causal, window, "onednn", 2e-2, projected(sum(lengths), BF16))
+
+
+@runs_here
+@pytest.mark.parametrize("size", [2, 64, 80, 256])
+def test_any_head_and_documents_longer_than_a_block(size: int) -> None:
+    for causal, window in ((False, None), (True, None), (False, 64), (True, 300)):
+        check([1100, 257, 64], causal, window, "onednn", 2e-2, projected(1421, BF16, heads=1, size=size))
+
+
+@runs_here
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 64])
+def test_errs_no_more_than_torch_does(causal: bool, window: int | None) -> None:
+    def errors(backend: str) -> torch.Tensor:
+        qkv = projected(900, BF16, heads=4, size=64)
+        exact = qkv.detach().float().requires_grad_()
+        weights = torch.randn(900, 4, 64, generator=torch.Generator().manual_seed(1)).to(BF16)
+        for x, name in ((qkv, backend), (exact, "portable")):
+            attention(*x.unbind(1), Documents([700, 200]), causal, window, name).backward(weights.to(x.dtype))
+        return (qkv.grad.float() - exact.grad).square().sum((0, 2, 3)).sqrt()
+
+    assert (errors("onednn") <= 1.1 * errors("portable")).all()
+
+
+@runs_here
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    grads, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            qkv = projected(3000, BF16, heads=3, size=64)
+            out = attention(*qkv.unbind(1), Documents([2100, 1, 899]), True, None, "onednn")
+            out.float().square().sum().backward()
+            grads.append(qkv.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(grads[0], grads[1])
+    assert torch.equal(grads[0], grads[2])
+
+
+@runs_here
+def test_what_is_not_a_number_stays_so_in_its_document_only() -> None:
+    qkv = projected(40, BF16, size=16).detach()
+    qkv[3, 1] = torch.nan
+    out = attention(*qkv.unbind(1), Documents([10, 30]), False, None, "onednn")
+    assert out[:10].isnan().all()
+    assert out[10:].isfinite().all()
+
+
+@runs_here
+def test_a_whole_model_trains_under_autocast_compiled_or_not() -> None:
+    ids, documents = tokens(40)[None], packed_ids([9, 30, 1])
+    grads = []
+    for backend, compiled in (("portable", False), ("onednn", False), ("onednn", True)):
+        model = ModernBertForPretraining(tiny_config(hidden_size=32), backend)
+        randomise(model)
+        run = torch.compile(model, backend="eager") if compiled else model
+        with torch.autocast("cpu", BF16):
+            assert model.attention_choice.name == backend
+            run(ids, document_ids=documents, labels=ids).loss.backward()
+        grads.append(model.model.layers[0].attn.Wqkv.weight.grad)
+    assert_close(grads[1], grads[0], 1e-1)
+    assert_close(grads[2], grads[1], 1e-2)  # compiled, queries are rotated before they are rounded
+
+
+@runs_here
+def test_a_model_under_autocast_takes_it_and_one_in_fp32_does_not() -> None:
+    model = ModernBertForPretraining(tiny_config())
+    assert model.attention_choice.name == "portable"
+    with torch.autocast("cpu", BF16):
+        assert model.attention_choice.name == "onednn"
+
+
+def test_fp32_and_odd_heads_are_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        UserError, match=r"'onednn' computes in bf16 on a CPU .* torch.float32 on cpu; .*'auto'"
+    ):
+        attention(*projected(9).unbind(1), Documents([9]), False, None, "onednn")
+    with pytest.raises(UserError, match=r"size 2 to 256 in steps of 2 but the model's is 7; .*'portable'"):
+        attention(*projected(9, BF16, size=7).unbind(1), Documents([9]), False, None, "onednn")
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Nothing compiled yet; the cache to be."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.library.cache_clear()
+    yield tmp_path / "clm-detour"
+    build.library.cache_clear()
+
+
+def test_without_a_compiler_the_reason_is_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert "no C++ compiler" in build.library()
+    assert not fresh.exists()
+
+
+def test_a_compiler_that_is_not_there_or_stops_is_named(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no-such-compiler" in build.library()
+    build.library.cache_clear()
+    monkeypatch.setenv("CXX", "false")
+    assert build.library() == "false does not compile it (it says nothing)"
+    assert list(fresh.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(fresh: Path) -> None:
+    fresh.parent.mkdir(exist_ok=True)
+    fresh.write_text("a file where the folder should be")
+    assert str(fresh) in build.library()
+
+
+@runs_here
+def test_compiled_once_and_again_when_the_source_is_another(fresh: Path, tmp_path: Path) -> None:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for number in (1, 1, 2):
+        (sources / build.MAIN).write_text(f'extern "C" int number() {{ return {number}; }}')
+        assert build.load(sources, "g++", fresh).number() == number
+    assert len(list(fresh.iterdir())) == 2
+
+
+@runs_here
+def test_an_error_of_the_compiler_is_said_in_a_line(fresh: Path, tmp_path: Path) -> None:
+    (tmp_path / build.MAIN).write_text("this is no C++")
+    with pytest.raises(subprocess.CalledProcessError) as stopped:
+        build.load(tmp_path, "g++", fresh)
+    assert "error: " in build.first_error(stopped.value.stderr)
+
+
+@runs_here
+def test_processes_that_compile_at_once_do_not_disturb_each_other(fresh: Path) -> None:
+    code = "from clm_detour.model.attention import onednn; assert onednn.unavailable() is None"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert len(list(fresh.iterdir())) == 1
+
+
+@runs_here
+def test_its_threads_are_those_of_torch() -> None:
+    """A second OpenMP would bring as many threads again, which then wait for each other."""
+    code = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    assert isinstance(build.library(), ctypes.CDLL)
+    assert ctypes.cast(build.library().GOMP_parallel, ctypes.c_void_p).value == (
+        ctypes.cast(code.GOMP_parallel, ctypes.c_void_p).value
+    )
+
+
+@runs_here
+def test_asked_for_by_name() -> None:
+    assert choose_backend("onednn").reason == "asked for"
