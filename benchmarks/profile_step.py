@@ -25,7 +25,7 @@ from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model.flops import flops_per_batch
 
 KINDS = {  # of torch's operators, by what their names contain; the first that fits
-    "attention": ("scaled_dot_product", "flash", "varlen", "flex"),
+    "attention": ("scaled_dot_product", "flash", "varlen", "flex", "_Attention"),  # the last: onednn
     "products": ("::mm", "::addmm", "::bmm", "::linear", "gemm"),
     "optimizer": ("adam",),
     "norms": ("layer_norm",),
