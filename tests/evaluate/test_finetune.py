@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune import training
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches
-from clm_detour.evaluate.finetune.encoder import load_encoder
+from clm_detour.evaluate.finetune.encoder import load_encoder, output_layer
 from clm_detour.evaluate.finetune.problem import make_examples, make_problem
 from clm_detour.evaluate.finetune.training import Trained, best_round, length_of, prepare, train
 from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Task
@@ -173,6 +173,17 @@ def test_loss_and_gradients_are_those_of_transformers_own_classifier(encoders, k
     for name, parameter in network.network.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(parameter.grad, pairs[name].grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("encoder", ["modernbert", "bert"])
+def test_a_fresh_output_layer_is_drawn_as_transformers_draws_its_own(encoders, encoder):
+    network, _ = load_encoder(encoders[encoder])
+    torch.manual_seed(0)
+    ours = output_layer(network, 4000)
+    theirs = AutoModelForTokenClassification.from_pretrained(encoders[encoder], num_labels=4000).classifier
+    assert ours.weight.std().item() == pytest.approx(theirs.weight.std().item(), rel=0.05)
+    assert not ours.bias.any()
+    assert not theirs.bias.any()
 
 
 @pytest.mark.parametrize("kind", MAKE)

@@ -33,11 +33,13 @@ class Encoder(Protocol):
     Attributes:
         hidden_size: E.
         dropout: before a fresh head.
+        head_std: of a fresh output layer's weights, as transformers draws those of its classifiers.
         longest: positions it can read; None if there is no limit.
     """
 
     hidden_size: int
     dropout: float
+    head_std: float
     longest: int | None
 
     def __call__(self, ids_T: Tensor, lengths: list[int]) -> Tensor:
@@ -65,6 +67,7 @@ class PackedModernBert(nn.Module):
         self.pooling = pooling or config.classifier_pooling
         self.hidden_size: int = config.hidden_size
         self.dropout: float = config.classifier_dropout
+        self.head_std: float = config.hidden_size**-0.5
         self.longest: int | None = config.max_position_embeddings
 
     def forward(self, ids_T: Tensor, lengths: list[int]) -> Tensor:
@@ -82,6 +85,14 @@ class PackedModernBert(nn.Module):
     def flops(self, lengths: list[int], training: bool) -> int:
         """See `Encoder`; exact but for the new head."""
         return flops_per_batch(self.network.config, lengths, 0, causal=False, training=training).total
+
+
+def output_layer(encoder: Encoder, outputs: int) -> nn.Linear:
+    """A fresh one, drawn as transformers draws those of its classifiers."""
+    layer = nn.Linear(encoder.hidden_size, outputs)
+    nn.init.normal_(layer.weight, std=encoder.head_std)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 @contextmanager
@@ -110,6 +121,7 @@ class PaddedEncoder(nn.Module):
         self.hidden_size: int = config.hidden_size
         own = getattr(config, "classifier_dropout", None)
         self.dropout: float = getattr(config, "hidden_dropout_prob", 0.0) if own is None else own
+        self.head_std: float = getattr(config, "initializer_range", 0.02)
         self.longest: int | None = longest_input(config)
 
     def forward(self, ids_T: Tensor, lengths: list[int]) -> Tensor:

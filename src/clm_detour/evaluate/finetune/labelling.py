@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from clm_detour.evaluate.finetune.batch import Batch, Example
-from clm_detour.evaluate.finetune.encoder import Encoder
+from clm_detour.evaluate.finetune.encoder import Encoder, output_layer
 from clm_detour.evaluate.finetune.windows import frame_text
 from clm_detour.evaluate.tasks.task import Document
 from clm_detour.model.classification_loss import mean_cross_entropy
@@ -37,7 +37,7 @@ class Labelling(nn.Module):
         self.several = several
         self.positive_weight = positive_weight
         self.drop = nn.Dropout(encoder.dropout)
-        self.head = nn.Linear(encoder.hidden_size, len(labels))
+        self.head = output_layer(encoder, len(labels))
 
     @staticmethod
     def examples(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from clm_detour.evaluate.finetune.batch import Batch, Example, count_windows
-from clm_detour.evaluate.finetune.encoder import Encoder
+from clm_detour.evaluate.finetune.encoder import Encoder, output_layer
 from clm_detour.evaluate.finetune.windows import Span, WordEncoder, words_of
 from clm_detour.evaluate.tasks.task import Document, Entity
 from clm_detour.model.classification_loss import mean_cross_entropy
@@ -75,7 +75,7 @@ class Tagging(nn.Module):
         self.labels = labels
         self.encoder = encoder
         self.drop = nn.Dropout(encoder.dropout)
-        self.head = nn.Linear(encoder.hidden_size, 1 + 2 * len(labels))
+        self.head = output_layer(encoder, 1 + 2 * len(labels))
 
     @staticmethod
     def examples(
