@@ -141,7 +141,7 @@ def said(prepared: Prepared, split: str, logits: np.ndarray) -> list[Any]:
     """Logits of theirs -> documents, as ours are read."""
     task, examples = prepared.task, prepared.examples[split]
     network = nn.Module()
-    network.hidden_size, network.dropout, network.head_std = 1, 0.0, 0.0  # type: ignore[assignment]
+    network.hidden_size, network.dropout, network.draw = 1, 0.0, lambda layer: None  # type: ignore[assignment]
     problem = make_problem(task, network, prepared.splits[split], examples)  # type: ignore[arg-type]
     if task.kind in ENTITY_KINDS:
         answers = [

@@ -58,7 +58,11 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self:
-            self._fill(self.classifier, self.config.hidden_size**-0.5)
+            self.draw(self.classifier)
+
+    def draw(self, classifier: nn.Linear) -> None:
+        """Draw the weights of a fresh output layer, as transformers does; its bias is zero."""
+        self._fill(classifier, self.config.hidden_size**-0.5)
 
     def classify(self, hidden: Tensor) -> Tensor:
         """(..., E) -> (..., C)."""

@@ -33,13 +33,11 @@ class Encoder(Protocol):
     Attributes:
         hidden_size: E.
         dropout: before a fresh head.
-        head_std: of a fresh output layer's weights, as transformers draws those of its classifiers.
         longest: positions it can read; None if there is no limit.
     """
 
     hidden_size: int
     dropout: float
-    head_std: float
     longest: int | None
 
     def __call__(self, ids_T: Tensor, lengths: list[int]) -> Tensor:
@@ -50,6 +48,9 @@ class Encoder(Protocol):
 
     def ready(self, states: Tensor) -> Tensor:
         """(..., E) -> (..., E): what the pretrained model does before an output layer, if anything."""
+
+    def draw(self, layer: nn.Linear) -> None:
+        """Draw a fresh output layer, as transformers draws those of its classifiers."""
 
     def flops(self, lengths: list[int], training: bool) -> int:
         """Operations of a forward, and in training its backward."""
@@ -67,7 +68,6 @@ class PackedModernBert(nn.Module):
         self.pooling = pooling or config.classifier_pooling
         self.hidden_size: int = config.hidden_size
         self.dropout: float = config.classifier_dropout
-        self.head_std: float = config.hidden_size**-0.5
         self.longest: int | None = config.max_position_embeddings
 
     def forward(self, ids_T: Tensor, lengths: list[int]) -> Tensor:
@@ -82,16 +82,19 @@ class PackedModernBert(nn.Module):
         """See `Encoder`."""
         return self.network.head(states)
 
+    def draw(self, layer: nn.Linear) -> None:
+        """See `Encoder`."""
+        self.network.draw(layer)
+
     def flops(self, lengths: list[int], training: bool) -> int:
         """See `Encoder`; exact but for the new head."""
         return flops_per_batch(self.network.config, lengths, 0, causal=False, training=training).total
 
 
 def output_layer(encoder: Encoder, outputs: int) -> nn.Linear:
-    """A fresh one, drawn as transformers draws those of its classifiers."""
+    """A fresh one."""
     layer = nn.Linear(encoder.hidden_size, outputs)
-    nn.init.normal_(layer.weight, std=encoder.head_std)
-    nn.init.zeros_(layer.bias)
+    encoder.draw(layer)
     return layer
 
 
@@ -121,7 +124,6 @@ class PaddedEncoder(nn.Module):
         self.hidden_size: int = config.hidden_size
         own = getattr(config, "classifier_dropout", None)
         self.dropout: float = getattr(config, "hidden_dropout_prob", 0.0) if own is None else own
-        self.head_std: float = getattr(config, "initializer_range", 0.02)
         self.longest: int | None = longest_input(config)
 
     def forward(self, ids_T: Tensor, lengths: list[int]) -> Tensor:
@@ -141,6 +143,10 @@ class PaddedEncoder(nn.Module):
     def ready(self, states: Tensor) -> Tensor:
         """See `Encoder`: nothing."""
         return states
+
+    def draw(self, layer: nn.Linear) -> None:
+        """See `Encoder`."""
+        self.network._init_weights(layer)
 
     def flops(self, lengths: list[int], training: bool) -> int:
         """See `Encoder`: weight matrices outside the embeddings, and attention, over padded rows."""
