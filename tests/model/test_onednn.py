@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,32 @@ def test_fp32_and_odd_heads_are_refused_with_the_remedy() -> None:
         attention(*projected(9).unbind(1), Documents([9]), False, None, "onednn")
     with pytest.raises(UserError, match=r"size 2 to 256 in steps of 2 but the model's is 7; .*'portable'"):
         attention(*projected(9, BF16, size=7).unbind(1), Documents([9]), False, None, "onednn")
+
+
+@runs_here
+def test_where_onednn_is_switched_off_the_remedy_is_said() -> None:
+    qkv = projected(9, BF16, size=16)
+    with (
+        torch.backends.mkldnn.flags(enabled=False),
+        pytest.raises(UserError, match=r"switched off .*'portable'"),
+    ):
+        attention(*qkv.unbind(1), Documents([9]), False, None, "onednn")
+
+
+@runs_here
+def test_where_onednn_is_held_to_older_instructions_portable_is_taken() -> None:
+    code = (
+        "from clm_detour.model.attention import choose_backend; c = choose_backend(); print(c.name, c.reason)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said.startswith("portable ")
+    assert "held to older instructions" in said
 
 
 @pytest.fixture

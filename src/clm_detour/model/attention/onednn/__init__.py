@@ -23,6 +23,9 @@ from clm_detour.model.documents import Documents
 
 NAME = "onednn"
 HEADS = range(2, 257, 2)
+OFF = (
+    "oneDNN is switched off or held to older instructions (torch.backends.mkldnn.enabled, ONEDNN_MAX_CPU_ISA)"
+)
 
 
 def suits(device: str, dtype: torch.dtype) -> bool:
@@ -37,7 +40,9 @@ def unavailable() -> str | None:
     if not (torch.backends.mkldnn.is_available() and multiplies_bf16()):
         return "this CPU or this torch does not multiply bf16 (AVX512-BF16, oneDNN)"
     found = library()
-    return found if isinstance(found, str) else None
+    if isinstance(found, str):
+        return found
+    return None if found.works() else OFF
 
 
 @torch.compiler.disable
@@ -47,7 +52,7 @@ def attend(
     """See `clm_detour.model.attention.attention`.
 
     Raises:
-        UserError: not on a CPU, not in bf16, or heads of an odd or huge size.
+        UserError: not on a CPU, not in bf16, heads of an odd or huge size, or oneDNN was switched off.
     """
     device = q_THD.device.type
     if not suits(device, q_THD.dtype):
@@ -88,6 +93,8 @@ def _batch(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, causal: bool, window: 
 def _call(function: str, batch: _Batch, *tensors: Tensor) -> None:
     code = library()
     assert isinstance(code, ctypes.CDLL), code
+    if not code.works():
+        raise UserError(f"The attention back end {NAME!r} no longer runs: {OFF}; choose 'portable' {OTHER}.")
     code[function](ctypes.byref(batch), *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
 
 

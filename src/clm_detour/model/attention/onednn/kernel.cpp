@@ -53,6 +53,19 @@ struct Batch {
 
 extern "C" {
 
+// Whether oneDNN does such products: not if it is switched off or held to older instructions. A thread could not say so.
+bool works() {
+  const std::vector<bf16> left(STEP * STEP), right(STEP * STEP);
+  std::vector<float> product(STEP * STEP);
+  try {
+    brgemm(STEP, STEP, STEP, STEP, STEP, STEP, false, left.data(), right.data(), product.data());
+    brgemm_release();
+  } catch (const std::exception&) {
+    return false;
+  }
+  return true;
+}
+
 // out: dense (T, H, D); log_sum: dense (H, T), for the backward.
 void attention_forward(const Batch* batch, bf16* out, float* log_sum) {
   const Batch& b = *batch;
