@@ -1,6 +1,6 @@
 """FlashAttention for CPUs: bf16, compiled on first use against the oneDNN that torch brings.
 
-torch's own kernel runs at a third of such a CPU's peak in bf16; this one at three quarters, and knows documents and
+torch's own kernel runs at a third of such a CPU's peak in bf16; this one at up to three quarters, and knows documents and
 windows. Deterministic, whatever the number of threads.
 
 Shapes: T tokens, H heads, D size of a head.
