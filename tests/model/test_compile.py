@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 import torch
-from model_reference import assert_close, gradients, some_labels, tiny_model, tokens
+from model_reference import assert_close, gradients, randomise, some_labels, tiny_config, tiny_model, tokens
 from torch._dynamo.utils import counters
 
 from clm_detour.errors import UserError
-from clm_detour.model import layers, precision
+from clm_detour.model import ModernBertForPretraining, layers, precision
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
@@ -44,7 +44,8 @@ def test_compiled_layers_run_under_bf16_autocast(monkeypatch: pytest.MonkeyPatch
     ids = tokens(40)[None]
     losses, grads = [], []
     for compiled in (False, True):
-        model = tiny_model()
+        model = ModernBertForPretraining(tiny_config(), "portable").eval()
+        randomise(model)
         if compiled:
             model.compile_layers()
         with torch.autocast("cpu", torch.bfloat16):
@@ -54,7 +55,7 @@ def test_compiled_layers_run_under_bf16_autocast(monkeypatch: pytest.MonkeyPatch
         grads.append(gradients(model))
     assert_close(losses[1], losses[0], 1e-2)
     for name, grad in grads[0].items():
-        assert (grads[1][name] - grad).norm() <= 5e-2 * grad.norm(), name  # each is as far from fp32
+        assert (grads[1][name] - grad).norm() <= 3e-2 * grad.norm(), name
 
 
 def test_a_compiled_model_is_saved_and_copied_as_any_other(tmp_path) -> None:

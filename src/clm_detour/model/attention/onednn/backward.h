@@ -58,9 +58,7 @@ inline void backward(const Tokens& q, const Tokens& k, const Tokens& v, const To
                      int64_t D, float scale, const float* log_sum, const Gradients& gradients) {
   thread_local Scratch scratch;
   const int64_t length = sight.length, padded = rounded_up(length, STEP), panels = rounded_up(length, PANEL);
-  scratch.need(7 * Scratch::bytes<bf16>(panels * D) + Scratch::bytes<float>(panels * D) + Scratch::bytes<float>(length) +
-               2 * Scratch::bytes<float>(ROWS * D) + 2 * Scratch::bytes<float>(ROWS * PANEL) +
-               3 * Scratch::bytes<bf16>(ROWS * PANEL));
+  scratch.restart();
   bf16* copies[7];
   for (bf16*& copy : copies) copy = scratch.take<bf16>(panels * D);
   const auto [q_paired, q_transposed, d_out_paired, d_out_transposed, k_rows, k_transposed, v_rows] = copies;

@@ -57,27 +57,22 @@ struct Result {
   bf16* operator[](int64_t t) const { return data + t * stride; }
 };
 
-// A thread's memory: grows, and stays for its next task.
+// A thread's memory: blocks grow, and stay for its next task.
 class Scratch {
  public:
-  void need(size_t bytes) {
-    if (memory.size() < bytes + 64) memory = std::vector<char>(bytes + 64);
-    used = -reinterpret_cast<uintptr_t>(memory.data()) % 64;
-  }
+  void restart() { next = 0; }
   template <typename T>
   T* take(int64_t numbers) {
-    T* place = reinterpret_cast<T*>(memory.data() + used);
-    used += bytes<T>(numbers);
-    return place;
-  }
-  template <typename T>
-  static size_t bytes(int64_t numbers) {
-    return rounded_up(numbers * static_cast<int64_t>(sizeof(T)), 64);
+    if (next == blocks.size()) blocks.emplace_back();
+    std::vector<char>& block = blocks[next++];
+    const size_t bytes = numbers * sizeof(T) + 64;
+    if (block.size() < bytes) block = std::vector<char>(bytes);
+    return reinterpret_cast<T*>(rounded_up(reinterpret_cast<intptr_t>(block.data()), 64));
   }
 
  private:
-  std::vector<char> memory;
-  size_t used = 0;
+  std::vector<std::vector<char>> blocks;
+  size_t next = 0;
 };
 
 // 2^x, to a relative 3e-6; bf16 keeps 4e-3 of it.

@@ -45,8 +45,7 @@ inline void forward(const Tokens& q, const Tokens& k, const Tokens& v, Sight sig
   thread_local Scratch scratch;
   const Range seen = {rounded_down(sight.keys_of(queries).from, STEP), sight.keys_of(queries).to};
   const int64_t keys = seen.to - seen.from, padded = rounded_up(keys, STEP), panels = rounded_up(keys, PANEL);
-  scratch.need(2 * Scratch::bytes<bf16>(panels * D) + Scratch::bytes<bf16>(ROWS * D) + Scratch::bytes<float>(ROWS * D) +
-               Scratch::bytes<float>(ROWS * PANEL) + Scratch::bytes<bf16>(ROWS * PANEL));
+  scratch.restart();
   bf16* k_transposed = scratch.take<bf16>(panels * D);
   bf16* v_paired = scratch.take<bf16>(panels * D);
   bf16* q_rows = scratch.take<bf16>(ROWS * D);
