@@ -64,14 +64,21 @@ class Batch:
             "predicted": self.predicted,
         }
 
-    def padded(self, device: torch.device) -> dict[str, Any]:
-        """For transformers': a row a document. Its causal class shifts labels itself."""
+    def padded(self, device: torch.device, micro_batches: int) -> list[tuple[dict[str, Tensor], float]]:
+        """For transformers': a row a document, in so many parts of the rows, each with its share of the labels. Its causal class
+        shifts labels itself."""
         labels = self.ids if self.causal else self.labels
-        return {
+        rows = {
             "input_ids": self._rows(self.inputs, self.pad).to(device),
             "attention_mask": self._rows(torch.ones_like(self.ids), 0).to(device),
             "labels": self._rows(labels, IGNORED).to(device),
         }
+        parts = zip(*(tensor.chunk(micro_batches) for tensor in rows.values()), strict=True)
+        return [(dict(zip(rows, part, strict=True)), self._share(part[-1])) for part in parts]
+
+    def _share(self, labels: Tensor) -> float:
+        counted = labels[:, 1:] if self.causal else labels
+        return int((counted != IGNORED).sum()) / self.predicted
 
     def _rows(self, flat: Tensor, fill: int) -> Tensor:
         return pad_sequence(list(flat.split(self.lengths)), batch_first=True, padding_value=fill)

@@ -30,7 +30,7 @@ KINDS = {  # of torch's operators, by what their names contain; the first that f
     "optimizer": ("adam",),
     "norms": ("layer_norm",),
     "activation": ("gelu",),
-    "softmax and its gradient": ("softmax", "::exp", "scatter"),
+    "softmax and its gradient": ("softmax", "::exp", "scatter", "_ChunkedCrossEntropy"),  # the last: compiled
     "copies and casts": ("copy_", "::cat", "contiguous"),
 }
 OTHER = "sums, products by element, the rest"

@@ -2,7 +2,8 @@
 
     python benchmarks/train_step.py --papers ../shared/data/corpus/pubmed.jsonl.gz --tokenizer ../shared/data/tokenizer/modernbert
 
-Ours takes the documents packed; transformers takes them padded to the longest, as its collator would. Tokens are real ones. The GEMM
+Ours takes the documents packed; transformers takes them padded to the longest, as its collator would; where memory does not hold its
+step, `--peer-micro-batches` has it take the padded rows in parts, as Composer splits a collated batch. Tokens are real ones. The GEMM
 peak is measured between the rounds, since machines change their pace. In CLM the peer is ModernBertDecoderForCausalLM.
 """
 
@@ -11,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,10 +48,10 @@ console = Console(width=140)
 
 @dataclasses.dataclass
 class Competitor:
-    """One of the two: a network, its optimizer and a step."""
+    """One of the two: a network, its optimizer and a step. The batch's loss is the sum of those of its micro-batches."""
 
     network: torch.nn.Module
-    forward: Callable[[], torch.Tensor]
+    micro_batches: Sequence[Callable[[], torch.Tensor]]
     precision: str
 
     def __post_init__(self) -> None:
@@ -59,12 +61,15 @@ class Competitor:
 
     def step(self) -> None:
         """Forward, backward, optimizer."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            loss = self.forward()
-        loss.backward()
+        losses = []
+        for forward in self.micro_batches:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                loss = forward()
+            loss.backward()
+            losses.append(loss.detach())
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.loss = loss.detach()
+        self.loss = sum(losses)
 
     def first_step(self) -> None:
         """See how much memory is taken: state, and the highest point of a step beyond it."""
@@ -104,7 +109,7 @@ def make_ours(config: ModernBertConfig, batch: peers.Batch, settings: dict[str, 
     if settings["checkpointing"]:
         network.gradient_checkpointing_enable()
     inputs = batch.packed(settings["device"])
-    return Competitor(network, lambda: network(**inputs).loss, settings["precision"])
+    return Competitor(network, [lambda: network(**inputs).loss], settings["precision"])
 
 
 def make_theirs(
@@ -114,8 +119,12 @@ def make_theirs(
     network = peers.same_network(ours.network, settings["device"], options)
     if settings["compile"]:
         network.compile()
-    inputs = batch.padded(settings["device"])
-    return Competitor(network, lambda: network(**inputs).loss, settings["precision"])
+    parts = batch.padded(settings["device"], settings["peer_micro_batches"])
+
+    def share_of_loss(inputs: dict[str, torch.Tensor], share: float) -> torch.Tensor:
+        return network(**inputs).loss * share
+
+    return Competitor(network, [partial(share_of_loss, *part) for part in parts], settings["precision"])
 
 
 def run_case(
@@ -228,6 +237,7 @@ def main(
     checkpointing: Annotated[bool, typer.Option(help="activation checkpointing, ours")] = False,
     keep_memory: Annotated[bool, typer.Option(help="the allocator as our trainer sets it, for both")] = True,
     peer: Annotated[bool, typer.Option(help="transformers too; without, ours alone")] = True,
+    peer_micro_batches: Annotated[int, typer.Option(help="transformers' padded rows in so many parts")] = 1,
     give_back: Annotated[
         bool, typer.Option(help="between turns, where memory holds one of the two only")
     ] = False,
@@ -239,7 +249,8 @@ def main(
         keep_freed_memory()
     settings = {
         "size": size, "layers": layers, "precision": precision, "device": device, "backend": backend, "compile": compile,
-        "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "peer": peer, "rounds": rounds, "warm_up": warm_up,
+        "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "peer": peer,
+        "peer_micro_batches": peer_micro_batches, "rounds": rounds, "warm_up": warm_up,
     }  # fmt: skip
     shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
     known = load_tokenizer(tokenizer)

@@ -74,13 +74,19 @@ def extras() -> Iterator[tuple[str, str]]:
 
 
 def back_ends() -> Iterator[tuple[str, str]]:
-    """The attention back end that training takes here, and of each whether it runs or why not."""
+    """The attention back end that training takes here, and of each whether it runs or why not; and of what a CPU's loss is computed by."""
+    from clm_detour.model import softmax
     from clm_detour.model.attention import BACKENDS, choose_backend
 
     choice = choose_backend(None)
     yield "attention", f"{choice.name}: {choice.reason}"
     for name, backend in BACKENDS.items():
         yield f"  {name}", backend.unavailable() or "runs here"
+    reason = softmax.unavailable()
+    yield (
+        "softmax on a CPU",
+        "compiled" if reason is None else f"torch's operators, 4 to 10 times slower: {reason}",
+    )
 
 
 def limits() -> Iterator[tuple[str, str]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +15,6 @@ from test_attention import A_WINDOW, DOCUMENTS, ROWS, WINDOWS, check, projected
 from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.attention import attention, choose_backend, onednn
-from clm_detour.model.attention.onednn import build
 from clm_detour.model.documents import Documents
 
 BF16 = torch.bfloat16
@@ -147,73 +144,6 @@ def test_where_onednn_is_held_to_older_instructions_portable_is_taken() -> None:
     ).stdout
     assert said.startswith("portable ")
     assert "held to older instructions" in said
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Nothing compiled yet; the cache to be."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    build.library.cache_clear()
-    yield tmp_path / "clm-detour"
-    build.library.cache_clear()
-
-
-def test_without_a_compiler_the_reason_is_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", "")
-    assert "no C++ compiler" in build.library()
-    assert not fresh.exists()
-
-
-def test_a_compiler_that_is_not_there_or_stops_is_named(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "no-such-compiler" in build.library()
-    build.library.cache_clear()
-    monkeypatch.setenv("CXX", "false")
-    assert build.library() == "false does not compile it (it says nothing)"
-    assert list(fresh.iterdir()) == []
-
-
-def test_a_cache_that_cannot_be_written_is_named(fresh: Path) -> None:
-    fresh.parent.mkdir(exist_ok=True)
-    fresh.write_text("a file where the folder should be")
-    assert str(fresh) in build.library()
-
-
-@runs_here
-def test_compiled_once_and_again_when_the_source_is_another(fresh: Path, tmp_path: Path) -> None:
-    sources = tmp_path / "sources"
-    sources.mkdir()
-    for number in (1, 1, 2):
-        (sources / build.MAIN).write_text(f'extern "C" int number() {{ return {number}; }}')
-        assert build.load(sources, "g++", fresh).number() == number
-    assert len(list(fresh.iterdir())) == 2
-
-
-@runs_here
-def test_an_error_of_the_compiler_is_said_in_a_line(fresh: Path, tmp_path: Path) -> None:
-    (tmp_path / build.MAIN).write_text("this is no C++")
-    with pytest.raises(subprocess.CalledProcessError) as stopped:
-        build.load(tmp_path, "g++", fresh)
-    assert "error: " in build.first_error(stopped.value.stderr)
-
-
-@runs_here
-def test_processes_that_compile_at_once_do_not_disturb_each_other(fresh: Path) -> None:
-    code = "from clm_detour.model.attention import onednn; assert onednn.unavailable() is None"
-    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
-    assert len(list(fresh.iterdir())) == 1
-
-
-@runs_here
-def test_its_threads_are_those_of_torch() -> None:
-    """A second OpenMP would bring as many threads again, which then wait for each other."""
-    code = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-    assert isinstance(build.library(), ctypes.CDLL)
-    assert ctypes.cast(build.library().GOMP_parallel, ctypes.c_void_p).value == (
-        ctypes.cast(code.GOMP_parallel, ctypes.c_void_p).value
-    )
 
 
 @runs_here

@@ -3,7 +3,7 @@
 The P predicted positions go through the vocabulary in chunks. Softmax minus one-hot is the gradient of the logits, so each
 chunk's share of the gradients of hidden states and weights is computed at once, in the forward pass, and its logits are
 dropped: the product with the vocabulary is computed once, never again in the backward pass. Matrix products run in the autocast
-precision; logits are turned to fp32 before the softmax, and the weights' gradient is added up in fp32.
+precision, the softmax in fp32, and the weights' gradient is added up in fp32. `softmax/` makes a chunk's loss and gradient.
 
 Shapes: P predicted positions, E hidden size, V vocabulary, C positions of a chunk.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clm_detour.errors import UserError
 from clm_detour.model.documents import IGNORED
+from clm_detour.model.softmax import add_rows, loss_and_gradient
 
 CHUNK_BYTES = {"cpu": 192 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
 SMALLEST_CHUNK = 256  # below this the product with the vocabulary is bound by reading the weights
@@ -34,7 +35,11 @@ def summed_cross_entropy(
 
     Returns:
         The sum, fp32; and, where gradients are off, how many labels have the highest logit (None otherwise).
+
+    Raises:
+        UserError: a label is not in [0, V). Only seen on a CPU: elsewhere nobody waits to see it.
     """
+    _check_labels(labels_P, len(weight_VE))
     chunk = chunk or chunk_positions(weight_VE)
     if torch.is_grad_enabled():
         dtype = _product_dtype(hidden_PE)
@@ -70,16 +75,20 @@ def chunk_positions(weight_VE: Tensor) -> int:
     return max(SMALLEST_CHUNK, budget // (4 * weight_VE.shape[0]))
 
 
+def _check_labels(labels_P: Tensor, entries: int) -> None:
+    if labels_P.device.type != "cpu":
+        return
+    outside = labels_P[(labels_P < 0) | (labels_P >= entries)]
+    if len(outside):
+        raise UserError(
+            f"A label is {int(outside[0])}; with a vocabulary of {entries} labels are 0 to {entries - 1}, "
+            f"or {IGNORED} where nothing is predicted."
+        )
+
+
 def _product_dtype(hidden: Tensor) -> torch.dtype:
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-
-
-def _logits(hidden_CE: Tensor, weight_VE: Tensor, bias_V: Tensor | None) -> Tensor:
-    """(C, V), at least fp32, a tensor of its own."""
-    logits = hidden_CE @ weight_VE.T
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits if bias_V is None else logits.add_(bias_V)
 
 
 def _evaluate(
@@ -90,7 +99,8 @@ def _evaluate(
     total = torch.zeros((), device=hidden_PE.device)
     correct = torch.zeros((), dtype=torch.int64, device=hidden_PE.device)
     for hidden, labels in zip(hidden_PE.split(chunk), labels_P.split(chunk), strict=True):
-        logits = _logits(hidden.to(dtype), weight, bias_V)
+        logits = (hidden.to(dtype) @ weight.T).to(torch.promote_types(dtype, torch.float32))
+        logits = logits if bias_V is None else logits.add_(bias_V)
         total = total + F.cross_entropy(logits, labels, reduction="sum")
         correct = correct + (logits.argmax(-1) == labels).sum()
     return total, correct
@@ -116,14 +126,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(weight_VE[:, 0], dtype=precise) if needs_bias else None
         for start in range(0, len(labels_P), chunk):
             part = slice(start, start + chunk)
-            hidden, labels = hidden_PE[part].to(dtype), labels_P[part, None]
-            log_p = _logits(hidden, weight, bias_V).log_softmax(-1)
-            total -= log_p.gather(1, labels).sum()
-            grad = log_p.exp_()  # softmax, in place
-            grad.scatter_add_(1, labels, grad.new_full((1, 1), -1.0).expand_as(labels))
+            hidden = hidden_PE[part].to(dtype)
+            loss, grad = loss_and_gradient(hidden @ weight.T, bias_V, labels_P[part])
+            total += loss
             if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            grad = grad.to(dtype)
+                add_rows(grad_bias, grad)
             if grad_hidden is not None:
                 grad_hidden[part] = grad @ weight
             if grad_weight is not None:

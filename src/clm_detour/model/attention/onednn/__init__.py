@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +19,12 @@ from torch.autograd.function import once_differentiable
 
 from clm_detour.errors import UserError
 from clm_detour.model.attention.kernels import OTHER, check_heads, sides
-from clm_detour.model.attention.onednn.build import library
 from clm_detour.model.documents import Documents
+from clm_detour.model.native import AVX512, library
 
 NAME = "onednn"
 HEADS = range(2, 257, 2)
+CODE = (Path(__file__).parent, (*AVX512, "-mavx512bf16"))
 OFF = (
     "oneDNN is switched off or held to older instructions (torch.backends.mkldnn.enabled, ONEDNN_MAX_CPU_ISA)"
 )
@@ -39,7 +41,7 @@ def unavailable() -> str | None:
     multiplies_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
     if not (torch.backends.mkldnn.is_available() and multiplies_bf16()):
         return "this CPU or this torch does not multiply bf16 (AVX512-BF16, oneDNN)"
-    found = library()
+    found = library(*CODE)
     if isinstance(found, str):
         return found
     return None if found.works() else OFF
@@ -91,7 +93,7 @@ def _batch(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, causal: bool, window: 
 
 
 def _call(function: str, batch: _Batch, *tensors: Tensor) -> None:
-    code = library()
+    code = library(*CODE)
     assert isinstance(code, ctypes.CDLL), code
     if not code.works():
         raise UserError(f"The attention back end {NAME!r} no longer runs: {OFF}; choose 'portable' {OTHER}.")

@@ -1,4 +1,4 @@
-"""The C++ of this folder, compiled against the installed torch once for a machine and kept in the user's cache."""
+"""C++ for CPUs: a folder's `kernel.cpp`, compiled against the installed torch once for a machine and kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -9,43 +9,52 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 
-SOURCES = Path(__file__).parent
 MAIN = "kernel.cpp"
-AVX512_BF16 = ("f", "bw", "dq", "vl", "bf16")
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-mfma", *(f"-mavx512{part}" for part in AVX512_BF16))
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp")
+AVX2 = ("-mavx2", "-mfma")
+AVX512 = (*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")))
 
 
 @cache
-def library() -> ctypes.CDLL | str:
-    """The compiled code, or why there is none."""
+def library(sources: Path, flags: tuple[str, ...]) -> ctypes.CDLL | str:
+    """The compiled code, or why there is none.
+
+    Args:
+        sources: the folder.
+        flags: of the compiler, beside FLAGS; a CPU without these instructions must not call what is compiled.
+    """
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++")), None)
     if compiler is None:
         return "there is no C++ compiler, such as g++, to compile it"
     try:
-        return load(SOURCES, compiler, cache_folder())
+        return load(sources, (compiler, *FLAGS, *flags), cache_folder())
     except subprocess.CalledProcessError as error:
         return f"{compiler} does not compile it ({first_error(error.stderr)})"
     except OSError as error:
         return f"it cannot be compiled or loaded here ({error})"
 
 
-def load(sources: Path, compiler: str, folder: Path) -> ctypes.CDLL:
+def load(sources: Path, command: Sequence[str], folder: Path) -> ctypes.CDLL:
     """Compile, unless `folder` holds the result, and load.
+
+    Args:
+        command: the compiler and its flags.
 
     Raises:
         CalledProcessError: the compiler stops with an error.
         OSError: there is no such compiler, the folder cannot be written, or the result not be loaded.
     """
-    compiled = folder / f"attention-{_key(sources, compiler)}.so"
+    compiled = folder / f"{sources.name}-{_key(sources, command)}.so"
     if not compiled.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            os.replace(_compile(sources / MAIN, compiler, Path(place)), compiled)
+            os.replace(_compile(sources / MAIN, command, Path(place)), compiled)
     return ctypes.CDLL(str(compiled))
 
 
@@ -54,25 +63,25 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "clm-detour")
 
 
-def _compile(main: Path, compiler: str, folder: Path) -> Path:
+def _compile(main: Path, command: Sequence[str], folder: Path) -> Path:
     torch_folder = Path(torch.__file__).parent
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     code, linked = folder / "code.o", folder / "code.so"
-    _run([compiler, *FLAGS, abi, f"-I{torch_folder / 'include'}", "-c", str(main), "-o", str(code)])
+    _run([*command, abi, f"-I{torch_folder / 'include'}", "-c", str(main), "-o", str(code)])
     # without -fopenmp, so that threads are those of the OpenMP that torch brings, not of a second one
-    libraries = (f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10")
-    _run([compiler, "-shared", str(code), *libraries, "-o", str(linked)])
+    libraries = (f"-L{torch_folder / 'lib'}", "-Wl,--no-as-needed", "-ltorch_cpu", "-lc10")
+    _run([command[0], "-shared", str(code), *libraries, "-o", str(linked)])
     return linked
 
 
-def _run(command: list[str]) -> None:
+def _run(command: Sequence[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
-def _key(sources: Path, compiler: str) -> str:
+def _key(sources: Path, command: Sequence[str]) -> str:
     """Of all that the compiled code depends on."""
     texts = [path.read_text() for path in [*sorted(sources.glob("*.h")), sources / MAIN]]
-    of = [torch.__version__, platform.platform(), compiler, *FLAGS, *texts]
+    of = [torch.__version__, platform.platform(), *command, *texts]
     return hashlib.sha256("\0".join(of).encode()).hexdigest()[:16]
 
 

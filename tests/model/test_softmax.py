@@ -1,0 +1,154 @@
+"""Cross-entropy with its gradient: the definition, on every CPU and without a compiler, the same bits for any threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_reference import assert_close
+from torch import Tensor
+
+from clm_detour.errors import UserError
+from clm_detour.model import softmax
+from clm_detour.model.loss import summed_cross_entropy
+from clm_detour.model.softmax import add_rows, loss_and_gradient
+
+REASON = softmax.unavailable()
+compiles_here = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+DTYPES = [torch.float32, torch.bfloat16]
+LEVELS = ["AVX512", "AVX2", "DEFAULT"]  # torch's names
+
+
+def problem(
+    positions: int, entries: int, dtype: torch.dtype, spread: float = 3.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(positions * entries)
+    logits = spread * torch.randn(positions, entries, generator=generator)
+    bias = torch.randn(entries, generator=generator)
+    return logits.to(dtype), bias, torch.randint(0, entries, (positions,), generator=generator)
+
+
+def exact(logits: Tensor, bias: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """In fp64, by autograd."""
+    leaf = logits.double().requires_grad_()
+    total = F.cross_entropy(leaf if bias is None else leaf + bias.double(), labels, reduction="sum")
+    return total.detach(), torch.autograd.grad(total, leaf)[0]
+
+
+def check(logits: Tensor, bias: Tensor | None, labels: Tensor) -> None:
+    expected_loss, expected = exact(logits, bias, labels)
+    dtype = logits.dtype
+    loss, grad = loss_and_gradient(logits, bias, labels)
+    assert (loss.dtype, grad.dtype) == (torch.float32, dtype)
+    assert_close(loss, expected_loss.float(), 1e-6)
+    torch.testing.assert_close(
+        grad.double(), expected, rtol=4e-3 if dtype == torch.bfloat16 else 4e-6, atol=2e-7
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    positions=st.integers(1, 9),
+    entries=st.integers(1, 200),
+    dtype=st.sampled_from(DTYPES),
+    biased=st.booleans(),
+    spread=st.sampled_from([0.0, 1.0, 30.0]),
+)
+def test_is_the_definition(
+    positions: int, entries: int, dtype: torch.dtype, biased: bool, spread: float
+) -> None:
+    logits, bias, labels = problem(positions, entries, dtype, spread)
+    check(logits, bias if biased else None, labels)
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A CPU of fewer instructions, as far as this one goes."""
+    if LEVELS.index(request.param) < LEVELS.index(torch.backends.cpu.get_cpu_capability()):
+        pytest.skip(f"this CPU has no {request.param}")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+    softmax._library.cache_clear()
+    yield request.param
+    softmax._library.cache_clear()
+
+
+@compiles_here
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_is_the_definition_with_any_instructions(level: str, dtype: torch.dtype) -> None:
+    check(*problem(5, 50_368, dtype))
+
+
+@pytest.fixture
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(softmax, "_library", lambda: "there is no C++ compiler")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_is_the_definition_without_a_compiler(without_compiler: None, dtype: torch.dtype) -> None:
+    check(*problem(5, 777, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_are_added_up_in_the_precision_of_the_sum(dtype: torch.dtype) -> None:
+    rows, total, _ = problem(300, 5000, dtype)
+    expected = total.double() + rows.double().sum(0)
+    add_rows(total, rows)
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            logits, bias, labels = problem(70, 5000, dtype)
+            loss, grad = loss_and_gradient(logits, bias, labels)
+            add_rows(bias, grad)
+            found.append((loss, grad, bias))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_entries_that_are_ruled_out_get_no_gradient(dtype: torch.dtype) -> None:
+    logits, _, labels = problem(3, 90, dtype)
+    logits[:, 50:] = -torch.inf
+    labels.clamp_max_(49)
+    loss, grad = loss_and_gradient(logits, None, labels)
+    assert loss.isfinite()
+    assert (grad[:, 50:] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_not_hidden(dtype: torch.dtype, bad: float) -> None:
+    logits, bias, labels = problem(3, 90, dtype)
+    logits[1, 7] = bad
+    loss, grad = loss_and_gradient(logits, bias, labels)
+    assert loss.isnan()
+    assert grad[1].isnan().any()
+    assert grad[[0, 2]].isfinite().all()
+
+
+def test_a_label_outside_the_vocabulary_is_refused() -> None:
+    hidden, weight = torch.zeros(2, 4, requires_grad=True), torch.zeros(9, 4)
+    for label in (9, -1):
+        with pytest.raises(UserError, match=f"A label is {label}; with a vocabulary of 9 .* 0 to 8, or -100"):
+            summed_cross_entropy(hidden, weight, None, torch.tensor([3, label]))
+
+
+def test_torch_compile_gives_the_same() -> None:
+    logits, bias, labels = problem(5, 300, torch.float32)
+    for mine, compiled in zip(
+        loss_and_gradient(logits.clone(), bias, labels),
+        torch.compile(loss_and_gradient)(logits.clone(), bias, labels),
+        strict=True,
+    ):
+        assert_close(compiled, mine, 1e-5)
