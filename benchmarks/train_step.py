@@ -67,19 +67,27 @@ class Competitor:
                 loss = forward()
             loss.backward()
             losses.append(loss.detach())
+        self.update()
+        self.loss = sum(losses)
+
+    def update(self) -> None:
+        """The optimizer's part."""
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.loss = sum(losses)
+
+    def state_tensors(self) -> list[torch.Tensor]:
+        """Weights and moments."""
+        moments = [t for values in self.optimizer.state.values() for t in values.values()]
+        return [*self.network.parameters(), *moments]
 
     def first_step(self) -> None:
         """See how much memory is taken: state, and the highest point of a step beyond it."""
         if self.device.type == "cuda":
             self.step()
+        before = sum(t.nbytes for t in self.state_tensors())
         self.peak_bytes = peak_memory(self.step, self.device)
-        state = [t for values in self.optimizer.state.values() for t in values.values()]
-        self.state_bytes = sum(t.nbytes for t in (*self.network.parameters(), *state))
-        if self.device.type != "cuda":  # the moments were made in that step
-            self.peak_bytes -= sum(t.nbytes for t in state)
+        self.state_bytes = sum(t.nbytes for t in self.state_tensors())
+        self.peak_bytes -= self.state_bytes - before  # moments that were made in that step
 
     def warm_up(self, steps: int) -> None:
         """On a CPU the first steps wait for the kernel to hand out pages, some 10 microseconds each."""
