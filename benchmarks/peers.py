@@ -74,7 +74,8 @@ class Batch:
             "labels": self._rows(labels, IGNORED).to(device),
         }
         parts = zip(*(tensor.chunk(micro_batches) for tensor in rows.values()), strict=True)
-        return [(dict(zip(rows, part, strict=True)), self._share(part[-1])) for part in parts]
+        shares = ((dict(zip(rows, part, strict=True)), self._share(part[-1])) for part in parts)
+        return [(part, share) for part, share in shares if share]  # the mean over no labels is NaN
 
     def _share(self, labels: Tensor) -> float:
         counted = labels[:, 1:] if self.causal else labels

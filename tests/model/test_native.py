@@ -15,7 +15,6 @@ from clm_detour.model import native, softmax
 
 REASON = softmax.unavailable()
 compiles_here = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-COMMAND = ("g++", *native.FLAGS)
 
 
 @pytest.fixture
@@ -71,8 +70,21 @@ def test_compiled_once_and_again_when_the_source_or_a_flag_is_another(
 ) -> None:
     for number, flags in ((1, ()), (1, ()), (2, ()), (2, ("-g",))):
         write(sources, f'extern "C" int number() {{ return {number}; }}')
-        assert native.load(sources, (*COMMAND, *flags), cache_folder).number() == number
+        assert (
+            native.load(sources, (*native.compiler(), *native.FLAGS, *flags), cache_folder).number() == number
+        )
     assert len(list(cache_folder.iterdir())) == 3
+
+
+@compiles_here
+def test_a_compiler_may_be_named_with_options(
+    cache_folder: Path, sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", f"{native.compiler()[0]} -DNUMBER=7")
+    write(sources, 'extern "C" int number() { return NUMBER; }')
+    found = native.library(sources, ())
+    assert isinstance(found, ctypes.CDLL)
+    assert found.number() == 7
 
 
 @compiles_here

@@ -3,7 +3,8 @@
 The P predicted positions go through the vocabulary in chunks. Softmax minus one-hot is the gradient of the logits, so each
 chunk's share of the gradients of hidden states and weights is computed at once, in the forward pass, and its logits are
 dropped: the product with the vocabulary is computed once, never again in the backward pass. Matrix products run in the autocast
-precision, the softmax in fp32, and the weights' gradient is added up in fp32. `softmax/` makes a chunk's loss and gradient.
+precision, the softmax in fp32; gradients of weights and bias are added up in fp32, of logits' gradients in the products' precision.
+`softmax/` makes a chunk's loss and gradient.
 
 Shapes: P predicted positions, E hidden size, V vocabulary, C positions of a chunk.
 """
@@ -37,7 +38,7 @@ def summed_cross_entropy(
         The sum, fp32; and, where gradients are off, how many labels have the highest logit (None otherwise).
 
     Raises:
-        UserError: a label is not in [0, V). Only seen on a CPU: elsewhere nobody waits to see it.
+        UserError: labels are not int64, or one is not in [0, V); the latter is only seen on a CPU, for elsewhere nobody waits to see it.
     """
     _check_labels(labels_P, len(weight_VE))
     chunk = chunk or chunk_positions(weight_VE)
@@ -76,13 +77,15 @@ def chunk_positions(weight_VE: Tensor) -> int:
 
 
 def _check_labels(labels_P: Tensor, entries: int) -> None:
-    if labels_P.device.type != "cpu":
+    if labels_P.dtype != torch.int64:
+        raise UserError(f"labels are {labels_P.dtype}; give token ids as torch.long.")
+    if labels_P.device.type != "cpu" or torch.compiler.is_compiling():
         return
     outside = labels_P[(labels_P < 0) | (labels_P >= entries)]
     if len(outside):
         raise UserError(
-            f"A label is {int(outside[0])}; with a vocabulary of {entries} labels are 0 to {entries - 1}, "
-            f"or {IGNORED} where nothing is predicted."
+            f"A label is {int(outside[0])}, but the vocabulary has {entries} entries, 0 to {entries - 1}; "
+            "encode the texts with the model's own tokenizer."
         )
 
 

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +17,8 @@ from pathlib import Path
 import torch
 
 MAIN = "kernel.cpp"
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp")
+OPENMP = "-fopenmp"
+FLAGS = ("-O3", "-std=c++17", "-fPIC", OPENMP)
 AVX2 = ("-mavx2", "-mfma")
 AVX512 = (*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")))
 
@@ -29,15 +31,21 @@ def library(sources: Path, flags: tuple[str, ...]) -> ctypes.CDLL | str:
         sources: the folder.
         flags: of the compiler, beside FLAGS; a CPU without these instructions must not call what is compiled.
     """
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++")), None)
-    if compiler is None:
+    command = compiler()
+    if not command:
         return "there is no C++ compiler, such as g++, to compile it"
     try:
-        return load(sources, (compiler, *FLAGS, *flags), cache_folder())
+        return load(sources, (*command, *FLAGS, *flags), cache_folder())
     except subprocess.CalledProcessError as error:
-        return f"{compiler} does not compile it ({first_error(error.stderr)})"
+        return f"{' '.join(command)} does not compile it ({first_error(error.stderr)})"
     except OSError as error:
         return f"it cannot be compiled or loaded here ({error})"
+
+
+def compiler() -> list[str]:
+    """The command of a C++ compiler, from CXX if that is set; empty if there is none."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    return named or list(filter(shutil.which, ("g++", "c++")))[:1]
 
 
 def load(sources: Path, command: Sequence[str], folder: Path) -> ctypes.CDLL:
@@ -68,9 +76,11 @@ def _compile(main: Path, command: Sequence[str], folder: Path) -> Path:
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     code, linked = folder / "code.o", folder / "code.so"
     _run([*command, abi, f"-I{torch_folder / 'include'}", "-c", str(main), "-o", str(code)])
-    # without -fopenmp, so that threads are those of the OpenMP that torch brings, not of a second one
+    linker = [
+        part for part in command if part != OPENMP
+    ]  # threads are to be those of the OpenMP that torch brings
     libraries = (f"-L{torch_folder / 'lib'}", "-Wl,--no-as-needed", "-ltorch_cpu", "-lc10")
-    _run([command[0], "-shared", str(code), *libraries, "-o", str(linked)])
+    _run([*linker, "-shared", str(code), *libraries, "-o", str(linked)])
     return linked
 
 
@@ -79,7 +89,7 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _key(sources: Path, command: Sequence[str]) -> str:
-    """Of all that the compiled code depends on."""
+    """Of what the compiled code depends on."""
     texts = [path.read_text() for path in [*sorted(sources.glob("*.h")), sources / MAIN]]
     of = [torch.__version__, platform.platform(), *command, *texts]
     return hashlib.sha256("\0".join(of).encode()).hexdigest()[:16]

@@ -28,29 +28,32 @@ def loss_and_gradient(logits_CV: Tensor, bias_V: Tensor | None, labels_C: Tensor
     """The sum of the cross-entropies of `logits + bias`, and its gradient: softmax minus one-hot.
 
     Args:
-        logits_CV: dense; may be overwritten.
-        labels_C: (C,) int64, each in [0, V).
+        logits_CV: may be overwritten.
+        labels_C: (C,) int64, each in [0, V), which is not looked at.
 
     Returns:
-        The sum, in nats, at least fp32; and the gradient (C, V) in the logits' precision.
+        The sum, in nats, at least fp32; and the gradient (C, V), computed in fp32, in the logits' precision.
+
+    Raises:
+        ValueError: shapes do not fit, or labels are not int64.
     """
+    _check(logits_CV, bias_V, labels_C)
     if _suits(logits_CV):
-        losses_C = torch.empty(len(labels_C))
         bias = None if bias_V is None else bias_V.float().contiguous()
-        _call("gradient", logits_CV, bias, labels_C.contiguous(), *logits_CV.shape, losses_C)
-        return losses_C.sum(), logits_CV
+        total = _call("gradient", logits_CV, bias, labels_C.contiguous(), *logits_CV.shape)
+        return logits_CV.new_tensor(total, dtype=torch.float32), logits_CV
     log_p = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     log_p = (log_p if bias_V is None else log_p.add_(bias_V)).log_softmax(-1)
     places = labels_C[:, None]
-    total = -log_p.gather(1, places).sum()
+    loss = -log_p.gather(1, places).sum()
     grad = log_p.exp_()
     grad.scatter_add_(1, places, grad.new_full((1, 1), -1.0).expand_as(places))
-    return total, grad.to(logits_CV.dtype)
+    return loss, grad.to(logits_CV.dtype)
 
 
 def add_rows(sum_V: Tensor, rows_CV: Tensor) -> None:
     """sum += rows.sum(0), in the sum's precision."""
-    if _suits(rows_CV):
+    if _suits(rows_CV) and sum_V.dtype == torch.float32 and sum_V.is_contiguous():
         _call("add_rows", rows_CV, *rows_CV.shape, sum_V)
     else:
         sum_V += rows_CV.sum(0, dtype=sum_V.dtype)
@@ -69,19 +72,31 @@ def _library() -> ctypes.CDLL | str:
     return library(Path(__file__).parent, ("-fno-trapping-math", *instructions))
 
 
+def _check(logits_CV: Tensor, bias_V: Tensor | None, labels_C: Tensor) -> None:
+    positions, entries = logits_CV.shape
+    if labels_C.shape != (positions,) or labels_C.dtype != torch.int64:
+        raise ValueError(f"labels are {tuple(labels_C.shape)} {labels_C.dtype}, not ({positions},) int64")
+    if bias_V is not None and bias_V.shape != (entries,):
+        raise ValueError(f"the bias is {tuple(bias_V.shape)}, not ({entries},)")
+
+
 def _suits(matrix: Tensor) -> bool:
     return (
-        matrix.device.type == "cpu"
+        type(matrix) is Tensor
+        and matrix.device.type == "cpu"
         and matrix.dtype in DTYPES
+        and matrix.is_contiguous()
         and not torch.compiler.is_compiling()
         and unavailable() is None
     )
 
 
-def _call(function: str, matrix: Tensor, *arguments: Tensor | int | None) -> None:
+def _call(name: str, matrix: Tensor, *arguments: Tensor | int | None) -> float:
     code = _library()
     assert isinstance(code, ctypes.CDLL), code
-    code[f"{function}_{DTYPES[matrix.dtype]}"](_value(matrix), *map(_value, arguments))
+    function = code[f"{name}_{DTYPES[matrix.dtype]}"]
+    function.restype = ctypes.c_double
+    return function(_value(matrix), *map(_value, arguments))
 
 
 def _value(argument: Tensor | int | None) -> ctypes.c_void_p | ctypes.c_int64:

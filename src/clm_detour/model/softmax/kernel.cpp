@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 namespace {
 
@@ -26,11 +28,12 @@ inline To bits(From from) {
 struct BF16 {
   uint16_t upper;
   operator float() const { return bits<float>(static_cast<uint32_t>(upper) << 16); }
-  BF16& operator=(float x) {  // the nearest, ties to even; a NaN stays one
+  BF16& operator=(float x) {  // the nearest, ties to even
     const uint32_t whole = bits<uint32_t>(x);
-    upper = static_cast<uint16_t>((whole + 0x7fff + (whole >> 16 & 1)) >> 16);
+    upper = x != x ? NOT_A_NUMBER : static_cast<uint16_t>((whole + 0x7fff + (whole >> 16 & 1)) >> 16);
     return *this;
   }
+  static constexpr uint16_t NOT_A_NUMBER = 0x7fc0;
 };
 
 // 2^x for x up to about 0, to a relative 3e-7; 0 where that is no normal number.
@@ -71,10 +74,12 @@ float gradient_of_row(T* logits, const float* bias, int64_t label, int64_t V) {
 }
 
 template <typename T>
-void gradient(T* logits, const float* bias, const int64_t* labels, int64_t C, int64_t V, float* losses) {
+double gradient(T* logits, const float* bias, const int64_t* labels, int64_t C, int64_t V) {
   const auto of_row = bias ? gradient_of_row<true, T> : gradient_of_row<false, T>;
+  std::vector<float> losses(C);
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < C; ++i) losses[i] = of_row(logits + i * V, bias, labels[i], V);
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
 template <typename T>
@@ -90,12 +95,12 @@ void add_rows(const T* rows, int64_t C, int64_t V, float* sum) {
 
 extern "C" {
 
-// logits: (C, V); bias: (V,) or null; labels, losses: (C,).
-void gradient_bf16(BF16* logits, const float* bias, const int64_t* labels, int64_t C, int64_t V, float* losses) {
-  gradient(logits, bias, labels, C, V, losses);
+// logits: (C, V); bias: (V,) or null; labels: (C,). Returns the sum of the cross-entropies.
+double gradient_bf16(BF16* logits, const float* bias, const int64_t* labels, int64_t C, int64_t V) {
+  return gradient(logits, bias, labels, C, V);
 }
-void gradient_fp32(float* logits, const float* bias, const int64_t* labels, int64_t C, int64_t V, float* losses) {
-  gradient(logits, bias, labels, C, V, losses);
+double gradient_fp32(float* logits, const float* bias, const int64_t* labels, int64_t C, int64_t V) {
+  return gradient(logits, bias, labels, C, V);
 }
 
 // rows: (C, V); sum: (V,).

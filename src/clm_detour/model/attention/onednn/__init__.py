@@ -103,8 +103,8 @@ def _call(function: str, batch: _Batch, *tensors: Tensor) -> None:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, ends: Tensor, *sight: Any) -> Tensor:
-        out = torch.empty(q.shape, dtype=q.dtype)
-        log_sum_HT = torch.empty(q.shape[1], q.shape[0])
+        out = q.new_empty(q.shape)
+        log_sum_HT = q.new_empty(q.shape[1], q.shape[0], dtype=torch.float32)
         _call("attention_forward", _batch(q, k, v, ends, *sight), out, log_sum_HT)
         ctx.save_for_backward(q, k, v, ends, out, log_sum_HT)
         ctx.sight = sight
@@ -114,7 +114,7 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, ends, out, log_sum_HT = ctx.saved_tensors
-        gradients = [torch.empty(q.shape, dtype=q.dtype) for _ in range(3)]
+        gradients = [q.new_empty(q.shape) for _ in range(3)]
         batch = _batch(q, k, v, ends, *ctx.sight)
         _call("attention_backward", batch, out, log_sum_HT, d_out.contiguous(), *gradients)
         return (*gradients, None, None, None)
