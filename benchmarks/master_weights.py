@@ -9,17 +9,23 @@ are half as large. The same workloads and cases as `train_step.py`, ours alone.
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
-from peers import Batch
 from record import record
 from rich.console import Console
 from rich.table import Table
-from train_step import CASES, Competitor, config_of, make_ours
-from workloads import WORKLOADS
+from train_step import (
+    Competitor,
+    Layers,
+    Papers,
+    ResultName,
+    TokenizerFolder,
+    config_of,
+    make_batch,
+    make_ours,
+)
 
 from clm_detour.allocator import give_back_freed_memory, keep_freed_memory
 from clm_detour.data.tokenizer import load_tokenizer
@@ -51,27 +57,25 @@ class WithMasters(Competitor):
 
 
 def main(
-    papers: Annotated[Path, typer.Option(help=".jsonl.gz with a field `text`: full papers")],
-    tokenizer: Annotated[str, typer.Option(help="folder or hub id")] = "answerdotai/ModernBERT-base",
+    papers: Papers,
+    tokenizer: TokenizerFolder = "answerdotai/ModernBERT-base",
     size: str = "base",
-    layers: Annotated[int, typer.Option(help="fewer than the size has: 0 for all")] = 0,
+    layers: Layers = 0,
     workload: str = "packed",
     cases: str = "mlm15,clm",
     tokens: int = 8192,
     rounds: int = 3,
-    name: Annotated[str, typer.Option(help="of the result's file; empty: write none")] = "master-weights",
+    name: ResultName = "master-weights",
 ) -> None:
     """Measure, print, and record under benchmarks/results."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
     known, config = load_tokenizer(tokenizer), config_of(size, layers)
-    documents = WORKLOADS[workload](papers, known, tokens)
     settings = {"backend": "auto", "device": device, "compile": False, "checkpointing": False}
     table = Table("objective", "weights", "seconds a step", "loss", "weights, moments", "step")
     results: list[dict[str, Any]] = []
     for case in cases.split(","):
-        objective, mask_rate, _ = CASES[case]
-        batch = Batch.make(documents, objective, mask_rate, known)
+        batch = make_batch(workload, case, papers, known, tokens)
         autocast = make_ours(config, batch, settings | {"precision": "bf16"})
         plain = make_ours(config, batch, settings | {"precision": "none"})
         both = {
@@ -91,7 +95,7 @@ def main(
                 "state_bytes": each.state_bytes, "step_bytes": each.peak_bytes,
             }  # fmt: skip
             results.append(found)
-            memory = (f"{size / 2**30:.2f} GiB" for size in (each.state_bytes, each.peak_bytes))
+            memory = (f"{taken / 2**30:.2f} GiB" for taken in (each.state_bytes, each.peak_bytes))
             table.add_row(
                 case, weights, f"{statistics.median(each.seconds):.2f}", f"{each.loss:.3f}", *memory
             )

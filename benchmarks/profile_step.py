@@ -7,18 +7,15 @@ The same workloads and cases as `train_step.py`, ours alone. The kinds with usef
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
 from peak import gemm_peak
-from peers import Batch
 from record import record
 from rich.console import Console
 from rich.table import Table
-from train_step import CASES, DTYPES, config_of, make_ours
-from workloads import WORKLOADS
+from train_step import DTYPES, Layers, Papers, ResultName, TokenizerFolder, config_of, make_batch, make_ours
 
 from clm_detour.allocator import keep_freed_memory
 from clm_detour.data.tokenizer import load_tokenizer
@@ -42,24 +39,22 @@ def kind_of(operator: str) -> str:
 
 
 def main(
-    papers: Annotated[Path, typer.Option(help=".jsonl.gz with a field `text`: full papers")],
-    tokenizer: Annotated[str, typer.Option(help="folder or hub id")] = "answerdotai/ModernBERT-base",
+    papers: Papers,
+    tokenizer: TokenizerFolder = "answerdotai/ModernBERT-base",
     size: str = "base",
-    layers: Annotated[int, typer.Option(help="fewer than the size has: 0 for all")] = 0,
+    layers: Layers = 0,
     workload: str = "packed",
     case: str = "mlm15",
     tokens: int = 8192,
     precision: str = "bf16",
     compile: bool = False,
     warm_up: int = 3,
-    name: Annotated[str, typer.Option(help="of the result's file; empty: write none")] = "profile-step",
+    name: ResultName = "profile-step",
 ) -> None:
     """Profile one step, print and record the shares."""
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective, mask_rate, _ = CASES[case]
-    known = load_tokenizer(tokenizer)
-    batch = Batch.make(WORKLOADS[workload](papers, known, tokens), objective, mask_rate, known)
+    batch = make_batch(workload, case, papers, load_tokenizer(tokenizer), tokens)
     config = config_of(size, layers)
     ours = make_ours(
         config,

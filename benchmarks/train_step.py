@@ -43,6 +43,10 @@ CASES = {  # objective, mask rate, transformers' options
     "mlm30": ("mlm", 0.30, {}),
     "clm": ("clm", None, {}),
 }
+Papers = Annotated[Path, typer.Option(help=".jsonl.gz with a field `text`: full papers")]
+TokenizerFolder = Annotated[str, typer.Option(help="folder or hub id")]
+Layers = Annotated[int, typer.Option(help="fewer than the size has: 0 for all")]
+ResultName = Annotated[str, typer.Option(help="of the result's file; empty: write none")]
 console = Console(width=140)
 
 
@@ -135,13 +139,17 @@ def make_theirs(
     return Competitor(network, [partial(share_of_loss, *part) for part in parts], settings["precision"])
 
 
+def make_batch(workload: str, case: str, papers: Path, tokenizer: Tokenizer, tokens: int) -> peers.Batch:
+    """A workload's documents with the inputs and labels of a case."""
+    objective, mask_rate, _ = CASES[case]
+    return peers.Batch.make(WORKLOADS[workload](papers, tokenizer, tokens), objective, mask_rate, tokenizer)
+
+
 def run_case(
     workload: str, case: str, papers: Path, tokenizer: Tokenizer, tokens: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """One workload under one objective."""
-    objective, mask_rate, options = CASES[case]
-    documents = WORKLOADS[workload](papers, tokenizer, tokens)
-    batch = peers.Batch.make(documents, objective, mask_rate, tokenizer)
+    batch, options = make_batch(workload, case, papers, tokenizer, tokens), CASES[case][2]
     config = config_of(settings["size"], settings["layers"])
     ours = make_ours(config, batch, settings)
     theirs = make_theirs(ours, batch, options, settings) if settings["peer"] else None
@@ -162,7 +170,7 @@ def run_case(
     result = {
         "workload": workload,
         "case": case,
-        "documents": len(documents),
+        "documents": len(batch.lengths),
         "tokens": batch.tokens,
         "padded_tokens": batch.padded_tokens,
         "flops": useful,
@@ -230,10 +238,10 @@ def show(results: list[dict[str, Any]], settings: dict[str, Any]) -> None:
 
 
 def main(
-    papers: Annotated[Path, typer.Option(help=".jsonl.gz with a field `text`: full papers")],
-    tokenizer: Annotated[str, typer.Option(help="folder or hub id")] = "answerdotai/ModernBERT-base",
+    papers: Papers,
+    tokenizer: TokenizerFolder = "answerdotai/ModernBERT-base",
     size: str = "base",
-    layers: Annotated[int, typer.Option(help="fewer than the size has: 0 for all")] = 0,
+    layers: Layers = 0,
     workloads: str = "abstracts,document,packed",
     cases: str = "mlm15,mlm15-sparse,clm",
     tokens: int = 8192,
@@ -249,7 +257,7 @@ def main(
     give_back: Annotated[
         bool, typer.Option(help="between turns, where memory holds one of the two only")
     ] = False,
-    name: Annotated[str, typer.Option(help="of the result's file; empty: write none")] = "train-step",
+    name: ResultName = "train-step",
 ) -> None:
     """Measure, print, and record under benchmarks/results."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
