@@ -46,6 +46,7 @@ def main(
     workload: str = "packed",
     case: str = "mlm15",
     tokens: int = 8192,
+    rows: int = 1,
     precision: str = "bf16",
     compile: bool = False,
     warm_up: int = 3,
@@ -54,7 +55,7 @@ def main(
     """Profile one step, print and record the shares."""
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batch = make_batch(workload, case, papers, load_tokenizer(tokenizer), tokens)
+    batch = make_batch(workload, case, papers, load_tokenizer(tokenizer), tokens, rows)
     config = config_of(size, layers)
     ours = make_ours(
         config,
@@ -89,7 +90,13 @@ def main(
     Console().print(table)
     if name:
         settings = {"size": size, "layers": config.num_hidden_layers, "workload": workload, "case": case}
-        settings |= {"tokens": batch.tokens, "precision": precision, "compile": compile, "gemm_peak": peak}
+        settings |= {
+            "tokens": batch.tokens,
+            "rows": rows,
+            "precision": precision,
+            "compile": compile,
+            "gemm_peak": peak,
+        }
         Console().print(f"Written: {record(name, {'settings': settings, 'kinds': results})}")
 
 

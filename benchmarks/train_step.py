@@ -25,7 +25,7 @@ from record import record
 from rich.console import Console
 from rich.table import Table
 from transformers import ModernBertConfig
-from workloads import WORKLOADS
+from workloads import documents_of
 
 from clm_detour.allocator import give_back_freed_memory, keep_freed_memory
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
@@ -34,6 +34,12 @@ from clm_detour.model.flops import flops_per_batch
 
 SIZES: dict[str, dict[str, Any]] = {
     "base": {},
+    "large": {
+        "hidden_size": 1024,
+        "intermediate_size": 2624,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+    },
     "mini": {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 6, "num_attention_heads": 4},
 }
 DTYPES = {"fp32": [torch.float32], "bf16": [torch.float32, torch.bfloat16]}  # for the GEMM peak
@@ -139,17 +145,21 @@ def make_theirs(
     return Competitor(network, [partial(share_of_loss, *part) for part in parts], settings["precision"])
 
 
-def make_batch(workload: str, case: str, papers: Path, tokenizer: Tokenizer, tokens: int) -> peers.Batch:
+def make_batch(
+    workload: str, case: str, papers: Path, tokenizer: Tokenizer, tokens: int, rows: int = 1
+) -> peers.Batch:
     """A workload's documents with the inputs and labels of a case."""
     objective, mask_rate, _ = CASES[case]
-    return peers.Batch.make(WORKLOADS[workload](papers, tokenizer, tokens), objective, mask_rate, tokenizer)
+    documents = documents_of(workload, papers, tokenizer, tokens, rows)
+    return peers.Batch.make(documents, objective, mask_rate, tokenizer)
 
 
 def run_case(
-    workload: str, case: str, papers: Path, tokenizer: Tokenizer, tokens: int, settings: dict[str, Any]
+    workload: str, case: str, papers: Path, tokenizer: Tokenizer, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """One workload under one objective."""
-    batch, options = make_batch(workload, case, papers, tokenizer, tokens), CASES[case][2]
+    batch = make_batch(workload, case, papers, tokenizer, settings["tokens"], settings["rows"])
+    options = CASES[case][2]
     config = config_of(settings["size"], settings["layers"])
     ours = make_ours(config, batch, settings)
     theirs = make_theirs(ours, batch, options, settings) if settings["peer"] else None
@@ -205,6 +215,12 @@ def figures(competitor: Competitor, tokens: int, flops: int, peaks: list[float])
     }
 
 
+def mfu(result: dict[str, Any], whose: str) -> str:
+    """Share of what the GPU's data sheet gives; empty on a CPU."""
+    sheet = result["data_sheet_peak"]
+    return f"{result[whose]['flops_per_second'] / sheet:.1%}" if sheet else ""
+
+
 def show(results: list[dict[str, Any]], settings: dict[str, Any]) -> None:
     """A table."""
     title = ", ".join(f"{key} {value}" for key, value in settings.items())
@@ -217,6 +233,7 @@ def show(results: list[dict[str, Any]], settings: dict[str, Any]) -> None:
         "tok/s",
         "ratio",
         "of GEMM peak",
+        "MFU",
         "memory",
     )
     table = Table(*columns, title=title)
@@ -232,6 +249,7 @@ def show(results: list[dict[str, Any]], settings: dict[str, Any]) -> None:
                 f"{found['tokens_per_second']:.0f}",
                 f"{result['ratio']:.2f}" if whose == "ours" and "ratio" in result else "",
                 f"{found['of_gemm_peak']:.0%}",
+                mfu(result, whose),
                 f"{(found['state_bytes'] + found['step_bytes']) / 2**30:.1f} GiB",
             )
     console.print(table)
@@ -244,7 +262,8 @@ def main(
     layers: Layers = 0,
     workloads: str = "abstracts,document,packed",
     cases: str = "mlm15,mlm15-sparse,clm",
-    tokens: int = 8192,
+    tokens: Annotated[int, typer.Option(help="of a row, or of a document")] = 8192,
+    rows: Annotated[int, typer.Option(help="so many times the tokens in a batch, as a GPU takes them")] = 1,
     precision: str = "bf16",
     rounds: int = 3,
     warm_up: Annotated[int, typer.Option(help="steps before the first that counts")] = 2,
@@ -264,15 +283,15 @@ def main(
     if keep_memory:
         keep_freed_memory()
     settings = {
-        "size": size, "layers": layers, "precision": precision, "device": device, "backend": backend, "compile": compile,
-        "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "peer": peer,
+        "size": size, "layers": layers, "tokens": tokens, "rows": rows, "precision": precision, "device": device,
+        "backend": backend, "compile": compile, "checkpointing": checkpointing, "keep_memory": keep_memory, "give_back": give_back, "peer": peer,
         "peer_micro_batches": peer_micro_batches, "rounds": rounds, "warm_up": warm_up,
     }  # fmt: skip
     shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
     known = load_tokenizer(tokenizer)
     results: list[dict[str, Any]] = []
     for workload, case in itertools.product(workloads.split(","), cases.split(",")):
-        results.append(run_case(workload, case, papers, known, tokens, settings))
+        results.append(run_case(workload, case, papers, known, settings))
         show(results[-1:], settings)
         if name:  # after each case, since a later one may not fit into memory
             written = record(name, {"settings": shown, "cases": results})

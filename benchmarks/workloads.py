@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +24,37 @@ def abstracts(papers: Path, tokenizer: Tokenizer, tokens: int, batches: int = 15
     ]
 
 
-def one_document(papers: Path, tokenizer: Tokenizer, tokens: int) -> Documents:
-    """The first paper that has so many tokens, cut there."""
-    return [next(ids[:tokens] for ids in _encoded(_texts(papers), tokenizer) if len(ids) >= tokens)]
+def long_documents(papers: Path, tokenizer: Tokenizer, tokens: int, rows: int) -> Documents:
+    """The first `rows` papers that have so many tokens, cut there."""
+    longer = (ids[:tokens] for ids in _encoded(_texts(papers), tokenizer) if len(ids) >= tokens)
+    return list(itertools.islice(longer, rows))
 
 
-def packed_row(papers: Path, tokenizer: Tokenizer, tokens: int) -> Documents:
-    """The first papers that are shorter than a row of `tokens`; the last is cut where the row ends."""
-    documents = _until(tokens, (ids for ids in _encoded(_texts(papers), tokenizer) if len(ids) < tokens))
-    surplus = sum(map(len, documents)) - tokens
-    return [*documents[:-1], documents[-1][: len(documents[-1]) - surplus]]
+def packed_rows(papers: Path, tokenizer: Tokenizer, tokens: int, rows: int) -> Documents:
+    """`rows` rows of `tokens`, each of the next papers that are shorter than one; its last is cut where it ends."""
+    shorter = (ids for ids in _encoded(_texts(papers), tokenizer) if len(ids) < tokens)
+    return [document for _ in range(rows) for document in _row(shorter, tokens)]
 
 
-WORKLOADS: dict[str, Callable[[Path, Tokenizer, int], Documents]] = {
-    "abstracts": abstracts,
-    "document": one_document,
-    "packed": packed_row,
-}
+def _row(documents: Iterable[np.ndarray], tokens: int) -> Documents:
+    taken = _until(tokens, documents)
+    surplus = sum(map(len, taken)) - tokens
+    return [*taken[:-1], taken[-1][: len(taken[-1]) - surplus]]
+
+
+def documents_of(workload: str, papers: Path, tokenizer: Tokenizer, tokens: int, rows: int = 1) -> Documents:
+    """Those of a batch of `rows` times `tokens`.
+
+    Args:
+        workload: abstracts, document or packed.
+    """
+    if workload == "abstracts":
+        return abstracts(papers, tokenizer, rows * tokens)
+    if workload == "document":
+        return long_documents(papers, tokenizer, tokens, rows)
+    if workload == "packed":
+        return packed_rows(papers, tokenizer, tokens, rows)
+    raise SystemExit(f"No workload {workload!r}; give abstracts, document or packed.")
 
 
 def _texts(papers: Path) -> Iterator[str]:

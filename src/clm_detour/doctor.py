@@ -74,19 +74,21 @@ def extras() -> Iterator[tuple[str, str]]:
 
 
 def back_ends() -> Iterator[tuple[str, str]]:
-    """The attention back end that training takes here, and of each whether it runs or why not; and of what a CPU's loss is computed by."""
+    """The attention back end that training takes here, and of each whether it runs or why not; what computes the loss; torch.compile."""
     from clm_detour.model import softmax
     from clm_detour.model.attention import BACKENDS, choose_backend
+    from clm_detour.model.compiling import cannot_compile
+    from clm_detour.model.precision import best_device
 
     choice = choose_backend(None)
     yield "attention", f"{choice.name}: {choice.reason}"
     for name, backend in BACKENDS.items():
         yield f"  {name}", backend.unavailable() or "runs here"
-    reason = softmax.unavailable()
-    yield (
-        "softmax on a CPU",
-        "compiled" if reason is None else f"torch's operators, 4 to 10 times slower: {reason}",
-    )
+    device = best_device().type
+    reason = softmax.unavailable(device)
+    slow = "torch's operators one after another, 4 to 10 times slower"
+    yield "softmax over the vocabulary", "compiled" if reason is None else f"{slow}: {reason}"
+    yield "torch.compile", cannot_compile(device) or "runs here"
 
 
 def limits() -> Iterator[tuple[str, str]]:

@@ -13,7 +13,8 @@ import torch
 from model_reference import packed_ids
 from torch import Tensor
 
-from clm_detour.model.attention import flash, flex, kernels, varlen
+from clm_detour.model import compiling
+from clm_detour.model.attention import flash, kernels, varlen
 
 FA2, FA3, FA4, VARLEN = "flash_attn", "flash_attn_interface", "flash_attn.cute", "torch.nn.attention.varlen"
 
@@ -120,7 +121,7 @@ class Machine:
         self.patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (major, minor))
 
     def has_triton(self, present: bool) -> None:
-        self.patch.setattr(flex, "find_spec", lambda name: "a spec" if present else None)
+        self.patch.setattr(compiling, "find_spec", lambda name: "a spec" if present else None)
 
     def install(self, module: str, function: Callable[..., Any] | None) -> None:
         made = ModuleType(module)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from kernel_standins import (
     VARLEN,
     Calls,
     Machine,
-    forget,
     varlen_attn,
     varlen_attn_of_torch_2_10,
 )
@@ -36,14 +35,6 @@ from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.attention import attention, choose_backend, flash, flex, kernels, onednn
 from clm_detour.model.documents import Documents
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    forget()
-    yield Machine(monkeypatch)
-    forget()
-
 
 KERNELS = {
     "FlashAttention 2": (8, FA2, Calls.two),

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_reference import assert_close
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from clm_detour.errors import UserError
 from clm_detour.model import softmax
+from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.loss import summed_cross_entropy
 from clm_detour.model.softmax import add_rows, loss_and_gradient
 
@@ -129,6 +131,32 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_is_the_definition_without_a_compiler(without_compiler: None, dtype: torch.dtype) -> None:
     check(*problem(5, 777, dtype))
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch compiles there, compiled for a CPU."""
+    if reason := cannot_compile("cpu"):
+        pytest.skip(reason)
+    torch.compiler.reset()
+    monkeypatch.setattr(softmax, "_way", lambda logits: softmax._fused())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_is_the_definition_as_a_gpu_computes_it(as_on_a_gpu: None, dtype: torch.dtype) -> None:
+    for positions in (5, 4, 7, 1):
+        logits, bias, labels = problem(positions, 777, dtype)
+        check(logits, bias, labels)
+        check(logits, None, labels)
+
+
+def test_a_gpu_compiles_it_for_any_number_of_positions(as_on_a_gpu: None) -> None:
+    counter = CompileCounter()
+    fused, made = torch.compile(softmax.fusable, backend=counter), []
+    for positions in range(2, 30):
+        fused(*problem(positions, 90, torch.float32))
+        made.append(counter.frame_count)
+    assert made == [1] + [2] * 27
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

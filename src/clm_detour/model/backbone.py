@@ -20,10 +20,11 @@ from transformers import ModernBertConfig, PreTrainedModel
 from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.attention import Choice, choose_backend
+from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.documents import Unpadded, unpad
 from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
 from clm_detour.model.layout import layout_of
-from clm_detour.model.precision import autocast_that_pays
+from clm_detour.model.precision import autocast_that_pays, best_device, product_dtype
 
 
 class ModernBertPreTrainedModel(PreTrainedModel):
@@ -63,9 +64,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
     def attention_choice(self) -> Choice:
         """The attention back end for the device and precision that the model runs in at this moment, and why."""
         device = self.device.type
-        autocast = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if autocast else self.dtype
-        return choose_backend(self._attention_asked, device, dtype)
+        return choose_backend(self._attention_asked, device, product_dtype(device, self.dtype))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward`, in fp32 under an autocast that would not pay; see `clm_detour.model.precision`."""
@@ -101,7 +100,15 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         return self.model(ids_T, rows.documents, self.causal, self.attention_choice.name, each), rows
 
     def compile_layers(self) -> None:
-        """Run the layers through `torch.compile` from now on; each shape of a batch is compiled once."""
+        """Run the layers through `torch.compile` from now on; each shape of a batch is compiled once.
+
+        Raises:
+            UserError: torch cannot compile here, for the GPU if there is one.
+        """
+        if reason := cannot_compile(best_device().type):
+            raise UserError(
+                f"The layers cannot be compiled here: {reason}; install it, or do without (train.compile: false of a recipe)."
+            )
         for layer in self.model.layers:
             layer.compiled = True
 

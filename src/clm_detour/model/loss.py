@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clm_detour.errors import UserError
 from clm_detour.model.documents import IGNORED
+from clm_detour.model.precision import product_dtype
 from clm_detour.model.softmax import add_rows, loss_and_gradient
 
 CHUNK_BYTES = {"cpu": 192 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
@@ -42,10 +43,10 @@ def summed_cross_entropy(
     """
     _check_labels(labels_P, len(weight_VE))
     chunk = chunk or chunk_positions(weight_VE)
+    dtype = product_dtype(hidden_PE.device.type, hidden_PE.dtype)
     if torch.is_grad_enabled():
-        dtype = _product_dtype(hidden_PE)
         return _ChunkedCrossEntropy.apply(hidden_PE, weight_VE, bias_V, labels_P, chunk, dtype), None
-    return _evaluate(hidden_PE, weight_VE, bias_V, labels_P, chunk)
+    return _evaluate(hidden_PE, weight_VE, bias_V, labels_P, chunk, dtype)
 
 
 def predicted_places(labels_T: Tensor, predicted: int | None = None) -> Tensor:
@@ -89,15 +90,14 @@ def _check_labels(labels_P: Tensor, entries: int) -> None:
         )
 
 
-def _product_dtype(hidden: Tensor) -> torch.dtype:
-    kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-
-
 def _evaluate(
-    hidden_PE: Tensor, weight_VE: Tensor, bias_V: Tensor | None, labels_P: Tensor, chunk: int
+    hidden_PE: Tensor,
+    weight_VE: Tensor,
+    bias_V: Tensor | None,
+    labels_P: Tensor,
+    chunk: int,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    dtype = _product_dtype(hidden_PE)
     weight = weight_VE.to(dtype)
     total = torch.zeros((), device=hidden_PE.device)
     correct = torch.zeros((), dtype=torch.int64, device=hidden_PE.device)

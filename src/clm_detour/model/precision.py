@@ -27,6 +27,12 @@ def autocast_that_pays(device: torch.device) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
+def product_dtype(device: str, dtype: torch.dtype) -> torch.dtype:
+    """What matrix products of tensors of `dtype` run in on this type of device: autocast's precision, where that is on."""
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if autocast else dtype
+
+
 def computed_precision(asked: str, device: torch.device) -> tuple[str, str]:
     """What is computed when a config asks for bf16 or fp32, and why."""
     if asked == "bf16" and device.type == "cpu" and not cpu_multiplies_bf16():

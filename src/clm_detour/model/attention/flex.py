@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -22,7 +21,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from clm_detour.errors import UserError
-from clm_detour.model.attention.kernels import OTHER, check_heads, half_on_cuda, no_gpu
+from clm_detour.model.attention.kernels import DEVICE, OTHER, check_heads, half_on_cuda, no_gpu
+from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.documents import Documents
 
 NAME = "flex"
@@ -36,9 +36,7 @@ def unavailable() -> str | None:
     """Why it cannot run here, or None if it can."""
     if not torch.cuda.is_available():
         return None
-    return no_gpu() or (
-        None if find_spec("triton") else "Triton, with which torch compiles it, is not installed"
-    )
+    return no_gpu() or cannot_compile(DEVICE)
 
 
 def attend(
