@@ -21,21 +21,17 @@ from record import record
 
 from clm_detour.allocator import keep_freed_memory
 from clm_detour.config import load_config
-from clm_detour.config.schema import Config
 from clm_detour.data.loader import make_loader
-from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.pipeline import prepare_data
 from clm_detour.progress import console, human
-from clm_detour.run_folder import RunFolder
 from clm_detour.train.batches import split_batch
 from clm_detour.train.callbacks.all import make_callbacks
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.export import tokenizer_path
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.phase import make_batches, make_network, make_trainer
-from clm_detour.train.recipe import PhaseRun, choose_phase
+from clm_detour.train.recipe import choose_phase
 from clm_detour.train.schedules import phase_rate
-from clm_detour.train.stream import open_stream
+from clm_detour.train.setup import Setup
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
@@ -53,21 +49,21 @@ class Times(Callback):
         self.losses.append(state.total_loss_dict["loss/train/total"])
 
 
-def through_composer(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Times:
+def through_composer(setup: Setup) -> Times:
     """The phase as `train_phase` runs it, but for its start and end."""
-    times, folder = Times(), RunFolder.of(config).phase(run.id)
-    model, optimizer, batches = parts(config, run, tokenizer)
-    callbacks = make_callbacks(config, run, folder, model, batches, tokenizer, None, lambda *_, **__: None)
-    trainer = make_trainer(config, run, folder, model, optimizer, batches, [*callbacks.all, times], None)
+    times = Times()
+    model, optimizer, batches = parts(setup)
+    callbacks = make_callbacks(setup, model, batches, lambda *_, **__: None)
+    trainer = make_trainer(setup, model, optimizer, batches, [*callbacks.all, times])
     trainer.fit()
     trainer.engine.close()
     return times
 
 
-def bare_loop(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Times:
+def bare_loop(setup: Setup) -> Times:
     """The least that trains the same."""
-    times = Times()
-    model, optimizer, batches = parts(config, run, tokenizer)
+    times, config, run = Times(), setup.config, setup.run
+    model, optimizer, batches = parts(setup)
     rate, device = phase_rate(run.phase), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
     loader = iter(make_loader(batches, config.train.workers, pin_memory=device.type == "cuda"))
@@ -92,13 +88,12 @@ def bare_loop(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> Times:
     return times
 
 
-def parts(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> tuple[Any, ...]:
+def parts(setup: Setup) -> tuple[Any, ...]:
     """Model, optimizer and batches, the same each time."""
-    stream = open_stream(config, run, tokenizer)
-    network = make_network(config, run, tokenizer, None)
-    model = PretrainingModel(network, stream.objective, bf16=config.train.precision == "bf16")
-    optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
-    return model, optimizer, make_batches(stream, run, None)
+    network, config = make_network(setup), setup.config
+    model = PretrainingModel(network, setup.stream.objective, bf16=config.train.precision == "bf16")
+    optimizer = make_optimizer(network, config.optimizer, setup.run.phase.schedule.peak)
+    return model, optimizer, make_batches(setup)
 
 
 def main(
@@ -125,14 +120,11 @@ def main(
         ]  # fmt: skip
         config = load_config(str(QUICKSTART), overrides)
         prepare_data(config)
-        tokenizer = load_tokenizer(tokenizer_path(config))
         run = choose_phase(config, "base", "pretrain")
+        setup = Setup.open(config, run)
         seconds: dict[str, list[float]] = {"bare loop": [], "phase": []}
         for _ in range(rounds):
-            turns = {
-                "bare loop": bare_loop(config, run, tokenizer),
-                "phase": through_composer(config, run, tokenizer),
-            }
+            turns = {"bare loop": bare_loop(setup), "phase": through_composer(setup)}
             assert turns["bare loop"].losses == turns["phase"].losses, "they do not train the same"
             for who, times in turns.items():
                 seconds[who] += [end - start for start, end in zip(times.ends, times.ends[1:], strict=False)]

@@ -130,7 +130,9 @@ def test_a_tokenizer_whose_special_tokens_are_not_the_models(run_cli, recipe):
 
 
 def test_an_unknown_key_of_the_model(run_cli, recipe):
-    assert_one_sentence(run_cli("check", recipe, "model.config.hiden_size=64"), "did you mean hidden_size?")
+    assert_one_sentence(
+        run_cli("check", recipe, "model.config.hiden_size=64"), "did you mean model.config.hidden_size?"
+    )
 
 
 def test_a_folder_that_cannot_be_written(run_cli, recipe, tmp_path):

@@ -238,7 +238,7 @@ def assert_refused(result: tuple[int, str], *words: str) -> None:
 
 def test_what_cannot_be_compared_is_one_sentence(run_cli, models, bert, texts_file, tmp_path):
     words = ["--texts", texts_file, "--output", tmp_path / "out"]
-    assert_refused(run_cli("compare", models["far"], tmp_path, "--per-sample", 30, *words), "no model")
+    assert_refused(run_cli("compare", models["far"], tmp_path, "--per-sample", 30, *words), "not a model")
     assert_refused(run_cli("compare", models["far"], models["near"], *words), "distinct texts", "500")
     assert_refused(
         run_cli("compare", models["far"], models["near"], "--per-sample", 5, *words), "says nothing"
@@ -255,7 +255,7 @@ def test_what_cannot_be_compared_is_one_sentence(run_cli, models, bert, texts_fi
     (tmp_path / "broken" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     assert_refused(
         run_cli("compare", models["far"], tmp_path / "broken", "--per-sample", 30, *words),
-        "lacks the weights",
+        "lacks the weight",
     )
     assert not (tmp_path / "out").exists()
 

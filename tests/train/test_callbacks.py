@@ -177,12 +177,12 @@ def test_moments_and_weights_are_bit_equal_across_the_boundary(prepared, capsys)
     seen = {}
     make = phase.make_trainer
 
-    def look(config, run, folder, model, optimizer, *rest):
+    def look(setup, model, optimizer, *rest):
         for name, parameter in model.network.named_parameters():
             seen[f"weight/{name}"] = parameter.detach().clone()
             for kind, tensor in optimizer.state[parameter].items():
                 seen[f"{kind}/{name}"] = tensor.clone()
-        return make(config, run, folder, model, optimizer, *rest)
+        return make(setup, model, optimizer, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phase, "make_trainer", look)

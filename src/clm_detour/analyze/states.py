@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
-from clm_detour.evaluate.finetune.encoder import first_line, longest_input
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
+from clm_detour.pretrained import load_body, load_fast_tokenizer, longest_input, read_config
 from clm_detour.progress import Advance
 
 BATCH_TOKENS = 4096  # in a forward, padding included
@@ -55,7 +54,7 @@ def open_encoder(path: str | os.PathLike[str], device: torch.device | None = Non
         UserError: nothing there, weights are missing, or it is no bidirectional encoder.
     """
     device, path = device or best_device(), str(path)
-    config = _read_config(path)
+    config = read_config(path)
     if config.model_type == "modernbert" and "ModernBertForMaskedLM" in (config.architectures or ()):
         return _packed(path, device)
     return _padded(path, device)
@@ -67,16 +66,7 @@ def longest_text(path: str) -> int | None:
     Raises:
         UserError: there is no model.
     """
-    return longest_input(_read_config(path))
-
-
-def _read_config(path: str) -> Any:
-    try:
-        return AutoConfig.from_pretrained(path)
-    except Exception as error:  # of many kinds, and other ones in each release
-        raise UserError(
-            f"{path} is no model that transformers can open ({first_line(error)}); give a folder with config.json, weights and tokenizer."
-        ) from error
+    return longest_input(read_config(path))
 
 
 def _packed(path: str, device: torch.device) -> Encoder:
@@ -96,20 +86,8 @@ def _packed(path: str, device: torch.device) -> Encoder:
 
 
 def _padded(path: str, device: torch.device) -> Encoder:
-    try:
-        network, loading = AutoModel.from_pretrained(
-            path, output_loading_info=True, use_safetensors=True, torch_dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be opened by AutoModel and AutoTokenizer: {first_line(error)}"
-        ) from error
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler"))
-    if missing:
-        raise UserError(
-            f"{path} lacks the weights {', '.join(missing[:3])}; use a folder that was saved whole."
-        )
+    network: Any = load_body(path)
+    tokenizer = load_fast_tokenizer(path)
     if network.config.is_encoder_decoder:
         raise UserError(f"{path} is an encoder-decoder, not an encoder; save its encoder alone.")
     network.to(device).eval()

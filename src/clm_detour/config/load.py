@@ -8,7 +8,6 @@ The word `+debug` on the command line makes any recipe small; see `debug`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from clm_detour.config.checks import check_config
 from clm_detour.config.debug import debug
 from clm_detour.config.evaluation import check_evaluation
+from clm_detour.config.rules import unknown_key
 from clm_detour.config.schema import Config, Evaluation
 from clm_detour.errors import UserError
 
@@ -180,13 +180,6 @@ def without_none(kind: Any) -> Any:
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return next(part for part in typing.get_args(kind) if part is not type(None))
     return kind
-
-
-def unknown_key(key: str, where: str, known: list[str]) -> str:
-    """The sentence for an unknown key."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    remedy = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(known)}."
-    return f"Unknown key {where}{key}; {remedy}"
 
 
 def explain(error: OmegaConfBaseException) -> str:

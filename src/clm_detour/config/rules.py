@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
-from clm_detour.errors import UserError
+from clm_detour.errors import UserError, nearest
 
 
 def require(holds: bool, sentence: str) -> None:
@@ -18,10 +17,15 @@ def one_of(value: str, known: Iterable[str], where: str) -> None:
     """A name must be one of those known."""
     known = list(known)
     if value not in known:
-        near = difflib.get_close_matches(value, known, n=1)
-        hint = (
-            f"did you mean {near[0]}?"
-            if near
-            else f"it can be {', '.join(known) or 'nothing: none is defined'}."
-        )
-        raise UserError(f"{where}: {value!r} is not known; {hint}")
+        near = nearest(value, known)
+        all_of_them = ", ".join(known) or "nothing: none is defined"
+        remedy = f"did you mean {near}?" if near else f"it can be {all_of_them}."
+        raise UserError(f"{where}: {value!r} is not known; {remedy}")
+
+
+def unknown_key(key: str, where: str, known: Iterable[str]) -> str:
+    """The sentence for a key that is not known below `where`."""
+    known = list(known)
+    near = nearest(key, known)
+    remedy = f"did you mean {where}{near}?" if near else f"known here: {', '.join(known)}."
+    return f"Unknown key {where}{key}; {remedy}"

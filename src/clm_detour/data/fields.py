@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
+
+from clm_detour.errors import nearest
 
 NAME = r"[^\W\d]\w*(?:\.\w+|\[\d+\])*"
 SHOWN = 40  # characters of a field's name in a message
@@ -74,10 +75,10 @@ def leads_on(value: Any, step: str | int) -> bool:
 
 def missing_field(name: str, names: Sequence[str]) -> str:
     """The end of a sentence about a record or file whose fields are `names`."""
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    near = nearest(name, names)
     there = ", ".join(f"'{other[:SHOWN]}'" for other in names[:8]) or "none"
     return f" has no field '{name}'; its fields: {there}" + (
-        f"; did you mean '{near[0][:SHOWN]}'?" if near else ""
+        f"; did you mean '{near[:SHOWN]}'?" if near else ""
     )
 
 

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from clm_detour.evaluate.finetune.encoder import MEAN, Encoder, load_encoder, read_config
+from clm_detour.evaluate.finetune.encoder import MEAN, Encoder, load_encoder
 from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
 from clm_detour.evaluate.finetune.tagging import touched
 from clm_detour.evaluate.finetune.windows import Window, WordEncoder, frame_text, words_of
 from clm_detour.evaluate.tasks.task import Document, Splits, Task
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
+from clm_detour.pretrained import read_encoder_config
 
 BATCH = 32  # texts
 MASK_RATE = 0.15
@@ -48,7 +49,7 @@ def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512
     cast(nn.Module, encoder).to(best_device())
     max_tokens = min(max_tokens, encoder.longest or max_tokens)
     scores = {}
-    if read_config(path).model_type == "modernbert":
+    if read_encoder_config(path).model_type == "modernbert":
         texts = [document.text for _, splits in tasks for document in splits["test"]]
         scores["masked"] = 100 * masked_accuracy(path, tokenizer, texts, max_tokens)
     for task, splits in tasks:

@@ -22,23 +22,19 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from clm_detour.config import Config, load_config, parse_selection
-from clm_detour.data.loader import RowStream, StepBatches
 from clm_detour.data.steps import StepRows
-from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError, exit_on_user_error
 from clm_detour.progress import console, human, human_bytes
-from clm_detour.run_folder import RunFolder
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import computation_lines, describe_processes
-from clm_detour.train.export import tokenizer_path
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.parallel import is_first, start_processes
-from clm_detour.train.phase import make_network, make_trainer
+from clm_detour.train.phase import make_batches, make_network, make_trainer
 from clm_detour.train.recipe import PhaseRun, check_world, choose_phase
-from clm_detour.train.stream import open_stream
+from clm_detour.train.setup import Setup
 
 WARMUP = 2  # steps; the first makes the moments, so the second is the first that holds all there is to hold
 HEADER = ("micro_rows", "s a step", "tokens/s", "MFU", "memory")
@@ -130,39 +126,35 @@ def bench_phase(config: Config, run: PhaseRun, steps: int, sizes: Sequence[int] 
     """
     check_world(config, dist.get_world_size())
     start_processes()
-    tokenizer = load_tokenizer(tokenizer_path(config))
     rows = config.train.batch_rows // dist.get_world_size()
     tokens = (WARMUP + steps) * run.batch_tokens
     run = replace(run, parent=None, duration=tokens, step_rows=StepRows.constant(config.train.batch_rows))
-    stream = open_stream(config, run, tokenizer)
+    setup = Setup.open(config, run)
     for size in sorted(sizes) or [2**power for power in range(rows.bit_length())]:
-        found = measure(config, run, stream, tokenizer, min(size, rows), steps)
+        found = measure(setup, min(size, rows), steps)
         yield found
         if found.seconds is None:
             break
 
 
-def measure(
-    config: Config, run: PhaseRun, stream: RowStream, tokenizer: Tokenizer, size: int, steps: int
-) -> Measured:
+def measure(setup: Setup, size: int, steps: int) -> Measured:
     """One size."""
-    config = replace(config, train=replace(config.train, micro_rows=size, loggers={}))
+    run, train = setup.run, replace(setup.config.train, micro_rows=size, loggers={})
+    config = replace(setup.config, train=train)
+    setup = replace(setup, config=config)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
-        network = make_network(config, run, tokenizer, None)
-        model = PretrainingModel(network, stream.objective, bf16=config.train.precision == "bf16")
+        network = make_network(setup)
+        model = PretrainingModel(network, setup.stream.objective, bf16=train.precision == "bf16")
         watch = Watch(model, size)
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
-        batches = StepBatches(
-            stream, run.first_row, run.step_rows, dist.get_global_rank(), dist.get_world_size()
-        )
-        folder = RunFolder.of(config).phase(run.id)
-        unkept = Unkept(folder.checkpoints, network, average=None, every_tokens=1, keep=1)
+        batches = make_batches(setup)
+        unkept = Unkept(setup.folder.checkpoints, network, average=None, every_tokens=1, keep=1)
         gradients = Gradients(config.optimizer.clip_norm, "skip", None, batches, unkept)
-        trainer = make_trainer(config, run, folder, model, optimizer, batches, [gradients, watch], None)
-        trainer.state.auto_microbatching = dist.get_world_size() > 1 and config.train.parallel == "ddp"
+        trainer = make_trainer(setup, model, optimizer, batches, [gradients, watch])
+        trainer.state.auto_microbatching = dist.get_world_size() > 1 and train.parallel == "ddp"
         trainer.fit()
         trainer.engine.close()
     except torch.OutOfMemoryError:
@@ -176,7 +168,7 @@ def measure(
         if isinstance(error, RuntimeError) and "out of memory" not in str(error):  # Composer's of one row
             raise
         return Measured(size)
-    seconds, peak = watch.seconds / steps, peak_flops(config.train.precision)
+    seconds, peak = watch.seconds / steps, peak_flops(train.precision)
     return Measured(
         rows=size,
         seconds=seconds,

@@ -10,46 +10,41 @@ from typing import Any
 import torch
 from composer.utils import dist
 
-from clm_detour.config.schema import Config
-from clm_detour.data.loader import RowStream
 from clm_detour.files import write_json
 from clm_detour.model.precision import best_device, computed_precision
-from clm_detour.run_folder import PhaseFolder
 from clm_detour.train.checkpoints import Position
 from clm_detour.train.models import Models
 from clm_detour.train.optim import save_moments
 from clm_detour.train.parallel import is_first
-from clm_detour.train.recipe import PhaseRun
+from clm_detour.train.setup import Setup
 
 
 def finish(
-    config: Config,
-    run: PhaseRun,
-    folder: PhaseFolder,
+    setup: Setup,
     models: Models,
     optimizer: torch.optim.Optimizer,
-    stream: RowStream,
     started: datetime.datetime,
     position: Position,
 ) -> None:
     """Write model, moments and record, and drop the checkpoints; every process must call it."""
+    folder = setup.folder
     models.write(position.step, position.tokens, folder.model, folder.ema)
     save_moments(optimizer, models.network, folder.moments)
     if is_first():
-        write_json(folder.record, phase_record(config, run, stream, started, position))
+        write_json(folder.record, phase_record(setup, started, position))
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
-def shares_so_far(run: PhaseRun, stream: RowStream, tokens: int) -> dict[str, float]:
+def shares_so_far(setup: Setup, tokens: int) -> dict[str, float]:
     """The sources' shares of the phase's first `tokens`."""
-    return stream.mixture.observed_shares(run.first_row, run.first_row + tokens // run.row_tokens)
+    run = setup.run
+    return setup.stream.mixture.observed_shares(run.first_row, run.first_row + tokens // run.row_tokens)
 
 
-def phase_record(
-    config: Config, run: PhaseRun, stream: RowStream, started: datetime.datetime, position: Position
-) -> dict[str, Any]:
+def phase_record(setup: Setup, started: datetime.datetime, position: Position) -> dict[str, Any]:
     """What was done, for people and for the report."""
-    observed = shares_so_far(run, stream, run.tokens)
+    config, run = setup.config, setup.run
+    observed = shares_so_far(setup, run.tokens)
     return {
         "id": run.id,
         "phase": run.name,
@@ -70,7 +65,7 @@ def phase_record(
         "next_row": run.next_row,
         "shares": {
             name: {"target": target, "observed": observed[name]}
-            for name, target in stream.mixture.shares.items()
+            for name, target in setup.stream.mixture.shares.items()
         },
         "seconds": round(position.seconds, 2),
         "started": started.isoformat(timespec="seconds"),

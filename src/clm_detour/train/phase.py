@@ -18,8 +18,7 @@ from composer.utils import dist
 
 from clm_detour.allocator import keep_freed_memory
 from clm_detour.config.schema import Config
-from clm_detour.data.loader import RowStream, StepBatches
-from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.data.loader import StepBatches
 from clm_detour.errors import UserError
 from clm_detour.files import write_json
 from clm_detour.lock import alone
@@ -29,18 +28,17 @@ from clm_detour.progress import console, progress
 from clm_detour.run_folder import PhaseFolder, RunFolder
 from clm_detour.train.batches import data_spec
 from clm_detour.train.callbacks.all import make_callbacks
-from clm_detour.train.checkpoints import MOMENTS, Checkpoint, Position, clear_leftovers, resume_point
+from clm_detour.train.checkpoints import MOMENTS, Position, clear_leftovers, resume_point
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import boundary_table, computation_lines
-from clm_detour.train.export import tokenizer_path
 from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
 from clm_detour.train.optim import load_moments, make_optimizer
 from clm_detour.train.parallel import from_first, is_first, shard, start_processes
 from clm_detour.train.recipe import PhaseRun, check_world
 from clm_detour.train.settings import is_finished, phase_settings
+from clm_detour.train.setup import Setup
 from clm_detour.train.start import fresh_moments, starting_network
-from clm_detour.train.stream import open_stream
 
 
 def train_phase(config: Config, run: PhaseRun) -> bool:
@@ -67,36 +65,39 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
 def train_unfinished(config: Config, run: PhaseRun, folder: PhaseFolder) -> None:
     """From the start, or from the newest good checkpoint."""
     keep_freed_memory()
-    tokenizer = load_tokenizer(tokenizer_path(config))
-    stream = open_stream(config, run, tokenizer)
     if is_first():
         clear_leftovers(folder.root)
-    resumed = resume_point(folder.checkpoints)
-    network = make_network(config, run, tokenizer, resumed)
+    setup = Setup.open(config, run, resume_point(folder.checkpoints))
+    network = make_network(setup)
     if is_first():
-        write_json(folder.settings, phase_settings(config, run, stream.sources, tokenizer.fingerprint))
-        console.print(boundary_table(config, run, resumed.position if resumed else None))
-        for line in computation_lines(config):
-            console.print(f"{run.id}: {line}", soft_wrap=True)
+        record_start(setup)
     started = datetime.datetime.now(datetime.timezone.utc)
     with progress(f"{run.id} ({run.phase.objective})", run.tokens, "tok") as advance:
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
-        load_start(optimizer, network, config, run, resumed)
-        batches = make_batches(stream, run, resumed)
-        model = PretrainingModel(network, stream.objective, bf16=config.train.precision == "bf16")
-        callbacks = make_callbacks(config, run, folder, model, batches, tokenizer, resumed, advance)
-        trainer = make_trainer(config, run, folder, model, optimizer, batches, callbacks.all, resumed)
+        load_start(optimizer, network, setup)
+        model = PretrainingModel(network, setup.stream.objective, bf16=config.train.precision == "bf16")
+        batches = make_batches(setup)
+        callbacks = make_callbacks(setup, model, batches, advance)
+        trainer = make_trainer(setup, model, optimizer, batches, callbacks.all)
         try:
             with on_signals(callbacks.preemption.handle), loader_errors():
                 trainer.fit()
                 end = Position.of(trainer.state.timestamp, callbacks.checkpoints.skipped)
-                finish(
-                    config, run, folder, callbacks.models, trainer.state.optimizers[0], stream, started, end
-                )
+                finish(setup, callbacks.models, trainer.state.optimizers[0], started, end)
                 callbacks.preemption.phase_end()
         finally:
             trainer.engine.close()
     dist.barrier()
+
+
+def record_start(setup: Setup) -> None:
+    """Write what the weights depend on, and print what crosses into the phase and how it is computed."""
+    config, run, resumed = setup.config, setup.run, setup.resumed
+    settings = phase_settings(config, run, setup.stream.sources, setup.tokenizer.fingerprint)
+    write_json(setup.folder.settings, settings)
+    console.print(boundary_table(config, run, resumed.position if resumed else None))
+    for line in computation_lines(config):
+        console.print(f"{run.id}: {line}", soft_wrap=True)
 
 
 @contextmanager
@@ -113,55 +114,47 @@ def loader_errors() -> Iterator[None]:
         ) from error
 
 
-def make_network(
-    config: Config, run: PhaseRun, tokenizer: Tokenizer, resumed: Checkpoint | None
-) -> ModernBertForPretraining:
+def make_network(setup: Setup) -> ModernBertForPretraining:
     """The network with the weights that the phase goes on from, ready to train."""
-    network = starting_network(config, run, tokenizer, resumed.folder if resumed else None)
-    if config.train.compile:
+    train, resumed = setup.config.train, setup.resumed
+    network = starting_network(setup.config, setup.run, setup.tokenizer, resumed.folder if resumed else None)
+    if train.compile:
         network.compile_layers()
-    if config.train.activation_checkpointing:
+    if train.activation_checkpointing:
         network.gradient_checkpointing_enable()
-    if config.train.parallel == "fsdp" and dist.get_world_size() > 1:
+    if train.parallel == "fsdp" and dist.get_world_size() > 1:
         shard(network)
     return network
 
 
-def load_start(
-    optimizer: torch.optim.Optimizer,
-    network: ModernBertForPretraining,
-    config: Config,
-    run: PhaseRun,
-    resumed: Checkpoint | None,
-) -> None:
+def load_start(optimizer: torch.optim.Optimizer, network: ModernBertForPretraining, setup: Setup) -> None:
     """Give the optimizer the moments that the phase goes on from."""
-    if resumed is not None:
-        load_moments(optimizer, network, resumed.folder / MOMENTS)
+    run = setup.run
+    if setup.resumed is not None:
+        load_moments(optimizer, network, setup.resumed.folder / MOMENTS)
     elif run.parent is not None and run.phase.moments == "keep":
-        moments = RunFolder.of(config).phase(run.parent.id).moments
+        moments = RunFolder.of(setup.config).phase(run.parent.id).moments
         load_moments(optimizer, network, moments, fresh=fresh_moments(run, network))
 
 
-def make_batches(stream: RowStream, run: PhaseRun, resumed: Checkpoint | None) -> StepBatches:
+def make_batches(setup: Setup) -> StepBatches:
     """This process' batches, from the step on that the phase goes on with."""
-    batches = StepBatches(stream, run.first_row, run.step_rows, dist.get_global_rank(), dist.get_world_size())
-    if resumed is not None:
-        batches.start_step = resumed.position.step
+    run, rank, processes = setup.run, dist.get_global_rank(), dist.get_world_size()
+    batches = StepBatches(setup.stream, run.first_row, run.step_rows, rank, processes)
+    if setup.resumed is not None:
+        batches.start_step = setup.resumed.position.step
     return batches
 
 
 def make_trainer(
-    config: Config,
-    run: PhaseRun,
-    folder: PhaseFolder,
+    setup: Setup,
     model: PretrainingModel,
     optimizer: torch.optim.Optimizer,
     batches: StepBatches,
     callbacks: list[Callback],
-    resumed: Checkpoint | None,
 ) -> Trainer:
-    """Composer's Trainer for `run`, its clock where the phase goes on."""
-    train = config.train
+    """Composer's Trainer, its clock where the phase goes on."""
+    train, run, folder = setup.config.train, setup.run, setup.folder
     rows = train.batch_rows // dist.get_world_size()
     auto = train.micro_rows == "auto" and torch.cuda.is_available()
     fixed = train.micro_rows if isinstance(train.micro_rows, int) else rows
@@ -183,6 +176,6 @@ def make_trainer(
     )
     if auto:  # our batches have no size that Composer could start its search at
         trainer.state.device_train_microbatch_size = rows
-    if resumed is not None:
-        trainer.state.timestamp = resumed.position.clock()
+    if setup.resumed is not None:
+        trainer.state.timestamp = setup.resumed.position.clock()
     return trainer

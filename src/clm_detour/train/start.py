@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, ModernBertConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, ModernBertConfig
 
+from clm_detour.config.rules import unknown_key
 from clm_detour.config.schema import Config
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.errors import UserError
 from clm_detour.model.decoder import encoder_config
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.pretrained import read_config
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.freeze import freeze, frozen_names, head_names
 from clm_detour.train.recipe import PhaseRun
@@ -119,20 +120,6 @@ def base_config(path: str) -> ModernBertConfig:
     return config
 
 
-def read_config(path: str) -> PretrainedConfig:
-    """The config of any model.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.base: cannot read the config of {path} ({str(error).splitlines()[0]})."
-        ) from None
-
-
 def fresh_config(keys: dict[str, Any], tokenizer: Tokenizer) -> ModernBertConfig:
     """ModernBertConfig of a new model over `tokenizer`'s vocabulary.
 
@@ -177,10 +164,7 @@ def check_keys(keys: dict[str, Any]) -> None:
     known |= {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}
     for key in keys:
         if key not in known:
-            near = difflib.get_close_matches(key, sorted(known), n=1)
-            raise UserError(
-                f"Unknown key model.config.{key}; {f'did you mean {near[0]}?' if near else 'see ModernBertConfig.'}"
-            )
+            raise UserError(unknown_key(key, "model.config.", sorted(known)))
 
 
 def check_fit(model: ModernBertConfig, tokenizer: Tokenizer) -> None:

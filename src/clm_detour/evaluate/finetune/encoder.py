@@ -15,13 +15,18 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.models.auto import modeling_auto
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForTokenClassification
 from clm_detour.model.flops import flops_per_batch
+from clm_detour.pretrained import (
+    check_vocabulary,
+    load_body,
+    load_fast_tokenizer,
+    longest_input,
+    read_encoder_config,
+)
 
 CLS, MEAN = "cls", "mean"
 MODERNBERT = "modernbert"
@@ -115,7 +120,7 @@ class PaddedEncoder(nn.Module):
 
     def __init__(self, path: str, pooling: str | None, pad: int):
         super().__init__()
-        self.network = cast(Any, load_auto_model(path))
+        self.network = cast(Any, load_body(path))
         config = self.network.config
         self.pooling = pooling or CLS
         self.pooler = getattr(self.network, "pooler", None) if self.pooling == CLS else None
@@ -179,91 +184,9 @@ def load_encoder(path: str, pooling: str | None = None) -> tuple[Encoder, PreTra
         UserError: there is no such model, it is no encoder, weights are missing, or there is no fast tokenizer.
     """
     logging.disable_progress_bar()  # transformers' own, for loading weights
-    config = read_config(path)
-    tokenizer = load_tokenizer(path)
+    config = read_encoder_config(path)
+    tokenizer = load_fast_tokenizer(path)
     check_vocabulary(path, config, tokenizer)
     if config.model_type == MODERNBERT:
         return cast(Encoder, PackedModernBert(path, pooling).eval()), tokenizer
     return cast(Encoder, PaddedEncoder(path, pooling, tokenizer.pad_token_id or 0).eval()), tokenizer
-
-
-def read_config(path: str) -> Any:
-    """A model's config.
-
-    Raises:
-        UserError: there is none, or it is not an encoder's.
-    """
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} is not a model that can be opened ({first_line(error)}); give a Hugging Face folder or hub id."
-        ) from None
-    masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    only_causal = config.model_type in causal and config.model_type not in masked
-    if only_causal or config.is_encoder_decoder or getattr(config, "is_decoder", False):
-        raise UserError(
-            f"{path} is a {config.model_type} model, which is no bidirectional encoder; give an encoder such as a BERT or ModernBERT."
-        )
-    return config
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """A model's own fast tokenizer.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True)
-    except Exception as error:  # of a kind that differs between releases and tokenizers
-        raise UserError(
-            f"{path} has no tokenizer that can be opened ({first_line(error)}); put its tokenizer.json into the folder."
-        ) from None
-    if not tokenizer.is_fast or len(tokenizer) < 2:
-        raise UserError(f"{path} has no fast tokenizer; put its tokenizer.json into the folder.")
-    return tokenizer
-
-
-def check_vocabulary(path: str, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Every id of the tokenizer has its row in the model."""
-    if max(tokenizer.get_vocab().values()) >= config.vocab_size:
-        raise UserError(
-            f"The tokenizer of {path} has ids up to {max(tokenizer.get_vocab().values())}, its model's vocabulary only "
-            f"{config.vocab_size}; put the tokenizer that it was trained with into the folder."
-        )
-
-
-def load_auto_model(path: str) -> nn.Module:
-    """transformers' body of a model; only a pooler may be new.
-
-    Raises:
-        UserError: it cannot be read, or a weight is missing.
-    """
-    try:
-        network, info = AutoModel.from_pretrained(path, use_safetensors=True, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be opened as a model with safetensors weights ({first_line(error)})."
-        ) from None
-    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
-    if missing:
-        raise UserError(
-            f"{path} lacks the weight {missing[0]} (of {len(missing)} missing); use a folder that was saved whole."
-        )
-    return network.float()
-
-
-def longest_input(config: Any) -> int | None:
-    """Positions that a model can read; RoBERTa and its kin lose those up to their padding id."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or positions < 1:
-        return None
-    roberta = config.model_type in ("roberta", "camembert", "xlm-roberta", "longformer")
-    return positions - (config.pad_token_id + 1 if roberta else 0)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a message, without its stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -171,10 +171,10 @@ def fingerprint(path: str) -> str:
     Raises:
         UserError: there is no such model, or it is no encoder.
     """
-    from clm_detour.evaluate.finetune.encoder import load_tokenizer, read_config
+    from clm_detour.pretrained import load_fast_tokenizer, read_encoder_config
 
-    config = read_config(path)
-    load_tokenizer(path)
+    config = read_encoder_config(path)
+    load_fast_tokenizer(path)
     if not Path(path).is_dir():
         return f"{path}@{getattr(config, '_commit_hash', None)}"
     digest = hashlib.blake2b(digest_size=16)

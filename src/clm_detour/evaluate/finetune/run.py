@@ -20,10 +20,11 @@ from typing import Any
 import torch
 
 from clm_detour.environment import describe_environment
-from clm_detour.evaluate.finetune.encoder import load_encoder, load_tokenizer, longest_input, read_config
+from clm_detour.evaluate.finetune.encoder import load_encoder
 from clm_detour.evaluate.finetune.training import Prepared, Trained, prepare, train, validation_score
 from clm_detour.evaluate.tasks.task import Document, Protocol, Splits, Task
 from clm_detour.files import atomic_write, write_json
+from clm_detour.pretrained import load_fast_tokenizer, longest_input, read_encoder_config
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ def do_run(run: Run, splits: Splits, advance: Callable[..., None]) -> dict[str, 
     """
     started = time.monotonic()
     protocol, options = run.task.protocol, run.options
-    longest = longest_input(read_config(run.path))
+    longest = longest_input(read_encoder_config(run.path))
     max_tokens = min(protocol.max_tokens, longest or protocol.max_tokens)
-    prepared = prepare(run.task, splits, load_tokenizer(run.path), max_tokens)
+    prepared = prepare(run.task, splits, load_fast_tokenizer(run.path), max_tokens)
 
     def attempt(rate: float) -> Trained:
         return train(

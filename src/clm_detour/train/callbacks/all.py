@@ -7,15 +7,12 @@ from typing import NamedTuple
 
 from composer.core import Callback
 
-from clm_detour.config.schema import Config
 from clm_detour.config.units import parse_tokens
 from clm_detour.data.loader import StepBatches
-from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.evaluate.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.progress import Advance
-from clm_detour.run_folder import PhaseFolder
 from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.dropout import Dropout
@@ -26,12 +23,12 @@ from clm_detour.train.callbacks.learning_rate import LearningRate
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.callbacks.preemption import Preemption
 from clm_detour.train.callbacks.throughput import Throughput, peak_flops
-from clm_detour.train.checkpoints import AVERAGE, Checkpoint
+from clm_detour.train.checkpoints import AVERAGE
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.finish import shares_so_far
 from clm_detour.train.models import Models
-from clm_detour.train.recipe import PhaseRun
 from clm_detour.train.schedules import phase_rate
+from clm_detour.train.setup import Setup
 from clm_detour.train.stream import open_sources, vocabulary_of
 
 
@@ -45,31 +42,25 @@ class PhaseCallbacks(NamedTuple):
 
 
 def make_callbacks(
-    config: Config,
-    run: PhaseRun,
-    folder: PhaseFolder,
-    model: PretrainingModel,
-    batches: StepBatches,
-    tokenizer: Tokenizer,
-    resumed: Checkpoint | None,
-    advance: Advance,
+    setup: Setup, model: PretrainingModel, batches: StepBatches, advance: Advance
 ) -> PhaseCallbacks:
     """Those of one phase.
 
     Raises:
         UserError: there are no held-out rows to score on.
     """
-    train, network, stream = config.train, model.network, batches.stream
+    config, run, folder, resumed = setup.config, setup.run, setup.folder, setup.resumed
+    train, network = config.train, model.network
     every = parse_tokens(train.checkpoint_every, "train.checkpoint_every")
-    average = make_average(config, network, resumed)
+    average = make_average(setup, network)
     models = Models(config, run, network, average)
     checkpoints = Checkpoints(folder.checkpoints, network, average, every, train.checkpoints_kept)
     checkpoints.skipped = 0 if resumed is None else resumed.position.skipped
     clip = config.optimizer.clip_norm
     gradients = Gradients(clip, train.on_bad_loss, train.bad_loss_above, batches, checkpoints)
     precision, _ = computed_precision(train.precision, best_device())
-    throughput = Throughput(model, tokenizer.pad, peak_flops(precision))
-    shares = partial(shares_so_far, run, stream)
+    throughput = Throughput(model, setup.tokenizer.pad, peak_flops(precision))
+    shares = partial(shares_so_far, setup)
     export_at = [parse_tokens(at, "train.export_at") for at in train.export_at]
     preemption = Preemption(checkpoints)
     callbacks = [
@@ -79,7 +70,7 @@ def make_callbacks(
         throughput,
         average,
         Metrics(folder.metrics, train.log_every, advance, shares, gradients, throughput),
-        make_held_out(config, run, folder, network, tokenizer),
+        make_held_out(setup, network),
         Exports(folder.exports, models, export_at),
         checkpoints,
         preemption,
@@ -87,28 +78,21 @@ def make_callbacks(
     return PhaseCallbacks([each for each in callbacks if each is not None], models, checkpoints, preemption)
 
 
-def make_average(
-    config: Config, network: ModernBertForPretraining, resumed: Checkpoint | None
-) -> Average | None:
+def make_average(setup: Setup, network: ModernBertForPretraining) -> Average | None:
     """The moving average of the weights, if one is asked for."""
-    if config.train.ema_half_life is None:
+    asked, resumed = setup.config.train.ema_half_life, setup.resumed
+    if asked is None:
         return None
-    half_life = parse_tokens(config.train.ema_half_life, "train.ema_half_life")
+    half_life = parse_tokens(asked, "train.ema_half_life")
     return Average(network, half_life, None if resumed is None else resumed.folder / AVERAGE)
 
 
-def make_held_out(
-    config: Config,
-    run: PhaseRun,
-    folder: PhaseFolder,
-    network: ModernBertForPretraining,
-    tokenizer: Tokenizer,
-) -> HeldOutLoss | None:
+def make_held_out(setup: Setup, network: ModernBertForPretraining) -> HeldOutLoss | None:
     """Masked and causal loss on the held-out rows of the phase's own mixture, if asked for."""
-    train = config.train
+    config, train, tokenizer = setup.config, setup.config.train, setup.tokenizer
     if train.evaluate_every is None:
         return None
-    sources = open_sources(config, config.data.mixtures[run.phase.mixture], "held_out", tokenizer)
+    sources = open_sources(config, config.data.mixtures[setup.run.phase.mixture], "held_out", tokenizer)
     judges = [
         HeldOut(
             sources=sources,
@@ -122,4 +106,4 @@ def make_held_out(
         for kind in ("mlm", "clm")
     ]
     tokens = parse_tokens(train.evaluate_every, "train.evaluate_every")
-    return HeldOutLoss(folder.held_out, network, judges, tokens, train.precision == "bf16")
+    return HeldOutLoss(setup.folder.held_out, network, judges, tokens, train.precision == "bf16")

@@ -1,0 +1,107 @@
+"""Any model of the Hugging Face kind, a folder or a hub id, opened by transformers; nothing that comes with it is executed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto import modeling_auto
+
+from clm_detour.errors import UserError
+
+
+def read_config(path: str) -> Any:
+    """A model's config.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return AutoConfig.from_pretrained(path)
+    except Exception as error:  # of a kind that differs between releases
+        raise UserError(
+            f"{path} is not a model that can be opened ({first_line(error)}); give a Hugging Face folder or hub id."
+        ) from None
+
+
+def read_encoder_config(path: str) -> Any:
+    """An encoder's config.
+
+    Raises:
+        UserError: there is none, or it is not an encoder's.
+    """
+    config = read_config(path)
+    masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    only_causal = config.model_type in causal and config.model_type not in masked
+    if only_causal or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+        raise UserError(
+            f"{path} is a {config.model_type} model, which is no bidirectional encoder; give an encoder such as a BERT or ModernBERT."
+        )
+    return config
+
+
+def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """A model's own tokenizer.
+
+    Raises:
+        UserError: there is none, or it is not a fast one.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True)
+    except Exception as error:  # of a kind that differs between releases and tokenizers
+        raise UserError(
+            f"{path} has no tokenizer that can be opened ({first_line(error)}); put its tokenizer.json into the folder."
+        ) from None
+    if not tokenizer.is_fast or len(tokenizer) < 2:
+        raise UserError(f"{path} has no fast tokenizer; put its tokenizer.json into the folder.")
+    return tokenizer
+
+
+def check_vocabulary(path: str, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Every id of the tokenizer has its row in the model.
+
+    Raises:
+        UserError: one has not.
+    """
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= config.vocab_size:
+        raise UserError(
+            f"The tokenizer of {path} has ids up to {largest}, its model's vocabulary only {config.vocab_size}; "
+            "put the tokenizer that it was trained with into the folder."
+        )
+
+
+def load_body(path: str) -> nn.Module:
+    """`AutoModel` in fp32; only a pooler may be new.
+
+    Raises:
+        UserError: it cannot be read, or a weight is missing.
+    """
+    try:
+        network, info = AutoModel.from_pretrained(path, use_safetensors=True, output_loading_info=True)
+    except Exception as error:  # of a kind that differs between releases and models
+        raise UserError(
+            f"{path} cannot be opened as a model with safetensors weights ({first_line(error)})."
+        ) from None
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise UserError(
+            f"{path} lacks the weight {missing[0]} (of {len(missing)} missing); use a folder that was saved whole."
+        )
+    return network.float()
+
+
+def longest_input(config: Any) -> int | None:
+    """Positions that a model can read, None for no limit; RoBERTa and its kin lose those up to their padding id."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    roberta = config.model_type in ("roberta", "camembert", "xlm-roberta", "longformer")
+    return positions - (config.pad_token_id + 1 if roberta else 0)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message, without its stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
