@@ -84,13 +84,12 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with `+dirty` if the tree differs from it; None outside a checkout."""
+    """The checkout's commit, with `+dirty` if the tree, results aside, differs from it; None outside a checkout."""
     here = Path(__file__).parent
     git = ("git", "-C", str(here))
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     if head.returncode:
         return None
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
-    )
+    status = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){RESULTS.name}"]
+    changed = subprocess.run(status, capture_output=True, text=True, check=False)
     return head.stdout.strip() + ("+dirty" if changed.stdout.strip() else "")
