@@ -39,7 +39,10 @@ def rotation(positions_T: Tensor, heads: int, head_dim: int, theta: float) -> Ro
 
 
 def rotate(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotate queries and keys; values pass. Each (T, H, D)."""
+    """Rotate queries and keys; values pass. Each (T, H, D).
+
+    Values are copied: as a view they would keep unrotated queries and keys in memory until the backward.
+    """
     if torch.compiler.is_compiling():
         return _rotate_plainly(qkv_T3HD, by)
     return _Rotate.apply(qkv_T3HD, *by)
@@ -53,7 +56,7 @@ def _rotate_plainly(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Ten
     real, imaginary = qkv_T3HD[:, :2].to(wide).chunk(2, dim=-1)
     turned = torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=-1)
     q_THD, k_THD = turned.to(qkv_T3HD.dtype).unbind(1)
-    return q_THD, k_THD, qkv_T3HD[:, 2]
+    return q_THD, k_THD, qkv_T3HD[:, 2].clone()
 
 
 class _Rotate(torch.autograd.Function):
@@ -65,7 +68,7 @@ class _Rotate(torch.autograd.Function):
         rotated = [torch.empty_like(qkv_T3HD[:, part]) for part in (0, 1)]
         for part in (0, 1):
             _rotate_into(rotated[part], qkv_T3HD[:, part], Rotation(*by), sign=1)
-        return rotated[0], rotated[1], qkv_T3HD[:, 2]
+        return rotated[0], rotated[1], qkv_T3HD[:, 2].clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
