@@ -184,6 +184,35 @@ def test_one_label_scores_as_scikit_learn_does(pairs):
 
 
 @MANY
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=15))
+def test_of_two_classes_the_positive_one_scores_as_scikit_learns_binary_f1(pairs):
+    true, said = zip(*pairs, strict=True)
+    classes = ("no", "yes")
+    ours = score(
+        task("single_label", classes, negative="no"),
+        *(labelled([{classes[one]} for one in side]) for side in (true, said)),
+    )
+    for name in ("f1", "precision", "recall"):
+        expected = getattr(sk, f"{name}_score")(true, said, zero_division=0)
+        assert ours[f"positive_{name}"] == pytest.approx(expected)
+    assert ours["micro_f1"] == pytest.approx(sk.accuracy_score(true, said))
+
+
+@MANY
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=15))
+def test_a_task_of_one_label_scores_as_scikit_learns_binary_f1(pairs):
+    true, said = zip(*pairs, strict=True)
+    ours = score(
+        task("multi_label", ("ICU",)),
+        *(labelled([{"ICU"} if one else set() for one in side]) for side in (true, said)),
+    )
+    expected = sk.f1_score(true, said, zero_division=0)
+    for name in ("micro_f1", "macro_f1", "weighted_f1", "f1/ICU"):
+        assert ours[name] == pytest.approx(expected)
+    assert ours["samples_f1"] == pytest.approx(np.mean(np.logical_and(true, said)))
+
+
+@MANY
 @given(
     st.lists(
         st.tuples(st.sets(st.sampled_from(TYPES)), st.sets(st.sampled_from(TYPES))), min_size=1, max_size=15

@@ -24,19 +24,20 @@ def score_classes(
     """
     truth, answer = indicators(task, gold), indicators(task, predicted)
     occurs = np.logical_or(truth.any(axis=0), answer.any(axis=0)) | (task.kind == "multi_label")
-    truth_occurring, answer_occurring = truth[:, occurs], answer[:, occurs]
+    each = np.array([f1_score(*label, zero_division=0) for label in zip(truth.T, answer.T, strict=True)])
+    support = truth.sum(axis=0)
     found = {
-        f"{average}_f1": f1_score(truth_occurring, answer_occurring, average=average, zero_division=0)
-        for average in ("micro", "macro", "weighted")
+        "micro_f1": micro(truth, answer)[2],
+        "macro_f1": each[occurs].mean(),
+        "weighted_f1": np.average(each, weights=support) if support.any() else 0.0,
     }
     if task.kind == "multi_label":
-        found["samples_f1"] = f1_score(truth, answer, average="samples", zero_division=0)
+        found["samples_f1"] = samples_f1(truth, answer)
     found["accuracy"] = accuracy_score(truth, answer)
     if task.negative is not None:
         found |= positive(task, truth, answer)
     if scores is not None:
         found |= auroc(truth, scores)
-    each = f1_score(truth, answer, average=None, zero_division=0)
     found |= {f"f1/{label}": each[place] for place, label in enumerate(task.labels) if occurs[place]}
     return {name: float(value) for name, value in found.items()}
 
@@ -61,10 +62,20 @@ def indicators(task: Task, documents: Sequence[Document]) -> np.ndarray:
 def positive(task: Task, truth: np.ndarray, answer: np.ndarray) -> dict[str, float]:
     """Micro-averaged, without the negative class."""
     kept = [place for place, label in enumerate(task.labels) if label != task.negative]
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        truth[:, kept], answer[:, kept], average="micro", zero_division=0
-    )
+    precision, recall, f1 = micro(truth[:, kept], answer[:, kept])
     return {"positive_f1": f1, "positive_precision": precision, "positive_recall": recall}
+
+
+def micro(truth: np.ndarray, answer: np.ndarray) -> tuple[float, float, float]:
+    """Precision, recall and F1 over all cells. scikit-learn's own micro average takes a single column for two classes."""
+    scores = precision_recall_fscore_support(truth.ravel(), answer.ravel(), average="binary", zero_division=0)
+    return scores[:3]
+
+
+def samples_f1(truth: np.ndarray, answer: np.ndarray) -> float:
+    """Mean of the documents' F1."""
+    both, either = (truth & answer).sum(axis=1), truth.sum(axis=1) + answer.sum(axis=1)
+    return float(np.divide(2 * both, either, out=np.zeros(len(both)), where=either > 0).mean())
 
 
 def auroc(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:

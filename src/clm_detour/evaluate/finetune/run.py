@@ -172,6 +172,7 @@ def settings_of(task: Task, options: Options, model: str, data: str) -> dict[str
         "kind": task.kind,
         "labels": list(task.labels),
         "metric": task.metric,
+        **({} if task.negative is None else {"negative": task.negative}),
         "protocol": changed,
         "options": {**dataclasses.asdict(options), "learning_rates": list(options.learning_rates)},
     }
