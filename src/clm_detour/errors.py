@@ -28,9 +28,9 @@ def exit_on_user_error() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that is most like it, if one is like it at all."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)), None)
+def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str | None:
+    """The known word that is most like it, if one is so much alike (difflib's ratio; short words are by chance)."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)), None)
 
 
 def sentence(error: UserError) -> str:

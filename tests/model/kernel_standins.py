@@ -116,12 +116,19 @@ class Machine:
         patch.setattr(kernels, "DEVICE", "cpu")
         self.has_gpu(8)
         self.has_triton(True)
+        self.has_headers(True)
 
     def has_gpu(self, major: int, minor: int = 0) -> None:
+        forget()
         self.patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (major, minor))
 
     def has_triton(self, present: bool) -> None:
+        forget()
         self.patch.setattr(compiling, "find_spec", lambda name: "a spec" if present else None)
+
+    def has_headers(self, present: bool) -> None:
+        forget()
+        self.patch.setattr(compiling, "_has_headers", lambda: present)
 
     def install(self, module: str, function: Callable[..., Any] | None) -> None:
         made = ModuleType(module)
@@ -133,5 +140,6 @@ class Machine:
 
 
 def forget() -> None:
+    compiling.cannot_compile.cache_clear()
     flash.find.cache_clear()
     varlen.find.cache_clear()

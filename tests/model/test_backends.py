@@ -29,7 +29,7 @@ from model_reference import assert_close, packed_ids, randomise, tiny_config, to
 from test_attention import ROWS, WINDOWS, check, projected
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
@@ -304,13 +304,54 @@ def test_block_masks_are_made_once_for_all_layers_of_a_kind(
 def test_flex_compiles_once_for_both_modes_every_window_and_any_documents() -> None:
     torch.compiler.reset()
     counter = CompileCounterWithBackend("eager")
-    compiled = torch.compile(flex_attention, backend=counter, fullgraph=True)
     for lengths in ([256], [100, 156], [1] * 256):
         for causal in (False, True):
             for window in WINDOWS:
-                q, k, v = (x.transpose(0, 1)[None] for x in projected(256).detach().unbind(1))
-                compiled(q, k, v, block_mask=flex.block_mask(Documents(lengths), causal, window))
+                through_the_kernel(counter, Documents(lengths), causal, window)
     assert counter.frame_count == 1
+
+
+def test_flex_compiles_for_any_number_of_tokens_and_several_models() -> None:
+    """torch refuses a function's ninth version by default."""
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("eager")
+    for heads in (2, 3, 4, 5, 6, 7):
+        for tokens_of_batch in (512, 256, 1, 700, 1000):
+            whole = flex.in_whole_blocks(Documents([tokens_of_batch]))
+            for gradients in (True, False):
+                through_the_kernel(counter, whole, False, None, heads, gradients)
+    assert counter.frame_count == 2 * (1 + 6)  # for the first number of tokens, then for any
+
+
+def through_the_kernel(
+    backend: Any,
+    documents: Documents,
+    causal: bool,
+    window: int | None,
+    heads: int = 2,
+    gradients: bool = False,
+) -> None:
+    qkv = projected(documents.tokens, heads=heads).detach().requires_grad_(gradients)
+    q, k, v = (x.transpose(0, 1)[None] for x in qkv.unbind(1))
+    with torch.set_grad_enabled(gradients):
+        flex.compiled(gradients, backend)(q, k, v, flex.block_mask(documents, causal, window))
+
+
+@pytest.mark.parametrize(("total", "whole"), [(1, 256), (128, 256), (256, 256), (257, 384), (300, 384)])
+def test_flex_fills_whole_blocks_with_one_more_document(total: int, whole: int) -> None:
+    documents = flex.in_whole_blocks(Documents([1, total - 1] if total > 1 else [1]))
+    assert documents.tokens == whole
+    assert sum(documents.lengths[: -1 if whole > total else None]) == total
+
+
+@pytest.mark.parametrize(("size", "taken"), [(64, "varlen"), (20, "flex"), (12, "portable")])
+def test_auto_knows_which_heads_a_kernel_takes(machine: Machine, size: int, taken: str) -> None:
+    machine.install(VARLEN, varlen_attn)
+    choice = choose_backend(None, "cuda", torch.bfloat16, size)
+    assert choice.name == taken
+    assert (
+        size == 64 or f"no varlen: it takes heads of size 8 to 256 in steps of 8, not {size}" in choice.reason
+    )
 
 
 def test_flex_runs_inside_a_compiled_layer_that_leaves_attention_out() -> None:

@@ -7,8 +7,11 @@ import shutil
 
 import pytest
 import torch
+import torch.distributed as dist
 from model_reference import assert_close, gradients, randomise, some_labels, tiny_config, tiny_model, tokens
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
+from torch.nn.parallel import DistributedDataParallel
 
 from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining, layers, precision
@@ -74,7 +77,9 @@ def traced_only(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     layers.compiled_halves.cache_clear()
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(recompile_limit=8):  # torch's own; undoes what the layers set
+    with torch._dynamo.config.patch(
+        recompile_limit=8, optimize_ddp=True
+    ):  # torch's own; undoes what the layers set
         yield
     layers.compiled_halves.cache_clear()
     torch._dynamo.reset()
@@ -95,3 +100,39 @@ def test_more_shapes_than_torch_takes_are_one_sentence_with_the_remedy(traced_on
     few = torch._dynamo.config.patch(recompile_limit=4, accumulated_recompile_limit=4)
     with few, pytest.raises(UserError, match=r"more shapes than torch.compile takes.*micro_rows"):
         [model(tokens(count)[None]) for count in range(10, 16)]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_compiled_and_checkpointed_equals_eager(traced_only, frozen: bool) -> None:
+    ids = tokens(40)[None]
+    grads = []
+    for fast in (False, True):
+        model = tiny_model().train()
+        model.model.layers[0].requires_grad_(not frozen)
+        if fast:
+            model.compile_layers()
+            model.gradient_checkpointing_enable()
+        model(ids, document_lengths=[[11, 29]], labels=ids).loss.backward()
+        grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        assert_close(grads[1][name], grad)
+
+
+def test_ddp_does_not_cut_compiled_layers(traced_only, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the size of a bucket torch would, and lose what it fused."""
+    graphs = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile.func, backend=graphs))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        counted = []
+        for wrap in (torch.nn.Identity(), DistributedDataParallel):
+            torch._dynamo.reset()
+            graphs.frame_count = 0
+            model = ModernBertForPretraining(tiny_config(hidden_size=768, num_hidden_layers=2)).train()
+            model.compile_layers()
+            wrap(model)(tokens(40)[None], labels=tokens(40)[None]).loss.backward()
+            counted.append(graphs.frame_count)
+        assert counted[0] == counted[1] > 0
+    finally:
+        dist.destroy_process_group()

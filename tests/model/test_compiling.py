@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from kernel_standins import Machine
+from kernel_standins import Machine, forget
 from model_reference import tiny_model
 
 from clm_detour.errors import UserError
 from clm_detour.model.compiling import cannot_compile
+
+
+@pytest.fixture(autouse=True)
+def looked_at_anew() -> Iterator[None]:
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture
@@ -36,6 +44,7 @@ def test_a_compiler_is_needed(
     assert reason is not None
     assert reason.startswith(f"there is no {language} compiler")
     program(no_compilers, name)
+    forget()
     assert cannot_compile(device) is None
 
 
@@ -46,6 +55,7 @@ def test_it_may_be_named(
     monkeypatch.setenv(variable, str(program(no_compilers, "mine")))
     assert cannot_compile(device) is None
     monkeypatch.setenv(variable, "not-there")
+    forget()
     assert f"({variable}=not-there)" in (cannot_compile(device) or "")
 
 
@@ -62,6 +72,13 @@ def test_a_gpu_needs_triton_and_must_not_be_too_old(machine: Machine) -> None:
     machine.has_triton(True)
     machine.has_gpu(6, 1)
     assert cannot_compile("cuda") == "Triton needs compute capability 7.0 and this GPU has 6.1"
+
+
+def test_a_gpu_needs_pythons_headers(machine: Machine) -> None:
+    machine.has_headers(False)
+    assert "python3-dev" in (cannot_compile("cuda") or "")
+    machine.has_headers(True)
+    assert cannot_compile("cuda") is None
 
 
 def test_without_a_gpu_none_is_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,3 +62,18 @@ def test_what_the_host_does_not_know_it_would_wait_for(model: ModernBertForPretr
 def test_masks_of_flex_wait_for_nothing(causal: bool, window: int | None) -> None:
     mask = flex.block_mask(Documents([5, 195, 200], "meta"), causal, window)
     assert mask.kv_indices.device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["auto", "portable"])
+def test_cuda_itself_sees_no_wait(name: str) -> None:
+    model = ModernBertForPretraining(tiny_config(hidden_size=32), name).cuda().train()
+    ids = torch.zeros(2, 200, dtype=torch.int64, device="cuda")
+    for strict in ("default", "error"):  # the first step compiles
+        torch.cuda.set_sync_debug_mode(strict)
+        try:
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(ids, labels=ids, document_lengths=LENGTHS, predicted=400).loss
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -139,7 +139,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     if reason := cannot_compile("cpu"):
         pytest.skip(reason)
     torch.compiler.reset()
-    monkeypatch.setattr(softmax, "_way", lambda logits: softmax._fused())
+    monkeypatch.setattr(softmax, "_way", lambda logits: softmax.fused())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -152,7 +152,7 @@ def test_is_the_definition_as_a_gpu_computes_it(as_on_a_gpu: None, dtype: torch.
 
 def test_a_gpu_compiles_it_for_any_number_of_positions(as_on_a_gpu: None) -> None:
     counter = CompileCounter()
-    fused, made = torch.compile(softmax.fusable, backend=counter), []
+    fused, made = softmax.fused(counter), []
     for positions in range(2, 30):
         fused(*problem(positions, 90, torch.float32))
         made.append(counter.frame_count)

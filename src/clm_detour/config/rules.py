@@ -17,7 +17,7 @@ def one_of(value: str, known: Iterable[str], where: str) -> None:
     """A name must be one of those known."""
     known = list(known)
     if value not in known:
-        near = nearest(value, known)
+        near = nearest(value, known, likeness=0.6)
         all_of_them = ", ".join(known) or "nothing: none is defined"
         remedy = f"did you mean {near}?" if near else f"it can be {all_of_them}."
         raise UserError(f"{where}: {value!r} is not known; {remedy}")

@@ -64,7 +64,8 @@ class ModernBertPreTrainedModel(PreTrainedModel):
     def attention_choice(self) -> Choice:
         """The attention back end for the device and precision that the model runs in at this moment, and why."""
         device = self.device.type
-        return choose_backend(self._attention_asked, device, product_dtype(device, self.dtype))
+        dtype = product_dtype(device, self.dtype)
+        return choose_backend(self._attention_asked, device, dtype, self.model.head_dim)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward`, in fp32 under an autocast that would not pay; see `clm_detour.model.precision`."""
@@ -96,8 +97,9 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             raise UserError(f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, positions).")
         shape = (input_ids.shape[0], input_ids.shape[1])
         rows = unpad(shape, input_ids.device, attention_mask, document_ids, document_lengths)
-        ids_T = rows.take(input_ids)
-        return self.model(ids_T, rows.documents, self.causal, self.attention_choice.name, each), rows
+        with autocast_that_pays(self.device):
+            backend = self.attention_choice.name
+            return self.model(rows.take(input_ids), rows.documents, self.causal, backend, each), rows
 
     def compile_layers(self) -> None:
         """Run the layers through `torch.compile` from now on; each shape of a batch is compiled once.

@@ -1,19 +1,27 @@
-"""What `torch.compile` needs on a machine: Triton and a C compiler for a GPU, a C++ compiler for a CPU."""
+"""`torch.compile`: what it needs on a machine, and how often it may compile a function.
+
+For a GPU it needs Triton, a C compiler and Python's headers, for a CPU a C++ compiler.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+import sysconfig
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
+import torch._dynamo
 
 OLDEST = (7, 0)  # compute capability that Triton compiles for
 C_COMPILERS = ("gcc", "clang")  # in Triton's order
 CXX_COMPILERS = ("clang++" if sys.platform == "darwin" else "g++",)  # torch looks for no other
 
 
+@cache
 def cannot_compile(device: str) -> str | None:
     """Why torch cannot compile for this type of device here, or None if it can."""
     if device != "cuda":
@@ -24,7 +32,24 @@ def cannot_compile(device: str) -> str | None:
         return "Triton needs compute capability {}.{} and this GPU has {}.{}".format(*OLDEST, *here)
     if find_spec("triton") is None:
         return "Triton, with which torch compiles for a GPU, is not installed"
+    if not _has_headers():
+        return "Python's headers, which Triton needs, are not installed (python3-dev)"
     return _missing("CC", C_COMPILERS, "C")
+
+
+def allow_many_versions() -> None:
+    """Let torch compile one function as often in this process as it may compile all versions together.
+
+    A function has a version for each shape, with gradients and without; torch refuses the ninth. And under DDP torch is not to cut
+    what is compiled at DDP's buckets: a part of a layer is small enough for DDP to overlap with.
+    """
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, limits.accumulated_recompile_limit)
+    limits.optimize_ddp = False
+
+
+def _has_headers() -> bool:
+    return Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def _missing(variable: str, names: tuple[str, ...], language: str) -> str | None:

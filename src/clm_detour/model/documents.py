@@ -10,7 +10,7 @@ Shapes: B rows, L positions of a row, T tokens, N documents.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -47,10 +47,7 @@ class Documents:
     @cached_property
     def cu_seqlens(self) -> Tensor:
         """(N + 1,) int32; document n is tokens cu_seqlens[n] to cu_seqlens[n + 1]."""
-        ends = torch.tensor(list(itertools.accumulate(self.lengths, initial=0)), dtype=torch.int32)
-        if self.device.type == "cuda":
-            ends = ends.pin_memory()  # a copy from pageable memory would wait
-        return ends.to(self.device, non_blocking=True)
+        return on_device(itertools.accumulate(self.lengths, initial=0), self.device, torch.int32)
 
     @cached_property
     def index(self) -> Tensor:
@@ -69,6 +66,14 @@ class Documents:
             with torch.no_grad():
                 self._made[key] = make()
         return self._made[key]
+
+
+def on_device(numbers: Iterable[int], device: torch.device | str, dtype: torch.dtype = torch.int64) -> Tensor:
+    """A tensor of what the host knows, without waiting for the device."""
+    known = torch.tensor(list(numbers), dtype=dtype)
+    if torch.device(device).type == "cuda":
+        known = known.pin_memory()  # a copy from pageable memory would wait
+    return known.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import Tensor, nn
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.utils.checkpoint import checkpoint
@@ -20,6 +19,7 @@ from transformers.activations import ACT2FN
 
 from clm_detour.errors import UserError
 from clm_detour.model.attention import attention
+from clm_detour.model.compiling import allow_many_versions
 from clm_detour.model.documents import Documents
 from clm_detour.model.layout import Layout
 from clm_detour.model.rope import Rotation, rotate, rotation
@@ -103,20 +103,7 @@ class Layer(nn.Module):
         Raises:
             UserError: it is compiled, and batches had more shapes than torch compiles.
         """
-        if not self.compiled:
-            return self.around_attention(hidden_TE, view, Layer.before, Layer.after)
-        try:
-            return self.around_attention(hidden_TE, view, *compiled_halves())
-        except FailOnRecompileLimitHit:
-            raise UserError(
-                "Batches have had more shapes than torch.compile takes; give every forward the same number of tokens "
-                "(train.micro_rows of a recipe) or do without it (train.compile: false, no compile_layers())."
-            ) from None
-
-    def around_attention(
-        self, hidden_TE: Tensor, view: View, before: Callable[..., Any], after: Callable[..., Any]
-    ) -> Tensor:
-        """The layer, of these two halves."""
+        before, after = compiled_halves() if self.compiled else (Layer.before, Layer.after)
         q_THD, k_THD, v_THD = before(self, hidden_TE, view.rotation)
         out_THD = attention(q_THD, k_THD, v_THD, view.documents, view.causal, view.window, view.backend)
         return after(self, hidden_TE, out_THD)
@@ -145,13 +132,27 @@ def add(hidden_TE: Tensor, update_TE: Tensor) -> Tensor:
 def compiled_halves() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`Layer.before` and `Layer.after`, compiled for the shapes that come; all layers share the code.
 
-    A shape costs up to four versions of `before` (the first layer's and the others', with gradients and without), and torch
-    refuses the ninth, so its limit for this process is raised to that on all versions together.
+    A shape costs several versions of each: the first layer's and the others', frozen or not, with gradients and without.
     """
-    limits = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, limits.accumulated_recompile_limit)
-    whole = functools.partial(torch.compile, fullgraph=True, dynamic=False)
-    return whole(Layer.before), whole(Layer.after)
+    allow_many_versions()
+    return compiled(Layer.before), compiled(Layer.after)
+
+
+def compiled(half: Callable[..., Any]) -> Callable[..., Any]:
+    """One of them."""
+    run = torch.compile(half, fullgraph=True, dynamic=False)
+
+    @functools.wraps(half)
+    def explained(*args: Any) -> Any:
+        try:
+            return run(*args)
+        except FailOnRecompileLimitHit:
+            raise UserError(
+                "Batches have had more shapes than torch.compile takes; give every forward the same number of tokens "
+                "(train.micro_rows of a recipe) or do without it (train.compile: false, no compile_layers())."
+            ) from None
+
+    return explained
 
 
 class Body(nn.Module):

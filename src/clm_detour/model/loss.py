@@ -148,8 +148,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = (None if grad is None else grad * grad_total.to(grad.dtype) for grad in ctx.saved_tensors)
-        return (*scaled, None, None, None)
+        return (*(_scaled(grad, grad_total) for grad in ctx.saved_tensors), None, None, None)
+
+
+def _scaled(grad: Tensor | None, by: Tensor) -> Tensor | None:
+    """The product in the precision of `by`: 1 / P rounded to half of it would put every gradient off by the same."""
+    return None if grad is None else (grad.to(by.dtype) * by).to(grad.dtype)
 
 
 def _add_product(sum_VE: Tensor, left_VC: Tensor, right_CE: Tensor) -> None:

@@ -82,7 +82,7 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
             labels: (B, L) int64, -100 where nothing is predicted; at padding they are not looked at.
             document_lengths: of each row, adding up to L; what a loader gives instead of ids and mask, so that the host never
                 waits for the device.
-            predicted: how many labels are not -100, exactly; None: counted, for which the host waits.
+            predicted: how many labels outside padding are not -100, exactly; None: counted, for which the host waits.
             output_hidden_states: give the embeddings and each layer's output too.
             return_logits: give the logits of all positions; None: if there are no labels.
 

@@ -1,6 +1,6 @@
 """Attention over documents laid end to end: one function, one signature, several back ends.
 
-A back end is a module of this folder with the four names of `Backend`; adding one is adding the module and one entry in
+A back end is a module of this folder with the names of `Backend`; adding one is adding the module and one entry in
 `BACKENDS`. All are exact to their precision, and deterministic where `torch.use_deterministic_algorithms(True)` asks for it.
 
 Shapes: T tokens, H heads, D size of a head.
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clm_detour.errors import UserError
 from clm_detour.model.attention import flash, flex, onednn, portable, varlen
+from clm_detour.model.attention.kernels import described
 from clm_detour.model.documents import Documents
 from clm_detour.model.precision import best_device
 
@@ -41,6 +42,7 @@ class Backend(Protocol):
     """A module of this folder."""
 
     NAME: str
+    HEADS: range  # sizes that it takes
     attend: Attend
 
     def suits(self, device: str, dtype: torch.dtype) -> bool:
@@ -65,7 +67,10 @@ BACKENDS: dict[str, Backend] = {  # the best first
 
 @torch.compiler.disable  # it looks at the machine, not at tensors
 def choose_backend(
-    name: str | None = None, device: str | None = None, dtype: torch.dtype = torch.bfloat16
+    name: str | None = None,
+    device: str | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    head_dim: int | None = None,
 ) -> Choice:
     """Choose for a model that runs on `device` in `dtype`.
 
@@ -73,6 +78,7 @@ def choose_backend(
         name: a key of BACKENDS, or None or "auto" for the best one that is made for that and runs here.
         device: its type; None: a GPU if there is one, else a CPU.
         dtype: of queries, keys and values: that of autocast, if it is on.
+        head_dim: size of a head; None: a usual one.
 
     Raises:
         UserError: it is not known, or does not run here.
@@ -84,12 +90,18 @@ def choose_backend(
     for backend in BACKENDS.values():
         if not backend.suits(device, dtype):
             continue
-        reason = backend.unavailable()
+        reason = _unfit(backend, head_dim) or backend.unavailable()
         if reason is None:
             here = f"the fastest that runs here for {dtype} on {device}{_release(backend.NAME)}"
             return Choice(backend.NAME, "; ".join([here, *passed_over]))
         passed_over.append(f"no {backend.NAME}: {reason}")
     raise AssertionError("the portable back end suits all and is always available")
+
+
+def _unfit(backend: Backend, head_dim: int | None) -> str | None:
+    if head_dim is None or head_dim in backend.HEADS:
+        return None
+    return f"it takes {described(backend.HEADS)}, not {head_dim}"
 
 
 def _asked_for(name: str) -> Choice:

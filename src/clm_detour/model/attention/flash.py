@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clm_detour.model.attention.kernels import check_flash, half_on_cuda, no_gpu, sides
+from clm_detour.model.attention.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, sides
 from clm_detour.model.documents import Documents
 
 NAME = "flash"
+HEADS = FLASH_HEADS
 suits = half_on_cuda
 FUNCTION = "flash_attn_varlen_func"
 PASSED = frozenset(

@@ -3,6 +3,7 @@
 The keys that a token sees are one interval of tokens, whatever the documents, the mode and the window. So one
 mask function over two tensors serves every layer and batch and is compiled once; and which blocks of keys a
 block of queries sees follows from its first and its last query, in N x N steps; `create_block_mask` takes T x T.
+Tokens are padded to whole blocks, at least two, as one more document: the kernel needs no bounds then.
 
 Nothing is added up in a random order, so it is deterministic. On a CPU torch runs it uncompiled over all
 T x T pairs: exact, and slow.
@@ -17,12 +18,13 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from clm_detour.errors import UserError
 from clm_detour.model.attention.kernels import DEVICE, OTHER, check_heads, half_on_cuda, no_gpu
-from clm_detour.model.compiling import cannot_compile
+from clm_detour.model.compiling import allow_many_versions, cannot_compile
 from clm_detour.model.documents import Documents
 
 NAME = "flex"
@@ -47,19 +49,42 @@ def attend(
     Raises:
         UserError: heads of an unusual size, on CUDA; training on a CPU, with a torch that cannot.
     """
-    mask = documents.once((NAME, causal, window), lambda: block_mask(documents, causal, window))
-    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q_THD, k_THD, v_THD))
+    whole = documents.once((NAME, "whole blocks"), lambda: in_whole_blocks(documents))
+    mask = whole.once((NAME, causal, window), lambda: block_mask(whole, causal, window))
+    rest = whole.tokens - documents.tokens
+    padded = (F.pad(x, (0, 0, 0, 0, 0, rest)) if rest else x for x in (q_THD, k_THD, v_THD))
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in padded)
     if q.is_cuda:
         check_heads(NAME, q.shape[-1], HEADS)
-        out = _compiled()(q, k, v, block_mask=mask, kernel_options=OPTIONS)
+        out = compiled(torch.is_grad_enabled())(q, k, v, mask)
     else:
         out = _uncompiled(q, k, v, mask)
-    return out.squeeze(0).transpose(0, 1)
+    return out.squeeze(0).transpose(0, 1)[: documents.tokens]
+
+
+def in_whole_blocks(documents: Documents) -> Documents:
+    """The documents, and one more that fills the last block."""
+    blocks = max(2, -(-documents.tokens // BLOCK))  # torch makes another kernel for one
+    rest = blocks * BLOCK - documents.tokens
+    return Documents([*documents.lengths, rest], documents.device) if rest else documents
 
 
 @cache
-def _compiled() -> Callable[..., Any]:
-    return torch.compile(flex_attention, fullgraph=True)  # at the second T it makes a kernel for any T
+def compiled(gradients: bool, backend: str = "inductor") -> Callable[..., Any]:
+    """The kernel; at the second T torch makes one for any T, in training and without gradients each by itself.
+
+    So a forward of another T between steps of training leaves its kernel made for its one T.
+    """
+    allow_many_versions()
+    return torch.compile(_training if gradients else _inference, fullgraph=True, backend=backend)
+
+
+def _training(q_1HTD: Tensor, k_1HTD: Tensor, v_1HTD: Tensor, mask: BlockMask) -> Any:
+    return flex_attention(q_1HTD, k_1HTD, v_1HTD, block_mask=mask, kernel_options=OPTIONS)
+
+
+def _inference(q_1HTD: Tensor, k_1HTD: Tensor, v_1HTD: Tensor, mask: BlockMask) -> Any:
+    return flex_attention(q_1HTD, k_1HTD, v_1HTD, block_mask=mask, kernel_options=OPTIONS)
 
 
 def _uncompiled(q_1HTD: Tensor, k_1HTD: Tensor, v_1HTD: Tensor, mask: BlockMask) -> Any:

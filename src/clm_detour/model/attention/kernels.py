@@ -9,6 +9,7 @@ from clm_detour.errors import UserError
 
 DEVICE = "cuda"
 HALF = (torch.bfloat16, torch.float16)
+FLASH_HEADS = range(8, 257, 8)  # sizes
 OLDEST = 8  # major compute capability: Ampere
 OTHER = "(attention_backend of the model, model.attention of a recipe)"
 
@@ -44,7 +45,7 @@ def check_flash(name: str, q_THD: Tensor) -> None:
             f"The attention back end {name!r} computes in bf16 or fp16 but the model runs in {q_THD.dtype}; "
             f"run it under torch.autocast('cuda', torch.bfloat16) or choose 'flex' {OTHER}."
         )
-    check_heads(name, q_THD.shape[-1], range(8, 257, 8))
+    check_heads(name, q_THD.shape[-1], FLASH_HEADS)
 
 
 def check_heads(name: str, size: int, sizes: range) -> None:
@@ -54,11 +55,15 @@ def check_heads(name: str, size: int, sizes: range) -> None:
         UserError: this is another.
     """
     if size not in sizes:
-        steps = f" in steps of {sizes.step}" if sizes.step > 1 else ""
         raise UserError(
-            f"The attention back end {name!r} takes heads of size {sizes[0]} to {sizes[-1]}{steps} but the model's "
-            f"is {size}; choose 'portable' {OTHER}."
+            f"The attention back end {name!r} takes {described(sizes)} but the model's is {size}; choose 'portable' {OTHER}."
         )
+
+
+def described(sizes: range) -> str:
+    """Sizes of heads in words."""
+    steps = f" in steps of {sizes.step}" if sizes.step > 1 else ""
+    return f"heads of size {sizes[0]} to {sizes[-1]}{steps}"
 
 
 def sides(causal: bool, window: int | None, no_limit: int | None = -1) -> tuple[int | None, int | None]:

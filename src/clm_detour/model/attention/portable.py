@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clm_detour.model.documents import Documents
+from clm_detour.model.documents import Documents, on_device
 
 NAME = "portable"
+HEADS = range(1, 1 << 30)
 SHORT = 48  # documents of at most so many tokens are padded and batched; above, a call of its own costs less
 STEP = 8  # they are padded to a multiple of this
 SMALLEST_BLOCK = 16
@@ -67,27 +68,27 @@ class Groups:
 def _groups(documents: Documents, dtype: torch.dtype) -> Groups:
     if min(documents.lengths) > SHORT:
         return Groups([(1, length) for length in documents.lengths], None, [None] * len(documents.lengths))
-    members: dict[int, list[int]] = defaultdict(
-        list
-    )  # padded length, or -number of a long document -> numbers
+    # padded length, or -number of a long document -> numbers
+    members: dict[int, list[int]] = defaultdict(list)
     for number, length in enumerate(documents.lengths):
         members[-number if length > SHORT else -(-length // STEP) * STEP].append(number)
-    device = documents.device
-    lengths = torch.tensor(documents.lengths, device=device)
-    first = torch.empty_like(lengths)  # place of each document's first token
+    first = [0] * len(documents.lengths)  # place of each document's first token
     shapes, masks, start = [], [], 0
     for padded, numbers in members.items():
-        own = lengths[torch.tensor(numbers, device=device)]
         length = padded if padded > 0 else documents.lengths[numbers[0]]
-        first[torch.tensor(numbers, device=device)] = start + length * torch.arange(
-            len(numbers), device=device
-        )
+        for place, number in enumerate(numbers):
+            first[number] = start + length * place
         shapes.append((len(numbers), length))
-        padding = torch.arange(length, device=device) >= own[:, None]
-        mask = torch.zeros(len(numbers), 1, 1, length, dtype=dtype, device=device)
-        masks.append(mask.masked_fill_(padding[:, None, None], -torch.inf) if padded > 0 else None)
+        own = [documents.lengths[number] for number in numbers]
+        masks.append(_key_mask(own, length, documents.device, dtype) if padded > 0 else None)
         start += len(numbers) * length
-    return Groups(shapes, first[documents.index] + documents.positions, masks)
+    return Groups(shapes, on_device(first, documents.device)[documents.index] + documents.positions, masks)
+
+
+def _key_mask(lengths: list[int], padded: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    padding = torch.arange(padded, device=device) >= on_device(lengths, device)[:, None]
+    mask = torch.zeros(len(lengths), 1, 1, padded, dtype=dtype, device=device)
+    return mask.masked_fill_(padding[:, None, None], -torch.inf)
 
 
 def _global(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool) -> Tensor:

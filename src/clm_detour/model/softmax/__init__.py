@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clm_detour.model.compiling import cannot_compile
+from clm_detour.model.compiling import allow_many_versions, cannot_compile
 from clm_detour.model.native import AVX2, AVX512, library
 
 FLAGS = {
@@ -77,7 +77,7 @@ def _way(logits_CV: Tensor) -> Callable[[Tensor, Tensor | None, Tensor], tuple[T
         return fusable
     if _suits(logits_CV):
         return _in_cpp
-    return _fused() if logits_CV.is_cuda and unavailable("cuda") is None else _one_after_another
+    return fused() if logits_CV.is_cuda and unavailable("cuda") is None else _one_after_another
 
 
 def _in_cpp(logits_CV: Tensor, bias_V: Tensor | None, labels_C: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,8 +87,10 @@ def _in_cpp(logits_CV: Tensor, bias_V: Tensor | None, labels_C: Tensor) -> tuple
 
 
 @cache
-def _fused() -> Callable[..., tuple[Tensor, Tensor]]:
-    return torch.compile(fusable)  # at the second number of positions it makes code for any
+def fused(backend: str = "inductor") -> Callable[..., tuple[Tensor, Tensor]]:
+    """`fusable`, compiled; at the second number of positions for any."""
+    allow_many_versions()
+    return torch.compile(fusable, fullgraph=True, backend=backend)
 
 
 def _one_after_another(logits_CV: Tensor, bias_V: Tensor | None, labels_C: Tensor) -> tuple[Tensor, Tensor]:
