@@ -54,8 +54,11 @@ def test_swapping_two_models_changes_only_the_sign(first, second):
         assert one is other is None
         return
     assert one.difference == pytest.approx(-other.difference)
-    assert one.interval == pytest.approx((-other.interval[1], -other.interval[0]))
-    assert one.p == pytest.approx(other.p)
+    if one.interval is None:
+        assert one.p is other.interval is other.p is None
+    else:
+        assert one.interval == pytest.approx((-other.interval[1], -other.interval[0]))
+        assert one.p == pytest.approx(other.p)
     assert (one.wins, one.losses, one.ties) == (other.losses, other.wins, other.ties)
 
 
@@ -67,6 +70,28 @@ def test_a_clear_gain_is_significant_and_noise_is_not():
     assert compare(better, base).p < 0.001
     assert compare(better, base).wins == 11
     assert compare(noise, base).p > 0.05
+
+
+@pytest.mark.parametrize(
+    "seeds", [[1], [5], [1, 1], [5, 1]], ids=["one task, one seed", "one task", "one seed", "one seed of one"]
+)
+def test_one_task_or_one_seed_gives_a_difference_and_no_inference(seeds):
+    base = {str(task): {seed: 70.0 + seed for seed in range(n)} for task, n in enumerate(seeds)}
+    better = {task: {seed: x + 0.5 for seed, x in each.items()} for task, each in base.items()}
+    found = compare(better, base)
+    assert found.difference == pytest.approx(0.5)
+    assert found.wins == len(seeds)
+    assert found.interval is found.p is None
+
+
+def test_tables_and_figure_print_no_inference_where_there_is_none(tmp_path):
+    made = summary({"a": {"GAD": {42: 71.0}}, "b": {"GAD": {42: 70.5}}})
+    assert made["comparisons"][0]["interval"] is made["comparisons"][0]["p"] is None
+    text = markdown(made)
+    assert "a - b: +0.50 points, no interval (one task, or a task with one seed); 1 won" in text
+    assert "p =" not in text
+    write_differences(made, tmp_path / "differences.png")
+    assert (tmp_path / "differences.png").exists()
 
 
 def test_the_bootstraps_spread_is_that_of_its_two_levels():

@@ -15,12 +15,14 @@ from test_report_page import page_of, table_rows
 from clm_detour.config.load import load_config, save_config
 from clm_detour.errors import UserError
 from clm_detour.files import atomic_folder
+from clm_detour.report.caveats import caveats
 from clm_detour.report.costs import known_device
 from clm_detour.report.load import load_run
 from clm_detour.report.page import write_page
+from clm_detour.report.sections.arms import arm_rows
 from clm_detour.report.sections.costs import costs_section
 from clm_detour.report.sections.network import network_section
-from clm_detour.report.sections.tasks import tasks_section
+from clm_detour.report.sections.tasks import introduction, tasks_section
 
 SECTIONS = [(tasks_section, "evaluation/tasks"), (network_section, "analysis"), (costs_section, "phases")]
 
@@ -103,6 +105,57 @@ def test_arms_beyond_the_usual_ones_stand_in_a_table_with_what_they_froze(fake_r
         if (row["a"], row["b"]) == ("detour", "twin")
     )
     assert f"(+{pair['difference']:.1f}, " in rows["detour"][-1]
+
+
+def test_a_difference_over_more_tasks_than_the_average_beside_it_says_so(fake_run):
+    def change(record):
+        record["groups"][0].update(tasks=["GAD"], of=3)  # another model lacks the other
+
+    rows = {row[0]: row for row in arm_rows(load_run(fake_run.path))}
+    assert "over" not in rows["detour"][-1]
+    fake_run.edit("evaluation/tasks/summary.json", change)
+    head, *rest = arm_rows(load_run(fake_run.path))
+    assert head[-1] == "Tasks: all (1)"
+    assert {row[0]: row for row in rest}["detour"][-1].endswith(", over 2 tasks)")
+
+
+def test_a_difference_without_an_interval_stands_alone(fake_run):
+    def change(record):
+        for row in record["comparisons"]:
+            row.update(interval=None, p=None, difference=1.24)
+
+    fake_run.edit("evaluation/tasks/summary.json", change)
+    rows = {row[0]: row for row in arm_rows(load_run(fake_run.path))}
+    assert rows["detour"][-1].endswith(" (+1.2)")
+
+
+def set_seeds(run, **counts) -> None:
+    def change(record):
+        for rows in record["scores"].values():
+            for task, row in rows.items():
+                row["seeds"] = {str(seed): 70.0 for seed in range(counts[task])}
+
+    run.edit("evaluation/tasks/summary.json", change)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"GAD": 1, "JNLPBA": 1}, "with one seed each."),
+        ({"GAD": 5, "JNLPBA": 5}, "over 5 seeds."),
+        ({"GAD": 5, "JNLPBA": 9}, "over 5 to 9 seeds."),
+        ({"GAD": 1, "JNLPBA": 9}, "over 1 to 9 seeds (none of one seed)."),
+    ],
+)
+def test_scores_are_said_to_be_over_the_seeds_that_they_have(fake_run, counts, words):
+    set_seeds(fake_run, **counts)
+    run = load_run(fake_run.path)
+    text = introduction(run.evaluation)
+    assert text.endswith(words)
+    assert "not seen" not in text
+    few = min(counts.values())
+    of_few = f"{'Tasks' if len(set(counts.values())) == 1 else 'Some tasks'} were fine-tuned with {few} seed"
+    assert any(sentence.startswith(of_few) for sentence in caveats(run)) == (few < 5)
 
 
 def test_a_difference_turned_round_is_its_negative(whole_run):

@@ -107,6 +107,72 @@ def test_a_hub_base_is_named_with_its_licence_and_a_folder_is_not(fake_run):
     assert "No licence is named" in str(card)
 
 
+@pytest.mark.parametrize("name", ["runs/base", "../base", "./base"])
+def test_a_base_that_is_a_folder_here_is_not_linked_to_the_hub(fake_run, tmp_path, monkeypatch, name):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / name).mkdir(parents=True)
+    run = load_run(fake_run.path)
+    run.config.model.base = name
+    card = model_card(run, "detour")
+    assert card.data.base_model is None
+    assert "huggingface.co" not in str(card)
+
+
+def test_data_sets_are_those_of_the_hub_and_no_local_copies(fake_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "copy").mkdir(parents=True)
+    run = load_run(fake_run.path)
+    paths = ["microsoft/mediflow", "imdb", "data/copy", "/mnt/data/notes"]
+    for source, path in zip(run.config.data.sources.values(), paths, strict=True):
+        source.format, source.path = "hub", path
+    card = model_card(run, "detour")
+    assert card.data.datasets == ["microsoft/mediflow", "imdb"]
+    assert "/mnt" not in str(card)
+
+
+def test_the_language_of_the_tasks_is_not_claimed_for_the_model(fake_run):
+    fake_run.edit("evaluation/tasks/summary.json", lambda record: record["tasks"][0].update(language="es"))
+    run = load_run(fake_run.path)
+    assert model_card(run, "detour").data.language is None
+    assert model_card(run, "detour", metadata={"language": ["fr"]}).data.language == ["fr"]
+
+
+def test_an_arm_that_ends_causal_is_not_said_to_fill_masks(fake_run):
+    fake_run.edit("phases/pretrain.clm.decay/phase.json", lambda record: record.update(objective="clm"))
+    run = load_run(fake_run.path)
+    card, twin = (model_card(run, arm, "me/model") for arm in ("detour", "twin"))
+    assert "fill-mask" not in str(card.data.pipeline_tag)
+    for words in ("It fills masks", "causal detour", "AutoModelForMaskedLM", "encoder for masked"):
+        assert words not in str(card)
+        assert words in str(twin)
+    assert "ends as a causal language model" in str(card)
+    assert 'ModernBertForPretraining.from_pretrained("me/model")' in str(card)
+
+
+@pytest.mark.parametrize("card", ["", "no metadata", "---\n: [\n---\n", "---\n- a\n---\n", b"\xff"])
+def test_a_readme_that_is_no_card_is_replaced(fake_run, card):
+    path = fake_run.path / "models" / "detour" / "README.md"
+    path.write_bytes(card if isinstance(card, bytes) else card.encode())
+    write_cards(fake_run.path)
+    assert ModelCard.load(path).data.license is None
+
+
+def test_licence_and_language_given_to_push_outlive_a_later_report(fake_run, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "made-up")
+    given = {"license": "cc-by-4.0", "language": ["fr"]}
+    upload(plan_upload(fake_run.path, "detour", "me/model", given), public=False, api=StandIn())
+    assert CliRunner().invoke(app, ["report", str(fake_run.path)]).exit_code == 0
+    card = ModelCard.load(fake_run.path / "models" / "detour" / "README.md")
+    again = plan_upload(fake_run.path, "detour", "me/model", {"license": None, "language": None}).card
+    for data in (card.data, again.data):
+        assert (data.license, data.language) == ("cc-by-4.0", ["fr"])
+    assert "No licence is named" not in str(card)
+    assert plan_upload(fake_run.path, "detour", "me/model", {"license": "mit"}).card.data.license == "mit"
+    assert ModelCard.load(fake_run.path / "models" / "twin" / "README.md").data.license is None
+
+
 def test_a_run_without_scores_has_a_card_without_them(fake_run):
     for record in ("held_out.json", "tasks/summary.json"):
         (fake_run.path / "evaluation" / record).unlink()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from html import unescape
+from pathlib import Path
 
 import pytest
+from test_report_page import table_rows
 
+from clm_detour.config.load import load_config, save_config
+from clm_detour.evaluate.summary import TaskRow, summarise
+from clm_detour.files import write_json
 from clm_detour.report.caveats import caveats
 from clm_detour.report.load import load_run
-from clm_detour.report.page import write_page
+from clm_detour.report.page import page_text, write_page
 from clm_detour.report.verdict import verdict, what_was_done
 
 
@@ -102,6 +108,56 @@ def test_what_was_done_is_read_from_the_records(fake_run):
     assert "on the same rows in the same order" in top
 
 
+REVERSE = Path(__file__).parents[2] / "configs" / "paper" / "ablations" / "reverse.yaml"
+
+
+def test_the_shipped_detour_the_other_way_round_is_not_told_as_the_papers(tmp_path):
+    save_config(load_config(REVERSE, ["run_dir=reverse"]), tmp_path / "config.yaml")
+    (sentence,) = what_was_done(load_run(tmp_path))
+    assert "detour (mlm: 10B tokens of MLM → clm-decay: 1B tokens of CLM)" in sentence
+    assert "twin (clm: 10B tokens of CLM → clm-decay: 1B tokens of CLM)" in sentence
+
+
+def set_phase(run, id, **values) -> None:
+    run.edit(f"phases/{id}/phase.json", lambda record: record.update(values))
+
+
+CONSTANT = {"schedule": {"name": "warmup_constant", "peak": 1e-3}}
+LINEAR = {"schedule": {"name": "linear", "peak": 1e-3}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pretrain.clm.decay": CONSTANT, "pretrain.mlm.decay": CONSTANT},
+        {"pretrain.mlm.decay": LINEAR},
+        {"pretrain.mlm": {"objective": "clm"}},
+        {"pretrain.clm": {"objective": "mlm"}},
+        {"pretrain.clm.decay": {"objective": "clm"}},
+    ],
+)
+def test_a_detour_and_a_decay_are_told_of_only_where_the_records_have_them(fake_run, changes):
+    for id, values in changes.items():
+        set_phase(fake_run, id, **values)
+    (sentence,) = what_was_done(load_run(fake_run.path))
+    assert sentence.startswith("This run has the arms base (pretrain: 999k tokens of MLM), detour (")
+
+
+def test_any_decay_that_both_share_is_told_of(fake_run):
+    for id in ("pretrain.clm.decay", "pretrain.mlm.decay"):
+        set_phase(fake_run, id, **LINEAR)
+    assert "while the learning rate decays" in top_of(fake_run)
+
+
+def test_a_twin_of_more_phases_is_told_whole(fake_run):
+    shutil.copytree(
+        fake_run.path / "phases" / "pretrain.mlm", fake_run.path / "phases" / "pretrain.mlm.decay.mlm"
+    )
+    fake_run.edit("arms.json", lambda arms: arms["twin"].append("pretrain.mlm.decay.mlm"))
+    (sentence,) = what_was_done(load_run(fake_run.path))
+    assert "decay: 197k tokens of MLM → mlm: 598k tokens of MLM)" in sentence
+
+
 def test_one_seed_a_small_run_and_unequal_compute_are_admitted(fake_run):
     top = top_of(fake_run)
     assert "One seed (17)" in top
@@ -156,6 +212,46 @@ def test_the_tasks_result_is_said_with_its_interval(fake_run):
 
     fake_run.edit("evaluation/tasks/summary.json", level)
     assert "interval −1.00 to +1.00, which leaves open which is better" in top_of(fake_run)
+
+
+def make_tasks(run, tasks, seeds, gain=1.0) -> None:
+    """Scores of detour and twin through the code that writes them: the detour is better everywhere."""
+    rows = [TaskRow(f"task {i}", "en", "single_label", "f1", 100) for i in range(tasks)]
+    scores = {
+        model: {row.name: {seed: level + seed % 3 / 10 + i / 10 * (model == "detour") for seed in seeds} for i, row in enumerate(rows)}
+        for model, level in {"detour": 70.0 + gain, "twin": 70.0}.items()
+    }  # fmt: skip
+    models = [{"name": name, "path": name, "minutes": 1.0, "flops": 1e12} for name in scores]
+    write_json(
+        run.path / "evaluation" / "tasks" / "summary.json", summarise("x", models, rows, scores, {}, {})
+    )
+
+
+@pytest.mark.parametrize(
+    ("tasks", "seeds", "words"),
+    [
+        (1, (1,), "(no interval: one task with one seed leaves open which is better)"),
+        (1, (1, 2, 3), "(no interval: one task leaves open which is better)"),
+        (2, (1,), "(no interval: one seed leaves open which is better)"),
+        (5, (1, 2, 3), "but so few tasks leave open which is better on others)"),
+    ],
+)
+def test_one_seed_or_few_tasks_are_said_to_leave_it_open(fake_run, tasks, seeds, words):
+    make_tasks(fake_run, tasks, seeds)
+    assert words in top_of(fake_run)
+
+
+def test_a_gain_on_many_tasks_and_seeds_is_left_as_it_is(fake_run):
+    make_tasks(fake_run, 6, (1, 2, 3))
+    assert "leave open" not in top_of(fake_run)
+
+
+def test_what_cannot_be_inferred_is_a_dash_in_the_table_and_no_line_in_the_figure(fake_run):
+    make_tasks(fake_run, 2, (1,))
+    page = page_text(load_run(fake_run.path))
+    (row,) = table_rows(page, "Differences on tasks")[1:]
+    assert row[2:4] == ["–", "–"]
+    assert "Tasks, detour minus twin" in page
 
 
 def test_what_the_networks_show_is_said_with_its_ratio_and_its_retention(fake_run):

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from clm_detour.analyze.show import same_layers
 from clm_detour.files import atomic_write
 
 STYLE = {
@@ -72,14 +73,15 @@ def heat_map(
 
 
 def layer_curves(axes: Axes, comparison: Mapping[str, Any]) -> None:
-    """Divergence by layer, a colour an estimator, dashed for the control, with intervals."""
-    for part_name, dash in (("detour_twin", "-"), ("control", "--")):
-        part = comparison["comparisons"].get(part_name)
+    """Divergence by layer, a colour an estimator, dashed for the control if it has as many, with intervals."""
+    main, control = (comparison["comparisons"].get(name) for name in ("detour_twin", "control"))
+    beside = control if control and same_layers(main, control) else None
+    for part, dash in ((main, "-"), (beside, "--")):
         for variant, colour in zip(CURVES, COLOURS[: len(CURVES)], strict=True):
             if part is not None:
                 label = variant.replace("_", ", ") + ("" if dash == "-" else ", control")
                 _curve(axes, part["variants"][variant], colour, dash, label)
-    layers = [_short(pair[0]) for pair in comparison["comparisons"]["detour_twin"]["pairs"]]
+    layers = [_short(pair[0]) for pair in main["pairs"]]
     step = max(len(layers) // 14, 1)
     axes.set_xticks(range(0, len(layers), step), layers[::step])
     axes.set_ylim(bottom=0)

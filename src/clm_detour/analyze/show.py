@@ -83,6 +83,11 @@ def times(value: Mapping[str, Any] | None) -> str:
     )
 
 
+def same_layers(main: Mapping[str, Any], control: Mapping[str, Any]) -> bool:
+    """Whether the control's pairs of layers may stand beside those of A and B: not where A and B differ in depth."""
+    return len(main["pairs"]) == len(control["pairs"])
+
+
 def comparison_tables(comparison: Mapping[str, Any]) -> list[Table]:
     """The models' divergence by every estimator, and that of each layer by three of them."""
     main, control = (comparison["comparisons"].get(name) for name in ("detour_twin", "control"))
@@ -101,11 +106,12 @@ def comparison_tables(comparison: Mapping[str, Any]) -> list[Table]:
     layers = Table(title="Divergence of each layer (%)")
     for column in ("A", "B", "biased", "control", "debiased", "control", "debiased_trimmed", "control"):
         layers.add_column(column, justify="left" if len(column) == 1 else "right")
+    beside = (main, control if control and same_layers(main, control) else None)
     for i, pair in enumerate(main["pairs"]):
         cells = [
-            percent(part["variants"][variant]["divergence"][i]) if part and i < len(part["pairs"]) else ""
+            percent(part["variants"][variant]["divergence"][i]) if part else ""
             for variant in ("biased", "debiased", "debiased_trimmed")
-            for part in (main, control)
+            for part in beside
         ]
         layers.add_row(*pair, *cells)
     return [whole, layers]

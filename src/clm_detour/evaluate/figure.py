@@ -42,5 +42,6 @@ def paint(axes: Any, row: Mapping[str, Any]) -> None:
     axes.axvline(0, color="grey", linewidth=0.8)
     axes.set_yticks(range(len(entries)), [entry[0] for entry in entries])
     axes.set_ylim(len(entries) - 0.5, -0.5)
-    axes.set_title(f"{row['a']} - {row['b']} (p = {row['p']:.2g})", fontsize="medium", loc="left")
+    p = "" if row["p"] is None else f" (p = {row['p']:.2g})"
+    axes.set_title(f"{row['a']} - {row['b']}{p}", fontsize="medium", loc="left")
     axes.spines[["top", "right"]].set_visible(False)

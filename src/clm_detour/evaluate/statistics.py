@@ -2,8 +2,8 @@
 
 Scores are in percent. Differences are paired: two models are compared seed by seed on each task. The bootstrap draws tasks with
 replacement and, within each drawn task, its seeds, so its interval covers both the choice of tasks and the noise of a fine-tuning
-run (arXiv 2605.12438 tests the same way). With few tasks
-it says little about others. The draws depend on `RESAMPLING_SEED` alone.
+run (arXiv 2605.12438 tests the same way). Of one task, or where a task has one seed, one of the two draws always gives the same:
+then there is neither interval nor p. With few tasks it says little about others. The draws depend on `RESAMPLING_SEED` alone.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class Comparison:
 
     Args:
         difference: mean over tasks of the mean over their paired seeds.
-        interval: 95 % percentile interval of the bootstrap.
-        p: two-sided, from the same bootstrap; the least possible is 2 / (RESAMPLES + 1).
+        interval: 95 % percentile interval of the bootstrap; None of one task, or where a task has one paired seed.
+        p: two-sided, from the same bootstrap; the least possible is 2 / (RESAMPLES + 1). None where there is no interval.
         wins, losses, ties: tasks on which a's mean is higher, lower, the same in print.
         by_task: task -> difference, and its t interval over the paired seeds.
     """
 
     tasks: tuple[str, ...]
     difference: float
-    interval: Interval
-    p: float
+    interval: Interval | None
+    p: float | None
     wins: int
     losses: int
     ties: int
@@ -91,14 +91,12 @@ def compare(a: Mapping[str, SeedScores], b: Mapping[str, SeedScores]) -> Compari
         return None
     by_task = {task: mean_over(each) for task, each in paired.items()}
     means = np.array([each.mean for each in by_task.values()])
-    drawn = bootstrap([np.array([each[seed] for seed in sorted(each)]) for each in paired.values()])
-    low, high = np.quantile(drawn, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
-    against = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    interval, p = inference([np.array([each[seed] for seed in sorted(each)]) for each in paired.values()])
     return Comparison(
         tasks=tuple(paired),
         difference=float(means.mean()),
-        interval=(float(low), float(high)),
-        p=min(1.0, 2 * (against + 1) / (len(drawn) + 1)),
+        interval=interval,
+        p=p,
         wins=int((means >= TIE).sum()),
         losses=int((means <= -TIE).sum()),
         ties=int((np.abs(means) < TIE).sum()),
@@ -109,6 +107,16 @@ def compare(a: Mapping[str, SeedScores], b: Mapping[str, SeedScores]) -> Compari
 def differences(a: SeedScores, b: SeedScores) -> dict[int, float]:
     """a - b for each seed that both have."""
     return {seed: a[seed] - b[seed] for seed in sorted(set(a) & set(b))}
+
+
+def inference(tasks: list[np.ndarray]) -> tuple[Interval, float] | tuple[None, None]:
+    """Interval and p of the bootstrap of `tasks`; neither where tasks or seeds leave nothing to draw among."""
+    if len(tasks) == 1 or min(map(len, tasks)) == 1:
+        return None, None
+    drawn = bootstrap(tasks)
+    low, high = np.quantile(drawn, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
+    against = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    return (float(low), float(high)), min(1.0, 2 * (against + 1) / (len(drawn) + 1))
 
 
 def bootstrap(tasks: list[np.ndarray], resamples: int = RESAMPLES) -> np.ndarray:

@@ -14,7 +14,8 @@
       "missing": [{"task": "COS", "reason": "..."}]
     }
 
-All scores are in percent, differences in points. `std` and `interval` (95 %) are null where there is one seed. A task that a model
+All scores are in percent, differences in points. `std` and `interval` (95 %) are null where there is one seed; those of a
+comparison, and its p, where it has one task, or a task with one seed. A task that a model
 has not finished is not in its `scores`. A group's averages run over its `tasks`, those that every model has, and `of` says how many
 it would be with none missing; `averages` is empty if there are none. `all` is always a group. Published averages run over the same
 tasks, so they are lower or higher than the paper's where tasks are missing.
@@ -113,12 +114,13 @@ def comparison(a: str, b: str, scores: Scores) -> dict[str, Any] | None:
     found = compare(scores.get(a, {}), scores.get(b, {}))
     if found is None:
         return None
+    interval = None if found.interval is None else list(found.interval)
     by_task = {
         task: {"difference": each.mean, "interval": None if each.interval is None else list(each.interval)}
         for task, each in found.by_task.items()
     }
     return {
-        "a": a, "b": b, "tasks": list(found.tasks), "difference": found.difference, "interval": list(found.interval),
+        "a": a, "b": b, "tasks": list(found.tasks), "difference": found.difference, "interval": interval,
         "p": found.p, "wins": found.wins, "losses": found.losses, "ties": found.ties, "by_task": by_task,
     }  # fmt: skip
 

@@ -81,11 +81,18 @@ def column_cells(column: Sequence[Mapping[str, Any] | None]) -> list[Cell]:
 def comparison_lines(summary: Mapping[str, Any]) -> list[str]:
     """A sentence for each pair of models."""
     return [
-        f"{row['a']} - {row['b']}: {row['difference']:+.2f} points, 95 % interval {row['interval'][0]:+.2f} to "
-        f"{row['interval'][1]:+.2f}, p = {row['p']:.2g}; {row['wins']} won, {row['losses']} lost, {row['ties']} tied, "
-        f"of {len(row['tasks'])} tasks"
+        f"{row['a']} - {row['b']}: {row['difference']:+.2f} points, {certainty(row)}; "
+        f"{row['wins']} won, {row['losses']} lost, {row['ties']} tied, of {len(row['tasks'])} tasks"
         for row in summary["comparisons"]
     ]
+
+
+def certainty(row: Mapping[str, Any]) -> str:
+    """Interval and p of a comparison."""
+    if row["interval"] is None:
+        return "no interval (one task, or a task with one seed)"
+    low, high = row["interval"]
+    return f"95 % interval {low:+.2f} to {high:+.2f}, p = {row['p']:.2g}"
 
 
 def cost_lines(summary: Mapping[str, Any]) -> list[str]:

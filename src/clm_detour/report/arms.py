@@ -47,6 +47,19 @@ def planned_tokens(run: Run, phase: Phase) -> int:
     return parse_tokens(run.config.phases[phase.name].duration, f"phases.{phase.name}.duration")
 
 
+def own_phases(run: Run, arm: str, other: str) -> list[Phase]:
+    """The phases of `arm` that `other` does not share."""
+    return [run.phases[id] for id in run.arms[arm] if id not in run.arms[other]]
+
+
+def schedule_name(run: Run, phase: Phase) -> str | None:
+    """Of the schedule that the phase ran under, or, before its end, that of the recipe; None if neither is there."""
+    if phase.end:
+        return phase.end.schedule.name
+    planned = run.config.phases.get(phase.name) if run.config else None
+    return planned.schedule.name if planned else None
+
+
 def same_rows(run: Run, first: str, second: str) -> bool:
     """Whether two arms are known to have read the same rows of the same mixtures in the same order."""
     both = pairs(run, first, second)

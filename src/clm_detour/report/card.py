@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.repocard import metadata_load
+from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from yaml import YAMLError
 
 from clm_detour.errors import UserError
 from clm_detour.files import atomic_write
@@ -26,7 +29,7 @@ LICENCES = {  # as the hub's pages of these models state them
     "answerdotai/ModernBERT-large": "apache-2.0",
     "almanach/moderncamembert-base": "mit",
 }
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+GIVEN = ("license", "language")  # what the records do not always tell, and people do
 PIPELINES = {"entities": ("token-classification", "Token classification")}
 OTHER = ("text-classification", "Text classification")
 
@@ -38,11 +41,21 @@ def write_cards(run_dir: Path) -> list[Path]:
 
 
 def write_card(run: Run, arm: str, folder: Path) -> Path:
-    """Write `folder/README.md`."""
+    """Write `folder/README.md`; licence and language of a card that is there stay."""
     path = folder / "README.md"
+    card = model_card(run, arm, metadata=given_before(path))
     with atomic_write(path, "w") as file:
-        file.write(str(model_card(run, arm)))
+        file.write(str(card))
     return path
+
+
+def given_before(path: Path) -> dict[str, Any]:
+    """Licence and language of the card at `path`; nothing if it is not there or no card."""
+    try:
+        found = metadata_load(path) or {}
+    except (OSError, ValueError, YAMLError):
+        return {}
+    return {key: found[key] for key in GIVEN if found.get(key) is not None}
 
 
 def model_card(
@@ -83,26 +96,44 @@ def cells(row: Sequence[str]) -> str:
 
 def card_data(run: Run, arm: str, metadata: Mapping[str, Any]) -> ModelCardData:
     """The metadata; what is not known is left out."""
-    base = run.config.model.base if run.config else None
+    base = hub_base(run)
     sources = run.config.data.sources.values() if run.config else ()
-    datasets = [source.path for source in sources if source.format == "hub" and source.path]
-    languages = {task.language for task in run.evaluation.tasks} if run.evaluation else set()
+    datasets = [source.path for source in sources if source.format == "hub" and is_hub_id(source.path)]
     values = {
-        "base_model": base if base and HUB_ID.fullmatch(base) else None,
+        "base_model": base,
         "license": LICENCES.get(base or ""),
-        "language": sorted(languages) or None,
         "datasets": datasets or None,
+        "pipeline_tag": None if is_causal(run, arm) else "fill-mask",
         **{key: value for key, value in metadata.items() if value is not None},
     }
     results = eval_results(run, arm)
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="fill-mask",
         tags=["modernbert", "clm-detour", "continued-pretraining"],
         model_name=name_of(run, arm),
         eval_results=results or None,
         **{key: value for key, value in values.items() if value is not None},
     )
+
+
+def hub_base(run: Run) -> str | None:
+    """The base model, if it is one of the hub."""
+    base = run.config.model.base if run.config else None
+    return base if base and "/" in base and is_hub_id(base) else None
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a model or data set is one of the hub: as where it is opened, what lies here is not."""
+    try:
+        validate_repo_id(path)
+    except HFValidationError:
+        return False
+    return not Path(path).exists()
+
+
+def is_causal(run: Run, arm: str) -> bool:
+    """Whether the arm ends as a causal language model."""
+    return run.phases[run.arms[arm][-1]].objective == "clm"
 
 
 def name_of(run: Run, arm: str) -> str:
@@ -163,19 +194,22 @@ def body_of(run: Run, arm: str, repository: str | None, licensed: bool) -> dict[
         ],
         "task_head": ["task", *(bold(model, arm) for model in models)],
         "tasks": tasks,
-        "limits": limits(run),
+        "limits": limits(run, arm),
+        "causal": is_causal(run, arm),
         "repository": repository or "PATH_OR_ID_OF_THIS_MODEL",
     }
 
 
 def what_it_is(run: Run, arm: str, phases: Sequence[Phase]) -> str:
     """One paragraph."""
-    base = run.config.model.base if run.config else None
-    start = f"[{base}](https://huggingface.co/{base})" if base and HUB_ID.fullmatch(base) else "a ModernBERT"
+    base = hub_base(run)
+    start = f"[{base}](https://huggingface.co/{base})" if base else "a ModernBERT"
     way = " and then ".join(
         f"{wording.tokens(phase.tokens)} as a {'causal' if phase.objective == 'clm' else 'masked'} language model"
         for phase in phases
     )
+    if is_causal(run, arm):
+        return f"A ModernBERT that ends as a causal language model, the arm `{arm}` of its run: {start} trained for {way}."
     detour = any(phase.objective == "clm" for phase in phases)
     role = "with a causal detour" if detour else "without a causal detour"
     return f"A ModernBERT encoder for masked language modelling and fine-tuning, the arm `{arm}` of its run: {start} trained for {way}, {role}."
@@ -237,10 +271,15 @@ def bold(model: str, arm: str) -> str:
     return f"**{model}**" if model == arm else model
 
 
-def limits(run: Run) -> list[str]:
+def limits(run: Run, arm: str) -> list[str]:
     """What the page says weakens the result, and what holds for every such model."""
+    use = (
+        "It predicts the next token and was trained last for nothing else"
+        if is_causal(run, arm)
+        else "It fills masks and gives representations; it does not write text"
+    )
     return [
         *(sentence.replace(wording.NARROW, " ") for sentence in caveats(run)),
-        "It fills masks and gives representations; it does not write text, and nothing here shows that it is safe for decisions about people.",
+        f"{use}, and nothing here shows that it is safe for decisions about people.",
         "It may repeat what its training texts hold, errors and biases included.",
     ]

@@ -50,7 +50,7 @@ def one_seed(run: Run) -> list[str]:
 
 
 def of_tasks(found: Evaluation | None) -> list[str]:
-    """Tasks that are missing, and scores with one seed."""
+    """Tasks that are missing, and scores with few seeds."""
     if not found:
         return []
     sentences = []
@@ -62,7 +62,7 @@ def of_tasks(found: Evaluation | None) -> list[str]:
     seeds = [score.seeds for scores in found.scores.values() for score in scores.values()]
     if seeds and min(seeds) < FEW_SEEDS:
         sentences.append(
-            f"Tasks were fine-tuned with {min(seeds)} {'seed' if min(seeds) == 1 else 'seeds'}, the paper's with 5 or 9: "
+            f"{'Tasks' if min(seeds) == max(seeds) else 'Some tasks'} were fine-tuned with {min(seeds)} {'seed' if min(seeds) == 1 else 'seeds'}, the paper's with 5 or 9: "
             "their scores are uncertain by more than a small difference."
         )
     return sentences

@@ -41,14 +41,14 @@ class Average:
 
 @dataclass(frozen=True)
 class Difference:
-    """`a` minus `b` in points, over tasks and on each."""
+    """`a` minus `b` in points, over tasks and on each; no interval and no p of one task or of one seed."""
 
     a: str
     b: str
     tasks: int
     value: float
-    interval: Interval
-    p: float
+    interval: Interval | None
+    p: float | None
     wins: int
     losses: int
     ties: int
@@ -58,7 +58,7 @@ class Difference:
         """`b` minus `a`."""
         by_task = {task: (-value, turned(bounds)) for task, (value, bounds) in self.by_task.items()}
         return replace(
-            self, a=self.b, b=self.a, value=-self.value, interval=(-self.interval[1], -self.interval[0]),
+            self, a=self.b, b=self.a, value=-self.value, interval=turned(self.interval),
             wins=self.losses, losses=self.wins, by_task=by_task,
         )  # fmt: skip
 
@@ -131,9 +131,9 @@ def score(raw: Any) -> TaskScore:
 
 def difference(raw: Any) -> Difference:
     """One comparison."""
-    low, high = raw["interval"]  # a bootstrap always has one
+    p = None if raw["p"] is None else float(raw["p"])
     return Difference(
-        str(raw["a"]), str(raw["b"]), len(raw["tasks"]), float(raw["difference"]), (float(low), float(high)), float(raw["p"]),
+        str(raw["a"]), str(raw["b"]), len(raw["tasks"]), float(raw["difference"]), interval(raw["interval"]), p,
         int(raw["wins"]), int(raw["losses"]), int(raw["ties"]),
         {task: (float(row["difference"]), interval(row["interval"])) for task, row in raw["by_task"].items()},
     )  # fmt: skip

@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from clm_detour.errors import UserError
 from clm_detour.files import atomic_write
-from clm_detour.report.card import model_card
+from clm_detour.report.card import given_before, model_card
 from clm_detour.report.load import is_model, load_run
 from clm_detour.run_folder import RunFolder
 
@@ -37,6 +37,9 @@ def plan_upload(
 ) -> Upload:
     """Look at everything first.
 
+    Args:
+        metadata: for the card, such as `license`; what is None there is taken from the card that lies beside the model, if it has it.
+
     Raises:
         UserError: the id is not one, the arm is not there, has not finished or was not exported.
     """
@@ -47,7 +50,9 @@ def plan_upload(
     if "/" not in repository:
         raise UserError(f"{repository} has no owner; write OWNER/{repository}.")
     run, folder = load_run(run_dir), RunFolder(run_dir)
-    card = model_card(run, arm, repository, metadata)
+    before = given_before(folder.model(arm) / "README.md")
+    given = {key: value for key, value in (metadata or {}).items() if value is not None}
+    card = model_card(run, arm, repository, {**before, **given})
     unfinished = [id for id in run.arms[arm] if not folder.phase(id).finished]
     if unfinished:
         raise UserError(

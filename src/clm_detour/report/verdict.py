@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import takewhile
 
 from markupsafe import Markup
 
 from clm_detour.report import wording
-from clm_detour.report.arms import colour_slot, pairs, planned_tokens, same_rows
+from clm_detour.report.arms import colour_slot, own_phases, planned_tokens, same_rows, schedule_name
+from clm_detour.report.evaluation import Difference
 from clm_detour.report.markup import key
 from clm_detour.report.records import Phase, Run, Score, Scores
 from clm_detour.report.tables import Row, Text, table, with_best
 
 STEP = 0.0005  # what the page's decimals can show, of a loss and of an accuracy
+DECAYS = {
+    "one_minus_sqrt",
+    "cosine",
+    "linear",
+}  # schedules that fall to the end; wsd does in its last part only
+FEW_TASKS = 6  # all of five won: a sign test over tasks still has p = 0.06
 
 
 @dataclass(frozen=True)
@@ -30,16 +38,15 @@ class Verdict:
 
 def what_was_done(run: Run) -> list[str]:
     """Two sentences: the detour arm, its twin."""
-    if not {"detour", "twin"} <= run.arms.keys():
-        paths = [" → ".join(id.rsplit(".", 1)[-1] for id in ids) for ids in run.arms.values()]
-        arms = [f"{arm} ({path})" for arm, path in zip(run.arms, paths, strict=True)]
+    if not is_detour(run):
+        arms = [f"{arm} ({path_of(run, ids)})" for arm, ids in run.arms.items()]
         return [f"This run has the arms {wording.listing(arms)}."] if arms else []
-    detour = [run.phases[id] for id in run.arms["detour"]]
+    detour, twin = own_phases(run, "detour", "twin"), own_phases(run, "twin", "detour")
     causal = [phase for phase in detour if phase.objective == "clm"]
-    after = detour[detour.index(causal[-1]) + 1 :] if causal else []
-    twin = [other for _, other in pairs(run, "detour", "twin")]
+    after = detour[len(causal) :]
     instead, last = twin[: len(causal)], twin[len(causal) :]
-    rate = instead[0].end.mask_rate if instead and instead[0].end else None
+    rates = {phase.end.mask_rate if phase.end else None for phase in instead}
+    rate = rates.pop() if len(rates) == 1 else None
     masked = f" with {wording.percent(rate, 0)} of the tokens masked" if rate else ""
     rows = ", on the same rows in the same order" if same_rows(run, "detour", "twin") else ""
     return [
@@ -49,6 +56,32 @@ def what_was_done(run: Run) -> list[str]:
         f"Its twin spends {amount(run, instead)} on masked language modelling{masked} instead, then "
         f"{amount(run, last)} on the same kind of decay{rows}.",
     ]
+
+
+def is_detour(run: Run) -> bool:
+    """Whether the arms detour and twin are what their names say: CLM then MLM while the rate decays, against MLM of as many phases."""
+    if not {"detour", "twin"} <= run.arms.keys():
+        return False
+    detour, twin = own_phases(run, "detour", "twin"), own_phases(run, "twin", "detour")
+    causal = list(takewhile(lambda phase: phase.objective == "clm", detour))
+    ends = [arm[len(causal) :] for arm in (detour, twin)]
+    schedules = [[schedule_name(run, phase) for phase in end] for end in ends]
+    return (
+        bool(causal and ends[0])
+        and all(phase.objective == "mlm" for phase in [*ends[0], *twin])
+        and schedules[0] == schedules[1]
+        and DECAYS.issuperset(schedules[0])
+    )
+
+
+def path_of(run: Run, ids: list[str]) -> str:
+    """clm: 10B tokens of CLM → decay: 1B tokens of MLM."""
+    return " → ".join(
+        f"{phase.name}: {amount(run, [phase])} of {phase.objective.upper()}"
+        if phase.objective
+        else phase.name
+        for phase in (run.phases[id] for id in ids)
+    )
 
 
 def starting_point(run: Run) -> str:
@@ -93,14 +126,24 @@ def on_tasks(run: Run) -> str:
     found = run.evaluation.difference("detour", "twin") if run.evaluation else None
     if not found:
         return ""
-    low, high = (wording.signed(end, 2) for end in found.interval)
-    open_ = found.interval[0] <= 0 <= found.interval[1]
-    which = ", which leaves open which is better" if open_ else ""
     return (
         f"Fine-tuned on {found.tasks} {'task' if found.tasks == 1 else 'tasks'}, the detour is {wording.signed(found.value, 2)} "
-        f"points from its twin on average (95 % interval {low} to {high}{which}): {found.wins} won, {found.losses} lost, "
-        f"{found.ties} tied."
+        f"points from its twin on average ({certainty(found)}): {found.wins} won, {found.losses} lost, {found.ties} tied."
     )
+
+
+def certainty(found: Difference) -> str:
+    """The interval, or why there is none, and whether it is open which is better."""
+    if found.interval is None:
+        one_seed = any(interval is None for _, interval in found.by_task.values())
+        few = [*(["one task"] * (found.tasks == 1)), *(["one seed"] * one_seed)]
+        return f"no interval: {' with '.join(few)} leaves open which is better"
+    low, high = (wording.signed(end, 2) for end in found.interval)
+    text = f"95 % interval {low} to {high}"
+    if found.interval[0] <= 0 <= found.interval[1]:
+        return f"{text}, which leaves open which is better"
+    few_tasks = ", but so few tasks leave open which is better on others"
+    return text + (few_tasks if found.tasks < FEW_TASKS else "")
 
 
 def on_networks(run: Run) -> str:

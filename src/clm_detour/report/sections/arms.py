@@ -19,7 +19,11 @@ def arms_section(run: Run) -> Section | None:
     reference = reference_arm(run)
     text = (
         f"Every arm with its phases. In brackets: the difference from {reference}"
-        + (", with its 95 % interval on tasks." if run.evaluation else ".")
+        + (
+            ", on tasks with its 95 % interval where there is one, and over how many tasks where the two share more than all arms do."
+            if run.evaluation
+            else "."
+        )
         + " One run of each arm: a difference is no more than what another seed might show, unless it is well above that of the control."
     )
     head, *rows = arm_rows(run)
@@ -79,7 +83,7 @@ def average_name(average: Average) -> str:
 
 
 def task_cell(run: Run, average: Average, arm: str, reference: str) -> str:
-    """The average over tasks; over all of them also the difference with its interval."""
+    """The average over tasks; over all of them also the difference with its interval, and over how many if they are not the average's."""
     score = average.models.get(arm)
     if score is None:
         return wording.ABSENT
@@ -87,5 +91,9 @@ def task_cell(run: Run, average: Average, arm: str, reference: str) -> str:
     text = f"{score.mean:.1f}"
     if found is None:
         return text
-    low, high = (wording.signed(end, 1) for end in found.interval)
-    return f"{text} ({wording.signed(found.value, 1)}, {low} to {high})"
+    parts = [wording.signed(found.value, 1)]
+    if found.interval is not None:
+        parts.append(" to ".join(wording.signed(end, 1) for end in found.interval))
+    if found.tasks != average.tasks:
+        parts.append(f"over {found.tasks} {'task' if found.tasks == 1 else 'tasks'}")
+    return f"{text} ({', '.join(parts)})"

@@ -34,13 +34,21 @@ def tasks_section(run: Run) -> Section | None:
 
 def introduction(found: Evaluation) -> str:
     """How to read it."""
-    seeds = max((score.seeds for scores in found.scores.values() for score in scores.values()), default=0)
-    spread = f", ± their standard deviation over {seeds} seeds" if seeds > 1 else ", with one seed each"
     return (
-        "Each model was fine-tuned on each task in the same way, and scored on texts that it had not seen. "
-        "Scores are in percent, "
-        f"higher is better{spread}."
+        "Each model was fine-tuned on each task's training texts in the same way, and scored on its test texts. Whether a test "
+        "text stands among the training texts too, or among those that the models were trained on before, is not looked into here. "
+        f"Scores are in percent, higher is better{seeds_of(found)}."
     )
+
+
+def seeds_of(found: Evaluation) -> str:
+    """Over how many seeds; tasks may differ."""
+    seeds = {score.seeds for scores in found.scores.values() for score in scores.values()}
+    few, many = min(seeds), max(seeds)
+    if many == 1:
+        return ", with one seed each"
+    over = f"{many} seeds" if few == many else f"{few} to {many} seeds"
+    return f", ± their standard deviation over {over}" + (" (none of one seed)" if few == 1 else "")
 
 
 def score_table(run: Run, found: Evaluation) -> Markup:
@@ -92,15 +100,15 @@ def difference_table(found: Evaluation) -> Markup:
                 f"{row.a} − {row.b}",
                 wording.signed(row.value, 2),
                 bounds(row.interval),
-                f"{row.p:.2g}",
+                wording.ABSENT if row.p is None else f"{row.p:.2g}",
                 *map(str, (row.wins, row.losses, row.ties, row.tasks)),
             ]
         )
         for row in found.differences
     ]
     note = (
-        "Mean over tasks of the first minus the second. Interval and p: tasks and seeds are drawn again 10,000 times; an interval that "
-        "holds 0 leaves open which is better, and with few tasks it says little about others."
+        "Mean over tasks of the first minus the second. Interval and p: tasks and seeds are drawn again 10,000 times, "
+        "and there is neither of one task, or where a task has one seed. An interval that holds 0 leaves open which is better, and with few tasks it says little about others."
     )
     return table("Differences on tasks", head, rows, note=note)
 
@@ -117,9 +125,9 @@ def difference_figure(row: Difference) -> Markup:
     names = [*row.by_task, "all tasks"]
     entries = [*row.by_task.values(), (row.value, row.interval)]
     ends = [abs(end) for _, interval in entries for end in interval or ()]
-    core = [abs(value) for value in (*row.interval, *(value for value, _ in entries))]
+    core = [abs(value) for value in (*(row.interval or ()), *(value for value, _ in entries))]
     reach = 1.1 * max(
-        min(max(ends), 3 * max(core)), 0.1
+        min(max(ends, default=max(core)), 3 * max(core)), 0.1
     )  # two seeds can give an interval of hundreds of points
 
     def paint(axes: Axes) -> None:
@@ -136,7 +144,7 @@ def difference_figure(row: Difference) -> Markup:
     label = f"{row.a} minus {row.b} in points by task: "
     label += ", ".join(f"{name} {wording.signed(value, 1)}" for name, (value, _) in row.by_task.items())
     drawing = draw("task-differences", label, figure_height(len(names)), paint)
-    caption = "Lines are 95 % intervals: over seeds for a task, over tasks and seeds for all; none where there is one seed. A line that reaches the edge goes on beyond it."
+    caption = "Lines are 95 % intervals: over seeds for a task, over tasks and seeds for all; none where a task has one seed. A line that reaches the edge goes on beyond it."
     return Markup('<div class="figures">{}</div>').format(
         figure(drawing, f"Tasks, {row.a} minus {row.b}", caption)
     )
