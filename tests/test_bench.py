@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from clm_detour.cli import main
 from clm_detour.config import load_config
 from clm_detour.errors import UserError
 from clm_detour.pipeline import prepare_data
+from clm_detour.train import bench as bench_module
+from clm_detour.train import launch
 from clm_detour.train.bench import bench, numbers
 from clm_detour.train.composer_model import PretrainingModel
 
@@ -54,6 +57,34 @@ def test_two_processes_through_the_launcher(recipe, monkeypatch, capfd):
         main()
     assert not left.value.code
     assert "pretrain.clm.decay on 2 processes" in capfd.readouterr().err
+
+
+def test_of_several_numbers_each_is_measured_in_processes_of_its_own(monkeypatch):
+    started = []
+
+    def run(words, check):
+        started.append(words)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(launch.subprocess, "run", run)
+    monkeypatch.setattr("clm_detour.train.bench.bench", lambda *_: pytest.fail("this process took part"))
+    launch.launch_bench("mine.yaml", ["arm=detour"], "1,2")
+    assert [words[words.index("-n") + 1] for words in started] == ["1", "2"]
+
+
+def test_each_size_lets_go_of_the_one_before(recipe, monkeypatch):
+    alive, made = [], []
+    make_network = bench_module.make_network
+
+    def make(setup):
+        alive.append(sum(network() is not None for network in made))
+        network = make_network(setup)
+        made.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(bench_module, "make_network", make)
+    bench(str(recipe), ["arm=detour", "phase=clm", "steps=1", "sizes=1,2,4"])
+    assert alive == [0, 0, 0]
 
 
 OUT_OF_MEMORY = """

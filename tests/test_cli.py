@@ -71,6 +71,52 @@ def test_what_would_stop_training_is_said_before_anything_is_prepared(
     assert not list((tmp_path / "data").rglob("*.bin"))
 
 
+@pytest.mark.parametrize("verb", ["run", "check"])
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.batch_rows=9", "9 rows do not divide over 4 processes"),
+        ("model.config.pad_token_id=17", "use the tokenizer that the model was trained with"),
+        ("data.sources.notes.text=note", "note"),
+        ("data.sources.notes.path=nowhere.jsonl", "nowhere.jsonl"),
+    ],
+)
+def test_batches_tokenizer_and_sources_are_checked_before_anything_is_prepared(
+    run_cli, recipe, tmp_path, monkeypatch, verb, override, expected
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    words = [override, f"data.dir={tmp_path}/data", "train.micro_rows=2"]
+    assert_one_sentence(run_cli(verb, recipe, *words), expected)
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_processes_are_those_of_all_machines(run_cli, recipe, tmp_path, monkeypatch):
+    environment = {"WORLD_SIZE": "3", "NODE_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    said = run_cli("run", recipe, f"data.dir={tmp_path}/data")
+    assert_one_sentence(said, "8 rows do not divide over 3 processes")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_tokenizer_that_the_run_trains_is_checked_before_the_sources_are_prepared(
+    run_cli, recipe, tmp_path
+):
+    words = ["tokenizer={path: null, train: {vocab_size: 300}}", "model.config.pad_token_id=17"]
+    assert_one_sentence(run_cli("run", recipe, *words, f"data.dir={tmp_path}/data"), "[PAD]", "17")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_first_record_without_the_field_is_no_reason_to_refuse_where_such_are_skipped(
+    run_cli, recipe, tmp_path
+):
+    (tmp_path / "notes.jsonl").write_text('{"txt": "one"}\n{"text": "two"}\n')
+    words = source(tmp_path / "notes.jsonl")
+    assert_one_sentence(run_cli("check", recipe, *words), "notes.jsonl", "text")
+    assert run_cli("check", recipe, *words, "data.on_error=skip")[0] == 0
+
+
 def test_a_duration_without_unit(run_cli, recipe):
     assert_one_sentence(run_cli("run", recipe, "phases.clm.duration=5000"), "write 5000tok")
 

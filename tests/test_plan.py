@@ -18,8 +18,8 @@ from clm_detour.errors import UserError
 from clm_detour.model.flops import flops_per_batch
 from clm_detour.model.layers import Layer
 from clm_detour.model.rope import rotation
-from clm_detour.pipeline import prepare_data, run_recipe
-from clm_detour.plan import RecipePlan, make_plan
+from clm_detour.pipeline import plan_step, prepare_data, refuse_early, run_recipe
+from clm_detour.plan import RecipePlan, make_plan, print_plan
 from clm_detour.plan.hardware import DEVICES, Hardware
 from clm_detour.plan.make import model_config
 from clm_detour.plan.memory import GRADIENT, MOMENTS, WEIGHT, layer_bytes
@@ -104,13 +104,52 @@ def test_sizes_are_those_of_the_network(recipe):
 def test_a_finished_run_takes_the_disk_that_was_planned(tiny_recipe, tmp_path):
     config = load_config(
         tiny_recipe(tmp_path / "run"),
-        ["phases.decay.duration=2ktok", "arms={base: [pretrain]}", "train.ema_half_life=1ktok"],
+        [
+            "phases.decay.duration=2ktok",
+            "arms={base: [pretrain, clm]}",
+            "phases.clm.duration=3ktok",
+            "train.ema_half_life=1ktok",
+            "train.export_at=[1ktok,1000tok,4ktok]",  # clm does not get to the last
+        ],
     )
     prepare_data(config)
     planned = make_plan(config, existing_tokenizer(config)).sizes.disk
     run_recipe(config)
     taken = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*.safetensors"))
     assert taken == pytest.approx(planned, rel=0.02)
+
+
+def test_only_several_processes_under_ddp_hold_buckets_of_gradients(recipe):
+    def memory(gpus: int, parallel: str) -> dict[str, int]:
+        config = load_config(recipe, [f"train.parallel={parallel}"])
+        return make_plan(config, existing_tokenizer(config), gpus).sizes.memory
+
+    several, one = memory(4, "ddp"), memory(1, "ddp")
+    assert several["buckets"] == several["gradients"]
+    assert "buckets" not in one
+    assert "buckets" not in memory(4, "fsdp")
+
+
+def test_a_run_shows_the_plan_for_its_own_number_of_processes(recipe, tmp_path, monkeypatch, capsys):
+    config = load_config(recipe)
+    config.run_dir = str(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    plan_step(config)
+    said = capsys.readouterr().err
+    print_plan(make_plan(config, existing_tokenizer(config), 4))
+    assert said == capsys.readouterr().err
+    print_plan(make_plan(config, existing_tokenizer(config), 1))
+    assert said != capsys.readouterr().err
+
+
+def test_before_a_run_only_sources_that_are_not_prepared_are_read(recipe, tmp_path, monkeypatch):
+    def out_of_reach(*_: object) -> None:
+        raise UserError("The hub cannot be asked.")
+
+    monkeypatch.setattr("clm_detour.check.check_first_record", out_of_reach)
+    refuse_early(load_config(recipe))
+    with pytest.raises(UserError, match="The hub cannot be asked"):
+        refuse_early(load_config(recipe, [f"data.dir={tmp_path}/data"]))
 
 
 def test_before_the_data_is_prepared_the_plan_says_what_it_can(tiny_recipe, tmp_path):
@@ -285,7 +324,7 @@ def test_a_model_whose_tokenizer_is_yet_to_be_trained_is_planned(tmp_path):
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("model.config.hiden_size=64", "did you mean hidden_size?"),
+        ("model.config.hiden_size=64", "did you mean model.config.hidden_size?"),
         ("phases.clm.freeze={layers: 0-4}", "phases.clm.freeze.layers: 0-4 goes beyond the model's 4 layers"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 from clm_detour.config import load_config
 from clm_detour.errors import UserError
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.pipeline import run_recipe
+from clm_detour.pipeline import export_step, run_recipe
 from clm_detour.train.export import export_arm
 from clm_detour.train.recipe import plan_recipe
 from clm_detour.train.schedules import phase_rate
@@ -169,6 +170,52 @@ def test_an_export_replaces_a_model_of_ours_and_nothing_else(finished, tmp_path)
     with pytest.raises(UserError, match="something else than an exported model, which would be lost"):
         export_arm(finished, "detour", tmp_path / "models")
     assert (tmp_path / "models" / "precious").read_text() == "of someone else"
+
+
+def copied(finished, tmp_path):
+    """The finished run in another folder, with its times."""
+    config = copy.deepcopy(finished)
+    config.run_dir = str(tmp_path / "run")
+    shutil.copytree(finished.run_dir, config.run_dir)
+    return config
+
+
+def test_an_arm_is_exported_anew_when_it_ends_in_another_phase_whichever_was_trained_first(
+    finished, tmp_path
+):
+    config = copied(finished, tmp_path)
+    chain = config.arms["detour"]
+    for phases in (chain[:-1], chain):
+        config.arms["detour"] = phases
+        assert export_step(config, "detour")
+        exported = Path(config.run_dir) / "models" / "detour" / "model.safetensors"
+        end = Path(config.run_dir) / "phases" / ".".join(phases) / "model" / "model.safetensors"
+        assert exported.read_bytes() == end.read_bytes()
+        assert not export_step(config, "detour")
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_and_that_of_a_living_process_is_not(
+    finished, tmp_path
+):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    names = [f".model.tmp{ended.pid}", f".model.tmp{os.getppid()}", f".model-b.tmp{ended.pid}"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    export_arm(finished, "detour", tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "model"])
+
+
+def test_a_refused_run_leaves_the_recipe_that_trained_what_is_there(finished, tmp_path):
+    config = copied(finished, tmp_path)
+    root = Path(config.run_dir)
+    before = {name: (root / name).read_bytes() for name in ("config.yaml", "arms.json", "plan.json")}
+    config.phases["decay"].schedule.peak = 1e-4  # of the last phase of the arms
+    config.arms["short"] = ["pretrain"]
+    with pytest.raises(UserError, match=r"decay was started with other settings .*schedule\.peak"):
+        run_recipe(config)
+    assert {name: (root / name).read_bytes() for name in before} == before
 
 
 def test_the_learning_rate_is_the_formula_at_every_step(finished):

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.table import Column, Table
 
@@ -16,11 +16,12 @@ from clm_detour.data.cache import is_remote
 from clm_detour.data.folders import folder_at
 from clm_detour.data.packing import PackedSource, is_packed
 from clm_detour.data.shards import TokenShards
-from clm_detour.data.sources import check_first_record
+from clm_detour.data.sources import OnError, check_first_record
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
 from clm_detour.progress import console, human, human_bytes
 from clm_detour.run_folder import RunFolder
+from clm_detour.train.launch import world_size
 from clm_detour.train.recipe import check_world, plan_recipe
 from clm_detour.train.schedules import phase_rate
 from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder, shard_cache
@@ -38,8 +39,6 @@ def check_recipe(config: Config, deep: bool) -> None:
     Raises:
         UserError: the first thing found wrong.
     """
-    import torch
-
     from clm_detour.plan import make_plan
 
     check_writable(Path(config.run_dir))
@@ -47,7 +46,7 @@ def check_recipe(config: Config, deep: bool) -> None:
         check_writable(Path(config.data.dir))
     if config.data.cache_dir is not None:
         check_writable(Path(config.data.cache_dir))
-    world = max(torch.cuda.device_count(), 1)
+    world = processes()
     check_world(config, world)
     check_sources(config)
     if config.evaluate.tasks is not None:
@@ -61,6 +60,17 @@ def check_recipe(config: Config, deep: bool) -> None:
         console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
     console.print(phase_table(config))
     console.print("[green]Nothing wrong found.[/green]")
+
+
+def processes() -> int:
+    """On which `run` trains, over all machines.
+
+    Raises:
+        UserError: as `world_size`.
+    """
+    import torch
+
+    return world_size(max(torch.cuda.device_count(), 1))
 
 
 def room_warnings(config: Config, plan: RecipePlan) -> Iterator[str]:
@@ -108,15 +118,21 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"Cannot write below {existing}; choose another folder for {folder}.")
 
 
-def check_sources(config: Config) -> None:
-    """Every source must have files whose first record has the fields it needs, but for those that the run itself will write."""
+def check_sources(config: Config, prepared: bool = True) -> None:
+    """Every source must have files whose first record has the fields it needs, but for those that the run itself will write.
+
+    Args:
+        prepared: look also at those whose rows are there; a dataset of the hub may be out of reach by then.
+    """
     sample = RunFolder.of(config).sample
     for name, source in config.data.sources.items():
         if is_prepared_elsewhere(config, name):
             continue
+        if not prepared and is_packed(f"{prepared_folder(config, name)}/train", config.data.sequence_length):
+            continue
         made_by_the_run = config.data.sample is not None and Path(source.path).is_relative_to(sample)
         if not made_by_the_run:
-            check_first_record(source)
+            check_first_record(source, cast(OnError, config.data.on_error))
 
 
 def existing_tokenizer(config: Config) -> Tokenizer | None:

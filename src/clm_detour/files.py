@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,13 +60,15 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`, and rename it to `path` (replacing it) if the block ends well.
 
-    The old folder waits as `.<name>.old` until the new one has its name: there it is if the process is killed in between.
+    What a killed process left of it is removed first. The old folder waits as `.<name>.old` until the new one has its name:
+    there it is if the process is killed in between.
     """
     path = Path(path)
     temporary, old = path.with_name(f".{path.name}.tmp{os.getpid()}"), path.with_name(f".{path.name}.old")
     try:
         with writable(path):
-            shutil.rmtree(temporary, ignore_errors=True)
+            for left in leftovers(path):
+                shutil.rmtree(left, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
             if path.exists():
@@ -77,6 +80,27 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.replace(old, path)
         for left in (temporary, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Temporary folders for `path` whose process no longer lives, or has the number of this one."""
+    found = {left: left.name.rpartition(".tmp")[2] for left in path.parent.glob(f".{escape(path.name)}.tmp*")}
+    return [
+        left
+        for left, pid in found.items()
+        if pid.isdecimal() and (int(pid) == os.getpid() or not lives(int(pid)))
+    ]
+
+
+def lives(pid: int) -> bool:
+    """Whether this machine has such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def file_checksum(path: Path) -> str:

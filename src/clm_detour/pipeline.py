@@ -16,7 +16,14 @@ from typing import Any, cast
 
 from clm_detour.allocator import keep_freed_memory
 from clm_detour.analyze.run import can_be_analyzed
-from clm_detour.check import check_start, check_tasks
+from clm_detour.check import (
+    check_model,
+    check_sources,
+    check_start,
+    check_tasks,
+    existing_tokenizer,
+    processes,
+)
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.data import sources, tokenizer
@@ -29,9 +36,10 @@ from clm_detour.lock import alone
 from clm_detour.progress import console, progress
 from clm_detour.run_folder import RunFolder
 from clm_detour.settings import agree
-from clm_detour.train.export import tokenizer_path
+from clm_detour.train.export import ABOUT, tokenizer_path
 from clm_detour.train.launch import is_first_node, launch_phase
-from clm_detour.train.recipe import plan_arm, plan_recipe
+from clm_detour.train.recipe import check_world, plan_arm, plan_recipe
+from clm_detour.train.settings import is_finished
 from clm_detour.train.stream import is_prepared_elsewhere
 
 
@@ -80,12 +88,16 @@ def run_steps(config: Config) -> int:
     """Each step that is not done."""
     folder = RunFolder.of(config)
     steps = Steps(folder.steps)
-    save_config(config, folder.config)
     if config.evaluate.tasks is not None:
         check_tasks(config.evaluate.tasks)  # now, not after hours of training
-    write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
-    prepare_steps(config, steps)
+    tokenizer_steps(config, steps)
+    check_model(config, tokenizer.load_tokenizer(tokenizer_path(config)))
+    source_steps(config, steps)
+    for run in plan_recipe(config).values():
+        is_finished(config, run)  # refuses other settings than those that its folder was started with
     plan_step(config)
+    save_config(config, folder.config)
+    write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
     for run in plan_recipe(config).values():
         steps.run(f"phase {run.id}", f"Train {run.id}", partial(launch_phase, config, run))
     for arm in config.arms:
@@ -103,12 +115,17 @@ def run_steps(config: Config) -> int:
 
 
 def refuse_early(config: Config) -> None:
-    """What is wrong with the model, with what is frozen of it, or with a logger is said before the data is prepared, which may take hours."""
+    """What is wrong with batches, sources, the model, what is frozen of it, or a logger is said before the data is prepared, which may take hours."""
     from clm_detour.model.attention import choose_backend
     from clm_detour.plan import make_plan
 
+    check_world(config, processes())
     make_plan(config, None)
     check_start(config)
+    loaded = existing_tokenizer(config)
+    if loaded is not None:
+        check_model(config, loaded)
+    check_sources(config, prepared=False)
     choose_backend(config.model.attention)
 
 
@@ -117,16 +134,21 @@ def prepare_data(config: Config) -> int:
     folder = RunFolder.of(config)
     with alone(folder.root, "Another run works"):
         steps = Steps(folder.steps)
-        prepare_steps(config, steps)
+        tokenizer_steps(config, steps)
+        source_steps(config, steps)
     return steps.ran
 
 
-def prepare_steps(config: Config, steps: Steps) -> None:
-    """From sources to packed rows."""
+def tokenizer_steps(config: Config, steps: Steps) -> None:
+    """The sample and the tokenizer, where the run makes them."""
     if config.data.sample is not None:
         steps.run("sample", "Write the sample", partial(sample_step, config))
     if config.tokenizer.train is not None:
         steps.run("tokenizer", "Train the tokenizer", partial(tokenizer_step, config))
+
+
+def source_steps(config: Config, steps: Steps) -> None:
+    """From sources to packed rows."""
     loaded = tokenizer.load_tokenizer(tokenizer_path(config))
     for name in config.data.sources:
         if is_prepared_elsewhere(config, name):
@@ -201,7 +223,7 @@ def plan_step(config: Config) -> None:
 
     folder = RunFolder.of(config)
     if not all(folder.phase(run).finished for run in plan_recipe(config)):
-        plan = make_plan(config, tokenizer.load_tokenizer(tokenizer_path(config)))
+        plan = make_plan(config, tokenizer.load_tokenizer(tokenizer_path(config)), processes())
         print_plan(plan)
         operations = {phase.run.id: phase.operations and phase.operations.total for phase in plan.phases}
         write_json(folder.plan, {"phases": {id: {"operations": found} for id, found in operations.items()}})
@@ -212,8 +234,8 @@ def export_step(config: Config, arm: str) -> bool:
     from clm_detour.train.export import export_arm
 
     folder = RunFolder.of(config)
-    record = folder.phase(plan_arm(config, arm)[-1].id).record
-    if is_newer(folder.model(arm) / "config.json", [record]):
+    last, about = plan_arm(config, arm)[-1].id, folder.model(arm) / ABOUT
+    if is_newer(about, [folder.phase(last).record]) and read_json(about).get("phase") == last:
         return False
     export_arm(config, arm, folder.model(arm))
     return True

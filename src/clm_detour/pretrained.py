@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto import modeling_auto
 
 from clm_detour.errors import UserError
+
+AFTER_PADDING = (  # transformers numbers their positions from the padding id + 1
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
 
 
 def read_config(path: str) -> Any:
@@ -59,7 +65,9 @@ def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_vocabulary(path: str, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_vocabulary(
+    path: str, config: Any, tokenizer: PreTrainedTokenizerBase | tokenizers.Tokenizer
+) -> None:
     """Every id of the tokenizer has its row in the model.
 
     Raises:
@@ -98,8 +106,8 @@ def longest_input(config: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or positions < 1:
         return None
-    roberta = config.model_type in ("roberta", "camembert", "xlm-roberta", "longformer")
-    return positions - (config.pad_token_id + 1 if roberta else 0)
+    lost = (config.pad_token_id or 0) + 1 if config.model_type in AFTER_PADDING else 0
+    return positions - lost
 
 
 def first_line(error: BaseException) -> str:

@@ -11,15 +11,34 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2Model
+from matplotlib.figure import Figure
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+)
 
 from clm_detour.analyze.cka import cka
 from clm_detour.analyze.compare import Settings, compare
+from clm_detour.analyze.figures import layer_curves
+from clm_detour.analyze.masked import open_masked
+from clm_detour.analyze.show import comparison_tables
 from clm_detour.analyze.states import open_encoder, read_states
 from clm_detour.analyze.texts import StoredTexts, draw_samples, read_texts
+from clm_detour.data.tokenizer import copy_tokenizer
 from clm_detour.errors import UserError
+from clm_detour.model import (
+    ModernBertForPretraining,
+    ModernBertForSequenceClassification,
+    ModernBertForTokenClassification,
+)
 
 SMALL = Settings(per_sample=30, max_tokens=64, half_samples=40)
+SIZES = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 FOUR = ("biased", "debiased", "biased_trimmed", "debiased_trimmed")
 
 
@@ -31,8 +50,11 @@ def compared(models, texts):
 
 
 def means(path: str, texts: list[str], max_tokens: int = 64) -> list[torch.Tensor]:
-    """Mean-pooled states straight from transformers, one text at a time."""
+    """Mean-pooled states straight from transformers, one text at a time; that of the last layer before any final norm."""
     network, tokenizer = AutoModel.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+    last = []  # transformers 5 gives the final norm in its place
+    layers = network.layers if hasattr(network, "layers") else network.encoder.layer
+    layers[-1].register_forward_hook(lambda _, __, output: last.append(output))
     found = []
     for text in texts:
         with torch.no_grad():
@@ -40,29 +62,85 @@ def means(path: str, texts: list[str], max_tokens: int = 64) -> list[torch.Tenso
                 **tokenizer(text, truncation=True, max_length=max_tokens, return_tensors="pt"),
                 output_hidden_states=True,
             )
-        found.append(
-            [state[0].double().mean(0) for state in (*output.hidden_states, output.last_hidden_state)]
-        )
+        before = last.pop()
+        states = [
+            *output.hidden_states[:-1],
+            before[0] if isinstance(before, tuple) else before,
+            output.last_hidden_state,
+        ]
+        found.append([state[0].double().mean(0) for state in states])
     return [torch.stack(layer) for layer in zip(*found, strict=True)]
 
 
-def test_packed_states_equal_those_of_the_padded_automodel(models, texts):
-    encoder = open_encoder(models["far"])
-    assert encoder.packed
-    pooled, _ = read_states(encoder, encoder.tokenize(texts[:30], 64), None, lambda _: None)
-    expected = means(models["far"], texts[:30])
-    last = len(pooled) - 2  # transformers 5 gives the final norm in its place
-    for i, (ours, theirs) in enumerate(zip(pooled, expected, strict=True)):
-        if i != last:
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_another_encoder_goes_through_automodel(bert, texts):
-    encoder = open_encoder(bert)
-    assert (encoder.packed, encoder.layers) == (False, ("embeddings", "0", "1", "final_norm"))
-    pooled, _ = read_states(encoder, encoder.tokenize(texts[:30], 64), None, lambda _: None)
-    for ours, theirs in zip(pooled, means(bert, texts[:30]), strict=True):
+def assert_states(path: str, texts: list[str], expected: list[torch.Tensor]) -> None:
+    encoder = open_encoder(path)
+    pooled, _ = read_states(encoder, encoder.tokenize(texts, 64), None, lambda _: None)
+    for ours, theirs in zip(pooled, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_packed_states_equal_those_of_the_padded_automodel(models, texts):
+    assert open_encoder(models["far"]).packed
+    assert_states(models["far"], texts[:30], means(models["far"], texts[:30]))
+
+
+@pytest.mark.parametrize("kind", ["body", "sequence classifier", "token classifier"])
+def test_every_modernbert_gives_the_states_of_the_one_it_was_made_from(models, texts, tmp_path, kind):
+    if kind == "body":
+        AutoModel.from_pretrained(models["far"]).save_pretrained(tmp_path)
+    elif kind == "sequence classifier":
+        ModernBertForSequenceClassification.from_encoder(models["far"], num_labels=3).save_pretrained(
+            tmp_path
+        )
+    else:
+        ModernBertForTokenClassification.from_encoder(models["far"], num_labels=3).save_pretrained(tmp_path)
+    copy_tokenizer(models["far"], tmp_path)
+    assert open_encoder(str(tmp_path)).packed
+    assert_states(str(tmp_path), texts[:30], means(models["far"], texts[:30]))
+
+
+def test_a_body_that_lacks_a_weight_is_refused(models, tmp_path):
+    body = AutoModel.from_pretrained(models["far"])
+    weights = {name: weight for name, weight in body.state_dict().items() if "layers.1.mlp.Wo" not in name}
+    body.save_pretrained(tmp_path, state_dict=weights)
+    copy_tokenizer(models["far"], tmp_path)
+    with pytest.raises(UserError, match=r"missing: model\.layers\.1\.mlp\.Wo\.weight"):
+        open_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["bert", "megatron-bert"])  # without and with a final norm
+def test_another_encoder_goes_through_automodel(bert, texts, tmp_path, kind):
+    config = AutoConfig.for_model(kind, **SIZES, vocab_size=len(AutoTokenizer.from_pretrained(bert)))
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    copy_tokenizer(bert, tmp_path)
+    encoder = open_encoder(str(tmp_path))
+    assert (encoder.packed, encoder.layers) == (False, ("embeddings", "0", "1", "final_norm"))
+    assert_states(str(tmp_path), texts[:30], means(str(tmp_path), texts[:30]))
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_a_tokenizer_that_is_too_large_for_the_model_is_refused(bert, models, tmp_path, kind):
+    folder = bert if kind == "bert" else models["far"]
+    config = AutoConfig.from_pretrained(folder, vocab_size=100)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    copy_tokenizer(folder, tmp_path)
+    with pytest.raises(UserError, match="its model's vocabulary only 100"):
+        open_encoder(str(tmp_path))
+
+
+def test_an_encoder_decoder_is_refused_before_its_weights_are_read(tmp_path):
+    AutoConfig.for_model("t5").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="is an encoder-decoder"):
+        open_encoder(str(tmp_path))
+
+
+def test_a_masked_model_with_a_tokenizer_that_is_too_large_is_refused(models, tmp_path):
+    config = AutoConfig.from_pretrained(models["far"], vocab_size=100)
+    ModernBertForPretraining(config).save_pretrained(tmp_path)
+    copy_tokenizer(models["far"], tmp_path)
+    with pytest.raises(UserError, match="its model's vocabulary only 100"):
+        open_masked(str(tmp_path))
 
 
 def test_single_tokens_states_are_those_at_their_places(models, texts):
@@ -220,6 +298,19 @@ def test_the_command_writes_json_csv_and_figures(run_cli, models, texts_file, tm
     for name in ("heatmap-biased", "heatmap-debiased", "curves"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "</svg>" in (tmp_path / f"{name}.svg").read_text()
+
+
+def test_the_controls_layers_stand_beside_those_of_a_only_where_they_are_the_same(compared, models, texts):
+    deep = {"a": models["deep"], "b": models["near"], "control": models["near2"]}
+    for found, beside in ((compared, True), (compare(deep, texts[:40], SMALL), False)):
+        table = comparison_tables(found)[1]
+        cells = [cell for column in table.columns if column.header == "control" for cell in column.cells]
+        assert any(cells) == beside
+        axes = Figure().add_subplot()
+        layer_curves(axes, found)
+        labels = [line.get_label() for line in axes.get_lines()]
+        assert any("control" in label for label in labels) == beside
+        assert len(labels) == (6 if beside else 3)
 
 
 def test_the_same_seed_gives_the_same_figures(compared, models, texts):

@@ -174,6 +174,12 @@ def test_transplants_that_make_no_sense(run_cli, models, texts_file):
     assert_refused(run_cli("transplant", models["far"], models["deep"], *words), "same weights")
 
 
+def test_too_few_texts_for_an_interval_are_one_sentence(run_cli, models, texts_file, tmp_path):
+    words = ["--texts", texts_file, "--output", tmp_path, "--count", 1]
+    assert_refused(run_cli("transplant", models["far"], models["near"], *words), "too few", "--count")
+    assert run_cli("transplant", models["far"], models["near"], *words[:-1], 2)[0] == 0
+
+
 def test_haystacks_have_their_length_and_the_needle_at_its_place(models):
     tokenizer = load_tokenizer(models["far"])
     words = whole_words(tokenizer, 0)
@@ -189,6 +195,20 @@ def test_haystacks_have_their_length_and_the_needle_at_its_place(models):
     assert np.all(np.diff([np.mean(needle_at[i : i + 5]) for i in (0, 5, 10)]) > 0.2)
     for ids, right in haystacks(straw, 128, None, 5, 0):
         assert values[right] not in ids
+
+
+def test_needles_open_each_model_once_whatever_the_number_of_lengths(models, texts, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        "clm_detour.analyze.needles.open_masked", lambda path: opened.append(path) or open_masked(path)
+    )
+    both = [models["far"], models["near"]]
+    together = find_needles(both, texts, [64, 96], 2)
+    assert opened == both
+    alone = [find_needles(both, texts, [length], 2) for length in (64, 96)]
+    for path in both:
+        assert together["control"][path] == [found["control"][path][0] for found in alone]
+        assert together["accuracy"][path] == [found["accuracy"][path][0] for found in alone]
 
 
 def test_models_are_shown_by_what_tells_them_apart():

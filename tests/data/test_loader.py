@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +102,17 @@ def test_padding_is_its_own_document_and_is_never_predicted(stream):
 def test_a_batch_says_how_many_positions_each_row_predicts(stream):
     batch = StepBatches(stream(Objective("mlm", 0.2)), 0, STEP).step(0)
     assert batch["predicted"] == (batch["labels"] != IGNORED).sum(1).tolist()
+
+
+def test_a_loader_process_leaves_at_sigterm_only_if_its_trainer_sent_it(stream):
+    batches = iter(make_loader(StepBatches(stream(Objective("clm")), 0, STEP), 1))
+    next(batches)
+    worker = batches._workers[0]
+    subprocess.run(["kill", "-s", "TERM", str(worker.pid)], check=True)  # a process that is not its trainer
+    for _ in range(5):
+        next(batches)
+    assert worker.is_alive()
+    batches._workers_status[0] = False  # torch is not to miss it
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(timeout=10)
+    assert worker.exitcode == 0

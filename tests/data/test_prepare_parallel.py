@@ -299,3 +299,29 @@ def test_two_runs_at_once_do_the_work_once(run, tmp_path, encoded):
     assert len(encoded) == FILES * DOCUMENTS
     assert sorted(report.skipped for report in reports) == [False, True]
     PackedSource.open(tmp_path / "data" / "train", 64).verify()
+
+
+INTERRUPTED = """
+import time
+from clm_detour.data.workers import Workers
+
+def flood(common, task, desk):
+    while True:
+        desk.tick(*range(1000))
+
+def interrupt(*amounts):
+    time.sleep(1)  # the pipe is full by then
+    raise KeyboardInterrupt
+
+if __name__ == "__main__":
+    with Workers(None, 2) as workers:
+        workers.run(flood, [0, 1, 2, 3, 4, 5], interrupt)
+"""
+
+
+def test_an_interruption_ends_processes_that_wait_to_tell_of_their_progress(tmp_path):
+    (tmp_path / "program.py").write_text(INTERRUPTED)
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, timeout=60
+    )
+    assert ended.stderr.rstrip().endswith("KeyboardInterrupt")

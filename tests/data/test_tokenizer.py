@@ -52,6 +52,28 @@ def edited(folder: Path, copy: Path, **changes: object) -> Path:
     return copy
 
 
+@pytest.mark.parametrize("fatal", [1, 2, 3])
+def test_a_tokenizer_whose_training_was_killed_has_no_tokenizer_json_or_is_whole(
+    folder, tmp_path, monkeypatch, fatal
+):
+    replace, writes = os.replace, 0
+
+    def counted(*arguments):
+        nonlocal writes
+        writes += 1
+        if writes == fatal:
+            raise KeyboardInterrupt
+        replace(*arguments)
+
+    monkeypatch.setattr(os, "replace", counted)
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(TEXTS, 320, tmp_path)
+    whole = {path.name for path in folder.iterdir()}
+    there = {path.name for path in tmp_path.iterdir()}
+    assert len(there) == fatal - 1
+    assert "tokenizer.json" not in there or there == whole
+
+
 def test_a_trained_tokenizer_opens_in_transformers_with_its_special_tokens(folder, tokenizer):
     theirs = AutoTokenizer.from_pretrained(folder)
     for role in ("cls", "sep", "pad", "mask", "unk"):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from clm_detour.config.load import load_evaluation
 from clm_detour.config.schema import FineTuning
 from clm_detour.errors import UserError
 from clm_detour.evaluate.command import evaluate_models, probe_models, read_tasks
+from clm_detour.evaluate.probes import probe
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.tasks import SPLITS
 from clm_detour.evaluate.tasks import TASKS as TASKS_OF_THE_REGISTRY
+from clm_detour.evaluate.tasks.task import Document, Entity, Task
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "eval"
 TASKS = ["SampleEntities", "SampleVerdict"]
@@ -275,6 +278,25 @@ def test_probes_tell_a_trained_model_from_a_random_one_and_do_not_change(encoder
     assert trained["masked"] > random["masked"] + 3
     assert set(random) == {"masked", *TASKS}
     assert probe_models([trained_encoder], None, None, 60)[trained_encoder]["scores"] == trained
+
+
+PROBED = Task("mine", "en", "entities", ("Drug",), "micro_f1", lambda folder: {})
+WITHOUT = Document("1", "a b")
+WITH = Document("2", "a b", entities=(Entity("Drug", 0, 1),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "train", "test", "said"),
+    [
+        ({}, WITHOUT, WITH, "0 classes of text or entity"),
+        ({}, WITH, WITHOUT, "its test documents 0 examples"),
+        ({"kind": "single_label"}, Document("3", "a", labels=("x",)), WITH, "1 classes of text or entity"),
+    ],
+)
+def test_documents_that_are_not_enough_for_a_probe_are_said(encoders, changes, train, test, said):
+    task = replace(PROBED, **changes)
+    with pytest.raises(UserError, match=rf"^mine cannot be probed: .*{said}"):
+        probe(encoders["bert"], [(task, {"train": [train], "validation": [], "test": [test]})], 60)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from clm_detour.evaluate.finetune.encoder import load_encoder, output_layer
 from clm_detour.evaluate.finetune.problem import make_examples, make_problem
 from clm_detour.evaluate.finetune.training import Trained, best_round, length_of, prepare, train
 from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Task
+from clm_detour.pretrained import longest_input, read_encoder_config
 
 PROTOCOL = Protocol(learning_rate=3e-3, epochs=6, batch_size=8, max_tokens=48)
 DRUGS, ILLNESSES = ("aspirin", "letrozole", "tadalafil"), ("asthma", "gout", "migraine")
@@ -276,6 +277,18 @@ def test_a_folder_without_tokenizer_or_weights(encoders, tmp_path, kind):
         load_encoder(broken(encoders[kind], tmp_path / "bare", without="tokenizer.json"))
     with pytest.raises(UserError, match="safetensors"):
         load_encoder(broken(encoders[kind], tmp_path / "empty", without="model.safetensors"))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
+def test_an_encoder_reads_as_much_as_is_said_of_its_config(encoders, kind):
+    encoder, _ = load_encoder(encoders[kind])
+    assert encoder.longest == longest_input(read_encoder_config(encoders[kind]))
+
+
+def test_a_modernbert_whose_config_has_no_limit_has_none(encoders, tmp_path):
+    config = json.loads((Path(encoders["modernbert"]) / "config.json").read_text())
+    folder = broken(encoders["modernbert"], tmp_path / "endless", {**config, "max_position_embeddings": -1})
+    assert load_encoder(folder)[0].longest is None
 
 
 def test_a_tokenizer_that_is_too_large_for_the_model(encoders, tmp_path):

@@ -116,6 +116,22 @@ def test_brat_documents_can_be_parts_of_a_longer_text(tmp_path):
     assert found(form, file) == [[("increase", "Cos")], [("opacity", "Val")]]
 
 
+@pytest.mark.parametrize("mark", ["0 15", "0 4;8 15"])
+@pytest.mark.parametrize("span", ["16 18", "7 18", "7 15;16 18"])
+def test_a_brat_annotation_that_is_not_inside_one_part_is_refused(tmp_path, mark, span):
+    file = written(tmp_path / "a.txt", "Slight increase\nNo change\n")
+    written(tmp_path / "a.ann", f"T1\tSnippet {mark}\tx\nT2\tSnippet 19 25\tx\nT3\tCos {span}\tx\n")
+    with pytest.raises(UserError, match=r"a\.ann line 3: Cos is not inside one Snippet"):
+        examples(Brat(part="Snippet", check_text=False), file)
+
+
+def test_null_and_empty_cells_are_no_labels(tmp_path):
+    values = [None, "", " ", [], [None], ["a", None], 0]
+    rows = [json.dumps({"text": "x", "label": value}) + "\n" for value in values]
+    read = examples(Table(), written(tmp_path / "train.jsonl", "".join(rows)))
+    assert [one.labels for one in read] == [(), (), (), (), (), ("a",), ("0",)]
+
+
 def test_tables_of_every_kind_give_the_same(tmp_path):
     rows = [{"text": 'a "quoted" text', "label": "1"}, {"text": "another", "label": "0"}]
     written(tmp_path / "train.tsv", 'text\tlabel\r\na "quoted" text\t1\r\nanother\t0\r\n')
@@ -179,6 +195,24 @@ def test_a_dataset_of_the_hub_gives_labels_or_tagged_words(tmp_path):
     for names in ((), ("O", "B-D")):
         with pytest.raises(UserError, match=r"row 1: the tag \d is none of . names; set `tag_names`"):
             examples(Hub(path=str(folder), words="tokens", tag_names=names), file)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"tokens": "of cancer", "ner_tags": [0, 1]}, "tokens is no list"),
+        ({"tokens": ["of", "cancer"], "ner_tags": "OB"}, "ner_tags is no list"),
+        ({"tokens": ["of", "cancer"], "ner_tags": [0]}, "has 2 words in tokens but 1 tags in ner_tags"),
+        ({"tokens": [1, 2], "ner_tags": [0, 1]}, "tokens has an entry that is no text"),
+        ({"tokens": None, "ner_tags": [0, 1]}, "tokens is no list"),
+    ],
+)
+def test_columns_of_the_hub_that_are_not_words_and_their_tags_are_refused(tmp_path, row, said):
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "set" / "train.parquet")
+    form = Hub(path=str(tmp_path / "set"), words="tokens", tag_names=("O", "B-D"))
+    with pytest.raises(UserError, match=rf"row 1:? ?{said}"):
+        examples(form, form.find(tmp_path, "train")[0])
 
 
 I2B2_2014 = """<?xml version="1.0" encoding="UTF-8" ?>
@@ -249,6 +283,48 @@ def test_bigbios_passages_make_up_the_text_that_its_entities_point_into(tmp_path
     passages[0]["offsets"] = [[0, 12]]
     written(file, json.dumps(record) + "\n")
     with pytest.raises(UserError, match=r"train\.jsonl line 1: the passage at 0 12 does not fit"):
+        examples(BigBio(), file)
+
+
+PASSAGE = {"text": ["Of cancer."], "offsets": [[0, 10]]}
+ENTITY = {"id": "E1", "type": "Disease", "text": ["cancer"], "offsets": [[3, 9]]}
+WRONG = {
+    "text": (None, "cancer", [], [3]),
+    "offsets": (None, 3, [3, 9], [[3]], [["3", "9"]], [[3, 9], [3, 9]]),
+    "type": (None, 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "key", "value"),
+    [
+        (what, key, value)
+        for what in ("passage", "entity")
+        for key, values in WRONG.items()
+        for value in values
+        if (what, key) != ("passage", "type")
+    ],
+)
+def test_a_bigbio_passage_or_entity_that_is_not_whole_is_named(tmp_path, what, key, value):
+    parts = {"passage": dict(PASSAGE), "entity": dict(ENTITY)}
+    parts[what][key] = value
+    if value is None:
+        del parts[what][key]
+    record = {"document_id": "17", "passages": [parts["passage"]], "entities": [parts["entity"]]}
+    file = written(tmp_path / "train.jsonl", json.dumps(record) + "\n")
+    where = "entity E1" if what == "entity" else "a passage"
+    with pytest.raises(
+        UserError, match=rf"train\.jsonl line 1, {where} has no {key}\b.*; get the data set again"
+    ):
+        examples(BigBio(), file)
+
+
+@pytest.mark.parametrize("key", ["passages", "entities"])
+@pytest.mark.parametrize("value", [None, "x", ["x"]])
+def test_a_bigbio_record_without_passages_or_entities_is_named(tmp_path, key, value):
+    record = {"document_id": "17", "passages": [PASSAGE], "entities": [ENTITY], key: value}
+    file = written(tmp_path / "train.jsonl", json.dumps(record) + "\n")
+    with pytest.raises(UserError, match=rf"train\.jsonl line 1: {key} is no list of objects"):
         examples(BigBio(), file)
 
 

@@ -15,7 +15,7 @@ from clm_detour.evaluate.command import known_tasks
 from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, from_yaml, load, locate
 from clm_detour.evaluate.tasks.overview import counts, differences
 from clm_detour.evaluate.tasks.registry import PAPER
-from clm_detour.evaluate.tasks.splits import hold_out, shared_ids, shared_texts
+from clm_detour.evaluate.tasks.splits import hold_out, origin, shared_ids, shared_texts
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,6 +174,10 @@ def test_a_classified_document_has_exactly_one_known_label(tmp_path):
     written(tmp_path / "mine" / "dev.jsonl", '{"text": "x", "label": ["yes", "no"]}\n')
     with pytest.raises(UserError, match=r"dev\.jsonl line 1 has 2 labels, but mine gives exactly one"):
         load(task, tmp_path)
+    written(tmp_path / "mine" / "dev.jsonl", '{"text": "x", "label": null}\n')
+    for labels in (["no", "yes"], []):
+        with pytest.raises(UserError, match=r"dev\.jsonl line 1 has 0 labels, but mine gives exactly one"):
+            load(from_yaml("mine", {**settings, "labels": labels}), tmp_path)
     written(tmp_path / "mine" / "dev.jsonl", '{"text": "x", "label": "maybe"}\n')
     with pytest.raises(UserError, match=r"dev\.jsonl line 1: 'maybe' is no label of mine; it has no, yes"):
         load(task, tmp_path)
@@ -227,7 +231,13 @@ def test_phenotype_joins_annotations_and_notes_and_leaves_out_what_contradicts_i
 
     header = ["HADM_ID", "SUBJECT_ID", "ROW_ID", *CONDITIONS, "NONE"]
     rows = [
-        [str(1000 + row), "1", str(row), *("1" if place == row % 14 else "0" for place in range(14)), "0"]
+        [
+            str(1000 + row),
+            str(row // 2),
+            str(row),
+            *("1" if place == row % 14 else "0" for place in range(14)),
+            "0",
+        ]
         for row in range(30)
     ]
     rows[3][-1] = "1"
@@ -240,10 +250,12 @@ def test_phenotype_joins_annotations_and_notes_and_leaves_out_what_contradicts_i
     (tmp_path / "Phenotype" / "NOTEEVENTS.csv.gz").write_bytes(gzip.compress(notes.encode()))
     _, splits = load(TASKS["Phenotype"], tmp_path)
     documents = {one.id: one for split in splits.values() for one in split}
-    assert sorted(map(int, documents)) == [row for row in range(30) if row != 3]
-    assert documents["5"].text == 'Line 1\nof note "5"'
-    assert documents["15"].labels == (CONDITIONS[1],)
-    assert [len(split) for split in splits.values()] == [20, 2, 7]
+    assert set(documents) == {f"{row // 2}#{row}" for row in range(30) if row != 3}
+    assert documents["2#5"].text == 'Line 1\nof note "5"'
+    assert documents["7#15"].labels == (CONDITIONS[1],)
+    patients = [{origin(one) for one in split} for split in splits.values()]
+    assert list(map(len, patients)) == [10, 1, 4]
+    assert len(set.union(*patients)) == 15
     (tmp_path / "Phenotype" / "NOTEEVENTS.csv.gz").write_bytes(
         gzip.compress(b"ROW_ID,SUBJECT_ID,TEXT\n0,1,x\n")
     )

@@ -65,6 +65,10 @@ def test_windows_label_each_word_once_and_read_back_to_the_same_entities(tokeniz
 class _Labels:
     labels = LABELS
 
+    @classmethod
+    def entities(cls, document, spans):
+        return Spans.entities(cls, document, spans)
+
 
 @settings(max_examples=60, deadline=None)
 @given(documents(nested=True))
@@ -75,6 +79,37 @@ def test_nested_entities_become_spans_and_come_back_without_loss(tokenizer, docu
     (example,) = examples
     assert [tuple(row) for row in example.target.tolist()] == spans
     assert Spans.entities(_Labels, document, spans) == document.entities
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(documents(nested=True), min_size=1, max_size=3), st.integers(8, 40))
+def test_each_nested_entity_is_in_one_window_or_counted_as_cut_by_it(tokenizer, some, max_tokens):
+    examples, counts = Spans.examples(some, LABELS, tokenizer, max_tokens)
+    spans = {(i, *span) for i, document in enumerate(some) for span in word_spans(document, LABELS)[0]}
+    starts = {
+        (i, word): ids[0]
+        for i, document in enumerate(some)
+        for word, ids in enumerate(WordEncoder(tokenizer).encode(document))
+    }
+    owned, found, cut_off, answers = [], [], set(), []
+    for example in examples:
+        assert len(example.ids) <= max_tokens
+        here = range(example.first, example.first + example.owned)
+        owned += [(example.document, word) for word in here]
+        for word, place in enumerate(example.places, start=example.first):
+            assert example.ids[place] == starts[example.document, word]
+        own = [span for span in spans if span[0] == example.document and span[1] in here]
+        cut_off |= {span for span in own if span[2] >= example.first + len(example.places)}
+        target = example.target.tolist()
+        answers.append([(example.first + a, example.first + b, kind) for a, b, kind in target])
+        found += [(example.document, *span) for span in answers[-1]]
+    assert owned == list(starts)
+    assert sorted(found) == sorted(spans - cut_off)
+    assert counts["inexact_entities"] == len(cut_off)
+    assert (counts["documents_in_windows"] > 0) == (len(examples) > len(some))
+    for i, said in enumerate(Spans.read(_Labels, some, examples, answers)):
+        words = [span[1:] for span in spans - cut_off if span[0] == i]
+        assert said.entities == Spans.entities(_Labels, some[i], words)
 
 
 @given(st.lists(st.integers(1, 10), max_size=80), st.integers(10, 40))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
 import signal
+import weakref
 from pathlib import Path
 
 import pytest
@@ -22,10 +24,12 @@ from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.preemption import REQUEUE, Requeue
 from clm_detour.run_folder import PhaseFolder, RunFolder
 from clm_detour.train import phase
+from clm_detour.train.callbacks import checkpoint
 from clm_detour.train.callbacks.gradients import PATIENCE
 from clm_detour.train.callbacks.throughput import headline
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.loggers import LOGGERS
+from clm_detour.train.optim import save_moments
 from clm_detour.train.phase import train_phase
 from clm_detour.train.recipe import PhaseRun, choose_phase
 
@@ -169,6 +173,65 @@ def test_asked_to_leave_it_finishes_the_step_and_goes_on_later_with_the_same_bit
     assert (trained(config).model / "model.safetensors").read_bytes() == (
         trained(whole).model / "model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("written", [4, 5])
+def test_asked_to_leave_it_writes_no_checkpoint_twice(prepared, monkeypatch, written):
+    config = prepared("asked")  # has checkpoints after steps 4 and 8
+    step, saved, steps = torch.optim.AdamW.step, [], []
+
+    def signalled(self, *args, **kwargs):
+        steps.append(1)
+        if len(steps) == written:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    def save(optimizer, network, path):
+        saved.append(path.parent.name)
+        save_moments(optimizer, network, path)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", signalled)
+    monkeypatch.setattr(checkpoint, "save_moments", save)
+    with pytest.raises(Requeue, match=f"step-0000000{written} is written"):
+        trained(config)
+    assert len(saved) == written - 3
+    assert len({name.partition(".tmp")[0] for name in saved}) == len(saved)
+
+
+def test_a_checkpoint_that_a_phase_went_on_from_is_not_written_again(
+    prepared, bad_steps, stop_after, monkeypatch
+):
+    config = prepared("run")
+    checkpoints = folder(config, choose_phase(config, "base", "pretrain")).checkpoints
+    with monkeypatch.context():
+        stop_after(5)
+        with pytest.raises(KeyboardInterrupt):
+            trained(config)
+    monkeypatch.undo()
+    before = (checkpoints / "step-00000004" / "seal.json").stat()
+    bad_steps(float("nan"), 1)
+    with pytest.raises(UserError, match="step-00000004"):
+        trained(config)
+    assert (checkpoints / "step-00000004" / "seal.json").stat().st_ino == before.st_ino
+
+
+def test_a_finished_phase_and_a_failed_one_leave_no_model_in_memory(prepared, monkeypatch, bad_steps):
+    config, made = prepared("run"), []
+    make_network = phase.make_network
+
+    def make(setup):
+        network = make_network(setup)
+        made.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(phase, "make_network", make)
+    trained(config, "detour", "pretrain")
+    trained(config, "detour", "clm")
+    bad_steps(float("nan"), 1)
+    with pytest.raises(UserError):
+        trained(config, "detour", "decay")
+    gc.collect()
+    assert [network() for network in made] == [None, None, None]
 
 
 def test_moments_and_weights_are_bit_equal_across_the_boundary(prepared, capsys):

@@ -81,6 +81,29 @@ def test_what_a_killed_process_left_half_written_does_not_count_and_is_cleared(s
     assert names(folder) == ["step-00000004", "step-00000008"]
 
 
+def test_what_a_killed_process_was_about_to_replace_is_there_again(stopped):
+    folder = phase_folder(stopped[0]) / "checkpoints"
+    whole = checksums(folder / "step-00000008")
+    (folder / "step-00000008").rename(folder / ".step-00000008.old")
+    shutil.copytree(folder / "step-00000004", folder / ".step-00000004.old")
+    (folder / ".step-00000008.tmp77").mkdir()
+    clear_leftovers(folder.parent)
+    assert names(folder) == ["step-00000004", "step-00000008"]
+    assert newest_good(folder).folder == folder / "step-00000008"
+    assert checksums(folder / "step-00000008") == whole
+
+
+def test_a_damaged_later_one_does_not_push_out_a_good_one(stopped, stop_after):
+    config, run = stopped
+    config.train.checkpoint_every, config.train.checkpoints_kept = "1ktok", 1
+    folder = phase_folder(config) / "checkpoints"
+    (folder / "step-00000008" / "state.json").write_text("{}")
+    stop_after(7)
+    with pytest.raises(KeyboardInterrupt):
+        train_phase(config, run)
+    assert newest_good(folder).folder == folder / "step-00000006"
+
+
 def test_only_the_last_are_kept(prepared, stop_after):
     config = prepared("kept", "train.checkpoint_every=1ktok", "train.checkpoints_kept=3")
     stop_after(11)

@@ -63,6 +63,22 @@ def test_weights_that_are_missing_are_refused(decoder, tmp_path):
         load_base(str(tmp_path), None)
 
 
+@pytest.mark.parametrize("content", [None, b"", b"no safetensors"])
+def test_a_decoder_without_weights_that_can_be_read_is_one_sentence(decoder, tmp_path, content):
+    folder, _ = decoder
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    if content is not None:
+        (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"^model\.base: the weights of .* cannot be read .*saved whole\.$"):
+        load_base(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("read", [base_config, lambda path: load_base(path, None)])
+def test_a_base_that_is_no_model_is_said_with_the_keys_name(tmp_path, read):
+    with pytest.raises(UserError, match=r"^model\.base: .* is not a model that can be opened"):
+        read(str(tmp_path))
+
+
 def test_an_mlm_detour_of_a_causal_model_is_a_recipe(decoder, tiny_recipe, tmp_path):
     folder, _ = decoder
     words = [

@@ -9,7 +9,11 @@ from torch import nn
 
 from clm_detour.config.schema import Optimizer
 from clm_detour.errors import UserError
+from clm_detour.model import hf
+from clm_detour.run_folder import RunFolder
 from clm_detour.train.optim import load_moments, make_optimizer, save_moments
+from clm_detour.train.phase import train_phase
+from clm_detour.train.recipe import choose_phase
 
 PEAK = 2e-2
 SETTINGS = Optimizer(betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-2)
@@ -88,3 +92,34 @@ def test_moments_of_another_model_are_refused(tmp_path):
     model = network()
     with pytest.raises(UserError, match=r"no moments of .*moments: fresh"):
         load_moments(make_optimizer(model, SETTINGS, PEAK), model, tmp_path / "optimizer.safetensors")
+
+
+def test_moments_before_any_step_are_those_that_a_first_step_starts_with(tmp_path):
+    frozen = network()
+    frozen[0].requires_grad_(False)
+    optimizer = make_optimizer(frozen, SETTINGS, PEAK)
+    save_moments(optimizer, frozen, tmp_path / "optimizer.safetensors")
+    assert not any("/0." in name for name in hf.read_tensors(tmp_path / "optimizer.safetensors", ""))
+    other = network()
+    other[0].requires_grad_(False)
+    restored = make_optimizer(other, SETTINGS, PEAK)
+    load_moments(restored, other, tmp_path / "optimizer.safetensors")
+    for seed in range(2):
+        step(frozen, optimizer, seed)
+        step(other, restored, seed)
+    assert all(torch.equal(a, b) for a, b in zip(frozen.parameters(), other.parameters(), strict=True))
+
+
+def test_a_phase_goes_on_from_a_checkpoint_before_which_all_steps_were_left_out(
+    prepared, stop_after, monkeypatch
+):
+    config = prepared("run", "train.on_bad_loss=skip", "train.bad_loss_above=0.001")
+    run = choose_phase(config, "base", "pretrain")
+    stop_after(5)
+    with pytest.raises(KeyboardInterrupt):
+        train_phase(config, run)
+    monkeypatch.undo()
+    config.train.bad_loss_above = None
+    assert train_phase(config, run)
+    record = RunFolder.of(config).phase(run.id).record
+    assert '"skipped_steps": 4' in record.read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from clm_detour.check import existing_tokenizer
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
+from clm_detour.lock import alone
 from clm_detour.pipeline import prepare_data
 from clm_detour.run_folder import PhaseFolder, RunFolder
 from clm_detour.train import parallel
@@ -156,3 +158,68 @@ def test_only_the_first_process_copies_whole_tensors_from_its_device(monkeypatch
     monkeypatch.setattr(parallel, "is_first", lambda: False)
     parallel.save_whole(tensors, tmp_path / "moments")
     assert not list(tmp_path.iterdir())
+
+
+DECIDING = """
+import sys
+import time
+from pathlib import Path
+
+from clm_detour.errors import UserError, exit_on_user_error
+from clm_detour.lock import alone
+from clm_detour.train import parallel
+from clm_detour.train.parallel import decided_by_first, is_first, still_waiting
+
+parallel.TIMEOUT = 3.0
+folder = Path(sys.argv[1])
+
+def decide():
+    with alone(folder, "A test works", still_waiting):
+        return is_first()
+
+def refuse():
+    raise UserError("Nobody can go on.")
+
+with exit_on_user_error():
+    parallel.start_processes()
+    agreed = decided_by_first(decide)
+    (folder / f"agreed{parallel.dist.get_global_rank()}").write_text(str(agreed))
+    try:
+        decided_by_first(refuse)
+    except UserError as error:
+        (folder / f"refused{parallel.dist.get_global_rank()}").write_text(str(error))
+        raise
+"""
+
+
+def test_all_do_what_the_first_decides_however_long_it_takes_and_leave_with_its_error(tmp_path):
+    script, folder = tmp_path / "deciding.py", tmp_path / "folder"
+    script.write_text(DECIDING)
+    words = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(script), str(folder)]
+    with alone(folder, "Another test works"):
+        launched = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = ""
+        while "A test works" not in said and launched.poll() is None:
+            said += launched.stdout.readline()
+        time.sleep(7)  # more than twice the time for which the others listen
+    said += launched.communicate(timeout=60)[0]
+    assert launched.returncode == 2, said
+    for rank in "01":
+        assert (folder / f"agreed{rank}").read_text() == "True", said
+        assert (folder / f"refused{rank}").read_text() == "Nobody can go on."
+
+
+def test_a_phase_is_finished_for_all_or_for_none(monkeypatch, prepared):
+    config = prepared("run")
+    run = choose_phase(config, "base", "pretrain")
+    told = [None, True]  # the lock is held; the phase is finished
+    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(parallel.dist, "get_global_rank", lambda: 1)
+    monkeypatch.setattr(parallel.dist, "initialize_dist", lambda *_, **__: None)
+    monkeypatch.setattr(
+        parallel.dist,
+        "broadcast_object_list",
+        lambda values, src: values.__setitem__(0, told.pop(0)),
+    )
+    assert not train_phase(config, run)
+    assert not told

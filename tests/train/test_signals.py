@@ -34,3 +34,18 @@ def test_both_of_two_processes_leave(prepared, tmp_path):
     assert launched.wait(timeout=300) == REQUEUE, (tmp_path / "log").read_text()
     found = newest_good(folder.checkpoints)
     assert found.position.step == read_json_lines(folder.metrics)[-1]["step"] >= 3
+
+
+def test_a_signal_to_all_processes_at_once_does_not_take_the_data_away_from_the_step(prepared, tmp_path):
+    config = prepared("run", *ENDLESS, "train.workers=1")
+    path, folder = tmp_path / "endless.yaml", RunFolder.of(config).phase("pretrain")
+    save_config(config, path)
+    words = [sys.executable, str(SCRIPT), str(path), "arm=base", "phase=pretrain"]
+    with open(tmp_path / "log", "w") as log:
+        started = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+    while started.poll() is None and len(read_json_lines(folder.metrics)) < 3:
+        time.sleep(0.05)
+    os.killpg(started.pid, signal.SIGTERM)
+    assert started.wait(timeout=60) == REQUEUE, (tmp_path / "log").read_text()
+    found = newest_good(folder.checkpoints)
+    assert found.position.step == read_json_lines(folder.metrics)[-1]["step"] >= 3

@@ -14,6 +14,7 @@ from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
+from clm_detour.pretrained import check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def open_masked(path: str) -> tuple[ModernBertForPretraining, Tokenizer]:
     """A ModernBERT with its tokenizer.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is something else, or its tokenizer is larger than its vocabulary.
     """
-    return ModernBertForPretraining.from_pretrained(path), load_tokenizer(path)
+    network, tokenizer = ModernBertForPretraining.from_pretrained(path), load_tokenizer(path)
+    check_vocabulary(path, network.config, tokenizer.tokenizer)
+    return network, tokenizer

@@ -75,7 +75,14 @@ def find_needles(
     accuracy, control = {}, {}
     with progress("Needles", total, "haystacks") as advance:
         for path in models:
-            shares = [_shares(path, texts, length, trials, seed, advance) for length in lengths]
+            network, tokenizer = open_masked(path)
+            torch.nn.Module.to(network, best_device())
+            words = whole_words(tokenizer, seed)
+            shares = []
+            for length in lengths:
+                flow = _running_text(tokenizer, texts, length)
+                straw = Straw(tokenizer, flow, keys=words[CANDIDATES:], values=words[:CANDIDATES])
+                shares.append(_shares(network, straw, length, trials, seed, advance))
             accuracy[path] = [row[:-1] for row in shares]
             control[path] = [row[-1] for row in shares]
     return {
@@ -85,14 +92,9 @@ def find_needles(
 
 
 def _shares(
-    path: str, texts: Sequence[str], length: int, trials: int, seed: int, advance: Advance
+    network: ModernBertForPretraining, straw: Straw, length: int, trials: int, seed: int, advance: Advance
 ) -> list[float]:
     """Of one model and length: for each position, and at last without a needle."""
-    network, tokenizer = open_masked(path)
-    torch.nn.Module.to(network, best_device())
-    words = whole_words(tokenizer, seed)
-    flow = _running_text(tokenizer, texts, length)
-    straw = Straw(tokenizer, flow, keys=words[CANDIDATES:], values=words[:CANDIDATES])
     return [
         _right(network, straw, haystacks(straw, length, at, trials, seed), advance) / trials
         for at in (*POSITIONS, None)

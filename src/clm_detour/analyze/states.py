@@ -1,4 +1,4 @@
-"""Hidden states of any encoder, layer by layer: our packed network for ModernBERT, `AutoModel` over padded rows for others.
+"""Hidden states of any encoder, layer by layer: our packed network for every ModernBERT, `AutoModel` over padded rows for others.
 
 An encoder's layers are `embeddings`, `0`, `1`, ... and `final_norm`. Of others than ModernBERT the last is `last_hidden_state`, which equals the
 last layer where the model has no final norm. Attention is bidirectional; weights and arithmetic are fp32.
@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import ModernBertConfig
 
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
-from clm_detour.model import ModernBertForPretraining
+from clm_detour.model import hf
+from clm_detour.model.backbone import ModernBertPreTrainedModel
 from clm_detour.model.precision import best_device
-from clm_detour.pretrained import load_body, load_fast_tokenizer, longest_input, read_config
+from clm_detour.pretrained import (
+    check_vocabulary,
+    load_body,
+    load_fast_tokenizer,
+    longest_input,
+    read_config,
+)
 from clm_detour.progress import Advance
 
 BATCH_TOKENS = 4096  # in a forward, padding included
@@ -51,12 +60,14 @@ def open_encoder(path: str | os.PathLike[str], device: torch.device | None = Non
     """Open a folder or hub id.
 
     Raises:
-        UserError: nothing there, weights are missing, or it is no bidirectional encoder.
+        UserError: nothing there, weights are missing, the tokenizer is larger than the model, or it is no bidirectional encoder.
     """
     device, path = device or best_device(), str(path)
     config = read_config(path)
-    if config.model_type == "modernbert" and "ModernBertForMaskedLM" in (config.architectures or ()):
+    if config.model_type == ModernBertConfig.model_type:
         return _packed(path, device)
+    if config.is_encoder_decoder:
+        raise UserError(f"{path} is an encoder-decoder, not an encoder; save its encoder alone.")
     return _padded(path, device)
 
 
@@ -69,10 +80,38 @@ def longest_text(path: str) -> int | None:
     return longest_input(read_config(path))
 
 
+class ModernBertBody(ModernBertPreTrainedModel):
+    """A ModernBERT without what stands on its final norm."""
+
+    architecture = "ModernBertModel"
+
+    def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
+        super().__init__(config, attention_backend)
+        del self.head
+        self.post_init()
+
+
+def load_modernbert(path: str) -> ModernBertBody:
+    """The body of any ModernBERT, in evaluation mode, whichever of transformers' classes the folder is of.
+
+    Raises:
+        UserError: there is none, or its weights do not fit exactly.
+    """
+    folder = hf.fetch(path)
+    network = hf.without_weights(ModernBertBody, hf.read_config(folder), None)
+    prefix, weights = f"{network.base_model_prefix}.", hf.read_weights(folder)
+    body = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
+    if not body:  # a ModernBertModel itself
+        body = {prefix + name: weight for name, weight in weights.items()}
+    hf.fill(network, body, path, torch.float32)
+    return network.eval()
+
+
 def _packed(path: str, device: torch.device) -> Encoder:
-    network = ModernBertForPretraining.from_pretrained(path)
+    network = load_modernbert(path)
     torch.nn.Module.to(network, device)
     tokenizer = load_tokenizer(path)
+    check_vocabulary(path, network.config, tokenizer.tokenizer)
 
     @torch.no_grad()
     def forward(ids: Ids) -> list[Tensor]:
@@ -88,9 +127,9 @@ def _packed(path: str, device: torch.device) -> Encoder:
 def _padded(path: str, device: torch.device) -> Encoder:
     network: Any = load_body(path)
     tokenizer = load_fast_tokenizer(path)
-    if network.config.is_encoder_decoder:
-        raise UserError(f"{path} is an encoder-decoder, not an encoder; save its encoder alone.")
+    check_vocabulary(path, network.config, tokenizer)
     network.to(device).eval()
+    last = _last_layer(network)
     pad = tokenizer.pad_token_id or 0
 
     def tokenize(texts: Sequence[str], max_tokens: int) -> Ids:
@@ -104,12 +143,39 @@ def _padded(path: str, device: torch.device) -> Encoder:
         for row, real, text in zip(rows, mask, ids, strict=True):
             row[: len(text)], real[: len(text)] = torch.from_numpy(text), 1
         rows, mask = rows.to(device), mask.to(device)
-        output = network(input_ids=rows, attention_mask=mask, output_hidden_states=True)
-        return [state[mask.bool()] for state in (*output.hidden_states, output.last_hidden_state)]
+        with _output_of(last) as seen:
+            output = network(input_ids=rows, attention_mask=mask, output_hidden_states=True)
+        states = [*output.hidden_states, output.last_hidden_state]
+        if seen:
+            states[-2] = seen[0]
+        return [state[mask.bool()] for state in states]
 
     _check_bidirectional(path, forward, tokenize(["One two three four five six."], 16)[0])
     names = _layer_names(network.config.num_hidden_layers)
     return Encoder(names, network.config.hidden_size, False, tokenize, forward)
+
+
+def _last_layer(network: Any) -> nn.Module | None:
+    """The last of the layers, where a model has one list of as many modules as layers."""
+    count = network.config.num_hidden_layers
+    stacks = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    return stacks[0][-1] if len(stacks) == 1 else None
+
+
+@contextmanager
+def _output_of(layer: nn.Module | None) -> Iterator[list[Tensor]]:
+    """What a layer gives; transformers 5 puts the final norm in the place of the last layer's hidden state."""
+    seen: list[Tensor] = []
+    if layer is None:
+        yield seen
+        return
+    hook = layer.register_forward_hook(
+        lambda _, __, output: seen.append(output[0] if isinstance(output, tuple) else output)
+    )
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def cut_to(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> Ids:

@@ -123,6 +123,9 @@ def try_grafts(
 
     Args:
         grafts: None: `standard_grafts`.
+
+    Raises:
+        UserError: the texts are too few, or the models are not of one shape and tokenizer.
     """
     source, tokenizer = open_masked(donor)
     target, other_tokenizer = open_masked(recipient)
@@ -174,9 +177,18 @@ def try_grafts(
 
 
 def _over_halves(sums: Tensor) -> Tensor:
-    """(1 + R,): the loss a token on all folds, (folds, 2), then on half-samples of them."""
+    """(1 + R,): the loss a token on all folds, (folds, 2), then on half-samples of them.
+
+    Raises:
+        UserError: a half has no masked token, so that there is no interval.
+    """
     weights = torch.cat([torch.ones(1, len(sums), dtype=torch.float64), half_samples(len(sums), HALVES, 0)])
     totals = weights @ sums
+    if not totals[:, 1].all():
+        raise UserError(
+            "The texts are too few: an interval comes from halves of them, and one half has no masked token; give more texts "
+            "(--texts, --count)."
+        )
     return totals[:, 0] / totals[:, 1]
 
 

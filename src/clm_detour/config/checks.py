@@ -55,7 +55,8 @@ def check_data(config: Config) -> None:
     require(
         0 < data.held_out < 1, f"data.held_out: {data.held_out} is not a fraction between 0 and 1, like 0.01."
     )
-    require(min(config.seed, data.shuffle_seed) >= 0, "seed and data.shuffle_seed may not be negative.")
+    check_seed("seed", config.seed)
+    require(data.shuffle_seed >= 0, f"data.shuffle_seed: {data.shuffle_seed} may not be negative.")
     require(
         data.processes is None or data.processes > 0,
         f"data.processes: {data.processes} is not positive; leave it out for one a core.",
@@ -73,6 +74,13 @@ def check_data(config: Config) -> None:
                 0 < share < inf,
                 f"data.mixtures.{name}.{source}: {share} is not positive; leave the source out instead.",
             )
+
+
+def check_seed(where: str, seed: int) -> None:
+    """One that the generators of numpy and Composer take."""
+    require(
+        0 <= seed < 2**32, f"{where}: {seed} is out of range; use a seed from 0 to {2**32 - 1} (below 2**32)."
+    )
 
 
 def check_source(where: str, source: Source) -> None:
@@ -252,7 +260,8 @@ def check_phase(config: Config, name: str, phase: Phase) -> None:
     one_of(phase.objective, ("clm", "mlm"), f"{where}.objective")
     one_of(phase.mixture, config.data.mixtures, f"{where}.mixture")
     one_of(phase.moments, ("keep", "fresh"), f"{where}.moments")
-    require(phase.seed is None or phase.seed >= 0, f"{where}.seed: {phase.seed} may not be negative.")
+    if phase.seed is not None:
+        check_seed(f"{where}.seed", phase.seed)
     duration = parse_tokens(phase.duration, f"{where}.duration")
     require(duration > 0, f"{where}.duration must be positive.")
     if phase.objective == "mlm":

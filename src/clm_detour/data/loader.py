@@ -8,6 +8,9 @@ starting at another step.
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,4 +155,27 @@ class StepBatches(IterableDataset[Batch]):
 
 def make_loader(dataset: StepBatches, workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
     """A loader over whole batches; worker w makes steps w, w + workers, ..., which torch hands out in order."""
-    return DataLoader(dataset, batch_size=None, num_workers=workers, pin_memory=pin_memory)
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=end_with_trainer,
+    )
+
+
+def end_with_trainer(worker: int) -> None:
+    """Let SIGTERM end this loader process only if it comes from the trainer whose it is.
+
+    A cluster sends it to all processes at once, and the trainer needs its next batch to finish the step. torch's handler would leave,
+    and one that ignored the signal would make the trainer wait for ever for the process that it ends so itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=leave_when_told, args=(os.getppid(),), daemon=True).start()
+
+
+def leave_when_told(by: int) -> None:
+    """Wait for SIGTERM from the process `by`."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != by:
+        pass
+    os._exit(0)

@@ -209,10 +209,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    with atomic_write(folder / "tokenizer.json", "w") as file:
-        file.write(tokenizer.to_str(pretty=True))
     write_json(folder / CONFIG_FILES[0], {**config, **names, "clean_up_tokenization_spaces": False})
     write_json(folder / CONFIG_FILES[1], names)
+    with atomic_write(folder / "tokenizer.json", "w") as file:  # last: where it is, the folder is whole
+        file.write(tokenizer.to_str(pretty=True))
 
 
 def _at_least_one(texts: Iterable[str]) -> Iterable[str]:

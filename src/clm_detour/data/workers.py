@@ -51,15 +51,17 @@ class OwnDesk:
 class WorkerDesk:
     """The desk of a task in a process of its own."""
 
-    def __init__(self, queue: Any, unfinished: Any):
-        self._queue = queue
+    def __init__(self, amounts: Any, turn: Any, unfinished: Any):
+        self._amounts = amounts
+        self._turn = turn
         self._unfinished = unfinished
 
     def tick(self, *amounts: int) -> None:
         """Send amounts to the process that shows them; leave if it wants to stop."""
         if self._unfinished.value == STOP:
             raise SystemExit(INTERRUPTED)
-        self._queue.put(amounts)
+        with self._turn:
+            self._amounts.send(amounts)
 
     def threads(self) -> int:
         """One, or all cores if half of them would be idle."""
@@ -88,6 +90,7 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         if self._executor is not None:
             self._unfinished.value = STOP
+            self._amounts.close()  # a process that waits for room in a full pipe fails instead, and ends
             self._executor.shutdown(wait=True, cancel_futures=True)
 
     def run(
@@ -128,26 +131,26 @@ class Workers:
     def _started(self) -> ProcessPoolExecutor:
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
-            self._queue, self._unfinished = context.SimpleQueue(), context.Value("i", 0)
-            self._executor = ProcessPoolExecutor(
-                self.processes, context, start, (self.common, self._queue, self._unfinished)
-            )
+            self._amounts, sender = context.Pipe(duplex=False)
+            self._unfinished = context.Value("i", 0)
+            desk = (sender, context.Lock(), self._unfinished)
+            self._executor = ProcessPoolExecutor(self.processes, context, start, (self.common, *desk))
         return self._executor
 
     def _show(self, on_progress: OnProgress) -> None:
-        while not self._queue.empty():
-            on_progress(*self._queue.get())
+        while self._amounts.poll():
+            on_progress(*self._amounts.recv())
 
 
 _here: tuple[Any, Desk] | None = None  # of this process, if it is a worker
 
 
-def start(common: Any, queue: Any, unfinished: Any) -> None:
+def start(common: Any, *desk: Any) -> None:
     """The beginning of a worker process. An interruption is for its parent to decide on."""
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
-    _here = common, WorkerDesk(queue, unfinished)
+    _here = common, WorkerDesk(*desk)
 
 
 def end_with_parent() -> None:

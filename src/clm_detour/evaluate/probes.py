@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune.encoder import MEAN, Encoder, load_encoder
 from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
 from clm_detour.evaluate.finetune.tagging import touched
@@ -42,7 +43,7 @@ def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512
         `scores` in percent by probe (`masked` and the tasks' names), and `seconds`.
 
     Raises:
-        UserError: the model cannot be opened.
+        UserError: the model cannot be opened, or a task's documents are not enough for a probe.
     """
     started = time.monotonic()
     encoder, tokenizer = load_encoder(path, MEAN)
@@ -55,8 +56,23 @@ def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512
     for task, splits in tasks:
         features = entity_features if task.kind in ENTITY_KINDS else document_features
         train, test = (features(encoder, tokenizer, splits[split], max_tokens) for split in ("train", "test"))
+        check_classes(task.name, train, test)
         scores[task.name] = 100 * linear_probe(train, test)
     return {"scores": scores, "seconds": time.monotonic() - started}
+
+
+def check_classes(name: str, train: Labelled, test: Labelled) -> None:
+    """A probe tells classes apart, so it needs two to learn, and something to be scored on.
+
+    Raises:
+        UserError: it has not.
+    """
+    classes = len(set(train[1]))
+    if classes < 2 or not test[1]:
+        raise UserError(
+            f"{name} cannot be probed: its training documents have {classes} classes of text or entity, and its test documents "
+            f"{len(test[1])} examples; give more documents or leave the task out."
+        )
 
 
 def linear_probe(train: Labelled, test: Labelled) -> float:
@@ -116,7 +132,7 @@ def entity_features(
         for first, last, label in [*spans, *((word, word + 1, NO_TYPE) for word in drawn)]:
             features.append(each[window.starts[first:last]].mean(0).numpy())
             types.append(label)
-    return np.stack(features), types
+    return np.array(features, np.float32).reshape(-1, encoder.hidden_size), types
 
 
 @torch.no_grad()

@@ -48,6 +48,8 @@ def sizes_of(config: Config, runs: list[PhaseRun], model: ModernBertConfig, gpus
     memories = [memory_of(config, run.phase, network, gpus) for run in runs]
     trained = [numel(network, frozen_names(run.phase.freeze, network)) for run in runs]
     ema = config.train.ema_half_life is not None
+    at = {parse_tokens(text, "") for text in config.train.export_at}
+    exports = sum(tokens <= run.tokens for run in runs for tokens in at)
     checkpoint = [
         (WEIGHT * size + (MOMENTS + WEIGHT * ema) * part) * min((run.tokens - 1) // every, kept + 1)
         for run, part in zip(runs, trained, strict=True)
@@ -55,7 +57,7 @@ def sizes_of(config: Config, runs: list[PhaseRun], model: ModernBertConfig, gpus
     return Sizes(
         parameters=size,
         memory=max(memories, key=lambda parts: sum(parts.values())),
-        disk=WEIGHT * size * ((1 + ema) * len(runs) + len(config.arms)) + MOMENTS * sum(trained),
+        disk=WEIGHT * size * ((1 + ema) * (len(runs) + exports) + len(config.arms)) + MOMENTS * sum(trained),
         peak_disk=max(checkpoint),
     )
 
@@ -79,6 +81,8 @@ def memory_of(config: Config, phase: Phase, network: ModernBertForPretraining, g
     share = gpus if config.train.parallel == "fsdp" else 1  # each has a part
     parts = {"weights": WEIGHT * size, "gradients": GRADIENT * trained, "moments": MOMENTS * trained}
     parts = {name: part // share for name, part in parts.items()}
+    if config.train.parallel == "ddp" and gpus > 1:
+        parts["buckets"] = GRADIENT * trained  # DDP sums in copies of the gradients
     if config.train.ema_half_life is not None:
         parts["average"] = WEIGHT * trained // share
     if config.train.precision == "bf16":

@@ -28,6 +28,7 @@ from clm_detour.progress import console, human, human_bytes
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import peak_flops
+from clm_detour.train.close import close
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import computation_lines, describe_processes
 from clm_detour.train.optim import make_optimizer
@@ -155,8 +156,10 @@ def measure(setup: Setup, size: int, steps: int) -> Measured:
         gradients = Gradients(config.optimizer.clip_norm, "skip", None, batches, unkept)
         trainer = make_trainer(setup, model, optimizer, batches, [gradients, watch])
         trainer.state.auto_microbatching = dist.get_world_size() > 1 and train.parallel == "ddp"
-        trainer.fit()
-        trainer.engine.close()
+        try:
+            trainer.fit()
+        finally:
+            close(trainer)
     except torch.OutOfMemoryError:
         if dist.get_world_size() > 1:  # the launcher ends the others, which wait for this one
             raise UserError(

@@ -110,7 +110,10 @@ def remove(path: Path) -> None:
 
 
 def clear_leftovers(phase: Path) -> None:
-    """Remove from a phase's folder what a killed process left half-written or half-deleted."""
+    """Remove from a phase's folder what a killed process left half-written or half-deleted, and give back what it was about to replace."""
+    for old in [*phase.glob(".*.old"), *phase.glob("*/.*.old")]:
+        target = old.with_name(old.name[1 : -len(".old")])
+        shutil.rmtree(old) if target.exists() else old.rename(target)
     whole = sealed(phase / "checkpoints")
     broken = [path for path in phase.glob("checkpoints/step-*") if path not in whole]
     for path in [*broken, *phase.glob(".*.tmp*"), *phase.glob("*/.*.tmp*")]:

@@ -17,6 +17,8 @@ from composer.algorithms import GradientClipping
 from composer.models import ComposerModel
 from torch import Tensor, nn
 
+from clm_detour.train.close import close
+
 
 class Batches(Protocol):
     """An endless stream in epochs."""
@@ -82,8 +84,10 @@ def fit(
         callbacks=[Rounds(settings, rounds, after_round, advance)],
         progress_bar=False,
     )
-    trainer.fit()
-    trainer.close()
+    try:
+        trainer.fit()
+    finally:
+        close(trainer)
 
 
 def make_optimizer(problem: Any, settings: FitSettings) -> torch.optim.AdamW:

@@ -96,17 +96,19 @@ def launch_processes(config: Config, run: PhaseRun, processes: int) -> None:
 
 
 def launch_bench(path: str, words: list[str], gpus: str | None) -> None:
-    """Run `clm_detour.train.bench` here, or under the launcher for each of several numbers of processes.
+    """Run `clm_detour.train.bench` here for one process, or under the launcher for several, or for each of several numbers.
 
     Raises:
         UserError: it cannot be measured.
     """
     from clm_detour.train.bench import bench, numbers  # Composer takes seconds to import
 
-    for processes in numbers(gpus) if gpus else [max(torch.cuda.device_count(), 1)]:
-        if processes == 1:
-            bench(path, words)
-            continue
+    counts = numbers(gpus) if gpus else [max(torch.cuda.device_count(), 1)]
+    if counts == [1]:
+        bench(path, words)
+        return
+    # One process too is started: this one would keep what it took of a GPU's memory while the others are measured.
+    for processes in counts:
         launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", str(processes)]
         code = subprocess.run(
             [*launcher, "-m", "clm_detour.train.bench", path, *words], check=False

@@ -32,14 +32,29 @@ def make_optimizer(model: nn.Module, settings: Optimizer, peak: float) -> torch.
 
 
 def save_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
-    """Write `exp_avg/<name>`, `exp_avg_sq/<name>` and `step/<name>` of every parameter; every process must call it."""
+    """Write `exp_avg/<name>`, `exp_avg_sq/<name>` and `step/<name>` of every trained parameter; every process must call it.
+
+    One that has not had a step, since all were left out for their loss, has those that it would start with: zeros.
+    """
+    held = held_by(optimizer)
     moments = {
-        f"{kind}/{name}": optimizer.state[parameter][kind]
+        f"{kind}/{name}": moment
         for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for kind in MOMENTS
+        if id(parameter) in held
+        for kind, moment in (optimizer.state.get(parameter) or first_moments(parameter)).items()
     }
     save_whole(moments, path)
+
+
+def first_moments(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Those that AdamW starts with."""
+    zeros = torch.zeros_like(parameter.detach())
+    return {"exp_avg": zeros, "exp_avg_sq": zeros.clone(), "step": torch.zeros((), device=parameter.device)}
+
+
+def held_by(optimizer: torch.optim.Optimizer) -> set[int]:
+    """The ids of the parameters that it trains."""
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def load_moments(
@@ -57,7 +72,7 @@ def load_moments(
         path,
         "delete its folder, and that checkpoint or phase is made again, or set `moments: fresh` in a phase that would start with it",
     )
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    held = held_by(optimizer)
     for name, parameter in model.named_parameters():
         if id(parameter) not in held or name in fresh:
             continue
@@ -65,7 +80,7 @@ def load_moments(
             state = {kind: tensors[f"{kind}/{name}"] for kind in MOMENTS}
         except KeyError:
             raise UserError(
-                f"{path} has no moments of {name}; set `moments: fresh` in the phase to start without."
+                f"{path} has no moments of {name}; set `moments: fresh` in a phase that would start with it, or, if it is a checkpoint, delete its folder."
             ) from None
         optimizer.state[parameter] = {
             kind: tensor.to(parameter.device) if kind == "step" else share_of(tensor, parameter)

@@ -6,7 +6,7 @@ made once, over the shards, and it runs on a CPU too. The weights are the same t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from clm_detour.errors import UserError
 from clm_detour.files import atomic_write
 from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
@@ -45,6 +46,36 @@ def from_first(value: Value) -> Value:
     if dist.get_world_size() > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+class StillWaiting:
+    """Told in place of a decision that takes long."""
+
+
+def decided_by_first(decide: Callable[[], Value]) -> Value:
+    """What `decide` gives on the first process, on all of them: each for itself might see another state of a shared folder.
+
+    It may call `still_waiting` at times.
+
+    Raises:
+        UserError: `decide` raised it; then every process does, so that none waits for the others.
+    """
+    outcome: Value | UserError | StillWaiting = StillWaiting()
+    if is_first():
+        try:
+            outcome = decide()
+        except UserError as error:
+            outcome = error
+    while isinstance(told := from_first(outcome), StillWaiting):
+        pass
+    if isinstance(told, UserError):
+        raise told
+    return told
+
+
+def still_waiting() -> None:
+    """Ask the others, who wait for what the first process decides, for another `TIMEOUT`."""
+    from_first(StillWaiting())
 
 
 def on_any(flag: bool) -> bool:

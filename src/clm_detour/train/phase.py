@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import torch
 from composer import Trainer
@@ -29,12 +29,13 @@ from clm_detour.run_folder import PhaseFolder, RunFolder
 from clm_detour.train.batches import data_spec
 from clm_detour.train.callbacks.all import make_callbacks
 from clm_detour.train.checkpoints import MOMENTS, Position, clear_leftovers, resume_point
+from clm_detour.train.close import close
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import boundary_table, computation_lines
 from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
 from clm_detour.train.optim import load_moments, make_optimizer
-from clm_detour.train.parallel import from_first, is_first, shard, start_processes
+from clm_detour.train.parallel import decided_by_first, is_first, shard, start_processes, still_waiting
 from clm_detour.train.recipe import PhaseRun, check_world
 from clm_detour.train.settings import is_finished, phase_settings
 from clm_detour.train.setup import Setup
@@ -54,11 +55,14 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
     check_world(config, dist.get_world_size())
     start_processes()
     folder = RunFolder.of(config).phase(run.id)
-    with alone(folder.root, f"Another process trains {run.id}") if is_first() else nullcontext():
-        from_first(None)  # the others wait for it
-        if is_finished(config, run):
+    other = f"Another process trains {run.id}"
+    with ExitStack() as held:
+        decided_by_first(lambda: held.enter_context(alone(folder.root, other, still_waiting)))
+        if decided_by_first(lambda: is_finished(config, run)):
             return False
         train_unfinished(config, run, folder)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # other processes use the GPU too, like those that fine-tune
     return True
 
 
@@ -86,7 +90,7 @@ def train_unfinished(config: Config, run: PhaseRun, folder: PhaseFolder) -> None
                 finish(setup, callbacks.models, trainer.state.optimizers[0], started, end)
                 callbacks.preemption.phase_end()
         finally:
-            trainer.engine.close()
+            close(trainer)
     dist.barrier()
 
 

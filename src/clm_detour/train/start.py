@@ -16,7 +16,7 @@ from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.errors import UserError
 from clm_detour.model.decoder import encoder_config
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.pretrained import read_config
+from clm_detour.pretrained import first_line, read_config
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.freeze import freeze, frozen_names, head_names
 from clm_detour.train.recipe import PhaseRun
@@ -83,8 +83,7 @@ def load_base(path: str, backend: str | None) -> ModernBertForPretraining:
     """
     if not is_decoder(path):
         return ModernBertForPretraining.from_pretrained(path, attention_backend=backend)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-    decoder, told = loaded
+    decoder, told = read_decoder(path)
     wrong = sorted(
         str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in told[kind]
     )
@@ -95,13 +94,42 @@ def load_base(path: str, backend: str | None) -> ModernBertForPretraining:
     return ModernBertForPretraining.from_decoder(decoder, backend)
 
 
+def read_decoder(path: str) -> tuple[Any, dict[str, Any]]:
+    """A causal model of transformers in fp32, and what transformers says of its weights.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # of a kind that differs between releases
+        raise UserError(
+            f"model.base: the weights of {path} cannot be read ({first_line(error)}); use a folder that was saved whole."
+        ) from None
+    return loaded
+
+
+def read_base(path: str) -> Any:
+    """The config of `model.base`, of whatever model.
+
+    Raises:
+        UserError: it has none that can be read.
+    """
+    try:
+        return read_config(path)
+    except UserError as error:
+        raise UserError(f"model.base: {error}") from None
+
+
 def is_decoder(path: str) -> bool:
     """Whether `model.base` is a causal ModernBERT in transformers' own class.
 
     Raises:
         UserError: it has no config that can be read.
     """
-    return read_config(path).model_type == DECODER
+    return read_base(path).model_type == DECODER
 
 
 def base_config(path: str) -> ModernBertConfig:
@@ -110,7 +138,7 @@ def base_config(path: str) -> ModernBertConfig:
     Raises:
         UserError: there is none, or it is not a ModernBERT's.
     """
-    config = read_config(path)
+    config = read_base(path)
     if config.model_type == DECODER:
         return encoder_config(config)
     if not isinstance(config, ModernBertConfig):

@@ -141,11 +141,11 @@ def chosen_settings(source: Source) -> dict[str, Any]:
     return chosen
 
 
-def check_first_record(source: Source) -> None:
+def check_first_record(source: Source, on_error: OnError = "stop") -> None:
     """Read one record, so that a wrong name of a field is found before any work.
 
     Raises:
-        UserError: there is no file, or its first record lacks a field.
+        UserError: there is no file, or (with "stop") its first record lacks a field.
     """
     selection = Selection.of(dataclasses.replace(source, decontaminate=[]))
     for path in source.decontaminate:
@@ -154,5 +154,5 @@ def check_first_record(source: Source) -> None:
     records = READERS[unit.format].records(unit, source, selection.fields, lambda _: None)
     record = next(until_lost(records), None)
     made = selection.document(record) if isinstance(record, Record) else record
-    if isinstance(made, BadRecord) and made.reason == "no such field":
+    if on_error == "stop" and isinstance(made, BadRecord) and made.reason == "no such field":
         raise UserError(f"{made}.")

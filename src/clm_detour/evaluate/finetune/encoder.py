@@ -73,7 +73,7 @@ class PackedModernBert(nn.Module):
         self.pooling = pooling or config.classifier_pooling
         self.hidden_size: int = config.hidden_size
         self.dropout: float = config.classifier_dropout
-        self.longest: int | None = config.max_position_embeddings
+        self.longest: int | None = longest_input(config)
 
     def forward(self, ids_T: Tensor, lengths: list[int]) -> Tensor:
         """See `Encoder`."""

@@ -9,8 +9,10 @@ from typing import Any
 
 from clm_detour.data.sources.records import Record
 from clm_detour.errors import UserError
-from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
+from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form, Fragments
 from clm_detour.evaluate.formats.table import cell, records
+
+REMEDY = "get the data set again, in the schema bigbio_kb"
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,15 @@ class BigBio(Form):
         """A document each."""
         for record in records(file):
             text = document(record)
-            found = [annotation(entity, record.place) for entity in cell(record, "entities")]
+            found = [annotation(entity, record.place) for entity in items(record, "entities")]
             yield Example(str(cell(record, "document_id")), text, record.place, annotations=tuple(found))
 
 
 def document(record: Record) -> str:
     """The text of the passages, each at its offset, with spaces between."""
     text = ""
-    for passage in cell(record, "passages"):
-        for piece, (start, end) in zip(passage["text"], passage["offsets"], strict=True):
+    for passage in items(record, "passages"):
+        for piece, (start, end) in zip(*pieces(passage, f"{record.place}, a passage"), strict=True):
             if start < len(text) or end - start != len(piece):
                 raise UserError(f"{record.place}: the passage at {start} {end} does not fit the text.")
             text = text.ljust(start) + piece
@@ -46,5 +48,32 @@ def document(record: Record) -> str:
 
 def annotation(entity: dict[str, Any], place: str) -> Annotation:
     """An entity, in one or more pieces."""
-    fragments = tuple((start, end) for start, end in entity["offsets"])
-    return Annotation(entity["type"], fragments, f"{place}, {entity['id']}", " ".join(entity["text"]))
+    place = f"{place}, entity {entity.get('id')}"
+    words, offsets = pieces(entity, place)
+    kind = entity.get("type")
+    if not isinstance(kind, str):
+        raise UserError(f"{place} has no type; {REMEDY}.")
+    return Annotation(kind, offsets, place, " ".join(words))
+
+
+def items(record: Record, name: str) -> list[dict[str, Any]]:
+    """The passages or entities of a record."""
+    found = cell(record, name)
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise UserError(f"{record.place}: {name} is no list of objects; {REMEDY}.")
+    return found
+
+
+def pieces(item: dict[str, Any], place: str) -> tuple[list[str], Fragments]:
+    """The words of a passage or an entity, piece by piece, and where each stands."""
+    words, offsets = item.get("text"), item.get("offsets")
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise UserError(f"{place} has no text, which is a list of pieces; {REMEDY}.")
+    if not isinstance(offsets, list) or len(offsets) != len(words) or not all(map(is_span, offsets)):
+        raise UserError(f"{place} has no offsets, which are a start and an end for each piece; {REMEDY}.")
+    return words, tuple((start, end) for start, end in offsets)
+
+
+def is_span(value: Any) -> bool:
+    """A start and an end."""
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(place, int) for place in value)

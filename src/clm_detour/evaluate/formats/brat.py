@@ -74,14 +74,36 @@ class Brat(Form):
 
 
 def parts(whole: Example, mark: str) -> Iterator[Example]:
-    """The pieces of a text that some annotations mark, each with the annotations inside it."""
+    """The pieces of a text that some annotations mark, each with the annotations inside it.
+
+    Each is a document of its own: a text that is cut up so is a mere collection.
+
+    Raises:
+        UserError: an annotation is inside none.
+    """
     marks = sorted((one for one in whole.annotations if one.label == mark), key=lambda one: one.fragments)
     others = [one for one in whole.annotations if one.label != mark]
+    stray = next((one for one in others if not any(contains(part, one) for part in marks)), None)
+    if stray is not None:
+        raise UserError(
+            f"{stray.place}: {stray.label} is not inside one {mark}; correct its offsets or mark the {mark} that it is in."
+        )
     for number, one in enumerate(marks, start=1):
-        start, end = one.fragments[0][0], one.fragments[-1][1]
+        start, end = extent(one)
         inside = tuple(
             replace(other, fragments=tuple((first - start, last - start) for first, last in other.fragments))
             for other in others
-            if start <= other.fragments[0][0] and other.fragments[-1][1] <= end
+            if contains(one, other)
         )
         yield Example(f"{whole.id}:{number}", whole.text[start:end], one.place, annotations=inside)
+
+
+def contains(part: Annotation, other: Annotation) -> bool:
+    """Whether all of another annotation lies in a part."""
+    (start, end), (first, last) = extent(part), extent(other)
+    return start <= first and last <= end
+
+
+def extent(one: Annotation) -> tuple[int, int]:
+    """From where its first piece starts to where its last ends, in whatever order the file has them."""
+    return min(start for start, _ in one.fragments), max(end for _, end in one.fragments)

@@ -61,8 +61,9 @@ class Hub(Table):
         """One row."""
         if self.words is None:
             return super().example(record, number)
-        tags = [self.tag_name(tag, record.place) for tag in cell(record, self.tags)]
-        words = cell(record, self.words)
+        words, given = cell(record, self.words), cell(record, self.tags)
+        check_words(record.place, self.words, words, self.tags, given)
+        tags = [self.tag_name(tag, record.place) for tag in given]
         rows = [
             Row(word, *tag_of(tag, None, record.place), record.place)
             for word, tag in zip(words, tags, strict=True)
@@ -79,3 +80,25 @@ class Hub(Table):
                 f"{place}: the tag {tag} is none of {len(self.tag_names)} names; set `tag_names` to those of 0, 1, 2, ..."
             )
         return self.tag_names[tag]
+
+
+def check_words(place: str, words_name: str, words: Any, tags_name: str, tags: Any) -> None:
+    """A sentence's words and its tags must be two lists of one length.
+
+    Raises:
+        UserError: they are not.
+    """
+    for name, value in ((words_name, words), (tags_name, tags)):
+        if not isinstance(value, list) or not value:
+            raise UserError(
+                f"{place}: {name} is no list with an entry for each word; set `words` and `tags` to columns that have such."
+            )
+    if not all(isinstance(word, str) for word in words):
+        raise UserError(
+            f"{place}: {words_name} has an entry that is no text; set `words` to the column of words."
+        )
+    if len(words) != len(tags):
+        raise UserError(
+            f"{place} has {len(words)} words in {words_name} but {len(tags)} tags in {tags_name}; set `words` and `tags` to "
+            "columns that belong together, or remove the row."
+        )

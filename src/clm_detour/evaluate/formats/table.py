@@ -37,6 +37,7 @@ class Table(Form):
     Args:
         text: the column of the text.
         label: the column of the one label, or of several: a list, or a cell that `separate` takes apart (a ValueError says why not).
+            Null and an empty cell are no label.
         flags: instead of `label`, a column for each label, 0 or 1, by its name.
         id: the column of what names a record; otherwise its file and number do.
         document: a pattern whose first group, found in `id`, names the document that a row is a sentence of. A document's
@@ -88,7 +89,8 @@ class Table(Form):
                 return list(self.separate(value))
             except ValueError as error:
                 raise UserError(f"{record.place}: {error}") from None
-        return [str(part).strip() for part in (value if isinstance(value, list) else [value])]
+        parts = value if isinstance(value, list) else [value]
+        return [label for part in parts if part is not None and (label := str(part).strip())]
 
     def documents(self, rows: Iterable[Example]) -> Iterator[Example]:
         """Sentences joined."""

@@ -43,7 +43,7 @@ class Annotated(Form):
     files: Files = "ACTdb*.csv"
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
-        """A note each."""
+        """A note each; those of a patient are parts of one document."""
         kept = [record for record in records(file) if not contradictory(record)]
         texts = notes(file.parent, {str(cell(record, "ROW_ID")) for record in kept})
         for record in kept:
@@ -51,7 +51,8 @@ class Annotated(Form):
             if row not in texts:
                 raise UserError(f"{record.place}: NOTEEVENTS has no ROW_ID {row}; is it of MIMIC-III 1.4?")
             labels = tuple(name for name in CONDITIONS if is_set(record, name))
-            yield Example(row, texts[row], record.place, labels=labels)
+            patient = cell(record, "SUBJECT_ID")
+            yield Example(f"{patient}#{row}", texts[row], record.place, labels=labels)
 
 
 def contradictory(record: Record) -> bool:

@@ -55,7 +55,8 @@ def make_callbacks(
     average = make_average(setup, network)
     models = Models(config, run, network, average)
     checkpoints = Checkpoints(folder.checkpoints, network, average, every, train.checkpoints_kept)
-    checkpoints.skipped = 0 if resumed is None else resumed.position.skipped
+    if resumed is not None:
+        checkpoints.skipped, checkpoints.newest = resumed.position.skipped, resumed.folder
     clip = config.optimizer.clip_norm
     gradients = Gradients(clip, train.on_bad_loss, train.bad_loss_above, batches, checkpoints)
     precision, _ = computed_precision(train.precision, best_device())

@@ -28,6 +28,7 @@ class Checkpoints(Callback):
 
     Attributes:
         skipped: steps that were left out for their loss; kept up to date by `Gradients`.
+        newest: the one that was written last, or that the phase went on from.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Checkpoints(Callback):
         self.every_tokens = every_tokens
         self.keep = keep
         self.skipped = 0
+        self.newest: Path | None = None
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         """Write one if this step passed a multiple of `every_tokens`, unless it is the phase's last."""
@@ -51,11 +53,13 @@ class Checkpoints(Callback):
             self.write(state)
 
     def write(self, state: State) -> Path:
-        """Write a sealed checkpoint of `state`; every process must call it, and none returns before it is sealed.
+        """Write a sealed checkpoint of `state`, if it is not there; every process must call it, and none returns before it is sealed.
 
         Otherwise one that leaves next would make the launcher end the first, half a minute later, in the midst of writing.
         """
         target = self.folder / f"step-{state.timestamp.batch.value:08d}"
+        if target == self.newest:  # known to be good: another of its name may be damaged
+            return target
         network = whole_network(self.network)
         with atomic_folder(target) if is_first() else nullcontext(target) as temporary:
             save_moments(state.optimizers[0], self.network, temporary / MOMENTS)
@@ -66,7 +70,9 @@ class Checkpoints(Callback):
                 write_json(temporary / STATE, asdict(Position.of(state.timestamp, self.skipped)))
                 write_json(temporary / SEAL, checksums(temporary))
         if is_first():
-            for old in sealed(self.folder)[: -self.keep]:
+            until_now = [path for path in sealed(self.folder) if path <= target]  # a later one is damaged
+            for old in until_now[: -self.keep]:
                 remove(old)
         dist.barrier()
+        self.newest = target
         return target

@@ -16,7 +16,8 @@ from clm_detour.train.parallel import on_any
 class Preemption(Callback):
     """Any process may be asked; all leave after the same step.
 
-    A loader's processes inherit the handler and so go on: whoever signals a whole group does not take the data away from the step.
+    A loader's processes go on, so whoever signals a whole group does not take the data away from the step: they inherit the handler of
+    SIGUSR1, and heed SIGTERM only from their trainer (`clm_detour.data.loader`).
     """
 
     def __init__(self, checkpoints: Checkpoints):
