@@ -161,6 +161,7 @@ def test_only_the_first_process_copies_whole_tensors_from_its_device(monkeypatch
 
 
 DECIDING = """
+import os
 import sys
 import time
 from pathlib import Path
@@ -170,7 +171,7 @@ from clm_detour.lock import alone
 from clm_detour.train import parallel
 from clm_detour.train.parallel import decided_by_first, is_first, still_waiting
 
-parallel.TIMEOUT = 3.0
+parallel.TIMEOUT = 4.0
 folder = Path(sys.argv[1])
 
 def decide():
@@ -181,6 +182,9 @@ def refuse():
     raise UserError("Nobody can go on.")
 
 with exit_on_user_error():
+    (folder / f"loaded{os.environ['RANK']}").touch()
+    while len(list(folder.glob("loaded*"))) < 2:  # the time to load does not count
+        time.sleep(0.05)
     parallel.start_processes()
     agreed = decided_by_first(decide)
     (folder / f"agreed{parallel.dist.get_global_rank()}").write_text(str(agreed))
@@ -201,7 +205,7 @@ def test_all_do_what_the_first_decides_however_long_it_takes_and_leave_with_its_
         said = ""
         while "A test works" not in said and launched.poll() is None:
             said += launched.stdout.readline()
-        time.sleep(7)  # more than twice the time for which the others listen
+        time.sleep(9)  # more than twice the time for which the others listen
     said += launched.communicate(timeout=60)[0]
     assert launched.returncode == 2, said
     for rank in "01":

@@ -170,6 +170,8 @@ def end_with_trainer(worker: int) -> None:
     A cluster sends it to all processes at once, and the trainer needs its next batch to finish the step. torch's handler would leave,
     and one that ignored the signal would make the trainer wait for ever for the process that it ends so itself.
     """
+    if not hasattr(signal, "sigwaitinfo"):  # macOS, where no cluster is
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=leave_when_told, args=(os.getppid(),), daemon=True).start()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -44,7 +44,7 @@ def failures() -> Iterator[list[int]]:
     failed: list[int] = []
     end_others = launcher._cleanup_processes
 
-    def look_first(processes: Mapping[int, subprocess.Popen]) -> None:
+    def look_first(processes: dict[int, subprocess.Popen]) -> None:
         failed.extend(code for process in processes.values() if (code := process.poll()))
         end_others(processes)
 
