@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import accuracy_score, roc_auc_score
 
 from clm_detour.evaluate.tasks.task import Document, Task
 
@@ -24,15 +24,15 @@ def score_classes(
     """
     truth, answer = indicators(task, gold), indicators(task, predicted)
     occurs = np.logical_or(truth.any(axis=0), answer.any(axis=0)) | (task.kind == "multi_label")
-    each = np.array([f1_score(*label, zero_division=0) for label in zip(truth.T, answer.T, strict=True)])
+    each = f1(truth, answer, axis=0)
     support = truth.sum(axis=0)
     found = {
-        "micro_f1": micro(truth, answer)[2],
+        "micro_f1": f1(truth, answer),
         "macro_f1": each[occurs].mean(),
         "weighted_f1": np.average(each, weights=support) if support.any() else 0.0,
     }
     if task.kind == "multi_label":
-        found["samples_f1"] = samples_f1(truth, answer)
+        found["samples_f1"] = f1(truth, answer, axis=1).mean()
     found["accuracy"] = accuracy_score(truth, answer)
     if task.negative is not None:
         found |= positive(task, truth, answer)
@@ -62,20 +62,26 @@ def indicators(task: Task, documents: Sequence[Document]) -> np.ndarray:
 def positive(task: Task, truth: np.ndarray, answer: np.ndarray) -> dict[str, float]:
     """Micro-averaged, without the negative class."""
     kept = [place for place, label in enumerate(task.labels) if label != task.negative]
-    precision, recall, f1 = micro(truth[:, kept], answer[:, kept])
-    return {"positive_f1": f1, "positive_precision": precision, "positive_recall": recall}
+    truth, answer = truth[:, kept], answer[:, kept]
+    right = (truth & answer).sum()
+    return {
+        "positive_f1": float(f1(truth, answer)),
+        "positive_precision": float(ratio(right, answer.sum())),
+        "positive_recall": float(ratio(right, truth.sum())),
+    }
 
 
-def micro(truth: np.ndarray, answer: np.ndarray) -> tuple[float, float, float]:
-    """Precision, recall and F1 over all cells. scikit-learn's own micro average takes a single column for two classes."""
-    scores = precision_recall_fscore_support(truth.ravel(), answer.ravel(), average="binary", zero_division=0)
-    return scores[:3]
+def f1(truth: np.ndarray, answer: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Of all cells together, of each label (axis 0) or of each document (axis 1); 0 where there is nothing.
+
+    scikit-learn's own takes a table with one column for two classes.
+    """
+    return ratio(2 * (truth & answer).sum(axis), truth.sum(axis) + answer.sum(axis))
 
 
-def samples_f1(truth: np.ndarray, answer: np.ndarray) -> float:
-    """Mean of the documents' F1."""
-    both, either = (truth & answer).sum(axis=1), truth.sum(axis=1) + answer.sum(axis=1)
-    return float(np.divide(2 * both, either, out=np.zeros(len(both)), where=either > 0).mean())
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, 0 where whole is."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), 0.0)
 
 
 def auroc(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
