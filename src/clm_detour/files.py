@@ -92,6 +92,13 @@ def leftovers(path: Path) -> list[Path]:
     ]
 
 
+def remove_half_written(folder: Path) -> None:
+    """Delete what killed processes left of `atomic_write` anywhere below a folder in which no other process writes."""
+    with writable(folder):
+        for left in list(folder.rglob(".*.tmp*")):
+            left.unlink()
+
+
 def lives(pid: int) -> bool:
     """Whether this machine has such a process."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,12 +137,13 @@ def test_killed_at_any_write_and_run_again_gives_the_same_bytes(
     monkeypatch.setattr(files.os, "fsync", lambda _: None)
     replace, writes = os.replace, 0
 
-    def counted(*arguments):
+    def counted(temporary, path):
         nonlocal writes
         writes += 1
         if writes == fatal:
+            shutil.copy(temporary, f"{temporary}0")  # a process that is really killed deletes nothing
             raise Killed
-        replace(*arguments)
+        replace(temporary, path)
 
     monkeypatch.setattr(files.os, "replace", counted)
     fatal = 0

@@ -39,7 +39,7 @@ from clm_detour.data.tokens_of_group import PART_TOKENS, Settings, write_digests
 from clm_detour.data.workers import Workers
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
-from clm_detour.files import writable
+from clm_detour.files import remove_half_written, writable
 from clm_detour.lock import alone
 from clm_detour.progress import Advance, human, progress
 
@@ -123,6 +123,7 @@ def prepare_source(
             alone(folder, "Another run prepares a source"),
             Workers(settings, wanted_processes(source, made_from, processes)) as workers,
         ):
+            remove_half_written(folder)
             if not is_tokenized(folder, made_from):
                 tokenize_source(name, settings, folder, made_from, workers)
                 worked = True
