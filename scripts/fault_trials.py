@@ -348,10 +348,11 @@ Watch = Callable[[Config, subprocess.Popen], None]
 def launch(trials: Trials, config: Config, watch: Watch | None = None) -> int:
     """The first phase on two processes."""
     path = saved(trials, config)
+    first = next(iter(config.arms["base"]))
     script = str(Path(__file__).with_name("train.py"))
     words = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", script, str(path)]
     with open(path.with_suffix(".log"), "w") as log:
-        process = subprocess.Popen([*words, "arm=base", "phase=pretrain"], stdout=log, stderr=log)
+        process = subprocess.Popen([*words, "arm=base", f"phase={first}"], stdout=log, stderr=log)
         if watch is not None:
             watch(config, process)
         return process.wait()
