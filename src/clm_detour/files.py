@@ -96,7 +96,7 @@ def remove_half_written(folder: Path) -> None:
     """Delete what killed processes left of `atomic_write` anywhere below a folder in which no other process writes."""
     with writable(folder):
         for left in list(folder.rglob(".*.tmp*")):
-            left.unlink()
+            left.unlink(missing_ok=True)  # its process may be about to end
 
 
 def lives(pid: int) -> bool:
