@@ -9,7 +9,9 @@ import re
 import shutil
 from html import unescape
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 from test_report_page import page_of, table_rows
 
 from clm_detour.config.load import load_config, save_config
@@ -19,6 +21,7 @@ from clm_detour.report.caveats import caveats
 from clm_detour.report.costs import known_device
 from clm_detour.report.load import load_run
 from clm_detour.report.page import write_page
+from clm_detour.report.plots import LIGHT
 from clm_detour.report.sections.arms import arm_rows
 from clm_detour.report.sections.costs import costs_section
 from clm_detour.report.sections.network import network_section
@@ -190,6 +193,18 @@ def test_every_figure_is_a_png_and_an_svg_and_every_table_a_csv(whole_run, whole
         b"page " not in path.read_bytes() and b"#2000" not in path.read_bytes()
         for path in folder.glob("*.svg")
     )
+
+
+def test_a_figure_has_the_same_colours_as_png_and_svg(whole_run, whole_page):
+    """Lines and marks of the arms, which nothing else tells apart."""
+    folder, arms = whole_run.path / "report", set(LIGHT[3:])
+    drawn = {}
+    for svg in folder.glob("*.svg"):
+        drawn[svg.stem] = arms & set(re.findall("#[0-9a-f]{6}", svg.read_text(encoding="utf-8")))
+        pixels = (imread(svg.with_suffix(".png"))[..., :3] * 255).round().astype(int).reshape(-1, 3)
+        found = {"#{:02x}{:02x}{:02x}".format(*pixel) for pixel in np.unique(pixels, axis=0)}
+        assert drawn[svg.stem] <= found, svg.stem
+    assert set.union(*drawn.values()) >= set(LIGHT[3:6])
 
 
 @pytest.mark.parametrize("rename", [0, 1])

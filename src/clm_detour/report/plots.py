@@ -108,12 +108,18 @@ def rendered(height: float, paint: Callable[[Axes], None], **options: Any) -> by
 @contextmanager
 def colours(values: Mapping[str, str]) -> Iterator[None]:
     """Draw in other colours than the stand-ins."""
-    names = matplotlib.colors.get_named_colors_mapping()
-    names.update(values)
+    name_colours(values)
     try:
         yield
     finally:
-        names.update(STAND_INS)
+        name_colours(STAND_INS)
+
+
+def name_colours(values: Mapping[str, str]) -> None:
+    """One by one: matplotlib forgets what a name meant before only when a single one is set."""
+    names = matplotlib.colors.get_named_colors_mapping()
+    for name, value in values.items():
+        names[name] = value
 
 
 def exchanged(svg: str, values: Mapping[str, str]) -> str:
