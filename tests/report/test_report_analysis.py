@@ -195,6 +195,14 @@ def test_every_figure_is_a_png_and_an_svg_and_every_table_a_csv(whole_run, whole
     )
 
 
+def test_files_name_the_arms_whose_colours_they_have(whole_run, whole_page):
+    drawings = {path.stem: path.read_text("utf-8") for path in (whole_run.path / "report").glob("*.svg")}
+    for name in ("held-out-loss", "learning-rate"):
+        assert all(f">{arm}<" in drawings[name] for arm in ("base", "detour", "twin"))
+    assert ">detour<" in drawings["loss-clm"]
+    assert ">twin<" not in drawings["loss-clm"]
+
+
 def test_a_figure_has_the_same_colours_as_png_and_svg(whole_run, whole_page):
     """Lines and marks of the arms, which nothing else tells apart."""
     folder, arms = whole_run.path / "report", set(LIGHT[3:])

@@ -36,7 +36,7 @@ def loss_figure(run: Run, phases: Sequence[Phase], name: str, label: str, enlarg
         if enlarged:
             axes.set_xlim(left=min(start_token(run, phase.id) for phase in phases))
 
-    return draw(name, label, HEIGHT, paint)
+    return draw(name, label, HEIGHT, paint, slots(run, phases))
 
 
 def learning_rate_figure(run: Run, phases: Sequence[Phase], name: str, label: str) -> Markup:
@@ -60,12 +60,18 @@ def learning_rate_figure(run: Run, phases: Sequence[Phase], name: str, label: st
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         over_tokens(axes, run, phases)
 
-    return draw(name, label, HEIGHT, paint)
+    return draw(name, label, HEIGHT, paint, slots(run, phases))
 
 
 def logged(phases: Sequence[Phase]) -> list[tuple[Phase, Curve]]:
     """The phases that have something to draw."""
     return [(phase, phase.curve) for phase in phases if phase.curve]
+
+
+def slots(run: Run, phases: Sequence[Phase]) -> dict[str, str]:
+    """The arms that the phases' colours stand for."""
+    arms = dict.fromkeys(first_arm(run, phase.id) for phase in phases)
+    return {arm: colour_slot(run, arm) for arm in arms}
 
 
 def phase_colour(run: Run, phase: Phase) -> str:
@@ -118,7 +124,7 @@ def watched_figure(run: Run, phases: Sequence[Phase], name: str, label: str, cau
                 )
         over_tokens(axes, run, phases)
 
-    return draw(name, label, HEIGHT, paint)
+    return draw(name, label, HEIGHT, paint, slots(run, phases))
 
 
 def speed_figure(run: Run, phases: Sequence[Phase], name: str, label: str) -> Markup:
@@ -134,7 +140,7 @@ def speed_figure(run: Run, phases: Sequence[Phase], name: str, label: str) -> Ma
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: human(value)))
         over_tokens(axes, run, phases)
 
-    return draw(name, label, HEIGHT, paint)
+    return draw(name, label, HEIGHT, paint, slots(run, phases))
 
 
 def without_variants(names: Collection[str]) -> list[str]:

@@ -43,7 +43,8 @@ def loss_dots(run: Run, models: dict[str, Scores], sources: Sequence[str]) -> Ma
         axes.set_xlabel("loss (lower is better)")
 
     label = f"Held-out loss of {', '.join(models)} on each source; the table has the figures."
-    return draw("held-out-loss", label, figure_height(len(sources)), paint)
+    slots = {model: colour_slot(run, model) for model in models}
+    return draw("held-out-loss", label, figure_height(len(sources)), paint, slots)
 
 
 def difference_bars(first: str, second: str, differences: dict[str, float]) -> Markup:

@@ -1,7 +1,7 @@
 """Figures: inline SVG for the page, and the same as PNG and SVG files; the same bytes for the same data, text as text.
 
-Matplotlib knows no CSS, so everything is drawn in stand-in colours that are exchanged in the end: for the page's variables,
-right in light, dark and print, or, in files, for those of the light page.
+Matplotlib knows no CSS, so what stands on the page is drawn in stand-in colours that are exchanged in the end for the page's variables,
+right in light, dark and print. Files have the colours of the light page, and the names of what has a colour, which the page says around a figure.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib.colors
@@ -19,6 +20,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from clm_detour.report.attachments import attach
 
@@ -60,49 +62,72 @@ STYLE = {
 }  # fmt: skip
 
 
+NAME_INCHES, LETTERS = 0.25, 52  # height of a line of names above a file's panel, and what fits into it
+UNDATED = {"svg": dict.fromkeys(("Date", "Creator", "Format", "Type")), "png": {"Software": None}}
+
+
 @dataclass(frozen=True)
 class Drawing:
-    """One panel, ready to be written; `height` in inches."""
+    """One panel, ready to be written; `height` in inches, `names` of what has a colour, with its slot in COLOURS."""
 
     name: str
     height: float
     paint: Callable[[Axes], None]
-    source: str  # SVG in stand-in colours
+    names: Mapping[str, str]
 
     def svg(self) -> str:
         """A file of its own."""
-        return exchanged(self.source, IN_FILES)
+        with colours(IN_FILES):
+            return rendered(self.height, self.paint, self.names, format="svg").decode()
 
     def png(self) -> bytes:
         """The same in pixels."""
         with colours(IN_FILES):
-            paper, nothing = IN_FILES[PAPER], {"Software": None}
-            return rendered(self.height, self.paint, format="png", dpi=DPI, facecolor=paper, metadata=nothing)
+            paper = IN_FILES[PAPER]
+            return rendered(self.height, self.paint, self.names, format="png", dpi=DPI, facecolor=paper)
 
 
-def draw(name: str, label: str, height: float, paint: Callable[[Axes], None]) -> Markup:
+def draw(
+    name: str,
+    label: str,
+    height: float,
+    paint: Callable[[Axes], None],
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Markup:
     """One panel.
 
     Args:
         name: makes the ids in the drawing unique on the page, and names the files.
         label: what the figure shows, for those who do not see it.
         height: inches.
+        names: of what has a colour, with its slot in COLOURS; files show them, the page says them itself.
     """
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    svg = rendered(height, paint, format="svg", metadata=nothing).decode()
-    attach(Drawing(name, height, paint, svg))
-    return inline(svg, name, label)
+    attach(Drawing(name, height, paint, names))
+    return inline(rendered(height, paint, {}, format="svg").decode(), name, label)
 
 
-def rendered(height: float, paint: Callable[[Axes], None], **options: Any) -> bytes:
-    """A panel in the page's style, saved with `options`."""
+def rendered(
+    height: float, paint: Callable[[Axes], None], names: Mapping[str, str], format: str, **options: Any
+) -> bytes:
+    """A panel in the page's style, under a line of names, saved with `options`."""
     buffer = io.BytesIO()
+    columns = max(1, LETTERS // (max(map(len, names), default=0) + 4))
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure((WIDTH, height + NAME_INCHES * -(-len(names) // columns)), layout="constrained")
         FigureCanvasAgg(figure)
         paint(figure.add_subplot())
-        figure.savefig(buffer, **options)
+        if names:
+            marks = [mark(*item) for item in names.items()]
+            figure.legend(
+                handles=marks, loc="outside upper left", ncols=columns, frameon=False, handletextpad=0.1
+            )
+        figure.savefig(buffer, format=format, metadata=UNDATED[format], **options)
     return buffer.getvalue()
+
+
+def mark(name: str, slot: str) -> Line2D:
+    """As beside the names on the page."""
+    return Line2D([], [], linestyle="", marker=MARKERS[slot], color=COLOURS[slot], label=name)
 
 
 @contextmanager
@@ -122,13 +147,6 @@ def name_colours(values: Mapping[str, str]) -> None:
         names[name] = value
 
 
-def exchanged(svg: str, values: Mapping[str, str]) -> str:
-    """Stand-in colours replaced."""
-    for name, stand_in in STAND_INS.items():
-        svg = svg.replace(stand_in, values[name])
-    return svg
-
-
 def inline(svg: str, name: str, label: str) -> Markup:
     """A drawing that can stand inside HTML: no prologue, no addresses, ids of its own, the page's colours."""
     drawing = svg[svg.index("<svg") :]
@@ -138,6 +156,7 @@ def inline(svg: str, name: str, label: str) -> Markup:
     drawing = drawing[drawing.index(">") + 1 :]
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
     drawing = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", drawing)
-    drawing = exchanged(drawing, ON_PAGE)
+    for colour, stand_in in STAND_INS.items():
+        drawing = drawing.replace(stand_in, ON_PAGE[colour])
     opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(view_box[1], label)
     return opening + Markup(re.sub(r"\n\s*\n", "\n", drawing).strip())
