@@ -145,15 +145,18 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     return [line for line in found if isinstance(line, dict)]
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, remedy: str = "delete it and run the step again") -> Any:
     """Read a JSON file.
+
+    Args:
+        remedy: what to do if it cannot be read, for the error.
 
     Raises:
         UserError: the file is missing or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is missing.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and run the step again.") from error
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy}.") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +21,7 @@ from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.attention import Choice, choose_backend
 from clm_detour.model.compiling import cannot_compile
-from clm_detour.model.documents import Unpadded, unpad
+from clm_detour.model.documents import Unpadded, check_tensor, unpad
 from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
 from clm_detour.model.layout import layout_of
 from clm_detour.model.precision import autocast_that_pays, best_device, product_dtype
@@ -91,15 +91,18 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             (T, E) after the final norm, and how the T tokens lie in the rows.
 
         Raises:
-            UserError: shapes or lengths differ, or training with attention dropout.
+            UserError: shapes or lengths differ, an id is not in the vocabulary (seen on a CPU), or training with attention dropout.
         """
+        check_tensor("input_ids", input_ids)
         if input_ids.dim() != 2:
             raise UserError(f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, positions).")
         shape = (input_ids.shape[0], input_ids.shape[1])
         rows = unpad(shape, input_ids.device, attention_mask, document_ids, document_lengths)
+        ids_T = rows.take(input_ids)
+        _check_ids(ids_T, self.model.embeddings.tok_embeddings.num_embeddings)
         with autocast_that_pays(self.device):
             backend = self.attention_choice.name
-            return self.model(rows.take(input_ids), rows.documents, self.causal, backend, each), rows
+            return self.model(ids_T, rows.documents, self.causal, backend, each), rows
 
     def compile_layers(self) -> None:
         """Run the layers through `torch.compile` from now on; each shape of a batch is compiled once.
@@ -160,13 +163,39 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         cls: type[hf.Model],
         path: str | os.PathLike[str],
         *,
-        dtype: torch.dtype | None = torch.float32,
+        dtype: torch.dtype | str | None = torch.float32,
         revision: str | None = None,
         attention_backend: str | None = None,
     ) -> hf.Model:
         """Load a folder or hub id of the same class, strictly; see `clm_detour.model.hf.load`."""
         return hf.load(cls, path, dtype=dtype, revision=revision, attention_backend=attention_backend)
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:  # type: ignore[override]
-        """Write a folder that transformers' class of any version opens; see `clm_detour.model.hf.save`."""
-        hf.save(self, folder)
+    def save_pretrained(  # type: ignore[override]
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        state_dict: Mapping[str, Tensor] | None = None,
+        is_main_process: bool = True,
+        max_shard_size: int | str | None = None,
+    ) -> None:
+        """Write a folder that transformers' class of any version opens; see `clm_detour.model.hf.save`.
+
+        Args:
+            state_dict, is_main_process: as transformers' Trainer gives them; other processes write nothing.
+            max_shard_size: as `push_to_hub` gives it; the weights are one file, whatever their size.
+        """
+        if is_main_process:
+            hf.save(self, folder, state_dict)
+
+
+def _check_ids(ids_T: Tensor, entries: int) -> None:
+    if ids_T.dtype not in (torch.int64, torch.int32):
+        raise UserError(f"input_ids are {ids_T.dtype}; give token ids as torch.long.")
+    if ids_T.device.type != "cpu" or torch.compiler.is_compiling():
+        return  # nobody waits there to see it
+    outside = ids_T[(ids_T < 0) | (ids_T >= entries)]
+    if len(outside):
+        raise UserError(
+            f"A token id is {int(outside[0])}, but the vocabulary has {entries} entries, 0 to {entries - 1}; "
+            "encode the texts with the model's own tokenizer."
+        )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -146,7 +147,7 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
             attention_mask: (B, L), 0 = padding, anywhere; it is taken out.
             document_ids: (B, L) integers; a document is a maximal run of equal ids in a row.
             labels: (N,) or (N, C), see `clm_detour.model.classification_loss.document_loss`. If `config.problem_type` is None, the
-                first labels settle it for good, as in transformers.
+                first labels that fit settle it for good, as in transformers.
             document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
 
         Returns:
@@ -166,9 +167,9 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
         logits_NC = self.classify(_pool(hidden_TE, rows.documents, self.config.classifier_pooling))
         loss = None
         if labels is not None:
-            if self.config.problem_type is None:
-                self.config.problem_type = problem_type_of(labels, self.num_labels)
-            loss = document_loss(logits_NC, labels, self.config.problem_type)
+            problem_type = self.config.problem_type or problem_type_of(labels, self.num_labels)
+            loss = document_loss(logits_NC, labels, problem_type)
+            self.config.problem_type = problem_type
         return SequenceClassifierOutput(loss=loss, logits=logits_NC)
 
     @classmethod
@@ -268,17 +269,23 @@ def _number_of_labels(config: ModernBertConfig) -> int:
         raise UserError(
             f"classifier_pooling {config.classifier_pooling!r} is not known; use {CLS!r} or {MEAN!r}."
         )
+    if not 0 <= config.classifier_dropout <= 1:
+        raise UserError(f"classifier_dropout is a probability, from 0 to 1, not {config.classifier_dropout}.")
     return len(numbers)
 
 
 def _label_keys(num_labels: int | None, id2label: Mapping[int, str] | None) -> dict[str, Any]:
     """What a config says about labels; nothing is left of what it said before."""
     if id2label is None:
-        if num_labels is None or num_labels < 1:
+        if not isinstance(num_labels, Integral) or num_labels < 1:
             raise UserError(
                 "How many labels are there? Give num_labels, at least 1, or their names as id2label."
             )
         id2label = {number: f"LABEL_{number}" for number in range(num_labels)}
+    if not isinstance(id2label, Mapping) or not all(str(number).isdecimal() for number in id2label):
+        raise UserError(
+            f"id2label names the labels by their numbers, as in {{0: 'no', 1: 'yes'}}, not {id2label}."
+        )
     label2id = {name: number for number, name in id2label.items()}
     if len(label2id) != len(id2label) or num_labels not in (None, len(id2label)):
         raise UserError(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clm_detour.errors import UserError
-from clm_detour.model.documents import IGNORED
+from clm_detour.model.documents import IGNORED, check_tensor
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
@@ -22,9 +22,11 @@ WHOLE = (torch.int64, torch.int32)
 
 def problem_type_of(labels: Tensor, num_labels: int) -> ProblemType:
     """What transformers takes the problem for if the config does not say: one label is regression, whole numbers are single-label."""
+    check_tensor("labels", labels)
     if num_labels == 1:
         return REGRESSION
-    return SINGLE_LABEL if labels.dtype in WHOLE else MULTI_LABEL
+    classes = labels.dtype in WHOLE or (labels.dim() == 1 and not labels.dtype.is_floating_point)
+    return SINGLE_LABEL if classes else MULTI_LABEL
 
 
 def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) -> Tensor:
@@ -35,12 +37,15 @@ def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) 
         problem_type: one of `PROBLEM_TYPES`.
 
     Returns:
-        Mean cross-entropy over the documents with a label (0 if there are none), mean binary cross-entropy or mean squared
-        error over all N * C; nats for the first two.
+        Mean cross-entropy over the documents with a label, mean binary cross-entropy or mean squared error over all N * C; nats
+        for the first two; 0 if there is nothing.
 
     Raises:
-        UserError: shape or kind of the labels do not fit.
+        UserError: shape, kind or (only seen on a CPU: elsewhere nobody waits to see it) value of the labels do not fit.
     """
+    check_tensor("labels", labels)
+    if problem_type not in PROBLEM_TYPES:
+        raise UserError(f"problem_type {problem_type!r} is not known; use one of {', '.join(PROBLEM_TYPES)}.")
     documents, num_labels = logits_NC.shape
     shape = (documents,) if problem_type == SINGLE_LABEL else (documents, num_labels)
     if problem_type == REGRESSION and num_labels == 1 and labels.dim() == 1:
@@ -52,8 +57,15 @@ def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) 
         )
     if problem_type == SINGLE_LABEL:
         return mean_cross_entropy(logits_NC, labels)
-    loss = F.mse_loss if problem_type == REGRESSION else F.binary_cross_entropy_with_logits
-    return loss(logits_NC.float(), labels.float())
+    if not labels.numel():
+        return logits_NC.float().sum()
+    if problem_type == REGRESSION:
+        return F.mse_loss(logits_NC.float(), labels.float())
+    if labels.device.type == "cpu" and ((labels < 0) | (labels > 1)).any():
+        raise UserError(
+            "A label is not from 0 to 1, as those of multi_label_classification are; repair the labels."
+        )
+    return F.binary_cross_entropy_with_logits(logits_NC.float(), labels.float())
 
 
 def mean_cross_entropy(logits_TC: Tensor, labels_T: Tensor) -> Tensor:

@@ -37,15 +37,20 @@ def to_decoder(model: ModernBertForPretraining) -> Any:
     """The `ModernBertDecoderForCausalLM` with the same logits as this causal model, in evaluation mode.
 
     Raises:
-        UserError: the model is bidirectional, or transformers is older than 5.
+        UserError: the model is bidirectional or its decoder no longer the embedding, transformers is older than 5, or its class
+            does not accept the config.
     """
     decoder_config, decoder_class = _classes()
     if not model.causal:
         raise UserError("A decoder is causal but this model is bidirectional; set model.causal = True first.")
-    config = decoder_config(
-        **{key: getattr(model.config, key) for key in SAME_KEYS},
-        local_attention=2 * (layout_of(model.config).window + 1),
-    )
+    hf.check_tied(model)
+    keys = {key: getattr(model.config, key) for key in SAME_KEYS}
+    try:
+        config = decoder_config(**keys, local_attention=2 * (layout_of(model.config).window + 1))
+    except Exception as error:  # of a kind that differs between releases
+        raise UserError(
+            f"transformers' decoder does not accept the config ({' '.join(str(error).split())}); change it in model.config."
+        ) from error
     decoder = decoder_class(config).to(model.decoder.weight.dtype)
     decoder.load_state_dict(dict(_taken_apart(model.state_dict())))
     return decoder.to(model.decoder.weight.device).eval()
@@ -68,8 +73,14 @@ def from_decoder(
     """The causal model with the same logits as this `ModernBertDecoderForCausalLM`, in evaluation mode.
 
     Raises:
-        UserError: transformers is older than 5, or the decoder's config cannot be honoured exactly.
+        UserError: transformers is older than 5, it is another class, or its config cannot be honoured exactly.
     """
+    _, decoder_class = _classes()
+    if not isinstance(decoder, decoder_class):
+        raise UserError(
+            f"from_decoder takes a {decoder_class.__name__}, not a {type(decoder).__name__}; open the folder of a masked "
+            "model with from_pretrained and set causal = True."
+        )
     model = cls(encoder_config(decoder.config), attention_backend)
     hf.fill(model, dict(_put_together(decoder.state_dict())), "the decoder", dtype=None)
     model.causal = True

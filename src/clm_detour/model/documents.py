@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -135,20 +136,36 @@ def unpad(
     return Unpadded(_documents_of_runs(run), shape, kept)
 
 
+def check_tensor(name: str, value: Any) -> None:
+    """Raise a `UserError` if it is something else, such as a list."""
+    if not isinstance(value, Tensor):
+        raise UserError(
+            f"{name} is a {type(value).__name__}, not a tensor; a tokenizer gives tensors with return_tensors='pt'."
+        )
+
+
 def check_shape(name: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:
     """What comes beside `input_ids` has its shape.
 
     Raises:
-        UserError: it has another.
+        UserError: it has another, or is no tensor.
     """
-    if tensor is not None and tuple(tensor.shape) != shape:
+    if tensor is None:
+        return
+    check_tensor(name, tensor)
+    if tuple(tensor.shape) != shape:
         raise UserError(f"{name} has shape {tuple(tensor.shape)} but input_ids {shape}; they must be equal.")
 
 
 def _check_lengths(lengths: Sequence[Sequence[int]], shape: tuple[int, int], alone: bool) -> None:
     if not alone:
         raise UserError("document_lengths say all about a batch; leave document_ids and attention_mask out.")
-    if len(lengths) != shape[0] or any(sum(row) != shape[1] for row in lengths):
+    try:
+        fit = len(lengths) == shape[0] and all(sum(row) == shape[1] for row in lengths)
+        fit &= all(isinstance(length, Integral) for row in lengths for length in row)
+    except TypeError:  # not lists in a list
+        fit = False
+    if not fit:
         raise UserError(
             f"document_lengths must be {shape[0]} lists that each add up to {shape[1]}, the shape of input_ids."
         )
@@ -181,7 +198,14 @@ def next_token_labels(
 
     Returns:
         (B, L) int64, -100 at the last token of each document and at padding.
+
+    Raises:
+        UserError: shapes differ.
     """
+    check_tensor("input_ids", input_ids)
+    if input_ids.dim() != 2:
+        raise UserError(f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, positions).")
+    input_ids = input_ids.long()
     shape = (input_ids.shape[0], input_ids.shape[1])
     unpadded = unpad(shape, input_ids.device, attention_mask, document_ids)
     ids = unpadded.take(input_ids)

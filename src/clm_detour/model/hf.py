@@ -33,13 +33,14 @@ EMBEDDING, DECODER = "model.embeddings.tok_embeddings.weight", "decoder.weight"
 COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
 NAMES_SHOWN = 10
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
+AGAIN = "save or fetch the model again"
 
 
 def load(
     cls: type[Model],
     path: str | os.PathLike[str],
     *,
-    dtype: torch.dtype | None = torch.float32,
+    dtype: torch.dtype | str | None = torch.float32,
     revision: str | None = None,
     attention_backend: str | None = None,
 ) -> Model:
@@ -47,7 +48,7 @@ def load(
 
     Args:
         cls: `ModernBertForPretraining` or a classifier; the folder must be of the same architecture.
-        dtype: of the weights; None: as stored. Training wants fp32 weights, whatever the folder holds.
+        dtype: of the weights, or its name; None or "auto": as stored. Training wants fp32 weights, whatever the folder holds.
         revision: branch, tag or commit on the Hub.
         attention_backend: see `cls`.
 
@@ -55,12 +56,24 @@ def load(
         UserError: there is no such model, it is of another architecture, its config cannot be honoured exactly, or its weights
             do not fit.
     """
+    dtype = _dtype(dtype)
     folder = fetch(path, revision)
     config = read_config(folder)
     _check_architecture(cls, config, path)
     model = without_weights(cls, config, attention_backend)
     fill(model, read_weights(folder), str(path), dtype)
     return model.eval()
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    if found is None or found == "auto":
+        return None
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UserError(
+            f"dtype {dtype!r} is none that weights can have; use torch.float32 or torch.bfloat16."
+        )
+    return found
 
 
 def without_weights(cls: type[Model], config: ModernBertConfig, attention_backend: str | None) -> Model:
@@ -87,6 +100,8 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None) -> Path:
     Raises:
         UserError: it is neither.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"Give the path of a model's folder or its hub id, not a {type(path).__name__}.")
     if Path(path).exists() or Path(path).is_absolute():
         return Path(path)
     try:
@@ -108,10 +123,11 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
     Raises:
         UserError: it is missing, or is another model's, or transformers does not accept a value.
     """
-    keys = read_json(folder / CONFIG)
-    if keys.get("model_type") != ModernBertConfig.model_type:
+    keys = read_json(folder / CONFIG, AGAIN)
+    kind = keys.get("model_type") if isinstance(keys, dict) else keys
+    if kind != ModernBertConfig.model_type:
         raise UserError(
-            f"{folder / CONFIG} is of a {keys.get('model_type')!r} model; only ModernBERT ('modernbert') can be trained."
+            f"{folder / CONFIG} is of a {kind!r} model; only ModernBERT ('modernbert') can be trained."
         )
     if "local_rope_theta" in keys and keys["local_rope_theta"] is None:  # means: as in global layers
         keys["local_rope_theta"] = keys.get("global_rope_theta", 160_000.0)
@@ -129,17 +145,24 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there are none, or a file is damaged or missing.
     """
-    again = "save or fetch the model again"
     if (folder / WEIGHTS).exists():
-        return read_tensors(folder / WEIGHTS, again)
+        return read_tensors(folder / WEIGHTS, AGAIN)
     if (folder / INDEX).exists():
-        shards = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+        shards = _shards(folder / INDEX)
         return {
-            name: tensor for shard in shards for name, tensor in read_tensors(folder / shard, again).items()
+            name: tensor for shard in shards for name, tensor in read_tensors(folder / shard, AGAIN).items()
         }
     raise UserError(
         f"{folder} has no {WEIGHTS}; save the model again with transformers, which writes that format."
     )
+
+
+def _shards(index: Path) -> list[str]:
+    found = read_json(index, AGAIN)
+    places = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(places, dict):
+        raise UserError(f"{index} does not say in which file each weight lies (weight_map); {AGAIN}.")
+    return sorted(set(places.values()))
 
 
 def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
@@ -185,8 +208,27 @@ def fill(
 
 
 def _is_tied(model: ModernBertPreTrainedModel) -> bool:
-    """Whether the decoder is the embedding; a classifier has no decoder."""
+    """Whether the decoder is to be the embedding; a classifier has no decoder."""
     return model.config.tie_word_embeddings and model.get_output_embeddings() is not None
+
+
+def check_tied(model: ModernBertPreTrainedModel) -> None:
+    """Of two weights that should be one, a folder or another class would keep one.
+
+    Raises:
+        UserError: the config says that the decoder is the embedding, and it no longer is.
+    """
+    if not _is_tied(model):
+        return
+    weights = model.state_dict()
+    embedding, decoder = weights.get(EMBEDDING), weights.get(DECODER)
+    if embedding is None or decoder is None or embedding.data_ptr() == decoder.data_ptr():
+        return
+    if not torch.equal(decoder, embedding):
+        raise UserError(
+            f"The config has tie_word_embeddings, but {DECODER} is no longer {EMBEDDING}; "
+            "call tie_weights(), or set config.tie_word_embeddings to False."
+        )
 
 
 def _check_fit(
@@ -214,15 +256,27 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def save(model: ModernBertPreTrainedModel, folder: str | os.PathLike[str]) -> None:
+def save(
+    model: ModernBertPreTrainedModel,
+    folder: str | os.PathLike[str],
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a folder that transformers' class with the same weights, of any version, opens.
 
+    Args:
+        state_dict: the weights, gathered from many processes; None: the model's own.
+
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or the decoder is no longer the embedding though the config says so.
     """
-    weights = {name.replace(COMPILED, ""): w.detach().contiguous() for name, w in model.state_dict().items()}
+    if state_dict is None:
+        check_tied(model)
+        state_dict = model.state_dict()
+    weights = {name.replace(COMPILED, ""): w.detach().contiguous() for name, w in state_dict.items()}
     if _is_tied(model):
-        del weights[DECODER]
+        weights.pop(DECODER, None)
+    elif DECODER in weights and weights[DECODER].data_ptr() == weights[EMBEDDING].data_ptr():
+        weights[DECODER] = weights[DECODER].clone()  # a file holds no weight twice
     with atomic_write(Path(folder) / WEIGHTS) as file:
         save_file(weights, file.name, metadata={"format": "pt"})
     write_json(Path(folder) / CONFIG, config_keys(model))

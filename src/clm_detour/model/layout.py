@@ -67,9 +67,14 @@ def layout_of(config: ModernBertConfig) -> Layout:
 
 def _check_sizes(config: ModernBertConfig) -> None:
     heads, hidden = config.num_attention_heads, config.hidden_size
-    if hidden % heads or hidden // heads % 2:
+    if heads < 1 or hidden % heads or hidden // heads % 2:
         raise UserError(
             f"hidden_size {hidden} over num_attention_heads {heads} is no even number; change one of them."
+        )
+    padding = config.pad_token_id
+    if padding is not None and not 0 <= padding < config.vocab_size:
+        raise UserError(
+            f"pad_token_id {padding} is not in the vocabulary of {config.vocab_size}; change one of them."
         )
     head_dim = getattr(config, "head_dim", None)
     if head_dim not in (None, hidden // heads):
