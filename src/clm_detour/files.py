@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 
 from clm_detour.errors import UserError
 
+HALF_WRITTEN = ".*.tmp*"  # what matches the temporary names of this module
+
 
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
@@ -95,7 +97,7 @@ def leftovers(path: Path) -> list[Path]:
 def remove_half_written(folder: Path) -> None:
     """Delete what killed processes left of `atomic_write` anywhere below a folder in which no other process writes."""
     with writable(folder):
-        for left in list(folder.rglob(".*.tmp*")):
+        for left in list(folder.rglob(HALF_WRITTEN)):
             left.unlink(missing_ok=True)  # its process may be about to end
 
 

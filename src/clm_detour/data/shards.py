@@ -26,7 +26,7 @@ import numpy as np
 from clm_detour.data.cache import ShardCache
 from clm_detour.data.folders import Folder, LocalFolder, Location, check_content, check_size, folder_at
 from clm_detour.errors import UserError
-from clm_detour.files import atomic_write, read_json, writable, write_json
+from clm_detour.files import HALF_WRITTEN, atomic_write, read_json, writable, write_json
 
 FORMAT = 1
 SHARD_TOKENS = 2**26
@@ -138,7 +138,14 @@ def whole_shards(folder: Path) -> dict[int, Entry]:
 def remove_shards(folder: Path, keep: Container[int] = ()) -> None:
     """Delete all shards but those of some numbers, the indices, and files that a killed process left half written."""
     with writable(folder):
-        for pattern in ("index.json", "shard-*.json", "lengths-*.npy", "tokens-*.bin", "rows-*", ".*.tmp*"):
+        for pattern in (
+            "index.json",
+            "shard-*.json",
+            "lengths-*.npy",
+            "tokens-*.bin",
+            "rows-*",
+            HALF_WRITTEN,
+        ):
             for file in folder.glob(pattern):
                 number = OF_A_SHARD.fullmatch(file.name)
                 if number is None or int(number[1]) not in keep:

@@ -20,8 +20,9 @@ from transformers import ModernBertConfig, PreTrainedModel
 from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.attention import Choice, choose_backend
+from clm_detour.model.checks import check_ids, check_rows
 from clm_detour.model.compiling import cannot_compile
-from clm_detour.model.documents import Unpadded, check_tensor, unpad
+from clm_detour.model.documents import Unpadded, unpad
 from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
 from clm_detour.model.layout import layout_of
 from clm_detour.model.precision import autocast_that_pays, best_device, product_dtype
@@ -93,13 +94,11 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         Raises:
             UserError: shapes or lengths differ, an id is not in the vocabulary (seen on a CPU), or training with attention dropout.
         """
-        check_tensor("input_ids", input_ids)
-        if input_ids.dim() != 2:
-            raise UserError(f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, positions).")
-        shape = (input_ids.shape[0], input_ids.shape[1])
+        shape = check_rows(input_ids)
         rows = unpad(shape, input_ids.device, attention_mask, document_ids, document_lengths)
         ids_T = rows.take(input_ids)
-        _check_ids(ids_T, self.model.embeddings.tok_embeddings.num_embeddings)
+        entries = self.model.embeddings.tok_embeddings.num_embeddings
+        check_ids("input_ids", "token id", ids_T, entries, (torch.int64, torch.int32))
         with autocast_that_pays(self.device):
             backend = self.attention_choice.name
             return self.model(ids_T, rows.documents, self.causal, backend, each), rows
@@ -186,16 +185,3 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         """
         if is_main_process:
             hf.save(self, folder, state_dict)
-
-
-def _check_ids(ids_T: Tensor, entries: int) -> None:
-    if ids_T.dtype not in (torch.int64, torch.int32):
-        raise UserError(f"input_ids are {ids_T.dtype}; give token ids as torch.long.")
-    if ids_T.device.type != "cpu" or torch.compiler.is_compiling():
-        return  # nobody waits there to see it
-    outside = ids_T[(ids_T < 0) | (ids_T >= entries)]
-    if len(outside):
-        raise UserError(
-            f"A token id is {int(outside[0])}, but the vocabulary has {entries} entries, 0 to {entries - 1}; "
-            "encode the texts with the model's own tokenizer."
-        )

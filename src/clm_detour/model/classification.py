@@ -23,13 +23,14 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.backbone import ModernBertPreTrainedModel
+from clm_detour.model.checks import check_shape, check_tensor
 from clm_detour.model.classification_loss import (
-    PROBLEM_TYPES,
+    check_problem_type,
     document_loss,
     mean_cross_entropy,
     problem_type_of,
 )
-from clm_detour.model.documents import Documents, Unpadded, check_shape
+from clm_detour.model.documents import Documents, Unpadded
 
 OUTPUT_LAYERS = ("decoder.", "classifier.")
 CLS, MEAN = "cls", "mean"
@@ -167,6 +168,7 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
         logits_NC = self.classify(_pool(hidden_TE, rows.documents, self.config.classifier_pooling))
         loss = None
         if labels is not None:
+            check_tensor("labels", labels)
             problem_type = self.config.problem_type or problem_type_of(labels, self.num_labels)
             loss = document_loss(logits_NC, labels, problem_type)
             self.config.problem_type = problem_type
@@ -261,10 +263,8 @@ def _number_of_labels(config: ModernBertConfig) -> int:
     numbers = sorted(config.id2label or {})
     if not numbers or numbers != list(range(len(numbers))):
         raise UserError(f"id2label numbers the labels {numbers}; number them 0, 1, 2, ...")
-    if config.problem_type not in (None, *PROBLEM_TYPES):
-        raise UserError(
-            f"problem_type {config.problem_type!r} is not known; use one of {', '.join(PROBLEM_TYPES)}."
-        )
+    if config.problem_type is not None:
+        check_problem_type(config.problem_type)
     if config.classifier_pooling not in (CLS, MEAN):
         raise UserError(
             f"classifier_pooling {config.classifier_pooling!r} is not known; use {CLS!r} or {MEAN!r}."
@@ -282,7 +282,7 @@ def _label_keys(num_labels: int | None, id2label: Mapping[int, str] | None) -> d
                 "How many labels are there? Give num_labels, at least 1, or their names as id2label."
             )
         id2label = {number: f"LABEL_{number}" for number in range(num_labels)}
-    if not isinstance(id2label, Mapping) or not all(str(number).isdecimal() for number in id2label):
+    elif not isinstance(id2label, Mapping) or not all(str(number).isdecimal() for number in id2label):
         raise UserError(
             f"id2label names the labels by their numbers, as in {{0: 'no', 1: 'yes'}}, not {id2label}."
         )

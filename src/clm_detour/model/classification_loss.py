@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clm_detour.errors import UserError
-from clm_detour.model.documents import IGNORED, check_tensor
+from clm_detour.model.documents import IGNORED
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
@@ -20,9 +20,14 @@ REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES
 WHOLE = (torch.int64, torch.int32)
 
 
+def check_problem_type(name: str) -> None:
+    """Raise a `UserError` unless it is one of `PROBLEM_TYPES`."""
+    if name not in PROBLEM_TYPES:
+        raise UserError(f"problem_type {name!r} is not known; use one of {', '.join(PROBLEM_TYPES)}.")
+
+
 def problem_type_of(labels: Tensor, num_labels: int) -> ProblemType:
     """What transformers takes the problem for if the config does not say: one label is regression, whole numbers are single-label."""
-    check_tensor("labels", labels)
     if num_labels == 1:
         return REGRESSION
     classes = labels.dtype in WHOLE or (labels.dim() == 1 and not labels.dtype.is_floating_point)
@@ -43,9 +48,7 @@ def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) 
     Raises:
         UserError: shape, kind or (only seen on a CPU: elsewhere nobody waits to see it) value of the labels do not fit.
     """
-    check_tensor("labels", labels)
-    if problem_type not in PROBLEM_TYPES:
-        raise UserError(f"problem_type {problem_type!r} is not known; use one of {', '.join(PROBLEM_TYPES)}.")
+    check_problem_type(problem_type)
     documents, num_labels = logits_NC.shape
     shape = (documents,) if problem_type == SINGLE_LABEL else (documents, num_labels)
     if problem_type == REGRESSION and num_labels == 1 and labels.dim() == 1:

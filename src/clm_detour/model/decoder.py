@@ -43,7 +43,9 @@ def to_decoder(model: ModernBertForPretraining) -> Any:
     decoder_config, decoder_class = _classes()
     if not model.causal:
         raise UserError("A decoder is causal but this model is bidirectional; set model.causal = True first.")
-    hf.check_tied(model)
+    weights = model.state_dict()
+    if hf.is_tied(model):
+        hf.check_tied(weights)
     keys = {key: getattr(model.config, key) for key in SAME_KEYS}
     try:
         config = decoder_config(**keys, local_attention=2 * (layout_of(model.config).window + 1))
@@ -52,7 +54,7 @@ def to_decoder(model: ModernBertForPretraining) -> Any:
             f"transformers' decoder does not accept the config ({' '.join(str(error).split())}); change it in model.config."
         ) from error
     decoder = decoder_class(config).to(model.decoder.weight.dtype)
-    decoder.load_state_dict(dict(_taken_apart(model.state_dict())))
+    decoder.load_state_dict(dict(_taken_apart(weights)))
     return decoder.to(model.decoder.weight.device).eval()
 
 

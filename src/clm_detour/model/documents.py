@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from clm_detour.errors import UserError
+from clm_detour.model.checks import check_rows, check_shape
 
 IGNORED = -100
 Made = TypeVar("Made")
@@ -136,27 +137,6 @@ def unpad(
     return Unpadded(_documents_of_runs(run), shape, kept)
 
 
-def check_tensor(name: str, value: Any) -> None:
-    """Raise a `UserError` if it is something else, such as a list."""
-    if not isinstance(value, Tensor):
-        raise UserError(
-            f"{name} is a {type(value).__name__}, not a tensor; a tokenizer gives tensors with return_tensors='pt'."
-        )
-
-
-def check_shape(name: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:
-    """What comes beside `input_ids` has its shape.
-
-    Raises:
-        UserError: it has another, or is no tensor.
-    """
-    if tensor is None:
-        return
-    check_tensor(name, tensor)
-    if tuple(tensor.shape) != shape:
-        raise UserError(f"{name} has shape {tuple(tensor.shape)} but input_ids {shape}; they must be equal.")
-
-
 def _check_lengths(lengths: Sequence[Sequence[int]], shape: tuple[int, int], alone: bool) -> None:
     if not alone:
         raise UserError("document_lengths say all about a batch; leave document_ids and attention_mask out.")
@@ -202,11 +182,8 @@ def next_token_labels(
     Raises:
         UserError: shapes differ.
     """
-    check_tensor("input_ids", input_ids)
-    if input_ids.dim() != 2:
-        raise UserError(f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, positions).")
+    shape = check_rows(input_ids)
     input_ids = input_ids.long()
-    shape = (input_ids.shape[0], input_ids.shape[1])
     unpadded = unpad(shape, input_ids.device, attention_mask, document_ids)
     ids = unpadded.take(input_ids)
     labels = torch.full_like(ids, IGNORED)

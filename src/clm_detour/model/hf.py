@@ -192,13 +192,9 @@ def fill(
         UserError: they do not fit exactly. Only a tied `decoder.weight` may be absent.
     """
     weights = dict(weights)
-    if _is_tied(model) and EMBEDDING in weights:
-        decoder = weights.setdefault(DECODER, weights[EMBEDDING])
-        if not torch.equal(decoder, weights[EMBEDDING]):
-            raise UserError(
-                f"{source} has tie_word_embeddings, but its {DECODER} is not its {EMBEDDING}; "
-                "set tie_word_embeddings to false in its config."
-            )
+    if is_tied(model) and EMBEDDING in weights:
+        weights.setdefault(DECODER, weights[EMBEDDING])
+        check_tied(weights, source, "set tie_word_embeddings to false in its config")
     expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     _check_fit(expected, weights, source, model.architecture)
     model.load_state_dict(
@@ -207,28 +203,31 @@ def fill(
     model.tie_weights()
 
 
-def _is_tied(model: ModernBertPreTrainedModel) -> bool:
+def is_tied(model: ModernBertPreTrainedModel) -> bool:
     """Whether the decoder is to be the embedding; a classifier has no decoder."""
     return model.config.tie_word_embeddings and model.get_output_embeddings() is not None
 
 
-def check_tied(model: ModernBertPreTrainedModel) -> None:
-    """Of two weights that should be one, a folder or another class would keep one.
+def check_tied(
+    weights: Mapping[str, Tensor],
+    source: str = "the model",
+    remedy: str = "call tie_weights(), or set config.tie_word_embeddings to False",
+) -> None:
+    """Of two weights that its config calls one, a folder or another class would keep one.
 
     Raises:
-        UserError: the config says that the decoder is the embedding, and it no longer is.
+        UserError: the decoder is not the embedding.
     """
-    if not _is_tied(model):
-        return
-    weights = model.state_dict()
-    embedding, decoder = weights.get(EMBEDDING), weights.get(DECODER)
-    if embedding is None or decoder is None or embedding.data_ptr() == decoder.data_ptr():
-        return
-    if not torch.equal(decoder, embedding):
+    embedding = weights[EMBEDDING]
+    decoder = weights.get(DECODER, embedding)
+    if not _are_one(decoder, embedding) and not torch.equal(decoder, embedding):
         raise UserError(
-            f"The config has tie_word_embeddings, but {DECODER} is no longer {EMBEDDING}; "
-            "call tie_weights(), or set config.tie_word_embeddings to False."
+            f"{source} has tie_word_embeddings, but its {DECODER} is not its {EMBEDDING}; {remedy}."
         )
+
+
+def _are_one(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr()
 
 
 def _check_fit(
@@ -269,13 +268,12 @@ def save(
     Raises:
         UserError: the folder cannot be written, or the decoder is no longer the embedding though the config says so.
     """
-    if state_dict is None:
-        check_tied(model)
-        state_dict = model.state_dict()
+    state_dict = model.state_dict() if state_dict is None else state_dict
     weights = {name.replace(COMPILED, ""): w.detach().contiguous() for name, w in state_dict.items()}
-    if _is_tied(model):
+    if is_tied(model):
+        check_tied(weights)
         weights.pop(DECODER, None)
-    elif DECODER in weights and weights[DECODER].data_ptr() == weights[EMBEDDING].data_ptr():
+    elif DECODER in weights and _are_one(weights[DECODER], weights[EMBEDDING]):
         weights[DECODER] = weights[DECODER].clone()  # a file holds no weight twice
     with atomic_write(Path(folder) / WEIGHTS) as file:
         save_file(weights, file.name, metadata={"format": "pt"})

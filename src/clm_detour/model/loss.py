@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clm_detour.errors import UserError
+from clm_detour.model.checks import check_ids
 from clm_detour.model.documents import IGNORED
 from clm_detour.model.precision import product_dtype
 from clm_detour.model.softmax import add_rows, loss_and_gradient
@@ -42,7 +43,7 @@ def summed_cross_entropy(
     Raises:
         UserError: labels are not int64, or one is not in [0, V); the latter is only seen on a CPU, for elsewhere nobody waits to see it.
     """
-    _check_labels(labels_P, len(weight_VE))
+    check_ids("labels", "label", labels_P, len(weight_VE), (torch.int64,))
     chunk = chunk or chunk_positions(weight_VE)
     dtype = product_dtype(hidden_PE.device.type, hidden_PE.dtype)
     if torch.is_grad_enabled():
@@ -76,19 +77,6 @@ def chunk_positions(weight_VE: Tensor) -> int:
     """Positions whose fp32 logits fill CHUNK_BYTES, in whole STEPs."""
     budget = CHUNK_BYTES.get(weight_VE.device.type, CHUNK_BYTES["cpu"])
     return max(SMALLEST_CHUNK, budget // (4 * weight_VE.shape[0]) // STEP * STEP)
-
-
-def _check_labels(labels_P: Tensor, entries: int) -> None:
-    if labels_P.dtype != torch.int64:
-        raise UserError(f"labels are {labels_P.dtype}; give token ids as torch.long.")
-    if labels_P.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    outside = labels_P[(labels_P < 0) | (labels_P >= entries)]
-    if len(outside):
-        raise UserError(
-            f"A label is {int(outside[0])}, but the vocabulary has {entries} entries, 0 to {entries - 1}; "
-            "encode the texts with the model's own tokenizer."
-        )
 
 
 def _evaluate(

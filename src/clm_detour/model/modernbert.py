@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 from clm_detour.model import decoder
 from clm_detour.model.backbone import ModernBertPreTrainedModel
-from clm_detour.model.documents import check_shape
+from clm_detour.model.checks import check_shape
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from clm_detour.config.units import parse_tokens
 from clm_detour.report.records import Phase, Run
 
@@ -15,6 +17,11 @@ def colour_slot(run: Run, arm: str) -> str:
         return arm
     others = [name for name in run.arms if name not in NAMED_SLOTS]
     return OTHER_SLOTS[others.index(arm) % len(OTHER_SLOTS) if arm in others else 0]
+
+
+def colour_slots(run: Run, arms: Iterable[str]) -> dict[str, str]:
+    """The slot of each arm's colour."""
+    return {arm: colour_slot(run, arm) for arm in arms}
 
 
 def first_arm(run: Run, phase_id: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from clm_detour.progress import human
-from clm_detour.report.arms import colour_slot, first_arm, start_token
+from clm_detour.report.arms import colour_slot, colour_slots, first_arm, start_token
 from clm_detour.report.plots import COLOURS, FAINT, draw
 from clm_detour.report.records import Curve, Phase, Run
 
@@ -70,8 +70,7 @@ def logged(phases: Sequence[Phase]) -> list[tuple[Phase, Curve]]:
 
 def slots(run: Run, phases: Sequence[Phase]) -> dict[str, str]:
     """The arms that the phases' colours stand for."""
-    arms = dict.fromkeys(first_arm(run, phase.id) for phase in phases)
-    return {arm: colour_slot(run, arm) for arm in arms}
+    return colour_slots(run, (first_arm(run, phase.id) for phase in phases))
 
 
 def phase_colour(run: Run, phase: Phase) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from clm_detour.report.arms import colour_slot
+from clm_detour.report.arms import colour_slot, colour_slots
 from clm_detour.report.plots import COLOURS, FAINT, INK, MARKERS, PAPER, draw
 from clm_detour.report.records import Run, Scores
 from clm_detour.report.wording import signed
@@ -43,8 +43,7 @@ def loss_dots(run: Run, models: dict[str, Scores], sources: Sequence[str]) -> Ma
         axes.set_xlabel("loss (lower is better)")
 
     label = f"Held-out loss of {', '.join(models)} on each source; the table has the figures."
-    slots = {model: colour_slot(run, model) for model in models}
-    return draw("held-out-loss", label, figure_height(len(sources)), paint, slots)
+    return draw("held-out-loss", label, figure_height(len(sources)), paint, colour_slots(run, models))
 
 
 def difference_bars(first: str, second: str, differences: dict[str, float]) -> Markup:

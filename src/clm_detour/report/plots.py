@@ -51,6 +51,7 @@ matplotlib.colors.get_named_colors_mapping().update(STAND_INS)
 
 WIDTH = 4.4  # inches of 72 units: on a phone one unit is about one pixel
 DPI = 200
+NAME_INCHES, LETTERS = 0.25, 52  # height of a line of names above a file's panel, and what fits into it
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "clm-detour", "font.size": 10, "text.parse_math": False,
     "text.color": INK, "axes.labelcolor": INK, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
@@ -61,8 +62,6 @@ STYLE = {
     "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
 }  # fmt: skip
 
-
-NAME_INCHES, LETTERS = 0.25, 52  # height of a line of names above a file's panel, and what fits into it
 UNDATED = {"svg": dict.fromkeys(("Date", "Creator", "Format", "Type")), "png": {"Software": None}}
 
 

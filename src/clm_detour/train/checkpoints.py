@@ -21,7 +21,7 @@ from pathlib import Path
 from composer.core import Timestamp
 
 from clm_detour.errors import UserError
-from clm_detour.files import file_checksum, read_json
+from clm_detour.files import HALF_WRITTEN, file_checksum, read_json
 from clm_detour.progress import console
 from clm_detour.train.parallel import from_first, is_first
 
@@ -116,5 +116,5 @@ def clear_leftovers(phase: Path) -> None:
         shutil.rmtree(old) if target.exists() else old.rename(target)
     whole = sealed(phase / "checkpoints")
     broken = [path for path in phase.glob("checkpoints/step-*") if path not in whole]
-    for path in [*broken, *phase.glob(".*.tmp*"), *phase.glob("*/.*.tmp*")]:
+    for path in [*broken, *phase.glob(HALF_WRITTEN), *phase.glob(f"*/{HALF_WRITTEN}")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""What is given to a forward is looked at before any work, so that a mistake is a sentence and not an index error of torch's.
+
+What is on a device is not read: nobody waits to see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clm_detour.errors import UserError
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Raise a `UserError` if it is something else, such as a list."""
+    if not isinstance(value, Tensor):
+        raise UserError(
+            f"{name} is a {type(value).__name__}, not a tensor; a tokenizer gives tensors with return_tensors='pt'."
+        )
+
+
+def check_rows(input_ids: Tensor) -> tuple[int, int]:
+    """The shape (B, L) of `input_ids`.
+
+    Raises:
+        UserError: they have another, or are no tensor.
+    """
+    check_tensor("input_ids", input_ids)
+    if input_ids.dim() != 2:
+        raise UserError(f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, positions).")
+    return input_ids.shape[0], input_ids.shape[1]
+
+
+def check_shape(name: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:
+    """What comes beside `input_ids` has its shape.
+
+    Raises:
+        UserError: it has another, or is no tensor.
+    """
+    if tensor is None:
+        return
+    check_tensor(name, tensor)
+    if tuple(tensor.shape) != shape:
+        raise UserError(f"{name} has shape {tuple(tensor.shape)} but input_ids {shape}; they must be equal.")
+
+
+def check_ids(name: str, one: str, ids: Tensor, entries: int, dtypes: Container[torch.dtype]) -> None:
+    """Token ids are of one of these types and in the vocabulary.
+
+    Args:
+        name, one: what they are called, all of them and one.
+        entries: of the vocabulary.
+
+    Raises:
+        UserError: they are not; a value is only seen on a CPU.
+    """
+    if ids.dtype not in dtypes:
+        raise UserError(f"{name} are {ids.dtype}; give token ids as torch.long.")
+    if ids.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    outside = ids[(ids < 0) | (ids >= entries)]
+    if len(outside):
+        raise UserError(
+            f"A {one} is {int(outside[0])}, but the vocabulary has {entries} entries, 0 to {entries - 1}; "
+            "encode the texts with the model's own tokenizer."
+        )
