@@ -59,11 +59,25 @@ def interrupted() -> bool:
 
 
 def interrupt_once(number: int, frame: FrameType | None) -> None:
-    """Handle SIGINT: raise KeyboardInterrupt, but only for the first one."""
-    if not interrupted():
-        _pressed.set()
-        if not _held:
-            raise KeyboardInterrupt
+    """Handle SIGINT: raise KeyboardInterrupt, but only for the first one.
+
+    In an import leave at once. Native code that imports would print the exception, and other code would take it for a library that is missing.
+    """
+    if interrupted():
+        return
+    _pressed.set()
+    if imports(frame):
+        say_interrupted()
+        leave()
+    if not _held:
+        raise KeyboardInterrupt
+
+
+def imports(frame: FrameType | None) -> bool:
+    """Return whether an import is under way in a frame or one of its callers."""
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 def leave_at_second(signals: int) -> None:
@@ -75,10 +89,15 @@ def leave_at_second(signals: int) -> None:
         if first is None:
             first = time.monotonic()
         elif time.monotonic() - first > SAME_PRESS:
-            if os.isatty(2):
-                os.write(2, SHOW_CURSOR)  # a progress bar hid it
-            os._exit(INTERRUPTED)
+            leave()
     os.close(signals)
+
+
+def leave() -> None:
+    """End this process. Its files are written whole or not at all, and its worker processes end with it."""
+    if os.isatty(2):
+        os.write(2, SHOW_CURSOR)  # a progress bar hid it
+    os._exit(INTERRUPTED)
 
 
 @contextmanager
@@ -119,8 +138,8 @@ def end_with_parent() -> None:
 def say_interrupted() -> None:
     """Print the sentence, unless another process does: the one that started this one, or the first of several."""
     if LAUNCHED not in os.environ and os.environ.get("RANK", "0") == "0":
-        with suppress(OSError):  # the terminal may be gone
-            print(SENTENCE, file=sys.stderr)
+        with suppress(OSError, RuntimeError):  # the terminal may be gone, or in the midst of another line
+            print(SENTENCE, file=sys.stderr, flush=True)
 
 
 def in_main_thread() -> bool:
