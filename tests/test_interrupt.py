@@ -30,8 +30,7 @@ def program(tmp_path, body: str, **environment: str) -> Command:
     return command
 
 
-@pytest.mark.parametrize("verb", ["run", "evaluate"])
-@pytest.mark.parametrize("module", [" numpy.linalg", " torch.nn.modules"])
+@pytest.mark.parametrize(("verb", "module"), [("run", " torch.nn.modules"), ("evaluate", " numpy.linalg")])
 def test_while_libraries_are_imported(tiny_recipe, tmp_path, verb, module):
     path = tiny_recipe(tmp_path / "run")
     if verb == "evaluate":

@@ -9,7 +9,8 @@ import sys
 import psutil
 import pytest
 
-from clm_detour.preemption import REQUEUE
+from clm_detour.preemption import REQUEUE, Requeue
+from clm_detour.train import launch as starting
 from clm_detour.train import launcher
 from clm_detour.train.launcher import exit_code, tell_processes
 from commands import Command
@@ -94,6 +95,23 @@ def test_a_process_that_the_system_kills_is_named(launch, capfd):
     )
     assert launch(frame + killed) == 128 + signal.SIGKILL
     assert capfd.readouterr().err == "Process 1 was ended by SIGKILL, for want of memory perhaps.\n"
+
+
+@pytest.mark.parametrize(("code", "expected"), [(2, SystemExit), (REQUEUE, Requeue), (1, None)])
+def test_the_command_that_started_the_launcher_adds_nothing_to_a_mistake(
+    tmp_path, monkeypatch, capfd, code, expected
+):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexit {code}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    if expected is None:
+        assert starting.run_launcher(2, ["train.py"], "clm") == code
+    else:
+        with pytest.raises(expected) as left:
+            starting.run_launcher(2, ["train.py"], "clm")
+        assert left.value.code == code
+    assert capfd.readouterr() == ("", "")
 
 
 def test_arguments_that_do_not_fit_are_one_sentence(monkeypatch, capfd):
