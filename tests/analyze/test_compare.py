@@ -340,7 +340,7 @@ def test_what_cannot_be_compared_is_one_sentence(run_cli, models, bert, texts_fi
     )
     tokenizer.save_pretrained(tmp_path / "gpt")
     refused = run_cli("compare", models["far"], tmp_path / "gpt", "--per-sample", 30, *words)
-    assert_refused(refused, "no encoder")
+    assert_refused(refused, "no bidirectional encoder")
     shutil.copytree(bert, tmp_path / "broken")
     config = json.loads((tmp_path / "broken" / "config.json").read_text())
     (tmp_path / "broken" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))

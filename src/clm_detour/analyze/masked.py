@@ -12,9 +12,10 @@ from torch import Tensor
 from clm_detour.analyze.states import batches_of, cut_to
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
-from clm_detour.model import ModernBertForPretraining
+from clm_detour.errors import UserError
+from clm_detour.model import ModernBertForPretraining, hf
 from clm_detour.model.precision import best_device
-from clm_detour.pretrained import check_vocabulary
+from clm_detour.pretrained import can_fill_masks, check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ def masked_sums(
     network: ModernBertForPretraining, tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int = 512,
     mask_rate: float = 0.15, seed: int = 0, folds: int = 1,
 ) -> Tensor:  # fmt: skip
-    """(folds, 2): of every `folds`-th text, from each of the first on, the summed loss in nats and the number of predicted tokens."""
+    """(folds, 2): of every `folds`-th text, from each of the first on, the summed loss in nats and the number of predicted tokens.
+
+    The network is left bidirectional, as masked tokens are to be predicted.
+    """
     device = best_device()
+    network.causal = False
     torch.nn.Module.to(network, device)
     sums = torch.zeros(folds, 2, dtype=torch.float64)
     for fold, found in enumerate(sums):
@@ -62,6 +67,21 @@ def open_masked(path: str) -> tuple[ModernBertForPretraining, Tokenizer]:
     Raises:
         UserError: it is something else, or its tokenizer is larger than its vocabulary.
     """
-    network, tokenizer = ModernBertForPretraining.from_pretrained(path), load_tokenizer(path)
-    check_vocabulary(path, network.config, tokenizer.tokenizer)
-    return network, tokenizer
+    tokenizer = check_masked(path)
+    return ModernBertForPretraining.from_pretrained(path), tokenizer
+
+
+def check_masked(path: str) -> Tokenizer:
+    """Return the tokenizer of a ModernBERT; the weights are not read, only their names.
+
+    Raises:
+        UserError: it is something else, it has no masked-LM head, or its tokenizer is larger than its vocabulary.
+    """
+    folder = hf.fetch(path)
+    config, tokenizer = hf.read_config(folder), load_tokenizer(path)
+    check_vocabulary(path, config, tokenizer.tokenizer)
+    if not can_fill_masks(path):
+        raise UserError(
+            f"{path} has no masked-LM head, so its predictions cannot be measured; give the masked model that it was made from."
+        )
+    return tokenizer

@@ -158,6 +158,17 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
 
     @classmethod
+    def _from_folder(
+        cls, weights: Mapping[str, Tensor], path: str | os.PathLike[str]
+    ) -> Mapping[str, Tensor]:
+        """Return the weights of a folder as this class names them."""
+        return weights
+
+    def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the weights as a folder of this class names them."""
+        return weights
+
+    @classmethod
     def from_pretrained(  # type: ignore[override]
         cls: type[hf.Model],
         path: str | os.PathLike[str],

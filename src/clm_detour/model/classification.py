@@ -1,8 +1,9 @@
 """Classification of documents and of tokens: body and prediction head as pretrained, a classifier on top.
 
 Parameters are as in transformers' classes of the same names. There are two ways in. `from_pretrained` opens a folder of the same
-class, strictly. `from_encoder` starts fine-tuning: it takes body and head from any ModernBERT folder with a head, a
-pretraining one above all, strictly too, leaves the old output layer out, and makes a fresh classifier.
+class, strictly. `from_encoder` starts fine-tuning: it takes body and head from any ModernBERT folder, a pretraining one above
+all, strictly too, leaves the old output layer out, and makes a fresh classifier. A `ModernBertModel` has no head, so that is
+made fresh as well.
 
 Shapes: B rows, L positions of a row, T tokens, E hidden size, N documents, C labels.
 """
@@ -31,6 +32,7 @@ from clm_detour.model.classification_loss import (
     problem_type_of,
 )
 from clm_detour.model.documents import Documents, Unpadded
+from clm_detour.model.layers import Head
 
 OUTPUT_LAYERS = ("decoder.", "classifier.")
 CLS, MEAN = "cls", "mean"
@@ -83,10 +85,11 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
     ) -> Classifier:
         """Body and head of a folder or hub id, in fp32, with a fresh classifier, in evaluation mode.
 
-        The classifier is drawn from torch's generator, and a warning in the log names what is new.
+        What is fresh is drawn from torch's generator, and a warning in the log names it.
 
         Args:
-            path: a masked-LM folder, or one of another classifier, whose labels and problem type are forgotten.
+            path: a masked-LM folder, one of another classifier, whose labels and problem type are forgotten, or a
+                `ModernBertModel`, which has no prediction head: it is drawn as for a new model.
             num_labels: C; not needed beside `id2label`.
             id2label: the labels' names, by their numbers from 0; without it they are LABEL_0, LABEL_1, ...
             classifier_dropout: None: as in the folder's config.
@@ -110,18 +113,33 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
     ) -> Classifier:
         folder = hf.fetch(path, revision)
         model = hf.without_weights(cls, hf.read_config(folder, changes), attention_backend)
-        model.classifier.to_empty(device="cpu")
-        model._init_weights(model)
-        fresh = {f"classifier.{name}": weight for name, weight in model.classifier.state_dict().items()}
         weights = hf.read_weights(folder)
-        taken = {name: weight for name, weight in weights.items() if not name.startswith(OUTPUT_LAYERS)}
+        headless = hf.is_headless(weights)
+        fresh = model._draw_fresh(headless)
+        taken = {
+            name: w for name, w in hf.as_with_head(weights).items() if not name.startswith(OUTPUT_LAYERS)
+        }
         hf.fill(model, {**taken, **fresh}, str(path), torch.float32)
-        left_out = sorted({name.split(".")[0] for name in weights if name not in taken})
+        left_out = "" if headless else hf.modules_of(name for name in weights if name not in taken)
         logger.warning(
-            "%s from %s: model and head are taken over, %s%s is new and must be trained.",
-            cls.__name__, path, f"{' and '.join(left_out)} left out, " if left_out else "", "the classifier",
+            "%s from %s: %s, %s%s and must be trained.", cls.__name__, path,
+            "the model is taken over" if headless else "model and head are taken over",
+            f"{left_out} left out, " if left_out else "",
+            "the prediction head and the classifier are new" if headless else "the classifier is new",
         )  # fmt: skip
         return model.eval()
+
+    def _draw_fresh(self, head: bool) -> dict[str, Tensor]:
+        """Draw the weights of the classifier, and of the prediction head if asked for, as those of a new model."""
+        fresh: dict[str, nn.Module] = {"classifier": self.classifier.to_empty(device="cpu")}
+        if head:
+            self.head = Head(self.config)
+            self.head.apply(self._init_weights)
+            fresh["head"] = self.head
+        self._init_weights(self)
+        return {
+            f"{part}.{name}": w for part, module in fresh.items() for name, w in module.state_dict().items()
+        }
 
 
 class ModernBertForSequenceClassification(ModernBertClassifier):

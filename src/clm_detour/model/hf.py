@@ -7,14 +7,15 @@ A folder holds `config.json` and `model.safetensors` (or shards) of a `ModernBer
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import ModernBertConfig
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="ModernBertPreTrainedModel")
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-EMBEDDING, DECODER = "model.embeddings.tok_embeddings.weight", "decoder.weight"
+BODY, BODY_ALONE = "model.", "ModernBertModel"  # the body's prefix, which a folder without a head leaves out
+EMBEDDING, DECODER = f"{BODY}embeddings.tok_embeddings.weight", "decoder.weight"
+ADAPTER, SENTENCE_TRANSFORMERS = "adapter_config.json", "modules.json"
 COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
 NAMES_SHOWN = 10
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
@@ -61,7 +64,7 @@ def load(
     config = read_config(folder)
     _check_architecture(cls, config, path)
     model = without_weights(cls, config, attention_backend)
-    fill(model, read_weights(folder), str(path), dtype)
+    fill(model, cls._from_folder(read_weights(folder), path), str(path), dtype)
     return model.eval()
 
 
@@ -87,7 +90,7 @@ def _check_architecture(
 ) -> None:
     """Two classifiers can have the same weights and mean other things by them."""
     found, wanted = config.architectures, cls.architecture
-    if found and wanted not in found:
+    if found and wanted not in found and wanted != BODY_ALONE:
         raise UserError(
             f"{path} holds a {' and '.join(found)}, not a {wanted}; open it with that class (a classifier starts from the encoder "
             "of either by from_encoder)."
@@ -114,6 +117,24 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None) -> Path:
         ) from error
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds a model in a form that is not transformers' own.
+
+    Raises:
+        UserError: it is one of PEFT or sentence-transformers; says how to make or where to find the model.
+    """
+    if not folder.is_dir() or (folder / CONFIG).exists():
+        return
+    if (folder / ADAPTER).exists():
+        raise UserError(
+            f"{folder} holds an adapter of PEFT, not a whole model; merge it into its model "
+            "(merge_and_unload of the PeftModel) and give the folder to which that is saved."
+        )
+    inside = sorted(file.parent for file in folder.glob(f"*/{CONFIG}") if "Transformer" in file.parent.name)
+    if (folder / SENTENCE_TRANSFORMERS).exists() and inside:
+        raise UserError(f"{folder} is of sentence-transformers, and its encoder lies in {inside[0]}; give that folder.")
+
+
 def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> ModernBertConfig:
     """Read `config.json` of a ModernBERT.
 
@@ -123,6 +144,7 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
     Raises:
         UserError: it is missing, or is another model's, or transformers does not accept a value.
     """
+    check_folder(folder)
     keys = read_json(folder / CONFIG, AGAIN)
     kind = keys.get("model_type") if isinstance(keys, dict) else keys
     if kind != ModernBertConfig.model_type:
@@ -145,16 +167,57 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there are none, or a file is damaged or missing.
     """
+    return {
+        name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, AGAIN).items()
+    }
+
+
+def weight_names(folder: Path) -> list[str]:
+    """Read the names of the weights from the headers of their files, without the weights.
+
+    Raises:
+        UserError: there are none, or a file is damaged or missing.
+    """
+    names: list[str] = []
+    for file in weight_files(folder):
+        with _safetensors_errors(file, AGAIN), safe_open(file, framework="pt") as opened:
+            names.extend(opened.keys())
+    return names
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return `model.safetensors` or the shards that its index names.
+
+    Raises:
+        UserError: there are none, or the index is damaged.
+    """
     if (folder / WEIGHTS).exists():
-        return read_tensors(folder / WEIGHTS, AGAIN)
+        return [folder / WEIGHTS]
     if (folder / INDEX).exists():
-        shards = _shards(folder / INDEX)
-        return {
-            name: tensor for shard in shards for name, tensor in read_tensors(folder / shard, AGAIN).items()
-        }
+        return [folder / shard for shard in _shards(folder / INDEX)]
+    pickled = next(folder.glob("*.bin"), None)
+    unread = f"; its {pickled.name} is not read, because such a file can run code" if pickled else ""
     raise UserError(
-        f"{folder} has no {WEIGHTS}; save the model again with transformers, which writes that format."
+        f"{folder} has no {WEIGHTS}{unread}; open the model with its class of transformers and save it with save_pretrained, "
+        "which writes that file."
     )
+
+
+def is_headless(names: Iterable[str]) -> bool:
+    """Whether these are the weights of a `ModernBertModel`, which has no head."""
+    return EMBEDDING.removeprefix(BODY) in names
+
+
+def as_with_head(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the weights of a folder, named as in a class with a head: those of the body begin with `model.`."""
+    if not is_headless(weights):
+        return weights
+    return {BODY + name: weight for name, weight in weights.items()}
+
+
+def modules_of(names: Iterable[str]) -> str:
+    """Return the modules that these weights belong to, for a sentence."""
+    return " and ".join(sorted({name.split(".")[0] for name in names}))
 
 
 def _shards(index: Path) -> list[str]:
@@ -174,8 +237,14 @@ def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
     Raises:
         UserError: it is missing or damaged.
     """
-    try:
+    with _safetensors_errors(path, remedy):
         return load_file(path)
+
+
+@contextmanager
+def _safetensors_errors(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is missing or damaged ({error}); {remedy}.") from None
 
@@ -191,6 +260,11 @@ def fill(
     Raises:
         UserError: they do not fit exactly. Only a tied `decoder.weight` may be absent.
     """
+    if is_headless(weights):
+        raise UserError(
+            f"{source} holds the body of a model without its head, not a {model.architecture}; open it as a {BODY_ALONE}, or with "
+            "from_encoder of a classifier, which makes a fresh head."
+        )
     weights = dict(weights)
     if is_tied(model) and EMBEDDING in weights:
         weights.setdefault(DECODER, weights[EMBEDDING])
@@ -242,12 +316,25 @@ def _check_fit(
             if name in weights and tuple(weights[name].shape) != shape
         ],
     }
+    if problems["missing"] and (prefix := _prefix_of_all(expected, weights)):
+        raise UserError(
+            f"The weights of {source} are named with {prefix!r} before each name, because a wrapper of the model was saved; save "
+            "the model inside it."
+        )
     found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
     if found:
         raise UserError(
             f"The weights of {source} are not those of a {architecture} with its config ({found}); "
             "use a folder that was saved whole."
         )
+
+
+def _prefix_of_all(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> str | None:
+    """Return what stands before every expected name, as a wrapper of the model puts it there; a tied decoder may be absent."""
+    first = next(iter(expected))
+    prefix = next((name.removesuffix(first) for name in weights if name.endswith(f".{first}")), None)
+    absent = {name for name in expected if f"{prefix}{name}" not in weights}
+    return prefix if absent <= {DECODER} else None
 
 
 def _listed(names: list[str]) -> str:
@@ -276,7 +363,7 @@ def save(
     elif DECODER in weights and _are_one(weights[DECODER], weights[EMBEDDING]):
         weights[DECODER] = weights[DECODER].clone()  # a file holds no weight twice
     with atomic_write(Path(folder) / WEIGHTS) as file:
-        save_file(weights, file.name, metadata={"format": "pt"})
+        save_file(dict(model._to_folder(weights)), file.name, metadata={"format": "pt"})
     write_json(Path(folder) / CONFIG, config_keys(model))
 
 

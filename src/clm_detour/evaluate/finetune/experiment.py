@@ -169,14 +169,13 @@ def fingerprint(path: str) -> str:
     """Of a folder's config, tokenizer and weights; of a hub id the commit that is used.
 
     Raises:
-        UserError: there is no such model, or it is no encoder.
+        UserError: there is no such model, it is no encoder, or it has no tokenizer or weights that can be opened.
     """
-    from clm_detour.pretrained import load_fast_tokenizer, read_encoder_config
+    from clm_detour.pretrained import check_encoder, read_encoder_config
 
-    config = read_encoder_config(path)
-    load_fast_tokenizer(path)
+    check_encoder(path)
     if not Path(path).is_dir():
-        return f"{path}@{getattr(config, '_commit_hash', None)}"
+        return f"{path}@{getattr(read_encoder_config(path), '_commit_hash', None)}"
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for pattern in MODEL_FILES for file in Path(path).glob(pattern)):
         digest.update(f"{file.name} {file_checksum(file)}".encode())
