@@ -50,7 +50,11 @@ def masked_sums(
     for fold, found in enumerate(sums):
         for batch in batches(tokenizer, texts[fold::folds], max_tokens, Objective("mlm", mask_rate), seed):
             output = network(
-                batch.inputs.to(device), labels=batch.labels.to(device), document_lengths=[batch.lengths]
+                batch.inputs.to(device),
+                labels=batch.labels.to(device),
+                document_lengths=[batch.lengths],
+                return_logits=False,
+                causal=False,
             )
             found += torch.tensor([float(output.loss_sum), int((batch.labels != IGNORED).sum())])
     return sums
@@ -62,6 +66,7 @@ def open_masked(path: str) -> tuple[ModernBertForPretraining, Tokenizer]:
     Raises:
         UserError: it is something else, or its tokenizer is larger than its vocabulary.
     """
-    network, tokenizer = ModernBertForPretraining.from_pretrained(path), load_tokenizer(path)
+    network = ModernBertForPretraining.from_pretrained(path, causal=False)
+    tokenizer = load_tokenizer(path)
     check_vocabulary(path, network.config, tokenizer.tokenizer)
     return network, tokenizer
