@@ -85,7 +85,8 @@ def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
         raise UserError(
             f"{path} has no tokenizer that can be opened ({first_line(error)}); {ADD_TOKENIZER}."
         ) from None
-    if not tokenizer.is_fast or len(tokenizer) < 2:
+    words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
+    if not tokenizer.is_fast or not words:  # without any file transformers makes up one of special tokens alone
         raise UserError(f"{path} has no fast tokenizer; {ADD_TOKENIZER}.")
     return tokenizer
 

@@ -122,7 +122,7 @@ def test_compare_opens_bodies_of_our_class_and_of_sentence_transformers(models, 
         (tmp_path / folder.relative_to(tmp_path).parts[0] / "modules.json").write_text("[]")
     itself = compare({"a": str(root), "b": models["near"]}, texts, SMALL)
     assert itself["comparisons"]["detour_twin"]["variants"]["biased"]["model"]["divergence"] < 1e-9
-    with pytest.raises(UserError, match="its encoder lies in .*0_Transformer"):
+    with pytest.raises(UserError, match=r"its encoder lies in .*0_Transformer"):
         compare({"a": models["near"], "b": str(inner.parent)}, texts, SMALL)
 
 

@@ -91,6 +91,31 @@ def test_packed_documents_have_the_states_that_they_have_alone() -> None:
     assert model(ids[None]).hidden_states is None
 
 
+def test_the_keywords_of_transformers_are_taken_or_refused_by_name() -> None:
+    model, given = body(), batch()
+    expected = model(**given)[0]
+    nothing = dict.fromkeys(("output_attentions", "position_ids", "token_type_ids", "inputs_embeds"))
+    assert torch.equal(model(**given, **nothing, return_dict=True).last_hidden_state, expected)
+    (states,) = model(**given, return_dict=False)
+    assert torch.equal(states, expected)
+    embeds = model.get_input_embeddings()(given["input_ids"])
+    assert_close(model(inputs_embeds=embeds, attention_mask=given["attention_mask"])[0], expected)
+    assert not torch.equal(model(**given, causal=True)[0], expected)
+    with pytest.raises(UserError, match="output_attentions"):
+        model(**given, output_attentions=True)
+    with pytest.raises(UserError, match="labels"):
+        model(**given, labels=given["input_ids"])
+
+
+def test_the_mask_is_saved_and_opened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = body()
+    model.causal = True
+    model.save_pretrained(tmp_path)
+    assert ModernBertModel.from_pretrained(tmp_path).causal
+    assert "saved with the causal mask" in caplog.text
+    assert not ModernBertModel.from_pretrained(tmp_path, causal=False).causal
+
+
 def test_a_causal_body_does_not_see_what_is_right_of_a_token() -> None:
     model, ids = body(), tokens(20)[None]
     other = ids.clone()
@@ -197,6 +222,20 @@ def test_a_classifier_on_a_body_draws_its_head_as_a_new_model_does(
     assert model(**batch()).logits.isfinite().all()
 
 
+def test_a_classifier_starts_bidirectional_and_says_so_of_a_causal_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = body()
+    model.save_pretrained(tmp_path / "bidirectional")
+    model.causal = True
+    model.save_pretrained(tmp_path / "causal")
+    for kind in ("bidirectional", "causal"):
+        caplog.clear()
+        classifier = ModernBertForSequenceClassification.from_encoder(tmp_path / kind, num_labels=2)
+        assert not classifier.causal
+        assert ("sees in both directions" in caplog.text) is (kind == "causal")
+
+
 @pytest.mark.parametrize("says_so", [True, False], ids=["with its class in config", "without"])
 def test_a_body_is_not_opened_as_a_model_with_a_head(says_so: bool, tmp_path: Path) -> None:
     body().save_pretrained(tmp_path)
@@ -236,10 +275,10 @@ def test_a_folder_of_another_form_is_refused_with_where_the_model_is(tmp_path: P
     sentence = tmp_path / "sentence"
     body().save_pretrained(sentence / "0_Transformer")
     (sentence / "modules.json").write_text("[]")
-    with pytest.raises(UserError, match="its encoder lies in .*0_Transformer; give that folder"):
+    with pytest.raises(UserError, match=r"its encoder lies in .*0_Transformer; give that folder"):
         ModernBertModel.from_pretrained(sentence)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="an adapter of PEFT.*merge_and_unload"):
+    with pytest.raises(UserError, match=r"an adapter of PEFT.*merge_and_unload"):
         ModernBertModel.from_pretrained(adapter)

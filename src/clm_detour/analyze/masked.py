@@ -44,18 +44,18 @@ def masked_sums(
     network: ModernBertForPretraining, tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int = 512,
     mask_rate: float = 0.15, seed: int = 0, folds: int = 1,
 ) -> Tensor:  # fmt: skip
-    """(folds, 2): of every `folds`-th text, from each of the first on, the summed loss in nats and the number of predicted tokens.
-
-    The network is left bidirectional, as masked tokens are to be predicted.
-    """
+    """(folds, 2): of every `folds`-th text, from each of the first on, the summed loss in nats and the number of predicted tokens."""
     device = best_device()
-    network.causal = False
     torch.nn.Module.to(network, device)
     sums = torch.zeros(folds, 2, dtype=torch.float64)
     for fold, found in enumerate(sums):
         for batch in batches(tokenizer, texts[fold::folds], max_tokens, Objective("mlm", mask_rate), seed):
             output = network(
-                batch.inputs.to(device), labels=batch.labels.to(device), document_lengths=[batch.lengths]
+                batch.inputs.to(device),
+                labels=batch.labels.to(device),
+                document_lengths=[batch.lengths],
+                return_logits=False,
+                causal=False,
             )
             found += torch.tensor([float(output.loss_sum), int((batch.labels != IGNORED).sum())])
     return sums
@@ -68,7 +68,7 @@ def open_masked(path: str) -> tuple[ModernBertForPretraining, Tokenizer]:
         UserError: it is something else, or its tokenizer is larger than its vocabulary.
     """
     tokenizer = check_masked(path)
-    return ModernBertForPretraining.from_pretrained(path), tokenizer
+    return ModernBertForPretraining.from_pretrained(path, causal=False), tokenizer
 
 
 def check_masked(path: str) -> Tokenizer:

@@ -78,7 +78,6 @@ def find_needles(
     with progress("Needles", total, "haystacks") as advance:
         for path in models:
             network, tokenizer = open_masked(path)
-            network.causal = False  # the fact may stand on either side, whatever the folder says
             torch.nn.Module.to(network, best_device())
             words = whole_words(tokenizer, seed)
             shares = []

@@ -94,8 +94,7 @@ def longest_text(path: str) -> int | None:
 
 def _packed(path: str, device: torch.device) -> Encoder:
     with without_news():
-        network = ModernBertModel.from_pretrained(path)
-    network.causal = False  # whatever the folder says
+        network = ModernBertModel.from_pretrained(path, causal=False)
     torch.nn.Module.to(network, device)
     tokenizer = load_tokenizer(path)
     check_vocabulary(path, network.config, tokenizer.tokenizer)

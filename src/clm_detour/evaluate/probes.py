@@ -27,7 +27,7 @@ from clm_detour.evaluate.finetune.windows import Window, WordEncoder, frame_text
 from clm_detour.evaluate.tasks.task import Document, Splits, Task
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
-from clm_detour.pretrained import can_fill_masks, read_encoder_config, without_news
+from clm_detour.pretrained import can_fill_masks, read_encoder_config
 
 BATCH = 32  # texts
 MASK_RATE = 0.15
@@ -143,9 +143,7 @@ def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens:
     """
     if read_encoder_config(path).model_type != MODERNBERT or not can_fill_masks(path):
         return None
-    with without_news():
-        network = ModernBertForPretraining.from_pretrained(path)
-    network.causal = False  # whatever the folder says
+    network = ModernBertForPretraining.from_pretrained(path, causal=False)
     cast(nn.Module, network).to(best_device())
     ids, _ = frame_text(tokenizer, texts, max_tokens)
     rng = np.random.default_rng(SEED)

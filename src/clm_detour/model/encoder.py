@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 from transformers import ModernBertConfig
@@ -38,11 +39,16 @@ class ModernBertModel(ModernBertPreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         document_ids: Tensor | None = None,
         document_lengths: Sequence[Sequence[int]] | None = None,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | None = None,
+        *,
+        causal: bool | None = None,
+        inputs_embeds: Tensor | None = None,
+        return_dict: bool | None = None,
+        **others: Any,
     ) -> BaseModelOutput:
         """Compute the hidden states of a batch of rows.
 
@@ -51,7 +57,7 @@ class ModernBertModel(ModernBertPreTrainedModel):
             attention_mask: (B, L), 0 = padding, anywhere; it is taken out and its states are zeros.
             document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
             document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
-            output_hidden_states: return the embeddings and the output of each layer too.
+            output_hidden_states, causal, inputs_embeds, return_dict, others: see `ModernBertForPretraining.forward`.
 
         Returns:
             `last_hidden_state` (B, L, E), after the final norm; and, if asked for, `hidden_states`, (B, L, E) of the
@@ -59,14 +65,16 @@ class ModernBertModel(ModernBertPreTrainedModel):
             puts `last_hidden_state` in place of the last entry.
 
         Raises:
-            UserError: shapes or lengths differ, or the model is in training mode with attention dropout.
+            UserError: shapes or lengths differ, a keyword asks for what this network does not do, or the model is in training
+                mode with attention dropout.
         """
-        each: list[Tensor] | None = [] if output_hidden_states else None
-        hidden_TE, rows = self.encode(input_ids, attention_mask, document_ids, document_lengths, each)
-        return BaseModelOutput(
-            last_hidden_state=rows.put_back(hidden_TE),
-            hidden_states=None if each is None else tuple(rows.put_back(hidden) for hidden in each),
+        each = self._each(output_hidden_states)
+        hidden_TE, rows = self.encode(
+            input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
         )
+        hidden_states = None if each is None else tuple(map(rows.put_back, each))
+        output = BaseModelOutput(last_hidden_state=rows.put_back(hidden_TE), hidden_states=hidden_states)
+        return self._as_asked(output, return_dict)
 
     @classmethod
     def _from_folder(

@@ -6,6 +6,7 @@ A folder holds `config.json` and `model.safetensors` (or shards) of a `ModernBer
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
 NAMES_SHOWN = 10
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 AGAIN = "save or fetch the model again"
+CAUSAL = "causal"  # a key of config.json that transformers takes no notice of; there only if it is true
+NOT_OF_A_CONFIG = ("dtype", "keys_to_ignore_at_inference")
+logger = logging.getLogger(__name__)
 
 
 def load(
@@ -44,28 +48,74 @@ def load(
     path: str | os.PathLike[str],
     *,
     dtype: torch.dtype | str | None = torch.float32,
-    revision: str | None = None,
     attention_backend: str | None = None,
+    causal: bool | None = None,
+    device: torch.device | None = None,
+    **of_hub: Any,
 ) -> Model:
-    """Load a folder or a model of the Hugging Face Hub, on the CPU, in evaluation mode.
+    """Load a folder or a model of the Hugging Face Hub, in evaluation mode.
 
     Args:
         cls: `ModernBertForPretraining` or a classifier; the folder must be of the same architecture.
-        dtype: of the weights, or its name; None or "auto": as stored. Training wants fp32 weights, whatever the folder holds.
-        revision: branch, tag or commit on the Hub.
-        attention_backend: see `cls`.
+        dtype, attention_backend, causal: see `ModernBertPreTrainedModel.from_pretrained`.
+        device: None: the CPU.
+        of_hub: see `fetch`.
 
     Raises:
         UserError: there is no such model, it is of another architecture, its config cannot be honoured exactly, or its weights
             do not fit.
     """
     dtype = _dtype(dtype)
-    folder = fetch(path, revision)
+    folder = fetch(path, **of_hub)
     config = read_config(folder)
     _check_architecture(cls, config, path)
     model = without_weights(cls, config, attention_backend)
     fill(model, cls._from_folder(read_weights(folder), path), str(path), dtype)
+    model.causal = bool(getattr(config, CAUSAL, False)) if causal is None else causal
+    if causal is None and model.causal:
+        logger.warning(
+            "%s was saved with the causal mask and is opened with it; for the bidirectional mask set causal = False.",
+            path,
+        )
+    if device is not None:
+        torch.nn.Module.to(model, device)
     return model.eval()
+
+
+def one_dtype(
+    dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str | None
+) -> torch.dtype | str | None:
+    """What is asked for under two names.
+
+    Raises:
+        UserError: two different things are.
+    """
+    if torch_dtype is None:
+        return dtype
+    if _dtype(dtype) not in (torch.float32, _dtype(torch_dtype)):
+        raise UserError(f"dtype is {dtype} but torch_dtype {torch_dtype}; give one of them.")
+    return torch_dtype
+
+
+def one_device(device_map: Any) -> torch.device | None:
+    """The device that a `device_map` of transformers names for the whole model.
+
+    Raises:
+        UserError: it names none or several, or one that is not there.
+    """
+    if device_map is None:
+        return None
+    if isinstance(device_map, Mapping):
+        device_map = device_map[""] if set(device_map) == {""} else "several devices"
+    try:
+        device = torch.device(device_map)
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:  # of torch's builds without a device
+        raise UserError(
+            f"device_map {device_map!r} is not one device that is here ({str(error).splitlines()[0]}); the model goes to one as a "
+            'whole, such as "cpu" or "cuda:0".'
+        ) from None
+    return device
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -97,8 +147,12 @@ def _check_architecture(
         )
 
 
-def fetch(path: str | os.PathLike[str], revision: str | None = None) -> Path:
+def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: Any) -> Path:
     """The folder at `path`, or that of the hub id `path`, downloaded if it is not in the cache.
+
+    Args:
+        revision: branch, tag or commit.
+        options: further ones of `huggingface_hub.snapshot_download`.
 
     Raises:
         UserError: it is neither.
@@ -109,7 +163,7 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None) -> Path:
         return Path(path)
     try:
         files = [CONFIG, INDEX, "model*.safetensors"]
-        return Path(snapshot_download(str(path), revision=revision, allow_patterns=files))
+        return Path(snapshot_download(str(path), revision=revision, allow_patterns=files, **options))
     except (OSError, ValueError) as error:  # huggingface_hub's errors are of these kinds
         raise UserError(
             f"{path} is neither a folder nor a model that can be fetched from the Hugging Face Hub "
@@ -270,7 +324,7 @@ def fill(
         weights.setdefault(DECODER, weights[EMBEDDING])
         check_tied(weights, source, "set tie_word_embeddings to false in its config")
     expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-    _check_fit(expected, weights, source, model.architecture)
+    _check_fit(expected, weights, source, model.architecture, "use a folder that was saved whole")
     model.load_state_dict(
         {name: w.to(dtype or w.dtype, copy=True) for name, w in weights.items()}, assign=True
     )
@@ -305,7 +359,11 @@ def _are_one(one: Tensor, other: Tensor) -> bool:
 
 
 def _check_fit(
-    expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor], source: str, architecture: str
+    expected: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, Tensor],
+    source: str,
+    architecture: str,
+    remedy: str,
 ) -> None:
     problems = {
         "missing": [name for name in expected if name not in weights],
@@ -316,7 +374,7 @@ def _check_fit(
             if name in weights and tuple(weights[name].shape) != shape
         ],
     }
-    if problems["missing"] and (prefix := _prefix_of_all(expected, weights)):
+    if prefix := _wrappers_prefix(problems["missing"], weights):
         raise UserError(
             f"The weights of {source} are named with {prefix!r} before each name, because a wrapper of the model was saved; save "
             "the model inside it."
@@ -324,17 +382,16 @@ def _check_fit(
     found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
     if found:
         raise UserError(
-            f"The weights of {source} are not those of a {architecture} with its config ({found}); "
-            "use a folder that was saved whole."
+            f"The weights of {source} are not those of a {architecture} with its config ({found}); {remedy}."
         )
 
 
-def _prefix_of_all(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> str | None:
-    """Return what stands before every expected name, as a wrapper of the model puts it there; a tied decoder may be absent."""
-    first = next(iter(expected))
-    prefix = next((name.removesuffix(first) for name in weights if name.endswith(f".{first}")), None)
-    absent = {name for name in expected if f"{prefix}{name}" not in weights}
-    return prefix if absent <= {DECODER} else None
+def _wrappers_prefix(missing: list[str], weights: Mapping[str, Tensor]) -> str | None:
+    """Return what a wrapper of the model has put before every missing name, if that is why they are missing."""
+    if not missing:
+        return None
+    prefix = next((name.removesuffix(missing[0]) for name in weights if name.endswith(f".{missing[0]}")), "")
+    return prefix if all(prefix + name in weights for name in missing if name != DECODER) else None
 
 
 def _listed(names: list[str]) -> str:
@@ -353,10 +410,12 @@ def save(
         state_dict: the weights, gathered from many processes; None: the model's own.
 
     Raises:
-        UserError: the folder cannot be written, or the decoder is no longer the embedding though the config says so.
+        UserError: the folder cannot be written, the weights are not all those and only those of the model's config, or the
+            decoder is no longer the embedding though the config says so.
     """
     state_dict = model.state_dict() if state_dict is None else state_dict
     weights = {name.replace(COMPILED, ""): w.detach().contiguous() for name, w in state_dict.items()}
+    _check_whole(model, weights)
     if is_tied(model):
         check_tied(weights)
         weights.pop(DECODER, None)
@@ -367,10 +426,23 @@ def save(
     write_json(Path(folder) / CONFIG, config_keys(model))
 
 
+def _check_whole(model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+    """What is saved can be opened again. The names come from a new model: those of `model` may have been changed or sharded."""
+    new = without_weights(type(model), model.config, None)
+    expected = {name: tuple(weight.shape) for name, weight in new.state_dict().items()}
+    if is_tied(new) and DECODER not in weights:
+        expected.pop(DECODER)
+    remedy = "merge adapters first, and give as state_dict all weights of the model itself, without a wrapper, or leave it out"
+    _check_fit(expected, weights, "the model to save", model.architecture, remedy)
+
+
 def config_keys(model: ModernBertPreTrainedModel) -> dict[str, Any]:
     """`config.json` in the words of every transformers version at once."""
     keys: dict[str, Any] = model.config.to_diff_dict()
-    keys.pop("dtype", None)
+    for key in NOT_OF_A_CONFIG:
+        keys.pop(key, None)
+    if model.causal:
+        keys[CAUSAL] = True
     keys |= layout_of(model.config).config_keys()
     keys |= {
         "architectures": [model.architecture],
