@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         ModernBertForPretraining,
         ModernBertForSequenceClassification,
         ModernBertForTokenClassification,
+        ModernBertModel,
         PretrainingOutput,
         next_token_labels,
     )
@@ -26,6 +27,7 @@ _PLACES = {
     "ModernBertForPretraining": "model",
     "ModernBertForSequenceClassification": "model",
     "ModernBertForTokenClassification": "model",
+    "ModernBertModel": "model",
     "PretrainingOutput": "model",
     "UserError": "errors",
     "load_config": "config",
@@ -37,6 +39,7 @@ __all__ = [
     "ModernBertForPretraining",
     "ModernBertForSequenceClassification",
     "ModernBertForTokenClassification",
+    "ModernBertModel",
     "PretrainingOutput",
     "UserError",
     "__version__",

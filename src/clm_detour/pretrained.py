@@ -54,6 +54,7 @@ def read_encoder_config(path: str) -> Any:
     masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     only_causal = config.model_type in causal and config.model_type not in masked
+    hf.check_kind(path, config.model_type)
     if only_causal or config.is_encoder_decoder or getattr(config, "is_decoder", False):
         raise UserError(
             f"{path} is a {config.model_type} model, which is no bidirectional encoder; give an encoder such as a BERT or ModernBERT."
@@ -86,7 +87,9 @@ def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
             f"{path} has no tokenizer that can be opened ({first_line(error)}); {ADD_TOKENIZER}."
         ) from None
     words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
-    if not tokenizer.is_fast or not words:  # without any file transformers makes up one of special tokens alone
+    if (
+        not tokenizer.is_fast or not words
+    ):  # without any file transformers makes up one of special tokens alone
         raise UserError(f"{path} has no fast tokenizer; {ADD_TOKENIZER}.")
     return tokenizer
 
@@ -114,7 +117,9 @@ def can_fill_masks(path: str) -> bool:
         UserError: there are no weights.
     """
     names = hf.weight_names(hf.fetch(path))
-    return any(name.startswith(HEAD) for name in names) and not any(name.startswith(CLASSIFIER) for name in names)
+    return any(name.startswith(HEAD) for name in names) and not any(
+        name.startswith(CLASSIFIER) for name in names
+    )
 
 
 def load_body(path: str) -> nn.Module:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM
 
+from clm_detour.analyze.masked import open_masked
+from clm_detour.analyze.states import open_encoder
 from clm_detour.config.schema import FineTuning
 from clm_detour.data.tokenizer import copy_tokenizer
 from clm_detour.errors import UserError
@@ -144,6 +146,17 @@ def test_the_encoder_in_a_folder_of_sentence_transformers_is_found(body, encoder
         with pytest.raises(UserError, match=r"its encoder lies in .*0_Transformer; give that folder"):
             load_encoder(str(outer))
         assert load_encoder(str(inner))
+
+
+def test_a_causal_modernbert_is_refused_with_the_way_to_an_encoder(encoders, tmp_path):
+    keys = json.loads((Path(encoders["modernbert"]) / "config.json").read_text())
+    folder = without(encoders["modernbert"], "config.json", tmp_path / "decoder")
+    (Path(folder) / "config.json").write_text(json.dumps({**keys, "model_type": "modernbert-decoder"}))
+    for open_it in (load_encoder, ModernBertModel.from_pretrained, open_masked, open_encoder):
+        with pytest.raises(
+            UserError, match=r"is a ModernBertDecoder.*ModernBertForPretraining\.from_decoder"
+        ):
+            open_it(folder)
 
 
 def test_weights_under_other_names_are_named(encoders, tmp_path):

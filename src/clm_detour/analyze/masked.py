@@ -15,7 +15,7 @@ from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining, hf
 from clm_detour.model.precision import best_device
-from clm_detour.pretrained import can_fill_masks, check_vocabulary
+from clm_detour.pretrained import can_fill_masks, check_encoder
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,10 @@ def check_masked(path: str) -> Tokenizer:
     Raises:
         UserError: it is something else, it has no masked-LM head, or its tokenizer is larger than its vocabulary.
     """
-    folder = hf.fetch(path)
-    config, tokenizer = hf.read_config(folder), load_tokenizer(path)
-    check_vocabulary(path, config, tokenizer.tokenizer)
+    hf.read_config(hf.fetch(path))
+    check_encoder(path)
     if not can_fill_masks(path):
         raise UserError(
             f"{path} has no masked-LM head, so its predictions cannot be measured; give the masked model that it was made from."
         )
-    return tokenizer
+    return load_tokenizer(path)

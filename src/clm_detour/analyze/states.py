@@ -22,7 +22,7 @@ from transformers import ModernBertConfig
 
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
-from clm_detour.model import ModernBertModel
+from clm_detour.model import ModernBertModel, hf
 from clm_detour.model.precision import best_device
 from clm_detour.pretrained import (
     check_encoder,
@@ -67,6 +67,7 @@ def open_encoder(path: str | os.PathLike[str], device: torch.device | None = Non
     config = read_config(path)
     if config.model_type == ModernBertConfig.model_type:
         return _packed(path, device)
+    hf.check_kind(path, config.model_type)
     if config.is_encoder_decoder:
         raise UserError(f"{path} is an encoder-decoder, not an encoder; save its encoder alone.")
     return _padded(path, device)

@@ -171,6 +171,19 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: 
         ) from error
 
 
+def check_kind(path: str | os.PathLike[str], kind: Any) -> None:
+    """Refuse a ModernBERT in transformers' causal form, with the way to an encoder.
+
+    Raises:
+        UserError: the `model_type` says that it is one.
+    """
+    if kind == "modernbert-decoder":
+        raise UserError(
+            f"{path} is a ModernBertDecoder, which is no bidirectional encoder; open it with transformers, take its weights with "
+            "ModernBertForPretraining.from_decoder, and save that."
+        )
+
+
 def check_folder(folder: Path) -> None:
     """Refuse a folder that holds a model in a form that is not transformers' own.
 
@@ -186,7 +199,9 @@ def check_folder(folder: Path) -> None:
         )
     inside = sorted(file.parent for file in folder.glob(f"*/{CONFIG}") if "Transformer" in file.parent.name)
     if (folder / SENTENCE_TRANSFORMERS).exists() and inside:
-        raise UserError(f"{folder} is of sentence-transformers, and its encoder lies in {inside[0]}; give that folder.")
+        raise UserError(
+            f"{folder} is of sentence-transformers, and its encoder lies in {inside[0]}; give that folder."
+        )
 
 
 def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> ModernBertConfig:
@@ -201,6 +216,7 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
     check_folder(folder)
     keys = read_json(folder / CONFIG, AGAIN)
     kind = keys.get("model_type") if isinstance(keys, dict) else keys
+    check_kind(folder, kind)
     if kind != ModernBertConfig.model_type:
         raise UserError(
             f"{folder / CONFIG} is of a {kind!r} model; only ModernBERT ('modernbert') can be trained."

@@ -168,9 +168,12 @@ def pool(states_TE: Tensor, lengths: list[int], pooling: str) -> Tensor:
 
 @cache
 def say_if_headless(path: str) -> None:
-    """Log once that a model has no prediction head of its own."""
-    if hf.is_headless(hf.weight_names(hf.fetch(path))):
-        logger.warning("%s has no prediction head; a fresh one is drawn, which only fine-tuning trains.", path)
+    """Log, once in a process, that a ModernBERT has no prediction head of its own."""
+    modern = read_encoder_config(path).model_type == MODERNBERT
+    if modern and hf.is_headless(hf.weight_names(hf.fetch(path))):
+        logger.warning(
+            "%s has no prediction head; a fresh one is drawn, which only fine-tuning trains.", path
+        )
 
 
 def load_encoder(path: str, pooling: str | None = None) -> tuple[Encoder, PreTrainedTokenizerBase]:
@@ -189,7 +192,7 @@ def load_encoder(path: str, pooling: str | None = None) -> tuple[Encoder, PreTra
     config = read_encoder_config(path)
     tokenizer = load_fast_tokenizer(path)
     check_vocabulary(path, config, tokenizer)
+    say_if_headless(path)
     if config.model_type == MODERNBERT:
-        say_if_headless(path)
         return cast(Encoder, PackedModernBert(path, pooling).eval()), tokenizer
     return cast(Encoder, PaddedEncoder(path, pooling, tokenizer.pad_token_id or 0).eval()), tokenizer

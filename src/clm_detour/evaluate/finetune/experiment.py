@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
+from clm_detour.evaluate.finetune.encoder import say_if_headless
 from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
 from clm_detour.evaluate.tasks.task import Splits, Task
 from clm_detour.files import file_checksum, read_json
@@ -120,6 +122,7 @@ def start_worker(numbers: Any, jobs: int, documents: dict[str, Splits]) -> None:
 
     from clm_detour.allocator import keep_freed_memory
 
+    getLogger("clm_detour").setLevel(ERROR)  # what is to be said of the models has been said
     torch.set_num_threads(max(1, usable_cores() // jobs))
     keep_freed_memory()
     IN_PROCESS.update(documents)
@@ -174,6 +177,7 @@ def fingerprint(path: str) -> str:
     from clm_detour.pretrained import check_encoder, read_encoder_config
 
     check_encoder(path)
+    say_if_headless(path)
     if not Path(path).is_dir():
         return f"{path}@{getattr(read_encoder_config(path), '_commit_hash', None)}"
     digest = hashlib.blake2b(digest_size=16)
