@@ -1,12 +1,11 @@
 """Keywords of transformers' methods that our methods take no notice of, in one place for all classes.
 
-A keyword passes if it asks for nothing: it is None, False, or its default. Otherwise it is refused by name, with what to do instead.
+A keyword passes if it asks for nothing: it is None or its default, mostly False. Otherwise it is refused by name, with what to do instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -57,7 +56,7 @@ SAVE_PRETRAINED: Reasons = {
     "safe_serialization": _SAFETENSORS,
     "variant": "the weights are always model.safetensors",
 }
-DEFAULTS = MappingProxyType({"use_safetensors": True, "safe_serialization": True, "subfolder": ""})
+DEFAULTS = {"use_safetensors": True, "safe_serialization": True, "subfolder": ""}  # of others it is False
 WITHOUT_EFFECT = {  # whatever they say: no code of a folder is run, nothing is allocated twice, safetensors writes the file
     "trust_remote_code", "low_cpu_mem_usage", "_fast_init", "weights_only",
     "save_function", "save_peft_format", "save_original_format", "token",
@@ -77,7 +76,7 @@ def check_keywords(method: str, given: Mapping[str, Any], known: Reasons, own: I
     """
     for name, value in given.items():
         if name in known:
-            if not any(value is nothing for nothing in (None, False)) and value is not DEFAULTS.get(name):
+            if value is not None and value is not DEFAULTS.get(name, False):
                 raise UserError(f"{method} does not support {name}: {known[name]}.")
         elif name not in WITHOUT_EFFECT:
             likely = nearest(name, [*own, *known])
@@ -93,7 +92,7 @@ def check_positions(position_ids: Tensor, rows: Unpadded) -> None:
         UserError: they do not, or have another shape than (1, L) or (B, L).
     """
     check_tensor("position_ids", position_ids)
-    if position_ids.dim() == 2 and position_ids.shape[0] == 1:
+    if position_ids.shape == (1, rows.shape[1]):
         position_ids = position_ids.expand(rows.shape)
     check_shape("position_ids", position_ids, rows.shape)
     documents = rows.documents

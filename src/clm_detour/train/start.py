@@ -50,8 +50,11 @@ def starting_network(
         network = load_base(config.model.base, backend)
     else:
         torch.manual_seed(config.seed)
-        network = ModernBertForPretraining(fresh_config(config.model.config or {}, tokenizer), backend)
+        keys = {"max_position_embeddings": config.data.sequence_length, **(config.model.config or {})}
+        network = ModernBertForPretraining(fresh_config(keys, tokenizer), backend)
     check_fit(network.config, tokenizer)
+    trained = max(network.config.max_position_embeddings, config.data.sequence_length)
+    network.config.max_position_embeddings = trained  # of a base no less than it says itself
     if run.phase.reset_head and checkpoint is None:
         reset_head(network, run.seed)
     freeze(run.phase.freeze, network)
