@@ -62,14 +62,17 @@ def read_encoder_config(path: str) -> Any:
     return config
 
 
-def check_encoder(path: str) -> None:
+def check_encoder(path: str, tokenizer: str | None = None) -> None:
     """Refuse what cannot be opened as an encoder, before any work is done; the weights are not read.
+
+    Args:
+        tokenizer: the folder or hub id of its tokenizer; None: the model's own.
 
     Raises:
         UserError: there is no encoder, it has no weights in safetensors, or no fast tokenizer that fits it.
     """
     config = read_encoder_config(path)
-    check_vocabulary(path, config, load_fast_tokenizer(path))
+    check_vocabulary(path, config, load_fast_tokenizer(tokenizer or path))
     if Path(path).is_dir():
         hf.weight_files(Path(path))
 

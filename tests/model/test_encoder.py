@@ -48,7 +48,9 @@ def body(**keys: Any) -> ModernBertModel:
 
 
 def theirs(**keys: Any) -> transformers.ModernBertModel:
-    model = transformers.ModernBertModel(tiny_config(**keys, attn_implementation="eager"))
+    config = tiny_config(**keys, attn_implementation="eager")
+    config.reference_compile = False
+    model = transformers.ModernBertModel(config)
     randomise(model)
     return model.eval()
 

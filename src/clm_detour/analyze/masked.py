@@ -61,26 +61,32 @@ def masked_sums(
     return sums
 
 
-def open_masked(path: str) -> tuple[ModernBertForPretraining, Tokenizer]:
+def open_masked(path: str, tokenizer: str | None = None) -> tuple[ModernBertForPretraining, Tokenizer]:
     """A ModernBERT with its tokenizer.
+
+    Args:
+        tokenizer: the folder or hub id of the tokenizer; None: the model's own.
 
     Raises:
         UserError: it is something else, or its tokenizer is larger than its vocabulary.
     """
-    tokenizer = check_masked(path)
-    return ModernBertForPretraining.from_pretrained(path, causal=False), tokenizer
+    opened = check_masked(path, tokenizer)
+    return ModernBertForPretraining.from_pretrained(path, causal=False), opened
 
 
-def check_masked(path: str) -> Tokenizer:
+def check_masked(path: str, tokenizer: str | None = None) -> Tokenizer:
     """Return the tokenizer of a ModernBERT; the weights are not read, only their names.
+
+    Args:
+        tokenizer: see `open_masked`.
 
     Raises:
         UserError: it is something else, it has no masked-LM head, or its tokenizer is larger than its vocabulary.
     """
     hf.read_config(hf.fetch(path))
-    check_encoder(path)
+    check_encoder(path, tokenizer)
     if not can_fill_masks(path):
         raise UserError(
             f"{path} has no masked-LM head, so its predictions cannot be measured; give the masked model that it was made from."
         )
-    return load_tokenizer(path)
+    return load_tokenizer(tokenizer or path)

@@ -57,8 +57,13 @@ class Encoder:
     forward: Callable[[Ids], list[Tensor]]
 
 
-def open_encoder(path: str | os.PathLike[str], device: torch.device | None = None) -> Encoder:
+def open_encoder(
+    path: str | os.PathLike[str], device: torch.device | None = None, tokenizer: str | None = None
+) -> Encoder:
     """Open a folder or hub id.
+
+    Args:
+        tokenizer: the folder or hub id of the tokenizer; None: the model's own.
 
     Raises:
         UserError: nothing there, weights are missing, the tokenizer is larger than the model, or it is no bidirectional encoder.
@@ -66,11 +71,11 @@ def open_encoder(path: str | os.PathLike[str], device: torch.device | None = Non
     device, path = device or best_device(), str(path)
     config = read_config(path)
     if config.model_type == ModernBertConfig.model_type:
-        return _packed(path, device)
+        return _packed(path, device, tokenizer or path)
     hf.check_kind(path, config.model_type)
     if config.is_encoder_decoder:
         raise UserError(f"{path} is an encoder-decoder, not an encoder; save its encoder alone.")
-    return _padded(path, device)
+    return _padded(path, device, tokenizer or path)
 
 
 def check_model(path: str) -> None:
@@ -93,11 +98,11 @@ def longest_text(path: str) -> int | None:
     return longest_input(read_config(path))
 
 
-def _packed(path: str, device: torch.device) -> Encoder:
+def _packed(path: str, device: torch.device, tokenizer_path: str) -> Encoder:
     with without_news():
         network = ModernBertModel.from_pretrained(path, causal=False)
     torch.nn.Module.to(network, device)
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(tokenizer_path)
     check_vocabulary(path, network.config, tokenizer.tokenizer)
 
     @torch.no_grad()
@@ -111,9 +116,9 @@ def _packed(path: str, device: torch.device) -> Encoder:
     return Encoder(layers, network.config.hidden_size, True, partial(cut_to, tokenizer), forward)
 
 
-def _padded(path: str, device: torch.device) -> Encoder:
+def _padded(path: str, device: torch.device, tokenizer_path: str) -> Encoder:
     network: Any = load_body(path)
-    tokenizer = load_fast_tokenizer(path)
+    tokenizer = load_fast_tokenizer(tokenizer_path)
     check_vocabulary(path, network.config, tokenizer)
     network.to(device).eval()
     last = _last_layer(network)
