@@ -29,13 +29,18 @@ CLM = "clm"
 RATES = (0.3, 0.15)  # of the paper's MLM phases
 
 
-def gradients(path: str, texts: Sequence[str], max_tokens: int = 512, seed: int = 0) -> dict[str, Any]:
+def gradients(
+    path: str, texts: Sequence[str], max_tokens: int = 512, seed: int = 0, tokenizer: str | None = None
+) -> dict[str, Any]:
     """Measure one model; see the module for what comes back.
+
+    Args:
+        tokenizer: its folder or hub id; None: the model's own.
 
     Raises:
         UserError: it is no ModernBERT.
     """
-    network, tokenizer = open_masked(path)
+    network, opened = open_masked(path, tokenizer)
     torch.nn.Module.to(network, best_device())
     objectives = {CLM: Objective("clm"), **{f"mlm {100 * r:.0f} %": Objective("mlm", r) for r in RATES}}
     found = {}
@@ -44,7 +49,7 @@ def gradients(path: str, texts: Sequence[str], max_tokens: int = 512, seed: int 
             network.causal = objective.kind == CLM
             network.zero_grad()
             sums = _Sums()
-            for batch in batches(tokenizer, texts, max_tokens, objective, seed):
+            for batch in batches(opened, texts, max_tokens, objective, seed):
                 sums.add(network, batch)
                 advance(len(batch.lengths))
             found[name] = sums.result(network)

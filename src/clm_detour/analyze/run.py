@@ -23,6 +23,7 @@ from clm_detour.analyze.write import write_comparison
 from clm_detour.config.schema import Config
 from clm_detour.files import write_json
 from clm_detour.run_folder import RunFolder
+from clm_detour.train.export import tokenizer_path
 from clm_detour.train.recipe import PhaseRun, plan_arm
 
 DETOUR, TWIN, CONTROL = "detour", "twin", "control"
@@ -66,14 +67,15 @@ def analyze_run(config: Config, texts: Sequence[str]) -> None:
     )
     folder = RunFolder.of(config).analysis
     start = start_of(config)
-    found = trajectory(points_of(config, start), references_of(config, start), texts, settings)
+    tokenizer = tokenizer_path(config)  # a base may have none of its own
+    found = trajectory(points_of(config, start), references_of(config, start), texts, settings, tokenizer)
     write_json(folder / "trajectory.json", found)
     draw_trajectory(found, folder)
     write_json(folder / "weights.json", {"changes": weight_changes(config, start)})
     if start is not None:
         write_json(
             folder / "gradients.json",
-            gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, config.seed),
+            gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, config.seed, tokenizer),
         )
     write_comparison(compare(roles_of(config), texts, settings, "held-out texts of the run"), folder)
 
