@@ -2,7 +2,8 @@
 
 RUN/MODEL/TASK/SEED.json, ...   see `clm_detour.evaluate.finetune.run`
 RUN/summary.json                see `clm_detour.evaluate.summary`
-RUN/table.md, .tex, .csv        a row a model
+RUN/table.md, .tex              a row a model
+RUN/table.csv                   a line a score, see `clm_detour.evaluate.tables.as_csv`
 RUN/differences.png             each pair of models, task by task
 """
 
@@ -189,7 +190,14 @@ def summary_of(
         for task, splits in experiment.tasks
     ]
     return summarise(
-        name, models, rows, scores, settings.groups, missing, settings.equivalence_points, settings.paper_bootstrap
+        name,
+        models,
+        rows,
+        scores,
+        settings.groups,
+        missing,
+        settings.equivalence_points,
+        settings.paper_bootstrap,
     )
 
 
