@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +153,17 @@ def test_six_tasks_of_three_seeds_reject_a_true_null_in_3_of_100_whatever_the_no
     if spread:
         resampled = draws[:2000].reshape(2000, -1) @ bootstrap_weights([3] * 6, 2000).T
         assert (bootstrap_p(resampled) <= 0.05).mean() > 0.08  # the paper's is too sure of itself
+
+
+def test_the_committed_simulation_still_runs(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    simulation = importlib.import_module("statistics_size")
+    monkeypatch.setattr(simulation, "DRAWS", {8: 500})
+    monkeypatch.setattr(simulation, "BOOTSTRAP_DRAWS", 100)
+    monkeypatch.setattr(simulation, "COVERAGE_DRAWS", 2000)
+    found = simulation.measured(simulation.Cell(8, 3, 1, "normal", "unequal"))
+    assert all(each["size"] < 0.3 < each["power"] for each in found.values())
+    assert simulation.coverage(simulation.Cell(3, 3, 0, "normal", "equal")) == pytest.approx(0.967, abs=0.015)
 
 
 def test_more_tasks_than_can_be_listed_are_judged_by_flips_that_are_drawn():
