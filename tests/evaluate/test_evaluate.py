@@ -93,6 +93,16 @@ def test_what_is_finished_is_not_repeated_and_what_is_lost_comes_again_bit_for_b
     assert evaluate_models(fine_tuning(), models, folder, "made")[1] == 0
 
 
+def test_another_test_of_the_same_scores_needs_no_run(evaluated, models):
+    folder, before, _ = evaluated
+    summary, made = evaluate_models(fine_tuning(paper_bootstrap=True), models, folder, "made")
+    assert made == 0
+    assert summary["scores"] == before["scores"]
+    assert before["comparisons"][0]["paper_bootstrap"] is None
+    assert 0 < summary["comparisons"][0]["paper_bootstrap"]["p"] <= 1
+    assert json.loads((folder / "summary.json").read_text()) == summary
+
+
 def test_results_made_with_other_settings_are_not_taken(evaluated, models, encoders):
     folder, _, _ = evaluated
     with pytest.raises(UserError, match=r"protocol.epochs was 1, is now 2"):
@@ -241,6 +251,7 @@ WRONG = {
     "a seed twice": ("seeds=[1,1]", "twice"),
     "unknown pooling": ("pooling=max", "cls, mean"),
     "no jobs": ("jobs=0", "not positive"),
+    "an empty bound of equivalence": ("equivalence_points=0", "not between 0 and 100"),
 }
 
 

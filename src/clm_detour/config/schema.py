@@ -186,6 +186,8 @@ class FineTuning:
     precision: str = "fp32"  # or bf16 (autocast)
     documents: int | None = None  # so many of each split, spread over it, to try things out
     jobs: int = 1  # runs at a time, each in a process; over the GPUs if there are several
+    equivalence_points: float | None = None  # test whether models differ by less; null: no test
+    paper_bootstrap: bool = False  # also the paper's test, too sure with few tasks
 
 
 @dataclass
