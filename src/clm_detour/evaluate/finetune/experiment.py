@@ -19,7 +19,7 @@ from typing import Any
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
-from clm_detour.evaluate.tasks.task import Splits, Task
+from clm_detour.evaluate.tasks.task import Reading, Splits, Task
 from clm_detour.files import file_checksum, read_json
 from clm_detour.progress import progress
 from clm_detour.settings import agree, check
@@ -139,9 +139,8 @@ def work(run: Run) -> str:
 
 def result_of(record: Mapping[str, Any]) -> str:
     """One finished run in a line."""
-    return (
-        f"{record['model']} {record['task']} {record['seed']}: {record['metric']} {100 * record['score']:.1f}"
-    )
+    score = "none" if record["score"] is None else f"{100 * record['score']:.1f}"
+    return f"{record['model']} {record['task']} {record['seed']}: {record['metric']} {score}"
 
 
 def without_reader(run: Run) -> Run:
@@ -149,7 +148,7 @@ def without_reader(run: Run) -> Run:
     return replace(run, task=replace(run.task, read=no_reader))
 
 
-def no_reader(folder: Path) -> Splits:
+def no_reader(folder: Path) -> Reading:
     """In place of a task's reader."""
     raise UserError(f"The task's documents were read before; there is nothing to read in {folder}.")
 
