@@ -18,6 +18,8 @@ from clm_detour.config.load import load_evaluation
 from clm_detour.config.schema import FineTuning
 from clm_detour.errors import UserError
 from clm_detour.evaluate.command import evaluate_models, probe_models, read_tasks
+from clm_detour.evaluate.finetune.experiment import documents_of
+from clm_detour.evaluate.finetune.run import write_predictions
 from clm_detour.evaluate.probes import probe
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.tasks import SPLITS
@@ -32,6 +34,10 @@ def fine_tuning(**changes) -> FineTuning:
     return FineTuning(
         **{"tasks": TASKS, "seeds": [1, 2], "documents": 12, "protocol": {"epochs": 1}, **changes}
     )
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def records(folder: Path) -> dict[str, bytes]:
@@ -79,6 +85,55 @@ def test_it_leaves_a_record_and_the_answers_of_every_run_and_a_table_of_all(eval
         "table.csv",
         "differences.png",
     }
+
+
+def test_predictions_hold_what_the_data_set_says_beside_the_answer_and_no_text(evaluated):
+    folder, _, _ = evaluated
+    verdicts, entities = (
+        lines_of(folder / "ours" / task / "1.predictions.jsonl") for task in reversed(TASKS)
+    )
+    gold = {task: documents_of(SAMPLE_TASKS[task].read(Path()).splits, 12)["test"] for task in TASKS}
+    assert [set(line) for line in verdicts] == [{"id", "labels", "gold_labels"}] * 12
+    assert [(line["id"], line["gold_labels"]) for line in verdicts] == [
+        (one.id, list(one.labels)) for one in gold["SampleVerdict"]
+    ]
+    assert [set(line) for line in entities] == [{"id", "entities", "gold_entities"}] * 12
+    assert [line["gold_entities"] for line in entities] == [
+        [[one.start, one.end, one.label] for one in document.entities] for document in gold["SampleEntities"]
+    ]
+    right = sum(line["labels"] == line["gold_labels"] for line in verdicts)
+    record = json.loads((folder / "ours" / "SampleVerdict" / "1.json").read_text())
+    assert record["scores"]["test"]["accuracy"] == pytest.approx(right / 12)
+
+
+def test_gold_entities_in_several_pieces_are_written_with_their_pieces(tmp_path):
+    gold = Document("7#1", "lung and skin cancer", entities=(Entity("D", 0, 20, ((0, 4), (14, 20))),))
+    answer = replace(gold, entities=(Entity("D", 9, 20),))
+    write_predictions(tmp_path / "1.predictions.jsonl", "nested_entities", [gold], [answer])
+    assert lines_of(tmp_path / "1.predictions.jsonl") == [
+        {"id": "7#1", "entities": [[9, 20, "D"]], "gold_entities": [[0, 20, "D", [[0, 4], [14, 20]]]]}
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("kind", ["entities", "multi_label"])
+def test_a_task_in_which_there_is_nothing_to_find_is_refused_before_any_run(models, tmp_path, split, kind):
+    for name in ("train", "dev", "test"):
+        found = not name.startswith(split)
+        rows = {
+            "entities": f"{name}\t{'B-Drug' if found else 'O'}\n",
+            "multi_label": json.dumps({"text": name, "label": ["a"] if found else []}),
+        }
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        suffix = "txt" if kind == "entities" else "jsonl"
+        (tmp_path / "mine" / f"{name}.{suffix}").write_text(rows[kind])
+    form = "conll" if kind == "entities" else "jsonl"
+    settings = fine_tuning(
+        tasks=["SampleVerdict", "mine"], data=str(tmp_path), own_tasks={"mine": {"form": form, "kind": kind}}
+    )
+    with pytest.raises(UserError, match=f"No document of the {split} split of mine has"):
+        evaluate_models(settings, {"ours": models["ours"]}, tmp_path / "run", "made")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_finished_is_not_repeated_and_what_is_lost_comes_again_bit_for_bit(evaluated, models):

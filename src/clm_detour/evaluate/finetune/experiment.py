@@ -18,6 +18,7 @@ from typing import Any
 
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
+from clm_detour.evaluate.finetune.problem import check_splits
 from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
 from clm_detour.evaluate.tasks.task import Reading, Splits, Task
 from clm_detour.files import file_checksum, read_json
@@ -66,6 +67,8 @@ def run_all(experiment: Experiment, jobs: int = 1) -> int:
     Raises:
         UserError: a model or a task's data cannot be used, or there are results made with other settings.
     """
+    for task, splits in experiment.tasks:
+        check_splits(task, splits)
     agree_on_settings(experiment)
     todo = [run for run in experiment.runs() if not run.record.exists()]
     if not todo:

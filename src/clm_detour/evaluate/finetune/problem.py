@@ -14,7 +14,7 @@ from clm_detour.evaluate.finetune.encoder import Encoder
 from clm_detour.evaluate.finetune.labelling import Labelling, positive_weights
 from clm_detour.evaluate.finetune.spans import Spans
 from clm_detour.evaluate.finetune.tagging import Tagging
-from clm_detour.evaluate.tasks.task import Document, Task
+from clm_detour.evaluate.tasks.task import SPLITS, Document, Splits, Task
 
 ENTITY_KINDS = ("entities", "nested_entities")
 
@@ -71,6 +71,29 @@ def make_problem(
     several = task.kind == "multi_label"
     weights = positive_weights(training, task.labels) if several and task.protocol.positive_weight else None
     return cast(Problem, Labelling(task.labels, encoder, several, weights))
+
+
+def check_splits(task: Task, splits: Splits) -> None:
+    """Refuse a task that cannot be learned or scored.
+
+    Raises:
+        UserError: a split is empty, no training or test document has an entity or a label, or the test has no AUROC where that is the metric.
+    """
+    for split in SPLITS:
+        if not splits.get(split):
+            raise UserError(
+                f"{task.name} has no documents in its {split} split; it cannot be fine-tuned and scored."
+            )
+        if split != "validation" and not any(one.entities or one.labels for one in splits[split]):
+            what = "an entity" if task.kind in ENTITY_KINDS else "a label"
+            raise UserError(
+                f"No document of the {split} split of {task.name} has {what}, so that it cannot be fine-tuned and scored; correct the data, "
+                "or take more of it if `documents` is set."
+            )
+    if task.metric == "auroc" and len({one.labels for one in splits["test"]}) == 1:
+        raise UserError(
+            f"All test documents of {task.name} have the same labels, so it has no AUROC; choose another metric."
+        )
 
 
 def check_labels(task: Task, documents: Sequence[Document]) -> None:
