@@ -296,6 +296,7 @@ WRONG = {
     "a seed twice": ("seeds=[1,1]", "twice"),
     "unknown pooling": ("pooling=max", "cls, mean"),
     "no jobs": ("jobs=0", "not positive"),
+    "an empty bound of equivalence": ("equivalence_points=0", "not between 0 and 100"),
 }
 
 
