@@ -30,6 +30,12 @@ def reasons(document: Document) -> Iterator[str]:
         yield "annotations in several pieces" if entity.fragments else "annotations by overlap"
 
 
+def by_limit(splits: Splits, chosen: Splits) -> dict[str, int]:
+    """Return how many documents of each split were not chosen."""
+    counts = {split: len(documents) - len(chosen[split]) for split, documents in splits.items()}
+    return {f"{split} documents by the limit": count for split, count in counts.items() if count}
+
+
 def labels_of(documents: Iterable[Document]) -> Iterator[str]:
     """Yield the label of each entity, and each label of a document."""
     for one in documents:
@@ -52,9 +58,12 @@ def of_model(counts: Mapping[str, Mapping[str, int]], max_tokens: int) -> dict[s
 
 
 def of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return what the models of some finished runs cannot take in; a count that is not that of all models names its model."""
+    """Return what the models of some finished runs cannot take in, and their runs without a score; a count that is not that of all models names its model."""
     found: dict[str, dict[str, int]] = {}
     for record in records:
+        if record["score"] is None:
+            lost = found.setdefault("runs without a score", {})
+            lost[record["model"]] = lost.get(record["model"], 0) + 1
         for phrase, count in of_model(record["counts"], record["protocol"]["max_tokens"]).items():
             found.setdefault(phrase, {})[record["model"]] = count
     models = {record["model"] for record in records}
