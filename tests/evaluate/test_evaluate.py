@@ -175,7 +175,7 @@ def test_gold_entities_in_several_pieces_are_written_with_their_pieces(tmp_path)
     ]
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
 @pytest.mark.parametrize("kind", ["entities", "multi_label"])
 def test_a_task_in_which_there_is_nothing_to_find_is_refused_before_any_run(models, tmp_path, split, kind):
     for name in ("train", "dev", "test"):
@@ -191,7 +191,9 @@ def test_a_task_in_which_there_is_nothing_to_find_is_refused_before_any_run(mode
     settings = fine_tuning(
         tasks=["SampleVerdict", "mine"], data=str(tmp_path), own_tasks={"mine": {"form": form, "kind": kind}}
     )
-    with pytest.raises(UserError, match=f"No document of the {split} split of mine has"):
+    with pytest.raises(
+        UserError, match=rf"No document of the {'validation' if split == 'dev' else split} split of mine has"
+    ):
         evaluate_models(settings, {"ours": models["ours"]}, tmp_path / "run", "made")
     assert not (tmp_path / "run").exists()
 

@@ -15,7 +15,7 @@ from clm_detour.errors import UserError
 from clm_detour.evaluate.command import known_tasks
 from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, from_yaml, load, locate
 from clm_detour.evaluate.tasks.left_out import of_data
-from clm_detour.evaluate.tasks.overview import counts, differences
+from clm_detour.evaluate.tasks.overview import counts, differences, print_overview
 from clm_detour.evaluate.tasks.registry import PAPER
 from clm_detour.evaluate.tasks.splits import hold_out, origin, shared_ids, shared_texts
 
@@ -196,6 +196,14 @@ def test_all_that_is_left_out_is_counted_by_split_and_reason(tmp_path):
         "test annotations in several pieces": 1,
         "test annotations by overlap": 1,
     }
+
+
+def test_the_command_says_what_is_left_out(tmp_path, capsys):
+    both = ("right lung", "T1\tPlace 0 10\tright lung\nT2\tSide 0 5\tright\n")
+    brat(tmp_path / "mine", train__a=both, dev__b=both, test__c=both)
+    print_overview([from_yaml("mine", {"form": "brat", "kind": "entities", "overlaps": "longest"})], tmp_path)
+    said = capsys.readouterr().err
+    assert "mine leaves out: train annotations by overlap 1, validation annotations by overlap 1" in said
 
 
 def test_labels_and_rows_that_are_left_out_are_counted(tmp_path):
@@ -558,8 +566,6 @@ def test_the_command_lists_what_is_there_what_is_absent_and_what_differs_from_wh
     for split in ("train", "devel", "test"):
         written(tmp_path / "NCBI-disease" / f"{split}.tsv", f"{split}\tO\ncancer\tB-Disease\n")
     written(tmp_path / "GAD" / "train.tsv", "")
-    from clm_detour.evaluate.tasks.overview import print_overview
-
     print_overview([TASKS[name] for name in ("NCBI-disease", "GAD", "HoC")], tmp_path)
     said = capsys.readouterr().err
     assert "NCBI-disease: train documents: 1 here, 5,424 published" in said

@@ -66,26 +66,37 @@ def make_problem(
     if task.kind == "entities":
         return cast(Problem, Tagging(task.labels, encoder))
     if task.kind == "nested_entities":
-        widths = [last - first + 1 for example in examples for first, last, _ in example.target.tolist()]
-        return cast(Problem, Spans(task.labels, encoder, max(widths, default=1)))
+        return cast(Problem, Spans(task.labels, encoder, max(widths(examples), default=1)))
     several = task.kind == "multi_label"
     weights = positive_weights(training, task.labels) if several and task.protocol.positive_weight else None
     return cast(Problem, Labelling(task.labels, encoder, several, weights))
+
+
+def too_wide(examples: Sequence[Example], training: Sequence[Example]) -> int:
+    """Return how many nested entities are wider than any of training, so that `Spans` does not look at them."""
+    widest = max(widths(training), default=1)
+    return sum(width > widest for width in widths(examples))
+
+
+def widths(examples: Sequence[Example]) -> list[int]:
+    """Return the words of each nested entity."""
+    return [last - first + 1 for example in examples for first, last, _ in example.target.tolist()]
 
 
 def check_splits(task: Task, splits: Splits) -> None:
     """Refuse a task that cannot be learned or scored.
 
     Raises:
-        UserError: a split is empty, no training or test document has an entity or a label, or the test has no AUROC where that is the metric.
+        UserError: a split is empty or nothing is to be found in it, or the test has no AUROC where that is the metric.
     """
+    ignored = {task.negative} if task.metric == "positive_f1" else set()
     for split in SPLITS:
         if not splits.get(split):
             raise UserError(
                 f"{task.name} has no documents in its {split} split; it cannot be fine-tuned and scored."
             )
-        if split != "validation" and not any(one.entities or one.labels for one in splits[split]):
-            what = "an entity" if task.kind in ENTITY_KINDS else "a label"
+        if not any(one.entities or set(one.labels) - ignored for one in splits[split]):
+            what = "an entity" if task.kind in ENTITY_KINDS else "a label that counts"
             raise UserError(
                 f"No document of the {split} split of {task.name} has {what}, so that it cannot be fine-tuned and scored; correct the data, "
                 "or take more of it if `documents` is set."

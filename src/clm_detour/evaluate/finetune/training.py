@@ -21,6 +21,7 @@ from clm_detour.evaluate.finetune.problem import (
     check_splits,
     make_examples,
     make_problem,
+    too_wide,
 )
 from clm_detour.evaluate.metrics import score
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Protocol, Splits, Task
@@ -68,6 +69,8 @@ def prepare(task: Task, splits: Splits, tokenizer: PreTrainedTokenizerBase, max_
     check_splits(task, splits)
     for split in SPLITS:
         examples[split], counts[split] = make_examples(task, splits[split], tokenizer, max_tokens)
+        if task.kind == "nested_entities":
+            counts[split]["too_wide_entities"] = too_wide(examples[split], examples["train"])
     return Prepared(task, splits, examples, counts)
 
 

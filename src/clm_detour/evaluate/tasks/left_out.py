@@ -48,6 +48,7 @@ def of_model(counts: Mapping[str, Mapping[str, int]], max_tokens: int) -> dict[s
     named = {
         "documents_cut": f"texts cut at {max_tokens} tokens",
         "inexact_entities": "entities that its words cannot say exactly",
+        "too_wide_entities": "entities wider than any of training",
     }
     return {
         f"{split} {phrase}": of_split[key]
