@@ -103,11 +103,11 @@ class Tokenizer:
         """Return a text between the tokens that stand around every text, such as "[CLS] the patient had fever [SEP]"."""
         (ids,) = self.encode_batch([EXAMPLE])
         text = self.tokenizer.decode(ids[1:-1].tolist(), skip_special_tokens=False).strip()
-        return f"{self.tokenizer.id_to_token(self.cls)} {text} {self.tokenizer.id_to_token(self.sep)}"
+        return f"{name_of(self.tokenizer, self.cls)} {text} {name_of(self.tokenizer, self.sep)}"
 
     def spells_special(self, text: str) -> bool:
         """Return whether a text has a special token in it, in capital letters or small ones, as transformers' pipelines read it."""
-        tokens = (self.tokenizer.id_to_token(special).casefold() for special in self.special_ids)
+        tokens = (name_of(self.tokenizer, special).casefold() for special in self.special_ids)
         return any(token in text.casefold() for token in tokens)
 
     def _framed(self, ids: list[int] | array[int]) -> np.ndarray:
@@ -187,6 +187,11 @@ def load_tokenizer(path_or_hub_id: str) -> Tokenizer:
     )
 
 
+def name_of(tokenizer: tokenizers.Tokenizer, id: int) -> str:
+    """Return the token of an id that there is."""
+    return str(tokenizer.id_to_token(id))
+
+
 def frame_of(plain: Sequence[int], framed: Sequence[int]) -> tuple[list[int], list[int]] | None:
     """Return the ids that a tokenizer writes before and after a text, or None if that is not what it does.
 
@@ -212,12 +217,12 @@ def _frame_names(path_or_hub_id: str, tokenizer: tokenizers.Tokenizer) -> dict[s
     if plain == framed:
         return {}
     if len(before) != 1 or len(after) != 1:
-        written = " ".join(tokenizer.id_to_token(id) for id in framed)
+        written = " ".join(name_of(tokenizer, id) for id in framed)
         raise UserError(
             f'The tokenizer {path_or_hub_id} writes a text as "{written}", but training needs one special token before a text and one '
             'after it: give its tokenizer.json a post_processor of the type TemplateProcessing, like "[CLS] $A [SEP]".'
         )
-    return {"cls": tokenizer.id_to_token(before[0]), "sep": tokenizer.id_to_token(after[0])}
+    return {"cls": name_of(tokenizer, before[0]), "sep": name_of(tokenizer, after[0])}
 
 
 def _id_of_role(path_or_hub_id: str, tokenizer: tokenizers.Tokenizer, role: str, name: str | None) -> int:
@@ -233,7 +238,8 @@ def _id_of_role(path_or_hub_id: str, tokenizer: tokenizers.Tokenizer, role: str,
 
 
 def _spelled(tokenizer: tokenizers.Tokenizer, special: set[int]) -> tuple[int, ...]:
-    texts = [text for id in special for text in (tokenizer.id_to_token(id), f"a {tokenizer.id_to_token(id)}")]
+    names = [name_of(tokenizer, id) for id in special]
+    texts = [*names, *(f"a {name}" for name in names)]
     encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
     return tuple(sorted(special.intersection(id for encoding in encodings for id in encoding.ids)))
 
@@ -261,7 +267,7 @@ def _missing_template(path_or_hub_id: str, file: Path) -> dict[str, Any] | None:
     if _frame_names(path_or_hub_id, _build(spec, file)):
         return None
     loaded = load_tokenizer(path_or_hub_id)
-    cls, sep = (loaded.tokenizer.id_to_token(id) for id in (loaded.cls, loaded.sep))
+    cls, sep = (name_of(loaded.tokenizer, id) for id in (loaded.cls, loaded.sep))
     bare = tokenizers.Tokenizer(models.BPE())
     bare.post_processor = _template(cls, loaded.cls, sep, loaded.sep)
     template: dict[str, Any] = json.loads(bare.to_str())["post_processor"]
@@ -309,8 +315,8 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(_at_least_one(texts), trainer)
-    cls, sep = TRAINED["cls"], TRAINED["sep"]
-    tokenizer.post_processor = _template(cls, tokenizer.token_to_id(cls), sep, tokenizer.token_to_id(sep))
+    cls, sep, ids = TRAINED["cls"], TRAINED["sep"], tokenizer.get_vocab()
+    tokenizer.post_processor = _template(cls, ids[cls], sep, ids[sep])
     names = {f"{role}_token": token for role, token in TRAINED.items()}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
