@@ -9,6 +9,7 @@ import typer
 
 from clm_detour.analyze import verbs as analysis
 from clm_detour.config import load_config
+from clm_detour.config.load import DEBUG
 from clm_detour.errors import UserError, exit_on_user_error
 from clm_detour.preemption import requeue_on_signals
 from clm_detour.report import verbs as reporting
@@ -35,7 +36,7 @@ def run(config: ConfigPath, overrides: Overrides = None) -> None:
     from clm_detour.run_folder import RunFolder
 
     loaded = load_config(config, overrides or ())
-    steps = run_recipe(loaded)
+    steps = run_recipe(loaded, sizes=DEBUG not in (overrides or ()))
     report = RunFolder.of(loaded).report
     done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
     console.print(done, style="bold", end=" ")
@@ -100,7 +101,7 @@ def check(
     """Find what is wrong with a recipe before any work."""
     from clm_detour.check import check_recipe
 
-    check_recipe(load_config(config, overrides or ()), deep)
+    check_recipe(load_config(config, overrides or ()), deep, sizes=DEBUG not in (overrides or ()))
 
 
 @app.command()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clm_detour.config.load import at_home
 from clm_detour.errors import UserError
 from clm_detour.files import read_json, write_json
 
@@ -43,9 +43,7 @@ def check(path: Path, settings: Mapping[str, Any]) -> None:
         UserError: it was started with others; the message names what differs.
     """
     if path.exists() and (found := changes(read_json(path), settings)):
-        raise started_otherwise(
-            path.parent, [str(change) for change in found], "choose another run_dir"
-        )
+        raise started_otherwise(path.parent, [str(change) for change in found], "choose another run_dir")
 
 
 def started_otherwise(folder: Path, changed: list[str], remedy: str) -> UserError:
@@ -62,11 +60,16 @@ def started_otherwise(folder: Path, changed: list[str], remedy: str) -> UserErro
 
 
 def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Change]:
-    """The settings that differ, those of `here` first. A path with ~ is the same as one without."""
+    """The settings that differ, those of `here` first; a path is the same however it is written."""
     old, new = dict(flatten(there)), dict(flatten(here))
     keys = dict.fromkeys([*new, *old])
     found = (Change(key, old.get(key), new.get(key)) for key in keys)
-    return [change for change in found if str(at_home(change.was)) != str(at_home(change.now))]
+    return [change for change in found if settled(change.was) != settled(change.now)]
+
+
+def settled(value: Any) -> str:
+    """A value for comparison; a path, with ~ or relative to the working folder, as an absolute one."""
+    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) else str(value)
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

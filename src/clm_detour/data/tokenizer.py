@@ -28,6 +28,7 @@ from clm_detour.errors import UserError
 from clm_detour.files import atomic_write, read_json, write_json
 
 ROLES = ("cls", "sep", "pad", "mask", "unk")
+EXAMPLE = "the patient had fever"
 USUAL_NAMES = {  # for a tokenizer.json that comes without a configuration
     "cls": ("[CLS]", "<s>"),
     "sep": ("[SEP]", "</s>"),
@@ -84,6 +85,12 @@ class Tokenizer:
             next(encodings).ids if len(text) <= LONG_CHARACTERS else self._encode_long(text) for text in texts
         )
         return [self._framed(ids) for ids in found]
+
+    def frame_example(self) -> str:
+        """Return a text between the tokens that stand around every text, such as "[CLS] the patient had fever [SEP]"."""
+        (ids,) = self.encode_batch([EXAMPLE])
+        text = self.tokenizer.decode(ids[1:-1].tolist(), skip_special_tokens=False).strip()
+        return f"{self.tokenizer.id_to_token(self.cls)} {text} {self.tokenizer.id_to_token(self.sep)}"
 
     def _framed(self, ids: list[int] | array[int]) -> np.ndarray:
         # `array` takes a list of ints twice as fast as numpy.
