@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -228,6 +231,6 @@ for analyses in analysis.VERBS:
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point; `~/` at the start of a word or after its `=` is the home folder, quoted or not."""
     with exit_on_user_error(), requeue_on_signals():
-        app()
+        app([re.sub(r"(?:^|(?<==))~(?=/)", os.path.expanduser("~"), word) for word in sys.argv[1:]])

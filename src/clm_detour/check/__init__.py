@@ -1,11 +1,11 @@
 """`clm-detour check`: everything that can fail later and can be seen now, without training. A run refuses the same before it starts.
 
-    folders.py   where a run writes
-    model.py     config, weights and tokenizer of the model
-    data.py      sources, prepared shards, tasks
-    started.py   what the run folder holds already
-    doubts.py    what works but may not be what is meant
-    recipe.py    all of it
+folders.py   where a run writes
+model.py     config, weights and tokenizer of the model
+data.py      sources, prepared shards, tasks
+started.py   what the run folder holds already
+doubts.py    what works but may not be what is meant
+recipe.py    all of it
 """
 
 from clm_detour.check.model import existing_tokenizer

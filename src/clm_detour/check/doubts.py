@@ -64,17 +64,26 @@ def share_doubts(config: Config) -> Iterator[str]:
 
 
 def step_doubts(config: Config) -> Iterator[str]:
-    """Phases of one step, of many more tokens than asked for, since a step is the least that there is, or that mask hardly a token."""
+    """Phases of few or other steps than meant; phases of which the same holds share a sentence."""
+    named: dict[str, list[str]] = {}
     for run in {run.name: run for run in plan_recipe(config).values()}.values():
-        over = run.tokens / run.duration - 1
-        if run.steps == 1 or over > ROUNDED:
-            yield f"phases.{run.name}: {rounding(run, over)}; lower train.batch_rows, or give the phase more tokens."
-        masked = (run.phase.mask_rate or 1) * run.step_rows.smallest * run.row_tokens
-        if masked < FEWEST_MASKED:
-            yield (
-                f"phases.{run.name}: mask_rate masks about {masked:.2g} tokens of a step, and a step without any ends the run; "
-                "raise it, or train.batch_rows."
-            )
+        for doubt in doubts_of_steps(run):
+            named.setdefault(doubt, []).append(f"phases.{run.name}")
+    for doubt, names in named.items():
+        yield f"{', '.join(names)}: {doubt}"
+
+
+def doubts_of_steps(run: PhaseRun) -> Iterator[str]:
+    """One step, many more tokens than asked for, since a step is the least that there is, or hardly a masked token in a step."""
+    over = run.tokens / run.duration - 1
+    if run.steps == 1 or over > ROUNDED:
+        yield f"{rounding(run, over)}; lower train.batch_rows, or give the phase more tokens."
+    masked = (run.phase.mask_rate or 1) * run.step_rows.smallest * run.row_tokens
+    if masked < FEWEST_MASKED:
+        yield (
+            f"mask_rate masks about {masked:.2g} tokens of a step, and a step without any ends the run; "
+            "raise it, or train.batch_rows."
+        )
 
 
 def rounding(run: PhaseRun, over: float) -> str:
@@ -96,16 +105,28 @@ def held_out_doubts(config: Config, tokenizer: Tokenizer | None) -> Iterator[str
                 f"source {name}: none of its {count.documents:,} documents is held out, so nothing is measured on it; "
                 "raise data.held_out, or give more documents."
             )
-    known = {name: count for name, count in counts.items() if name in names and count is not None and count.held_out}
+    known = {
+        name: count
+        for name, count in counts.items()
+        if name in names and count is not None and count.held_out
+    }
     wanted = config.evaluate
-    if few := [f"{name} {count.held_out}" for name, count in known.items() if count.held_out < wanted.fill_masks]:
+    if few := [
+        f"{name} {count.held_out}" for name, count in known.items() if count.held_out < wanted.fill_masks
+    ]:
         yield f"evaluate.fill_masks: {wanted.fill_masks} sentences of each source are wanted, and there are at most {', '.join(few)}."
-    few = [f"{name} {count.rows}" for name, count in known.items() if count.rows is not None and count.rows < wanted.rows]
+    few = [
+        f"{name} {count.rows}"
+        for name, count in known.items()
+        if count.rows is not None and count.rows < wanted.rows
+    ]
     if few and wanted.rows != Evaluate.rows:
         yield f"evaluate.rows: {wanted.rows} of each source are wanted, and there are only {', '.join(few)}; all of these are scored."
     of_domain = [counts[name] for name in names]
     if can_be_analyzed(config) and None not in of_domain:
-        texts = count_texts(config, sum(count.held_out for count in of_domain if count is not None), tokenizer)
+        texts = count_texts(
+            config, sum(count.held_out for count in of_domain if count is not None), tokenizer
+        )
         if texts < FEWEST:
             yield (
                 f"There are {texts} held-out texts, and comparing the networks of detour and twin (CKA) takes {FEWEST}, so it will be "
@@ -117,7 +138,9 @@ def count_held_out(config: Config, name: str, tokenizer: Tokenizer | None) -> He
     """Count what of a source is held out: as it is prepared, or by reading a small one; None where that would take long."""
     folder, rows, cache = prepared_folder(config, name), config.data.sequence_length, shard_cache(config)
     if tokenizer is not None and is_packed(f"{folder}/held_out", rows, cache):
-        train, held_out = (PackedSource.open(f"{folder}/{split}", rows, None, cache) for split in ("train", "held_out"))
+        train, held_out = (
+            PackedSource.open(f"{folder}/{split}", rows, None, cache) for split in ("train", "held_out")
+        )
         return HeldOutText(train.documents + held_out.documents, held_out.documents, len(held_out))
     source = config.data.sources[name]
     if is_prepared_elsewhere(config, name) or is_of_sample(config, source) or source.format == "hub":
@@ -136,5 +159,3 @@ def count_texts(config: Config, documents: int, tokenizer: Tokenizer | None) -> 
     if tokenizer is None or not prepared or documents > 10 * FEWEST:
         return documents
     return len(held_out_texts(config, names, FEWEST))
-
-

@@ -25,7 +25,11 @@ from clm_detour.train.settings import check_settings, recipe_settings, refused, 
 from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder
 
 BASE, SETTINGS = "base", "settings.json"
-APART = ("files", "tokenizer", "on_error")  # of what shards are made from: compared in other ways, or not at all
+APART = (
+    "files",
+    "tokenizer",
+    "on_error",
+)  # of what shards are made from: compared in other ways, or not at all
 COUNTED_BYTES = 2**22  # documents of larger sources are not counted before they are prepared
 
 
@@ -44,7 +48,9 @@ def check_started(config: Config, tokenizer: Tokenizer | None) -> None:
         check(RunFolder.of(config).sample / SETTINGS, sample_settings(config))
     if config.tokenizer.train is not None:
         check(RunFolder.of(config).tokenizer / SETTINGS, tokenizer_settings(config))
-    started = [run for run in plan_recipe(config).values() if RunFolder.of(config).phase(run.id).settings.exists()]
+    started = [
+        run for run in plan_recipe(config).values() if RunFolder.of(config).phase(run.id).settings.exists()
+    ]
     for run in started:
         now = recipe_settings(config, run)
         check_settings(config, run, now if tokenizer is None else {**now, "tokenizer": tokenizer.fingerprint})
@@ -153,7 +159,8 @@ def change_of_source(config: Config, name: str, tokenizer: Tokenizer) -> str | N
         return None
     known, wanted = ({key: value for key, value in made.items() if key not in APART} for made in (was, now))
     for change in changes(known, wanted):
-        return str(change._replace(key=f"data.sources.{name}.{change.key}"))
+        key = {"text_field": f"data.sources.{name}.text", "held_out": "data.held_out"}.get(change.key)
+        return str(change._replace(key=key or f"data.sources.{name}.{change.key}"))
     sizes = [[(Path(file["path"]).name, file["size"]) for file in made["files"]] for made in (was, now)]
     if sizes[0] == sizes[1] or is_of_sample(config, source):
         return None
@@ -167,9 +174,7 @@ def files_in_words(config: Config, name: str, was: dict[str, Any], now: dict[str
     if after <= COUNTED_BYTES and not source.repeat and source.format != "hub":
         documents = sum(1 for _ in read_documents(source, on_error=cast(OnError, config.data.on_error)))
         return source_in_words(name, prepared_documents(folder), documents)
-    return (
-        f"source {name}: {human_bytes(before)} in {len(was['files'])} files, now {human_bytes(after)} in {len(now['files'])} files"
-    )
+    return f"source {name}: {human_bytes(before)} in {len(was['files'])} files, now {human_bytes(after)} in {len(now['files'])} files"
 
 
 def prepared_documents(folder: str) -> int:

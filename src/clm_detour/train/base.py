@@ -151,7 +151,9 @@ def remote_shapes(path: str) -> Shapes:
     """The shapes that the headers on the Hugging Face Hub tell."""
     try:
         files = get_safetensors_metadata(path).files_metadata
-    except Exception as error:  # no such model, no safetensors, no network: of kinds that differ between releases
+    except (
+        Exception
+    ) as error:  # no such model, no safetensors, no network: of kinds that differ between releases
         raise UserError(
             f"model.base: the safetensors of {path} are neither in the cache nor can they be looked at on the Hugging Face Hub "
             f"({type(error).__name__}); check the name and the network."
