@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clm_detour.errors import UserError
+from clm_detour.evaluate.formats.files import visible
 from clm_detour.evaluate.formats.form import Example, Files, Form
 from clm_detour.evaluate.formats.table import NO_SPLIT, Table, cell, name_of, records, split_of
 from clm_detour.evaluate.tasks.make import make_task
@@ -44,7 +45,7 @@ class Dialogues(Form):
 def edited(folder: Path) -> dict[str, str]:
     """The texts by id."""
     places = (folder, folder.parent / "post-editing")
-    file = next((path for place in places for path in sorted(place.glob("*post-editing.csv"))), None)
+    file = next((path for place in places for path in visible(place, "*post-editing.csv")), None)
     if file is None:
         raise UserError(f"{folder} has no meddialog-fr-women_post-editing.csv, here or in ../post-editing.")
     return {
