@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from clm_detour import __version__
 from clm_detour.analyze import verbs as analysis
 from clm_detour.config import load_config
 from clm_detour.config.load import DEBUG
@@ -18,7 +19,6 @@ from clm_detour.preemption import requeue_on_signals
 from clm_detour.report import verbs as reporting
 
 app = typer.Typer(
-    help="Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,6 +29,23 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, e.g. data.root=DIR."),
 ]
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and leave, if it is asked for."""
+    if asked:
+        typer.echo(f"clm-detour {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour."""
 
 
 @app.command()

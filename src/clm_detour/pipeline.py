@@ -295,7 +295,7 @@ def held_out_step(config: Config) -> bool:
         paths = {"": str(config.model.base), **paths}
     with progress("Held-out rows", held_out.total_rows * len(paths), "rows") as advance:
         scores = {
-            run: held_out.score(ModernBertForPretraining.from_pretrained(path), advance)
+            run: held_out.score(ModernBertForPretraining.from_pretrained(path, causal=False), advance)
             for run, path in paths.items()
         }
     models = {

@@ -14,6 +14,7 @@ from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune import training
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches
 from clm_detour.evaluate.finetune.encoder import load_encoder, output_layer
+from clm_detour.evaluate.finetune.labelling import positive_weights
 from clm_detour.evaluate.finetune.problem import make_examples, make_problem
 from clm_detour.evaluate.finetune.training import Trained, best_round, length_of, prepare, train
 from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Task
@@ -213,6 +214,12 @@ def test_a_labels_weight_is_its_negatives_over_its_positives(encoders):
     for label, weight in zip(task.labels, problem.positive_weight.tolist(), strict=True):
         positives = sum(label in document.labels for document in splits["train"])
         assert weight == pytest.approx((64 - positives) / positives)
+
+
+def test_a_label_of_all_documents_or_of_none_weighs_one():
+    documents = [dataclasses.replace(label_document(n, several=False), labels=("all",)) for n in range(4)]
+    documents[0] = dataclasses.replace(documents[0], labels=("all", "one"))
+    assert positive_weights(documents, ("all", "none", "one")).tolist() == [1, 1, 3]
 
 
 def test_the_head_alone_trains_at_a_rate_of_its_own(encoders):

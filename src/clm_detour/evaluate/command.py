@@ -111,10 +111,13 @@ def probe_models(
         UserError: a model or task cannot be used.
     """
     from clm_detour.evaluate.probes import probe
+    from clm_detour.pretrained import check_encoder
 
     read, missing = read_tasks(FineTuning(tasks=list(tasks or SAMPLE_TASKS), data=data, documents=documents))
     for task, why in missing.items():
         warn(f"{task} is left out: {why}")
+    for path in models:
+        check_encoder(path)
     found = {}
     with progress("Probes", len(models), "models") as advance:
         for path in models:
@@ -124,11 +127,12 @@ def probe_models(
 
 
 def probe_table(found: Mapping[str, Mapping[str, Any]]) -> RichTable:
-    """A row a model."""
+    """A row a model; a dash where nothing was measured."""
     columns = list(dict.fromkeys(name for row in found.values() for name in row["scores"]))
     table = RichTable("model", *columns, "seconds", box=None)
     for path, row in found.items():
-        scores = [f"{row['scores'][name]:.1f}" if name in row["scores"] else "" for name in columns]
+        values = (row["scores"].get(name) for name in columns)
+        scores = ["\u2013" if value is None else f"{value:.1f}" for value in values]
         table.add_row(path, *scores, f"{row['seconds']:.1f}")
     return table
 

@@ -68,7 +68,9 @@ class HeldOut:
         device = next(network.parameters()).device
         for batch in self._batches(source):
             ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
-            output = network(ids, document_lengths=batch["document_lengths"], labels=labels)
+            output = network(
+                ids, document_lengths=batch["document_lengths"], labels=labels, return_logits=False
+            )
             loss += float(output.loss_sum)
             correct += int(output.correct)
             predicted += int(output.predicted)

@@ -115,7 +115,8 @@ def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32", ema:
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}.")
-    last = RunFolder.of(config).phase(plan_arm(config, arm)[-1].id)
+    run = plan_arm(config, arm)[-1]
+    last = RunFolder.of(config).phase(run.id)
     if not last.finished:
         raise UserError(f"Arm {arm} has not finished ({last.root} has no phase.json); run it first.")
     model = last.ema if ema else last.model
@@ -123,5 +124,6 @@ def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32", ema:
         raise UserError(
             f"Arm {arm} has no moving average of its weights; set train.ema_half_life before training."
         )
-    network = ModernBertForPretraining.from_pretrained(model, dtype=DTYPES[dtype])
+    causal = run.phase.objective == "clm"
+    network = ModernBertForPretraining.from_pretrained(model, dtype=DTYPES[dtype], causal=causal)
     write_model(network, str(model), folder, {**read_json(model / ABOUT), "arm": arm, "dtype": dtype})

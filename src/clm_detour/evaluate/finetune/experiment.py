@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
+from clm_detour.evaluate.finetune.encoder import say_if_headless
 from clm_detour.evaluate.finetune.problem import check_splits
 from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
 from clm_detour.evaluate.tasks.task import Reading, Splits, Task
@@ -123,6 +125,7 @@ def start_worker(numbers: Any, jobs: int, documents: dict[str, Splits]) -> None:
 
     from clm_detour.allocator import keep_freed_memory
 
+    getLogger("clm_detour").setLevel(ERROR)  # what is to be said of the models has been said
     torch.set_num_threads(max(1, usable_cores() // jobs))
     keep_freed_memory()
     IN_PROCESS.update(documents)
@@ -171,14 +174,14 @@ def fingerprint(path: str) -> str:
     """Of a folder's config, tokenizer and weights; of a hub id the commit that is used.
 
     Raises:
-        UserError: there is no such model, or it is no encoder.
+        UserError: there is no such model, it is no encoder, or it has no tokenizer or weights that can be opened.
     """
-    from clm_detour.pretrained import load_fast_tokenizer, read_encoder_config
+    from clm_detour.pretrained import check_encoder, read_encoder_config
 
-    config = read_encoder_config(path)
-    load_fast_tokenizer(path)
+    check_encoder(path)
+    say_if_headless(path)
     if not Path(path).is_dir():
-        return f"{path}@{getattr(config, '_commit_hash', None)}"
+        return f"{path}@{getattr(read_encoder_config(path), '_commit_hash', None)}"
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for pattern in MODEL_FILES for file in Path(path).glob(pattern)):
         digest.update(f"{file.name} {file_checksum(file)}".encode())
