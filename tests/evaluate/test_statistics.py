@@ -282,7 +282,7 @@ def test_sentences_name_what_an_interval_speaks_of():
     assert "95 % interval over seeds (these tasks only) +1.25 to +1.85; 2 won" in few
     assert "p =" not in few
     assert (
-        "95 % interval over tasks (tasks like these) +0.18 to +1.61, p = 0.031; 6 won, 1 lost, 0 tied" in many
+        "95 % interval over tasks (tasks like these) +0.20 to +1.70, p = 0.031; 6 won, 1 lost, 0 tied" in many
     )
     assert "by task and seed 12 won, 2 lost" in many
     assert "Holm" not in many
@@ -331,6 +331,14 @@ def test_an_average_takes_its_spread_from_the_seeds_that_all_tasks_share():
     assert found.n == 2
     assert found.std == pytest.approx(np.std([20, 25], ddof=1))
     assert found.mean == pytest.approx((43 + 30) / 2)
+
+
+def test_an_average_has_the_interval_over_the_seeds_of_all_tasks():
+    one, other = [10.0, 20.0, 14.0], [30.0, 31.0]
+    found = average({"a": dict(enumerate(one)), "b": dict(enumerate(other, start=9))})
+    welch = stats.ttest_ind(one, [-x for x in other], equal_var=False).confidence_interval()
+    assert found.interval == pytest.approx((welch.low / 2, welch.high / 2))
+    assert (found.std, found.n) == (None, 0)
 
 
 def test_averages_run_over_the_tasks_that_every_model_has():

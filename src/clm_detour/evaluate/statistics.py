@@ -181,7 +181,7 @@ def over_seeds(tasks: Sequence[np.ndarray]) -> Any:
 
 def mean_over(scores: SeedScores) -> Mean:
     """Mean, deviation and interval of at least one score."""
-    values = np.array([scores[seed] for seed in sorted(scores)], dtype=float)
+    values = by_seed(scores)
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Mean(mean, None, None, 1)
@@ -195,17 +195,19 @@ def ends(distribution: Any) -> Interval:
     return float(low), float(high)
 
 
+def by_seed(scores: SeedScores) -> np.ndarray:
+    """Return the scores (seeds,) in the order of their seeds."""
+    return np.array([scores[seed] for seed in sorted(scores)], dtype=float)
+
+
 def average(by_task: Mapping[str, SeedScores]) -> Mean:
-    """Mean over tasks of their means; deviation and interval over the seeds that all of them have."""
+    """Mean over tasks of their means, with its interval over seeds; deviation over the seeds that all of them have."""
     mean = float(np.mean([mean_over(scores).mean for scores in by_task.values()]))
+    found = over_seeds([by_seed(scores) for scores in by_task.values()])
     shared = set.intersection(*(set(scores) for scores in by_task.values()))
-    if len(shared) < 2:
-        return Mean(mean, None, None, len(shared))
-    spread = mean_over({seed: float(np.mean([s[seed] for s in by_task.values()])) for seed in shared})
-    if spread.interval is None:
-        return Mean(mean, spread.std, None, spread.n)
-    reach = spread.interval[1] - spread.mean
-    return Mean(mean, spread.std, (mean - reach, mean + reach), spread.n)
+    averages = [float(np.mean([scores[seed] for scores in by_task.values()])) for seed in sorted(shared)]
+    std = float(np.std(averages, ddof=1)) if len(shared) > 1 else None
+    return Mean(mean, std, None if found is None else ends(found), len(shared))
 
 
 def compare(
@@ -225,7 +227,7 @@ def compare(
         return None
     by_task = {task: mean_over(each) for task, each in paired.items()}
     means = np.array([each.mean for each in by_task.values()])
-    runs = [np.array(list(each.values())) for each in paired.values()]
+    runs = [by_seed(each) for each in paired.values()]
     over_tasks = len(runs) >= FEWEST_TASKS
     distribution = SignFlips(means) if over_tasks else over_seeds(runs)
     wins, losses, ties = counted(means)
@@ -249,7 +251,7 @@ def compare(
 
 def differences(a: SeedScores, b: SeedScores) -> dict[int, float]:
     """a - b for each seed that both have."""
-    return {seed: a[seed] - b[seed] for seed in sorted(set(a) & set(b))}
+    return {seed: a[seed] - b[seed] for seed in set(a) & set(b)}
 
 
 def counted(values: np.ndarray) -> tuple[int, int, int]:

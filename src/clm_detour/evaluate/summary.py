@@ -18,8 +18,8 @@
       "missing": [{"task": "COS", "reason": "..."}]
     }
 
-All scores are in percent, differences in points. `std` is null where there is one seed, and `interval` (95 %) there and where all
-seeds agree. From six tasks on, the interval of a comparison is "over" the "tasks": it and p speak of tasks like these. With fewer tasks it is over
+All scores are in percent, differences in points. `std` is null where there is one seed (of an average: where its tasks share none or one), and `interval` (95 %, over seeds) where a
+task has one seed or all seeds agree. From six tasks on, the interval of a comparison is "over" the "tasks": it and p speak of tasks like these. With fewer tasks it is over
 the "seeds" and speaks of these tasks only; p is null then, and the interval where a task has one seed or no seeds differ.
 `p_adjusted` is p after Holm, over all pairs that have one. `seed_wins` and `seed_losses` count pairs of runs with one task and one seed.
 `equivalence` is null without the key `equivalence_points`, `paper_bootstrap` without `paper_bootstrap: true`. 0.1.0 wrote neither
