@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from clm_detour.interrupt import INTERRUPTED, heed_interrupts, interrupted, say_interrupted
+
 USER_ERROR = 2
-INTERRUPTED = 130
 
 
 class UserError(ValueError):
@@ -17,15 +18,25 @@ class UserError(ValueError):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """The outermost frame of every command."""
+    """Be the outermost frame of every command: leave with a sentence and `USER_ERROR` or `INTERRUPTED`, and no traceback.
+
+    Whatever is raised after Ctrl-C comes of it: a library may turn a KeyboardInterrupt into an error of its own.
+    """
     try:
-        yield
-    except UserError as error:
+        with heed_interrupts():
+            yield
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted() or isinstance(error, KeyboardInterrupt):
+            say_interrupted()
+            sys.exit(INTERRUPTED)
+        if not isinstance(error, UserError):
+            raise
         print(f"Error: {sentence(error)}", file=sys.stderr)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as leave:
+        if leave.code == INTERRUPTED:  # typer makes one of a KeyboardInterrupt
+            say_interrupted()
+        raise
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str | None:
