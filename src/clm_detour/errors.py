@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from clm_detour.interrupt import INTERRUPTED, heed_interrupts, interrupted, say_interrupted
+
 USER_ERROR = 2
-INTERRUPTED = 130
 
 
 class UserError(ValueError):
@@ -17,20 +18,35 @@ class UserError(ValueError):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """The outermost frame of every command."""
+    """Be the outermost frame of every command: leave with a sentence and `USER_ERROR` or `INTERRUPTED`, and no traceback.
+
+    Whatever is raised after Ctrl-C comes of it: a library may turn a KeyboardInterrupt into an error of its own.
+    """
     try:
-        yield
-    except UserError as error:
+        with heed_interrupts():
+            yield
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted() or isinstance(error, KeyboardInterrupt):
+            say_interrupted()
+            sys.exit(INTERRUPTED)
+        if not isinstance(error, UserError):
+            raise
         print(f"Error: {sentence(error)}", file=sys.stderr)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as leave:
+        if leave.code == INTERRUPTED:  # typer makes one of a KeyboardInterrupt
+            say_interrupted()
+        raise
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str | None:
     """The known word that is most like it, if one is so much alike (difflib's ratio; short words are by chance)."""
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)), None)
+
+
+def on_one_line(error: BaseException) -> str:
+    """Return an error's message on one line without its last stop, or the error's kind where it has no message."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def sentence(error: UserError) -> str:

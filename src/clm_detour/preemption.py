@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from clm_detour.interrupt import interrupted
+
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -29,7 +31,10 @@ class Requeue(SystemExit):
 
 @contextmanager
 def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Call `handler` at each of `SIGNALS` while the block runs; only a main thread can."""
+    """Call `handler` at each of `SIGNALS` while the block runs; only a main thread can.
+
+    After Ctrl-C they stay handled: Composer's launcher sends SIGTERM then, which would end a process that is about to leave.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -37,8 +42,9 @@ def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
     try:
         yield
     finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+        if not interrupted():
+            for number, old in before.items():
+                signal.signal(number, old)
 
 
 @contextmanager
@@ -46,7 +52,8 @@ def requeue_on_signals() -> Iterator[None]:
     """The frame of a command: outside of a training step it can leave at once, since files are written whole or not at all."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise Requeue(f"Asked to leave ({signal.Signals(number).name})")
+        if not interrupted():
+            raise Requeue(f"Asked to leave ({signal.Signals(number).name})")
 
     try:
         with on_signals(leave):
@@ -62,7 +69,9 @@ def handlers_kept() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, old in before.items():
-        signal.signal(number, old)
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

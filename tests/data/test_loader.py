@@ -116,3 +116,12 @@ def test_a_loader_process_leaves_at_sigterm_only_if_its_trainer_sent_it(stream):
     os.kill(worker.pid, signal.SIGTERM)
     worker.join(timeout=10)
     assert worker.exitcode == 0
+
+
+def test_a_loader_process_leaves_ctrl_c_to_its_trainer_from_its_start_on(stream):
+    batches = iter(make_loader(StepBatches(stream(Objective("clm")), 0, STEP), 1))
+    worker = batches._workers[0]
+    for _ in range(5):
+        os.kill(worker.pid, signal.SIGINT)
+        next(batches)
+    assert worker.is_alive()

@@ -1,4 +1,4 @@
-"""A signal to the launcher makes every process leave after the same step, with a checkpoint and the code that asks for another start."""
+"""SIGTERM makes every process leave after the same step, with a checkpoint; Ctrl-C makes them leave at once. The same command goes on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+from commands import Command
+
 from clm_detour.config.load import save_config
-from clm_detour.files import read_json_lines
+from clm_detour.files import HALF_WRITTEN, read_json_lines
 from clm_detour.preemption import REQUEUE
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.checkpoints import newest_good
+from clm_detour.train.phase import train_phase
+from clm_detour.train.recipe import choose_phase
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 LAUNCHER = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(SCRIPT)]
@@ -46,6 +50,50 @@ def test_a_signal_to_all_processes_at_once_does_not_take_the_data_away_from_the_
     while started.poll() is None and len(read_json_lines(folder.metrics)) < 3:
         time.sleep(0.05)
     os.killpg(started.pid, signal.SIGTERM)
-    assert started.wait(timeout=60) == REQUEUE, (tmp_path / "log").read_text()
+    assert started.wait(timeout=300) == REQUEUE, (tmp_path / "log").read_text()
     found = newest_good(folder.checkpoints)
     assert found.position.step == read_json_lines(folder.metrics)[-1]["step"] >= 3
+
+
+def test_ctrl_c_in_a_step_with_a_loader_process_is_one_sentence_and_the_same_command_goes_on_to_the_same_bits(
+    prepared, tmp_path
+):
+    words = ["arms={base: [pretrain]}", "phases.pretrain.duration=60ktok", "train.workers=1"]
+    config, quiet = prepared("run", *words), prepared("quiet", *words)
+    path, folder = tmp_path / "finite.yaml", RunFolder.of(config).phase("pretrain")
+    save_config(config, path)
+    command = [sys.executable, "-c", "from clm_detour.cli import main; main()", "train"]
+    training = Command([*command, str(path), "arm=base", "phase=pretrain"], tmp_path / "log")
+    training.wait_until(lambda: newest_good(folder.checkpoints) is not None)
+    training.assert_leaves_at_ctrl_c()
+    assert not list(folder.root.rglob(HALF_WRITTEN))
+    assert not folder.record.exists()
+    for each in (config, quiet):
+        train_phase(each, choose_phase(each, "base", "pretrain"))
+    bits = [RunFolder.of(each).phase("pretrain").model / "model.safetensors" for each in (config, quiet)]
+    assert bits[0].read_bytes() == bits[1].read_bytes()
+
+
+RUN_ON_TWO = """
+import sys
+from clm_detour.errors import exit_on_user_error
+from clm_detour.preemption import requeue_on_signals
+from clm_detour.train import launch
+
+launch.torch.cuda.device_count = lambda: 2
+with exit_on_user_error(), requeue_on_signals():
+    from clm_detour.config import load_config
+    from clm_detour.pipeline import run_recipe
+
+    run_recipe(load_config(sys.argv[1], sys.argv[2:]))
+"""
+
+
+def test_ctrl_c_while_a_whole_recipe_trains_on_two_processes_is_one_sentence(prepared, tmp_path):
+    config = prepared("run", *ENDLESS, "train.workers=1")
+    path, folder = tmp_path / "endless.yaml", RunFolder.of(config).phase("pretrain")
+    save_config(config, path)
+    running = Command([sys.executable, "-c", RUN_ON_TWO, str(path)], tmp_path / "log")
+    running.wait_until(lambda: len(read_json_lines(folder.metrics)) >= 3)
+    running.assert_leaves_at_ctrl_c()
+    assert not list(folder.root.rglob(HALF_WRITTEN))

@@ -25,6 +25,7 @@ from clm_detour.files import write_json
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.export import tokenizer_path
 from clm_detour.train.recipe import PhaseRun, plan_arm
+from clm_detour.train.start import is_decoder
 
 DETOUR, TWIN, CONTROL = "detour", "twin", "control"
 GRADIENT_TEXTS = 60
@@ -81,9 +82,11 @@ def analyze_run(config: Config, texts: Sequence[str]) -> None:
 
 
 def start_of(config: Config) -> str | None:
-    """The model from which detour and twin set out; None if each made its own."""
-    parent = own_phases(config, DETOUR)[0].parent
-    return config.model.base if parent is None else str(RunFolder.of(config).phase(parent.id).model)
+    """The model from which detour and twin set out; None if each made its own, or it is a decoder, which knows no mask."""
+    parent, base = own_phases(config, DETOUR)[0].parent, config.model.base
+    if parent is not None:
+        return str(RunFolder.of(config).phase(parent.id).model)
+    return None if base is None or is_decoder(base) else base
 
 
 def roles_of(config: Config) -> dict[str, str]:

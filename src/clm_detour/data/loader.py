@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.steps import StepRows
+from clm_detour.interrupt import interrupts_held, leave_interrupts_to_parent
 
 Batch = dict[str, Any]
 
@@ -153,9 +155,17 @@ class StepBatches(IterableDataset[Batch]):
         return map(self.step, steps)
 
 
+class Loader(DataLoader[Batch]):
+    """A DataLoader whose processes leave Ctrl-C to the trainer from their start on: torch's would end, without a word."""
+
+    def __iter__(self) -> Any:
+        with interrupts_held():
+            return super().__iter__()
+
+
 def make_loader(dataset: StepBatches, workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
     """A loader over whole batches; worker w makes steps w, w + workers, ..., which torch hands out in order."""
-    return DataLoader(
+    return Loader(
         dataset,
         batch_size=None,
         num_workers=workers,
@@ -165,15 +175,22 @@ def make_loader(dataset: StepBatches, workers: int, pin_memory: bool = False) ->
 
 
 def end_with_trainer(worker: int) -> None:
-    """Let SIGTERM end this loader process only if it comes from the trainer whose it is.
+    """Let SIGTERM end this loader process only if it comes from the trainer whose it is, and SIGINT never.
 
-    A cluster sends it to all processes at once, and the trainer needs its next batch to finish the step. torch's handler would leave,
+    A cluster sends SIGTERM to all processes at once, and the trainer needs its next batch to finish the step. torch's handler would leave,
     and one that ignored the signal would make the trainer wait for ever for the process that it ends so itself.
     """
-    if not hasattr(signal, "sigwaitinfo"):  # macOS, where no cluster is
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=leave_when_told, args=(os.getppid(),), daemon=True).start()
+    sys.excepthook = tell_of_mistakes
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where no cluster is
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there is another thread
+        threading.Thread(target=leave_when_told, args=(os.getppid(),), daemon=True).start()
+    leave_interrupts_to_parent()
+
+
+def tell_of_mistakes(kind: type[BaseException], error: BaseException, where: Any) -> None:
+    """Print a traceback, but not because the trainer left while it was given a batch."""
+    if not isinstance(error, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, where)
 
 
 def leave_when_told(by: int) -> None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for_end
 from typing import Any, Protocol, TypeVar
 
 from clm_detour.environment import usable_cores
-from clm_detour.errors import INTERRUPTED, UserError
+from clm_detour.errors import UserError
+from clm_detour.interrupt import INTERRUPTED, interrupts_held, leave_interrupts_to_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -108,7 +106,8 @@ class Workers:
             return [work(self.common, task, OwnDesk(on_progress)) for task in tasks]
         executor = self._started()
         self._unfinished.value = len(tasks)
-        futures: list[Future[Result]] = [executor.submit(call, work, task) for task in tasks]
+        with interrupts_held():
+            futures: list[Future[Result]] = [executor.submit(call, work, task) for task in tasks]
         waiting: set[Future[Result]] = set(futures)
         try:
             while waiting:
@@ -146,19 +145,10 @@ _here: tuple[Any, Desk] | None = None  # of this process, if it is a worker
 
 
 def start(common: Any, *desk: Any) -> None:
-    """The beginning of a worker process. An interruption is for its parent to decide on."""
+    """The beginning of a worker process."""
     global _here
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    leave_interrupts_to_parent()
     _here = common, WorkerDesk(*desk)
-
-
-def end_with_parent() -> None:
-    """A parent that was killed cannot say so, but its end is seen."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for_end([parent.sentinel])
-    os._exit(1)
 
 
 def call(work: Callable[[Any, Task, Desk], Result], task: Task) -> Result:

@@ -46,7 +46,8 @@ class HeldOut:
         """Score one model, on the GPU if there is one; its mode and mask are as before at the end.
 
         Returns:
-            loss (nats a predicted token), accuracy, predicted; and the same `by_source`.
+            loss (nats a predicted token), accuracy, predicted; and the same `by_source`. Where nothing is predicted, as for want of
+            held-out text, loss and accuracy are None.
         """
         if torch.cuda.is_available():
             torch.nn.Module.cuda(network)
@@ -90,7 +91,8 @@ class HeldOut:
             )
 
 
-def means(loss: float, correct: int, predicted: int) -> dict[str, float]:
-    """Sums -> what is reported."""
-    count = max(predicted, 1)
-    return {"loss": loss / count, "accuracy": correct / count, "predicted": predicted}
+def means(loss: float, correct: int, predicted: int) -> dict[str, float | None]:
+    """Sums -> what is reported: no mean of nothing."""
+    if not predicted:
+        return {"loss": None, "accuracy": None, "predicted": 0}
+    return {"loss": loss / predicted, "accuracy": correct / predicted, "predicted": predicted}

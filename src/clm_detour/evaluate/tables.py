@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_detour.evaluate.tasks.left_out import sentence
 from clm_detour.files import atomic_write
 
 ABSENT = ""
@@ -150,9 +151,24 @@ def cost_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def left_out_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each task of which something is left out."""
+    return [sentence(task["name"], task["left_out"]) for task in summary["tasks"] if task.get("left_out")]
+
+
 def missing_lines(summary: Mapping[str, Any]) -> list[str]:
     """A sentence for each task that could not be read."""
     return [f"{row['task']} is left out: {row['reason']}" for row in summary["missing"]]
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return all sentences that stand below the table."""
+    return [
+        *comparison_lines(summary),
+        *cost_lines(summary),
+        *left_out_lines(summary),
+        *missing_lines(summary),
+    ]
 
 
 def plain(summary: Mapping[str, Any]) -> str:
@@ -169,7 +185,7 @@ def plain(summary: Mapping[str, Any]) -> str:
         )
         for line in lines
     ]
-    sentences = [*comparison_lines(summary), *cost_lines(summary), *missing_lines(summary)]
+    sentences = notes(summary)
     return "\n".join([*(text.rstrip() for text in texts), *sentences])
 
 
@@ -180,7 +196,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     for name, cells in table.rows:
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
         lines.append(f"| {name} | {' | '.join(texts)} |")
-    sentences = [*comparison_lines(summary), *cost_lines(summary), *missing_lines(summary)]
+    sentences = notes(summary)
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in sentences)]) + "\n"
 
 
@@ -254,8 +270,24 @@ def csv_row(
     return dict(zip(CSV_HEAD, values, strict=True))
 
 
+def left_out_csv(summary: Mapping[str, Any]) -> str:
+    """Return a line for each task and reason: how many things are left out."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["task", "left_out", "count"])
+    for task in summary["tasks"]:
+        writer.writerows([task["name"], what, count] for what, count in task.get("left_out", {}).items())
+    return out.getvalue()
+
+
 def write_tables(summary: Mapping[str, Any], folder: Path) -> None:
-    """Write table.md, table.tex and table.csv."""
-    for name, text in (("md", markdown(summary)), ("tex", latex(summary)), ("csv", as_csv(summary))):
-        with atomic_write(folder / f"table.{name}", "w") as file:
+    """Write table.md, table.tex, table.csv and left_out.csv."""
+    texts = {
+        "table.md": markdown(summary),
+        "table.tex": latex(summary),
+        "table.csv": as_csv(summary),
+        "left_out.csv": left_out_csv(summary),
+    }
+    for name, text in texts.items():
+        with atomic_write(folder / name, "w") as file:
             file.write(text)

@@ -20,13 +20,14 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """A task; `documents` of its test split."""
+    """A task; `documents` of its test split, and `left_out` what its scores are without; 0.1.0 did not count that."""
 
     name: str
     language: str
     kind: str
     metric: str
     documents: int
+    left_out: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,14 @@ def parse_evaluation(raw: Any) -> Evaluation:
     groups = [group for group in raw["groups"] if group["averages"]]
     return Evaluation(
         tasks=[
-            TaskInfo(str(t["name"]), str(t["language"]), str(t["kind"]), str(t["metric"]), int(t["n"]))
+            TaskInfo(
+                str(t["name"]),
+                str(t["language"]),
+                str(t["kind"]),
+                str(t["metric"]),
+                int(t["n"]),
+                {str(what): int(count) for what, count in t.get("left_out", {}).items()},
+            )
             for t in raw["tasks"]
         ],
         models=[str(model["name"]) for model in raw["models"]],

@@ -31,6 +31,7 @@ from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.close import close
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import computation_lines, describe_processes
+from clm_detour.train.main import others_first
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.parallel import is_first, start_processes
 from clm_detour.train.phase import make_batches, make_network, make_trainer
@@ -244,7 +245,7 @@ def numbers(text: str) -> list[int]:
 
 def main() -> None:
     """Read the command line."""
-    with exit_on_user_error():
+    with exit_on_user_error(), others_first():
         bench(sys.argv[1], sys.argv[2:])
 
 

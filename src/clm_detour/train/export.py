@@ -53,15 +53,24 @@ def write_model(
         UserError: something else than such a model is there, which would be lost.
     """
     folder = folder.resolve()
-    if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"{folder} holds something else than an exported model, which would be lost; name a folder that is not there yet."
-        )
+    check_replaceable(folder)
     with atomic_folder(folder) as temporary:
         network.save_pretrained(temporary)
         copy_tokenizer(tokenizer, temporary)
         if about is not None:
             write_json(temporary / ABOUT, about)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Check that a model can be written to `folder` without losing anything but an exported model.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} holds something else than an exported model, which would be lost; name a folder that is not there yet."
+        )
 
 
 def about_phase(config: Config, run: PhaseRun, step: int, tokens: int, weights: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from types import FrameType
@@ -11,7 +12,8 @@ import torch
 
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
-from clm_detour.errors import UserError
+from clm_detour.errors import USER_ERROR, UserError
+from clm_detour.interrupt import LAUNCHED, interrupts_held
 from clm_detour.preemption import REQUEUE, Requeue, handlers_kept, on_signals
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.recipe import PhaseRun, check_world
@@ -76,9 +78,34 @@ def launch_processes(config: Config, run: PhaseRun, processes: int) -> None:
     save_config(config, resolved)
     names = [step.name for step in run.lineage]
     arm = next(arm for arm, phases in config.arms.items() if phases[: len(names)] == names)
-    launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", str(processes)]
-    words = [*launcher, "-m", "clm_detour.train.main", str(resolved), f"arm={arm}", f"phase={run.name}"]
-    process = subprocess.Popen(words)
+    words = ["-m", "clm_detour.train.main", str(resolved), f"arm={arm}", f"phase={run.name}"]
+    code = run_launcher(processes, words, run.id)
+    if code == USER_ERROR:
+        sys.exit(USER_ERROR)  # the sentence is printed
+    if code:
+        raise UserError(
+            f"Phase {run.id} stopped with exit code {code}, for the reason above; run again to go on."
+        )
+
+
+def run_launcher(processes: int, words: list[str], name: str) -> int:
+    """Start the launcher and wait for its end; it prints why a process failed.
+
+    Args:
+        words: what every process runs, as the launcher takes it.
+        name: what that is, for people.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        Requeue: it was asked to leave.
+    """
+    with interrupts_held():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "clm_detour.train.launcher", "-n", str(processes), *words],
+            env={**os.environ, LAUNCHED: "1"},
+        )
     asked = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -86,13 +113,15 @@ def launch_processes(config: Config, run: PhaseRun, processes: int) -> None:
         process.send_signal(number)
 
     with on_signals(pass_on):
-        code = process.wait()
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
     if code == REQUEUE or (code and asked):  # asked before its processes could listen
-        raise Requeue(f"Asked to leave in {run.id}")
-    if code:
-        raise UserError(
-            f"Phase {run.id} stopped with exit code {code}, for the reason above; run again to go on."
-        )
+        raise Requeue(f"Asked to leave in {name}")
+    return code
 
 
 def launch_bench(path: str, words: list[str], gpus: str | None) -> None:
@@ -101,7 +130,8 @@ def launch_bench(path: str, words: list[str], gpus: str | None) -> None:
     Raises:
         UserError: it cannot be measured.
     """
-    from clm_detour.train.bench import bench, numbers  # Composer takes seconds to import
+    with handlers_kept():
+        from clm_detour.train.bench import bench, numbers  # Composer takes seconds to import
 
     counts = numbers(gpus) if gpus else [max(torch.cuda.device_count(), 1)]
     if counts == [1]:
@@ -109,9 +139,10 @@ def launch_bench(path: str, words: list[str], gpus: str | None) -> None:
         return
     # One process too is started: this one would keep what it took of a GPU's memory while the others are measured.
     for processes in counts:
-        launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", str(processes)]
-        code = subprocess.run(
-            [*launcher, "-m", "clm_detour.train.bench", path, *words], check=False
-        ).returncode
+        code = run_launcher(
+            processes, ["-m", "clm_detour.train.bench", path, *words], "the measurement"
+        )
+        if code == USER_ERROR:
+            sys.exit(USER_ERROR)  # the sentence is printed
         if code:
             raise UserError(f"The measurement stopped with exit code {code}, for the reason above.")

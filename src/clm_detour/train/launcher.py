@@ -1,34 +1,116 @@
-"""Composer's launcher, which passes on the signals of a cluster: python -m clm_detour.train.launcher -n 4 scripts/train.py ...
+"""Composer's launcher, with another end: python -m clm_detour.train.launcher -n 4 scripts/train.py ...
 
-`composer` alone dies of them and leaves its processes behind.
+It passes on Ctrl-C and the signals of a cluster, and prints why a process failed once. `composer` alone dies of SIGTERM and leaves its
+processes behind, and prints what every process said, among its own messages.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from types import FrameType
 
 import psutil
-from composer.cli import launcher
 
-from clm_detour.preemption import REQUEUE, on_signals
+from clm_detour.errors import USER_ERROR, UserError, exit_on_user_error
+from clm_detour.interrupt import LAUNCHED, interrupts_held
+from clm_detour.preemption import REQUEUE, handlers_kept, on_signals
+
+POLL = 0.1  # seconds
+GRACE = 30.0  # seconds until a process that was told to leave is killed
+
+Processes = dict[int, "subprocess.Popen[str]"]  # by rank
 
 
 def main() -> None:
     """Launch, and leave with the code of the process that failed, or `REQUEUE` if they were asked to leave, here or on another machine."""
+    with exit_on_user_error():
+        code = launch(parse_arguments())
+        sys.exit(code if code >= 0 else 128 - code)  # as shells count a signal
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the arguments of Composer's launcher.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    with handlers_kept():
+        from composer.cli import launcher  # takes seconds
+
+    try:
+        return launcher._parse_args()
+    except ValueError as error:
+        raise UserError(f"The launcher cannot start: {error}") from error
+
+
+def launch(arguments: argparse.Namespace) -> int:
+    """Run the processes to their end.
+
+    Returns:
+        The exit code, negative for a signal.
+    """
+    processes: Processes = {}
     asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         asked.append(number)
         tell_processes(signal.Signals(number))
 
-    with on_signals(pass_on), failures() as failed:
-        code = launcher.main()
-    sys.exit(exit_code(code, failed, bool(asked)))
+    with tempfile.TemporaryDirectory() as logs, on_signals(pass_on):
+        stop = signal.SIGINT
+        try:
+            start(arguments, logs, processes)
+            failed = wait_for_failure(processes)
+            if asked or REQUEUE in failed.values():
+                stop = signal.SIGTERM  # the others may be writing a checkpoint
+        finally:
+            end(processes, stop)
+        show_reasons(processes, failed)
+    lowest = next((process.returncode for process in processes.values() if process.returncode), 0)
+    return exit_code(lowest, list(failed.values()), bool(asked))
+
+
+def start(arguments: argparse.Namespace, logs: str, processes: Processes) -> None:
+    """Start the processes and add them to `processes`; those after the first print to files."""
+    from composer.cli import launcher
+
+    with interrupts_held(), launcher._patch_env(**{LAUNCHED: "1"}):
+        launcher._launch_processes(
+            nproc=arguments.nproc,
+            world_size=arguments.world_size,
+            base_rank=arguments.base_rank,
+            node_rank=arguments.node_rank,
+            master_addr=arguments.master_addr,
+            master_port=arguments.master_port,
+            module_mode=arguments.module_mode,
+            command_mode=arguments.command_mode,
+            stdout_file_format=arguments.stdout or os.path.join(logs, "{rank}.stdout"),
+            stderr_file_format=arguments.stderr or os.path.join(logs, "{rank}.stderr"),
+            training_script=arguments.training_script,
+            training_script_args=arguments.training_script_args,
+            processes=processes,
+        )
+
+
+def wait_for_failure(processes: Processes) -> dict[int, int]:
+    """Wait until a process fails or all have ended.
+
+    Returns:
+        The codes of those that failed, by rank.
+    """
+    while True:
+        codes = {rank: process.poll() for rank, process in processes.items()}
+        if any(codes.values()) or None not in codes.values():
+            return {rank: code for rank, code in codes.items() if code}
+        time.sleep(POLL)
 
 
 def tell_processes(number: signal.Signals) -> None:
@@ -38,21 +120,46 @@ def tell_processes(number: signal.Signals) -> None:
             process.send_signal(number)
 
 
-@contextmanager
-def failures() -> Iterator[list[int]]:
-    """The codes of the processes that failed by themselves: when one has, Composer ends the others."""
-    failed: list[int] = []
-    end_others = launcher._cleanup_processes
+def end(processes: Processes, number: signal.Signals) -> None:
+    """Tell the processes to leave, and kill those that are still there, with their own processes, after `GRACE`."""
+    tell_processes(number)
+    deadline = time.monotonic() + GRACE
+    while any(process.poll() is None for process in processes.values()) and time.monotonic() < deadline:
+        time.sleep(POLL)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    for process in processes.values():
+        process.wait()
 
-    def look_first(processes: dict[int, subprocess.Popen]) -> None:
-        failed.extend(code for process in processes.values() if (code := process.poll()))
-        end_others(processes)
 
-    launcher._cleanup_processes = look_first
-    try:
-        yield failed
-    finally:
-        launcher._cleanup_processes = end_others
+def show_reasons(processes: Processes, failed: Mapping[int, int]) -> None:
+    """Print why processes failed, as far as the first of this machine, which prints to the terminal, has not."""
+    first = min(processes)
+    if processes[first].returncode == USER_ERROR:
+        return
+    for rank, code in failed.items():
+        if code < 0:
+            print(
+                f"Process {rank} was ended by {signal.Signals(-code).name}, for want of memory perhaps.",
+                file=sys.stderr,
+            )
+        elif rank != first and code != REQUEUE:
+            print(reason(code, what_it_printed(processes[rank])), file=sys.stderr)
+            return
+
+
+def what_it_printed(process: subprocess.Popen[str]) -> str:
+    """Return the error output of a process that is not the first."""
+    assert process.stderr is not None
+    process.stderr.seek(0)
+    return process.stderr.read()
+
+
+def reason(code: int, printed: str) -> str:
+    """Return the sentence of a user's mistake, or all that the process printed."""
+    sentences = [line for line in printed.splitlines() if line.startswith("Error: ")]
+    return sentences[-1] if code == USER_ERROR and sentences else printed
 
 
 def exit_code(code: int, failed: list[int], asked: bool) -> int:

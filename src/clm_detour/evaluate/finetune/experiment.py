@@ -15,14 +15,18 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from logging import ERROR, getLogger
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune.encoder import say_if_headless
+from clm_detour.evaluate.finetune.problem import check_splits
 from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
-from clm_detour.evaluate.tasks.task import Splits, Task
+from clm_detour.evaluate.tasks.task import Reading, Splits, Task
 from clm_detour.files import file_checksum, read_json
+from clm_detour.interrupt import interrupts_held, leave_interrupts_to_parent
+from clm_detour.preemption import REQUEUE, on_signals
 from clm_detour.progress import progress
 from clm_detour.settings import agree, check
 
@@ -68,6 +72,8 @@ def run_all(experiment: Experiment, jobs: int = 1) -> int:
     Raises:
         UserError: a model or a task's data cannot be used, or there are results made with other settings.
     """
+    for task, splits in experiment.tasks:
+        check_splits(task, splits)
     agree_on_settings(experiment)
     todo = [run for run in experiment.runs() if not run.record.exists()]
     if not todo:
@@ -100,9 +106,13 @@ def run_in_processes(todo: Sequence[Run], documents: Mapping[str, Splits], jobs:
     pool = ProcessPoolExecutor(jobs, context, start_worker, (numbers, jobs, dict(documents)))
     try:
         with progress("Fine-tuning", len(todo), "runs") as advance:
-            futures = [pool.submit(work, without_reader(run)) for run in todo]
+            with interrupts_held():
+                futures = [pool.submit(work, without_reader(run)) for run in todo]
             for future in as_completed(futures):
                 advance(1, note=future.result())
+    except (KeyboardInterrupt, SystemExit):
+        stop_workers()
+        raise
     except BrokenProcessPool:
         raise UserError(
             "A process was ended from outside, for want of memory perhaps; run again to go on, with fewer jobs."
@@ -111,8 +121,15 @@ def run_in_processes(todo: Sequence[Run], documents: Mapping[str, Splits], jobs:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def stop_workers() -> None:
+    """End the runs that are under way: they may take hours."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+
+
 def start_worker(numbers: Any, jobs: int, documents: dict[str, Splits]) -> None:
     """A process takes its share of the machine, before torch looks at it."""
+    leave_interrupts_to_parent()
     number = numbers.get()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(place) for place in range(gpus())]
@@ -136,15 +153,19 @@ def gpus() -> int:
 
 
 def work(run: Run) -> str:
-    """A run in a worker."""
-    return result_of(do_run(run, IN_PROCESS[run.task.name], lambda *amount, **note: None))
+    """A run in a worker. One that is told to stop removes what it has written by half."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(REQUEUE)
+
+    with on_signals(stop):
+        return result_of(do_run(run, IN_PROCESS[run.task.name], lambda *amount, **note: None))
 
 
 def result_of(record: Mapping[str, Any]) -> str:
     """One finished run in a line."""
-    return (
-        f"{record['model']} {record['task']} {record['seed']}: {record['metric']} {100 * record['score']:.1f}"
-    )
+    score = "none" if record["score"] is None else f"{100 * record['score']:.1f}"
+    return f"{record['model']} {record['task']} {record['seed']}: {record['metric']} {score}"
 
 
 def without_reader(run: Run) -> Run:
@@ -152,7 +173,7 @@ def without_reader(run: Run) -> Run:
     return replace(run, task=replace(run.task, read=no_reader))
 
 
-def no_reader(folder: Path) -> Splits:
+def no_reader(folder: Path) -> Reading:
     """In place of a task's reader."""
     raise UserError(f"The task's documents were read before; there is nothing to read in {folder}.")
 

@@ -1,0 +1,75 @@
+"""A command as a terminal runs it: Ctrl-C reaches all its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from clm_detour.interrupt import SENTENCE
+
+TIMEOUT = 300.0  # seconds; other tests may keep the machine busy
+
+
+class Command:
+    """A command in a process group of its own, whose output goes to a file."""
+
+    def __init__(self, words: Sequence[str], log: Path, **environment: str):
+        self.log = log
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        with open(log, "w") as file:
+            self.process = subprocess.Popen(
+                words, stdout=file, stderr=file, env=variables, start_new_session=True
+            )
+
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def children(self) -> int:
+        """How many processes it has started that still run."""
+        with suppress(psutil.NoSuchProcess):
+            return len(psutil.Process(self.process.pid).children(recursive=True))
+        return 0
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a moment at which it must still run."""
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.01)
+
+    def press_ctrl_c(self) -> None:
+        """Send SIGINT to the group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def end(self) -> int:
+        """Wait for the exit code, and for the end of all processes of the group."""
+        code = self.process.wait(TIMEOUT)
+        deadline = time.monotonic() + TIMEOUT
+        while self._group_exists():
+            assert time.monotonic() < deadline, "a process is left behind"
+            time.sleep(0.01)
+        return code
+
+    def _group_exists(self) -> bool:
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def assert_leaves_at_ctrl_c(self) -> None:
+        """Press Ctrl-C: one sentence, exit code 130, nothing that looks like an error, no process left."""
+        self.press_ctrl_c()
+        code, said = self.end(), self.said()
+        assert code == 130, said
+        assert said.count(SENTENCE) == 1, said
+        assert not [word for word in ("Traceback", "Error", "ignored", "died") if word in said], said
