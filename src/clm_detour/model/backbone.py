@@ -101,6 +101,8 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             "model.to_decoder().generate(...)."
         )
 
+    prepare_inputs_for_generation, generation_config = generate, None  # PEFT's CAUSAL_LM wants to find them
+
     @classmethod
     def can_generate(cls) -> bool:
         """Whether there is a `generate` that generates, for transformers."""
