@@ -101,7 +101,8 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             "model.to_decoder().generate(...)."
         )
 
-    prepare_inputs_for_generation, generation_config = generate, None  # PEFT's CAUSAL_LM wants to find them
+    prepare_inputs_for_generation = generate  # PEFT's CAUSAL_LM wants to find it, and the next line
+    generation_config: Any = None
 
     @classmethod
     def can_generate(cls) -> bool:
