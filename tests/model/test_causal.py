@@ -274,3 +274,20 @@ def test_an_adapter_on_the_decoder_is_not_left_out_of_the_loss() -> None:
     model = peft.get_peft_model(tiny_model(), peft.LoraConfig(target_modules=["decoder"]))
     with pytest.raises(UserError, match="target_modules"):
         model(input_ids=IDS, labels=IDS)
+
+
+def test_adapters_and_prompts_of_peft_train_a_causal_model() -> None:
+    peft = pytest.importorskip("peft")
+    task = {"task_type": "CAUSAL_LM"}
+    prompts = peft.PromptTuningConfig(
+        num_virtual_tokens=4, num_layers=4, num_attention_heads=2, token_dim=24, **task
+    )
+    for settings in (peft.LoraConfig(target_modules=["Wqkv"], **task), prompts):
+        model: Any = peft.get_peft_model(tiny_model(), settings)
+        model.causal = True
+        model(input_ids=IDS, labels=IDS, shift=True).loss.backward()
+        trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        assert trained
+        assert all(grad is not None for grad in trained.values())
+        with pytest.raises(UserError, match=r"to_decoder\(\)"):
+            model.generate(input_ids=IDS)

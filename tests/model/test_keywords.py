@@ -266,3 +266,11 @@ def test_what_saving_does_not_do_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=said):
         tiny_model().save_pretrained(tmp_path, **asked)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_holds_what_its_attributes_are() -> None:
+    """Releases of transformers before 5 take no item from an attribute that is set later."""
+    output = tiny_model()(IDS, labels=IDS, output_hidden_states=True, return_logits=True)
+    names = ["loss", "logits", "hidden_states", "last_hidden_state", "loss_sum", "predicted"]
+    assert list(output) == names
+    assert all(output[name] is getattr(output, name) for name in names)

@@ -157,7 +157,10 @@ def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens:
         inputs = torch.where(masked, tokenizer.mask_token_id, tokens)
         lengths = [[len(each) for each in batch]]
         output = network(
-            inputs[None].to(best_device()), document_lengths=lengths, labels=labels[None].to(best_device())
+            inputs[None].to(best_device()),
+            document_lengths=lengths,
+            labels=labels[None].to(best_device()),
+            return_logits=False,
         )
         correct += int(output.correct)
         predicted += int(output.predicted)

@@ -101,6 +101,9 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             "model.to_decoder().generate(...)."
         )
 
+    prepare_inputs_for_generation = generate  # PEFT's CAUSAL_LM wants to find it, and the next line
+    generation_config: Any = None
+
     @classmethod
     def can_generate(cls) -> bool:
         """Whether there is a `generate` that generates, for transformers."""

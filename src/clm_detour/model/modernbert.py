@@ -129,19 +129,19 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
         hidden_TE, rows = self.encode(
             input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
         )
-        output = PretrainingOutput(last_hidden_state=rows.put_back(hidden_TE))
+        found: dict[str, Any] = {}
         if labels is not None:
             labels_T = self._labels(labels, rows, input_ids, self._is_causal(causal), shift, predicted)
-            loss = self._add_loss(output, hidden_TE, labels_T, predicted)
+            found = self._loss(hidden_TE, labels_T, predicted)
             if num_items_in_batch is not None:
-                loss = loss * ((labels != IGNORED).sum() / num_items_in_batch)
-            output.loss = loss
+                found["loss"] = found["loss"] * ((labels != IGNORED).sum() / num_items_in_batch)
         if return_logits is None:
             return_logits = labels is None or not (self.training or torch.is_grad_enabled())
         if return_logits:
-            output.logits = rows.put_back(self.decoder(self.head(hidden_TE)))
+            found["logits"] = rows.put_back(self.decoder(self.head(hidden_TE)))
         if each is not None:
-            output.hidden_states = tuple(map(rows.put_back, each))
+            found["hidden_states"] = tuple(map(rows.put_back, each))
+        output = PretrainingOutput(last_hidden_state=rows.put_back(hidden_TE), **found)
         return self._as_asked(output, return_dict)
 
     def _labels(
@@ -181,23 +181,25 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
             )
         self._labels_are_shifted = True
 
-    def _add_loss(
-        self, output: PretrainingOutput, hidden_TE: Tensor, labels_T: Tensor, predicted: int | None
-    ) -> Tensor:
-        """The mean loss; sum and counts go into the output."""
+    def _loss(self, hidden_TE: Tensor, labels_T: Tensor, predicted: int | None) -> dict[str, Any]:
+        """What of the output comes from the labels."""
         if hasattr(self.decoder, "base_layer"):
             raise UserError(
                 "An adapter lies on the decoder, which the loss would not see; leave it out of the adapter's target_modules."
             )
         places_P = predicted_places(labels_T, predicted)
-        output.loss_sum, output.correct = summed_cross_entropy(
+        loss_sum, correct = summed_cross_entropy(
             self.head(hidden_TE.index_select(0, places_P)),
             self.decoder.weight,
             self.decoder.bias,
             labels_T[places_P],
         )
-        output.predicted = labels_T.new_full((), len(places_P))
-        return output.loss_sum / max(len(places_P), 1)
+        return {
+            "loss": loss_sum / max(len(places_P), 1),
+            "loss_sum": loss_sum,
+            "predicted": labels_T.new_full((), len(places_P)),
+            "correct": correct,
+        }
 
     def get_output_embeddings(self) -> nn.Module:
         """The projection to the vocabulary."""
