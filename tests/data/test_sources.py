@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from reading import write
 
 from clm_detour.data.sources import file_stamp, list_files, read_documents
+from clm_detour.data.sources.files import ANY
 from clm_detour.errors import UserError
 
 TEXTS = ["Aspirin 100 mg.", "Déjà vu\nà l'hôpital", "血压 120/80 😀", " leading and trailing "]
@@ -77,6 +78,7 @@ def test_a_glob_takes_hidden_files_only_where_it_asks_for_them(tmp_path):
         write(tmp_path / name, json_lines([{"text": name}]))
     for pattern in ("", "*.jsonl", "**/*.jsonl", "?.jsonl", "*"):
         assert list_files(str(tmp_path / pattern), "jsonl") == [str(tmp_path / "a.jsonl")]
+    assert list_files(str(tmp_path / "*"), ANY) == [str(tmp_path / "a.jsonl")]
     assert read_all(str(tmp_path / ".*.jsonl")) == ["._a.jsonl", ".b.jsonl"]
     assert read_all(str(tmp_path / ".ipynb_*" / "*.jsonl")) == [".ipynb_checkpoints/c.jsonl"]
     with pytest.raises(UserError, match="No file matches"):

@@ -261,7 +261,8 @@ def test_text_that_spells_a_special_token_of_a_unigram_vocabulary_is_unknown_tex
     )
     made.save(str(tmp_path / "tokenizer.json"))
     names = {"unk": "<unk>", "cls": "<s>", "sep": "</s>", "pad": "<pad>", "mask": "<mask>"}
-    write_json(tmp_path / "tokenizer_config.json", {f"{role}_token": name for role, name in names.items()})
+    config = {f"{role}_token": name for role, name in names.items()}
+    write_json(tmp_path / "tokenizer_config.json", {**config, "tokenizer_class": "PreTrainedTokenizerFast"})
     loaded = load_tokenizer(str(tmp_path))
     assert made.token_to_id("<mask>") in made.encode("pain <mask>.").ids
     (ids,) = loaded.encode_batch(["pain <mask> <s></s><pad>."])

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from clm_detour.check import check_recipe
 from clm_detour.config import load_config
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.errors import UserError
 from clm_detour.evaluate.fill_mask import fill, masked_sentences
 from clm_detour.pipeline import fill_masks_step, prepare_data
 
@@ -103,3 +105,18 @@ def test_a_run_on_texts_about_masks_from_a_base_without_a_tokenizer_fills_masks(
     assert all(
         item["text"].count("[MASK]") == 1 and list(item["models"]) == ["base", "twin"] for item in filled
     )
+
+
+def test_check_refuses_a_tokenizer_with_which_transformers_could_fill_no_mask(encoders, tmp_path, tiny_data):
+    shutil.copytree(tiny_data / "tokenizer", tmp_path / "tokenizer")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (tmp_path / "tokenizer" / name).write_text("{}")
+    recipe = RECIPE.format(
+        run=tmp_path / "run",
+        texts=write_texts(tmp_path / "notes.jsonl", [PLAIN]),
+        tokenizer=tmp_path / "tokenizer",
+        base=encoders["modernbert"],
+    )
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    with pytest.raises(UserError, match=r"name it as mask_token in its tokenizer_config\.json"):
+        check_recipe(load_config(tmp_path / "recipe.yaml"), deep=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clm_detour.config.rules import one_of
 from clm_detour.config.schema import Config
+from clm_detour.data.auto_tokenizer import check_auto_tokenizer
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
 from clm_detour.run_folder import RunFolder
@@ -49,9 +50,11 @@ def check_start(config: Config) -> None:
 
 
 def check_model(config: Config, tokenizer: Tokenizer) -> None:
-    """The model's config must be one that we honour, and fit the tokenizer."""
+    """The model's config must be one that we honour, and fit the tokenizer, which transformers must read as training does."""
+    from clm_detour.train.export import tokenizer_path
     from clm_detour.train.start import base_config, check_fit, fresh_config
 
+    check_auto_tokenizer(tokenizer_path(config), tokenizer)
     if config.model.base is not None:
         check_fit(base_config(config.model.base), tokenizer)
     else:
