@@ -33,6 +33,11 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str | Non
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)), None)
 
 
+def on_one_line(error: BaseException) -> str:
+    """Return an error's message on one line without its last stop, or the error's kind where it has no message."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
 def sentence(error: UserError) -> str:
     """The message; a loader's worker process wraps it into its traceback, of which it is the last line."""
     text = str(error).strip()

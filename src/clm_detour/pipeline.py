@@ -182,11 +182,15 @@ def tokenizer_step(config: Config) -> bool:
     assert training is not None
     agree(folder / "settings.json", tokenizer_settings(config))
     if (folder / "tokenizer.json").exists():
+        tokenizer.set_max_length(folder, config.data.sequence_length)
         return False
     total = training.documents * len(config.data.sources)
     with progress("Read documents for the tokenizer", total, "documents") as advance:
         tokenizer.train_tokenizer(
-            training_texts(config, training.documents, advance), training.vocab_size, folder
+            training_texts(config, training.documents, advance),
+            training.vocab_size,
+            folder,
+            config.data.sequence_length,
         )
     return True
 
@@ -326,8 +330,9 @@ def fill_masks_step(config: Config) -> bool:
         for name, source in open_sources(config, domain_sources(config), "held_out", loaded).items()
         for sentence in masked_sentences(source, loaded, config.evaluate.fill_masks, config.seed)
     ]
+    exported = str(folder.model(next(iter(config.arms))))
     with progress("Masks", len(sentences) * len(paths), "masks") as advance:
-        write_json(folder.fill_masks, fill(sentences, paths, advance))
+        write_json(folder.fill_masks, fill(sentences, paths, exported, advance))
     write_json(settings_of(folder.fill_masks), settings)
     return True
 

@@ -49,13 +49,13 @@ def read_encoder_config(path: str) -> Any:
 
 
 def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """A model's own tokenizer.
+    """A model's own tokenizer; text that spells a special token is ordinary text to it, as in preparing.
 
     Raises:
         UserError: there is none, or it is not a fast one.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, split_special_tokens=True)
     except Exception as error:  # of a kind that differs between releases and tokenizers
         raise UserError(
             f"{path} has no tokenizer that can be opened ({first_line(error)}); put its tokenizer.json into the folder."

@@ -446,5 +446,8 @@ def test_splits_are_found_under_their_usual_names(tmp_path):
     ]
     assert names == [["training.tsv"], ["devel.tsv"], ["test.tsv"]]
     assert split_files(tmp_path, "{split}.csv", "train") == []
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    written(tmp_path / ".ipynb_checkpoints" / "devel.tsv", "x\tO\n")
+    assert split_files(tmp_path, "**/{split}.tsv", "validation") == [tmp_path / "devel.tsv"]
     everything = [path.name for path in split_files(tmp_path, "*.tsv", "train")]
     assert everything == ["devel.tsv", "test.tsv", "train_dev.tsv", "training.tsv"]

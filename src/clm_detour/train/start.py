@@ -206,13 +206,14 @@ def check_fit(model: ModernBertConfig, tokenizer: Tokenizer) -> None:
             f"The tokenizer has {tokenizer.vocab_size} entries but the model's vocabulary only {model.vocab_size}; "
             "use the tokenizer that the model was trained with (tokenizer.path)."
         )
-    for name, here, there in (
+    for name, here, *there in (
         ("[PAD]", tokenizer.pad, model.pad_token_id),
-        ("[CLS]", tokenizer.cls, model.cls_token_id),
-        ("[SEP]", tokenizer.sep, model.sep_token_id),
+        # Models whose texts stand between <s> and </s> may have other tokens as [CLS] and [SEP] besides.
+        ("[CLS]", tokenizer.cls, model.cls_token_id, model.bos_token_id),
+        ("[SEP]", tokenizer.sep, model.sep_token_id, model.eos_token_id),
     ):
-        if there is not None and here != there:
+        if there[0] is not None and here not in there:
             raise UserError(
-                f"{name} is {here} in the tokenizer but {there} in the model's config; "
+                f"{name} is {here} in the tokenizer but {there[0]} in the model's config; "
                 "use the tokenizer that the model was trained with (tokenizer.path)."
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clm_detour.errors import UserError
-from clm_detour.evaluate.formats.files import SPLIT_NAMES
+from clm_detour.evaluate.formats.files import SPLIT_NAMES, visible
 from clm_detour.evaluate.formats.form import Example, Files, Form
 from clm_detour.evaluate.formats.table import Table, cell, records
 from clm_detour.evaluate.tasks.make import make_task
@@ -43,7 +43,7 @@ class Dialogues(Form):
 def edited(folder: Path) -> dict[str, str]:
     """The texts by id."""
     places = (folder, folder.parent / "post-editing")
-    file = next((path for place in places for path in sorted(place.glob("*post-editing.csv"))), None)
+    file = next((path for place in places for path in visible(place, "*post-editing.csv")), None)
     if file is None:
         raise UserError(f"{folder} has no meddialog-fr-women_post-editing.csv, here or in ../post-editing.")
     return {
