@@ -295,3 +295,27 @@ def test_a_tokenizer_that_is_too_large_for_the_model(encoders, tmp_path):
     config = json.loads((Path(encoders["bert"]) / "config.json").read_text())
     with pytest.raises(UserError, match="vocabulary only 100"):
         load_encoder(broken(encoders["bert"], tmp_path / "small", {**config, "vocab_size": 100}))
+
+
+def test_nested_entities_wider_than_any_of_training_are_counted(encoders):
+    def document(id: str, words: int) -> Document:
+        return Document(id, "a b c d e", entities=(Entity("Drug", 0, 2 * words - 1),))
+
+    task = Task("wide", "en", "nested_entities", ("Drug",), "micro_f1", lambda folder: {}, protocol=PROTOCOL)
+    splits = {
+        "train": [document("1", 2)],
+        "validation": [document("2", 2)],
+        "test": [document("3", 5), document("4", 1)],
+    }
+    counts = prepare(task, splits, load_encoder(encoders["bert"])[1], 48).counts
+    assert [counts[split]["too_wide_entities"] for split in splits] == [0, 0, 1]
+
+
+def test_a_test_without_the_classes_that_its_metric_counts_is_refused(encoders):
+    task, splits = make_task("single_label")
+    task = dataclasses.replace(task, metric="positive_f1", negative="one")
+    splits["test"] = [one for one in splits["test"] if one.labels == ("one",)]
+    with pytest.raises(
+        UserError, match="No document of the test split of made-single_label has a label that counts"
+    ):
+        prepare(task, splits, load_encoder(encoders["bert"])[1], 48)

@@ -2,7 +2,9 @@
 
 RUN/MODEL/TASK/SEED.json, ...   see `clm_detour.evaluate.finetune.run`
 RUN/summary.json                see `clm_detour.evaluate.summary`
-RUN/table.md, .tex, .csv        a row a model
+RUN/table.md, .tex              a row a model
+RUN/table.csv                   a line a score, see `clm_detour.evaluate.tables.as_csv`
+RUN/left_out.csv                what the scores are without, a line a task and reason
 RUN/differences.png             each pair of models, task by task
 """
 
@@ -25,6 +27,7 @@ from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
+from clm_detour.evaluate.tasks.left_out import by_limit, of_data, of_records
 from clm_detour.evaluate.tasks.protocols import changed
 from clm_detour.files import read_json, write_json
 from clm_detour.progress import progress, warn
@@ -56,7 +59,7 @@ def evaluate_models(
     records = finished(experiment)
     for line in dict.fromkeys(line for record in records for line in remarks(record)):
         warn(line)
-    summary = summary_of(name, experiment, records, settings.groups, missing)
+    summary = summary_of(name, experiment, records, settings, missing)
     path = folder / "summary.json"
     if (
         made or not path.exists() or read_json(path) != summary
@@ -87,8 +90,11 @@ def read_tasks(settings: FineTuning) -> tuple[Read, dict[str, str]]:
             continue
         task, splits = load(task, Path(settings.data or ""))
         protocol = changed(changed(task.protocol, settings.protocol), settings.protocols.get(name, {}))
-        task = dataclasses.replace(task, protocol=protocol)
-        found.append((task, documents_of(splits, settings.documents)))
+        chosen = documents_of(splits, settings.documents)
+        task = dataclasses.replace(
+            task, protocol=protocol, skipped={**task.skipped, **by_limit(splits, chosen)}
+        )
+        found.append((task, chosen))
     if not found:
         raise UserError(
             f"None of the tasks is there ({', '.join(missing)}); set data=FOLDER to the folder that holds their folders."
@@ -134,25 +140,14 @@ def known_tasks(settings: FineTuning) -> dict[str, Task]:
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
-    """What a run could not take in whole, and that it diverged; a sentence each."""
+    """What a run read in windows, and that it diverged; a sentence each. What it left out stands below the table."""
     found = []
     where, limit = f"{record['model']} on {record['task']}", record["protocol"]["max_tokens"]
     documents = sum(record["documents"].values())
-    totals = {
-        key: sum(counts.get(key, 0) for counts in record["counts"].values())
-        for key in ("documents_cut", "documents_in_windows", "inexact_entities")
-    }
-    if totals["documents_cut"]:
+    windowed = sum(counts.get("documents_in_windows", 0) for counts in record["counts"].values())
+    if windowed:
         found.append(
-            f"{where}: {totals['documents_cut']} of {documents} texts are longer than {limit} tokens and are cut there."
-        )
-    if totals["documents_in_windows"]:
-        found.append(
-            f"{where}: {totals['documents_in_windows']} of {documents} texts are longer than {limit} tokens and are read in overlapping windows."
-        )
-    if totals["inexact_entities"]:
-        found.append(
-            f"{where}: {totals['inexact_entities']} entities do not begin and end with words, overlap, or are in pieces, and cannot be found exactly."
+            f"{where}: {windowed} of {documents} texts are longer than {limit} tokens and are read in overlapping windows."
         )
     chosen = record["best"]["learning_rate"]
     losses = [each["loss"] for each in record["rounds"] if each["learning_rate"] == chosen]
@@ -167,14 +162,15 @@ def summary_of(
     name: str,
     experiment: Experiment,
     records: list[dict[str, Any]],
-    groups: Mapping[str, list[str]],
+    settings: FineTuning,
     missing: Mapping[str, str],
 ) -> dict[str, Any]:
     """The records of all runs -> the content of `summary.json`."""
     scores: dict[str, dict[str, dict[int, float]]] = {}
     for record in records:
-        by_seed = scores.setdefault(record["model"], {}).setdefault(record["task"], {})
-        by_seed[record["seed"]] = 100 * record["score"]
+        if record["score"] is not None:
+            by_seed = scores.setdefault(record["model"], {}).setdefault(record["task"], {})
+            by_seed[record["seed"]] = 100 * record["score"]
     models = [
         {
             "name": model,
@@ -185,10 +181,26 @@ def summary_of(
         for model, path in experiment.models.items()
     ]
     rows = [
-        TaskRow(task.name, task.language, task.kind, task.metric, len(splits["test"]))
+        TaskRow(
+            task.name,
+            task.language,
+            task.kind,
+            task.metric,
+            len(splits["test"]),
+            of_data(task, splits) | of_records([one for one in records if one["task"] == task.name]),
+        )
         for task, splits in experiment.tasks
     ]
-    return summarise(name, models, rows, scores, groups, missing)
+    return summarise(
+        name,
+        models,
+        rows,
+        scores,
+        settings.groups,
+        missing,
+        settings.equivalence_points,
+        settings.paper_bootstrap,
+    )
 
 
 def write_figure(summary: Mapping[str, Any], folder: Path) -> None:

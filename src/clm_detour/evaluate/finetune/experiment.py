@@ -18,8 +18,9 @@ from typing import Any
 
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
+from clm_detour.evaluate.finetune.problem import check_splits
 from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
-from clm_detour.evaluate.tasks.task import Splits, Task
+from clm_detour.evaluate.tasks.task import Reading, Splits, Task
 from clm_detour.files import file_checksum, read_json
 from clm_detour.progress import progress
 from clm_detour.settings import agree, check
@@ -66,6 +67,8 @@ def run_all(experiment: Experiment, jobs: int = 1) -> int:
     Raises:
         UserError: a model or a task's data cannot be used, or there are results made with other settings.
     """
+    for task, splits in experiment.tasks:
+        check_splits(task, splits)
     agree_on_settings(experiment)
     todo = [run for run in experiment.runs() if not run.record.exists()]
     if not todo:
@@ -139,9 +142,8 @@ def work(run: Run) -> str:
 
 def result_of(record: Mapping[str, Any]) -> str:
     """One finished run in a line."""
-    return (
-        f"{record['model']} {record['task']} {record['seed']}: {record['metric']} {100 * record['score']:.1f}"
-    )
+    score = "none" if record["score"] is None else f"{100 * record['score']:.1f}"
+    return f"{record['model']} {record['task']} {record['seed']}: {record['metric']} {score}"
 
 
 def without_reader(run: Run) -> Run:
@@ -149,7 +151,7 @@ def without_reader(run: Run) -> Run:
     return replace(run, task=replace(run.task, read=no_reader))
 
 
-def no_reader(folder: Path) -> Splits:
+def no_reader(folder: Path) -> Reading:
     """In place of a task's reader."""
     raise UserError(f"The task's documents were read before; there is nothing to read in {folder}.")
 

@@ -52,7 +52,7 @@ def read_text(file: Path) -> str:
 
 
 def lines(file: Path) -> Iterator[tuple[str, str]]:
-    """Each line without its end, and its place; no byte order mark.
+    """Yield each line without its end, and its place; no byte order mark. Lines end as Windows, Unix or old Macs end them.
 
     Raises:
         UserError: as `read_text`, or the file is empty.
@@ -60,5 +60,6 @@ def lines(file: Path) -> Iterator[tuple[str, str]]:
     text = read_text(file).removeprefix("\ufeff")
     if not text.strip():
         raise UserError(f"{file} is empty; get the data set again.")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        yield f"{file} line {number}", line.removesuffix("\r")
+        yield f"{file} line {number}", line

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from clm_detour.errors import UserError
+from clm_detour.evaluate.tasks.left_out import of_data, sentence
 from clm_detour.evaluate.tasks.registry import load, locate
 from clm_detour.evaluate.tasks.splits import shared_ids, shared_texts
 from clm_detour.evaluate.tasks.task import SPLITS, Splits, Task
@@ -90,10 +91,8 @@ def present(task: Task, root: Path, notes: list[str]) -> list[str]:
     notes += [f"Warning: {said}." for said in differences(loaded, splits)]
     notes += [f"{said}." for said in overlaps(loaded, splits)]
     found = counts(loaded, splits)
-    if left_out := found.get("annotations", 0) - found.get("entities", 0):
-        notes.append(
-            f"{task.name}: {left_out:,} annotations overlap others and are left out, since tags are flat."
-        )
+    if left_out := of_data(loaded, splits):
+        notes.append(f"{sentence(task.name, left_out)}.")
     labels = f"{sum(count for name, count in found.items() if name.startswith('labels.')):,} labels"
     annotated = f"{found['annotations']:,} entities" if "annotations" in found else labels
     return [*(f"{found.get(f'{split}.documents', 0):,}" for split in SPLITS), annotated]

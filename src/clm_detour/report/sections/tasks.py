@@ -24,6 +24,7 @@ def tasks_section(run: Run) -> Section | None:
     body = join(
         paragraph(introduction(found)),
         score_table(run, found),
+        left_out_table(found) if any(task.left_out for task in found.tasks) else None,
         difference_table(found) if found.differences else None,
         difference_figure(main) if main and len(main.by_task) > 1 else None,
         join(heading("Published"), published_table(found)) if found.published else None,
@@ -171,3 +172,14 @@ def missing_table(found: Evaluation) -> Markup:
     reason = Markup('<span class="long">{}</span>')
     rows = [Row([task, reason.format(why)]) for task, why in found.missing.items()]
     return table("Tasks that are missing", ["Task", "Why"], rows, left={1})
+
+
+def left_out_table(found: Evaluation) -> Markup:
+    """Return what the scores are without, a row for each task and reason."""
+    rows = [
+        Row([task.name, what, str(count)])
+        for task in found.tasks
+        for what, count in task.left_out.items()
+    ]
+    note = "What the data sets have and these scores do not speak of; docs/tasks.md says what each line means."
+    return table("Left out of the tasks", ["Task", "What", "Count"], rows, left={1}, note=note)
