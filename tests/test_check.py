@@ -211,6 +211,48 @@ def test_a_base_with_another_tokenizer_is_a_warning(load, base, tiny_data, capsy
     assert verdict == "No errors; 1 warning."
 
 
+# -- sources and tasks
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        '{"text": {"title": "A", "body": "B"}}\n{"text": "two"}\n',
+        '{\n  "text": "over several lines"\n}\n',
+        '{"text": "cut sho',
+        '{"title": "no text"}\n',
+    ],
+    ids=["an object", "several lines", "truncated", "no field"],
+)
+def test_a_first_record_that_cannot_be_used_is_refused(load, tmp_path, first):
+    (tmp_path / "notes.jsonl").write_text(first)
+    config = load(f"data.sources.notes={{path: {tmp_path}/notes.jsonl}}")
+    for refuses in (lambda: check_recipe(config, deep=False), lambda: run_recipe(config)):
+        with pytest.raises(UserError, match=r"notes\.jsonl"):
+            refuses()
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        ("a\tx\nb\ty\n", "a\tz\n", "'z' is no label of mine"),
+        ("a\tx\nb\ty\n", "", "mine"),
+    ],
+)
+def test_a_task_that_cannot_be_learned_or_scored_is_refused_before_any_training(
+    load, tmp_path, train, test, said
+):
+    folder = tmp_path / "tasks" / "mine"
+    folder.mkdir(parents=True)
+    for split, rows in (("train", train), ("dev", train), ("test", test)):
+        (folder / f"{split}.tsv").write_text("text\tlabel\n" + rows)
+    mine = "{form: tsv, kind: single_label, labels: [x, y]}"
+    tasks = f"{{tasks: [mine], data: {tmp_path}/tasks, own_tasks: {{mine: {mine}}}}}"
+    with pytest.raises(UserError, match=said):
+        check_recipe(load(f"evaluate.tasks={tasks}"), deep=False)
+
+
 # -- what the run folder holds
 
 
@@ -295,6 +337,25 @@ def test_a_source_whose_file_was_only_touched_is_the_same(started, tmp_path):
 def test_a_recipe_that_no_longer_fits_its_run_folder_says_what_changed(started, change, said):
     with pytest.raises(UserError, match=f"was started with other settings .*{said}; choose another run_dir"):
         check_recipe(started(change), deep=False)
+
+
+def test_another_sample_or_tokenizer_training_than_the_folder_holds_is_told(tiny_data, tmp_path):
+    words = ["tokenizer={path: null, train: {vocab_size: 300}}", "data.sample={documents: 100}"]
+    config = guidelines(tmp_path, tiny_data, 80, *words)
+    prepare_data(config)
+    check_recipe(config, deep=False)
+    for change, said in [
+        (
+            "data.sample.documents=200",
+            r"run/sample was started with other settings \(documents was 100, is now 200\)",
+        ),
+        (
+            "tokenizer.train.vocab_size=400",
+            r"run/tokenizer was started with other settings \(vocab_size was 300, is now 400\)",
+        ),
+    ]:
+        with pytest.raises(UserError, match=said):
+            check_recipe(guidelines(tmp_path, tiny_data, None, *words, change), deep=False)
 
 
 def test_another_tokenizer_is_one_change_in_words(started, tiny_data, tmp_path):

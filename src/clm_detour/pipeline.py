@@ -17,6 +17,8 @@ from typing import Any, cast
 from clm_detour.allocator import keep_freed_memory
 from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.check import all_doubts, processes, refuse
+from clm_detour.check.data import check_shards
+from clm_detour.check.folders import room_warnings
 from clm_detour.check.model import check_model
 from clm_detour.check.started import sample_settings, tokenizer_settings
 from clm_detour.config.load import save_config
@@ -104,6 +106,7 @@ def run_steps(config: Config, sizes: bool) -> int:
     tokenizer_steps(config, steps)
     check_model(config, tokenizer.load_tokenizer(tokenizer_path(config)))
     source_steps(config, steps)
+    check_shards(config, tokenizer.load_tokenizer(tokenizer_path(config)), deep=False)
     for run in plan_recipe(config).values():
         is_finished(config, run)  # refuses other settings than those that its folder was started with
     plan_step(config, sizes)
@@ -230,7 +233,7 @@ def plan_step(config: Config, sizes: bool = True) -> None:
         loaded = tokenizer.load_tokenizer(tokenizer_path(config))
         plan = make_plan(config, loaded, processes())
         print_plan(plan)
-        for doubt in all_doubts(config, loaded, sizes):
+        for doubt in (*room_warnings(config, plan), *all_doubts(config, loaded, sizes)):
             warn(doubt)
         operations = {phase.run.id: phase.operations and phase.operations.total for phase in plan.phases}
         write_json(folder.plan, {"phases": {id: {"operations": found} for id, found in operations.items()}})

@@ -170,6 +170,11 @@ def test_in_the_last_layer_gradient_reaches_the_supervised_positions_only(models
         assert all(0 < share <= values["reached"][layer] + 1e-9 for layer, share in values["spread"].items())
 
 
+def test_gradients_of_texts_of_which_nothing_is_predicted_are_refused(models):
+    with pytest.raises(UserError, match=r"The texts are too few: under mlm \d+ % no token of them is predicted"):
+        gradients(models["far"], ["a"], 64)
+
+
 def test_a_transplant_takes_what_it_names_and_nothing_else(models, tmp_path):
     write_transplant(models["far"], models["near"], Graft("x", 1, 2, "attention"), tmp_path / "made")
     made, donor, recipient = (weights_of(path) for path in (tmp_path / "made", models["far"], models["near"]))

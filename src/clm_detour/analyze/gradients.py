@@ -20,6 +20,7 @@ from rich.table import Table
 from clm_detour.analyze.masked import Batch, batches, open_masked
 from clm_detour.analyze.weights import layer_order, norms_by_place
 from clm_detour.data.objectives import IGNORED, Objective
+from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 from clm_detour.model.precision import best_device
@@ -38,7 +39,7 @@ def gradients(
         tokenizer: its folder or hub id; None: the model's own.
 
     Raises:
-        UserError: it is no ModernBERT.
+        UserError: it is no ModernBERT, or of the texts no token is predicted.
     """
     network, opened = open_masked(path, tokenizer)
     torch.nn.Module.to(network, best_device())
@@ -52,6 +53,10 @@ def gradients(
             for batch in batches(opened, texts, max_tokens, objective, seed):
                 sums.add(network, batch)
                 advance(len(batch.lengths))
+            if not sums.predicted:
+                raise UserError(
+                    f"The texts are too few: under {name} no token of them is predicted; give more texts."
+                )
             found[name] = sums.result(network)
     tokens = found[CLM].pop("tokens")
     for values in found.values():
@@ -93,7 +98,7 @@ class _Sums:
 
     def result(self, network: ModernBertForPretraining) -> dict[str, Any]:
         squares = {
-            name: float(p.grad.double().square().sum()) / max(self.predicted, 1) ** 2
+            name: float(p.grad.double().square().sum()) / self.predicted**2
             for name, p in network.named_parameters()
             if p.grad is not None
         }

@@ -53,14 +53,23 @@ def check_shards(config: Config, tokenizer: Tokenizer, deep: bool) -> None:
                 console.print(f"{folder}: every checksum is right", soft_wrap=True)
 
 
-def missing_tasks(settings: FineTuning | None) -> list[str]:
-    """Say which tasks are not there; those that are can be read.
+def check_tasks(settings: FineTuning | None) -> list[str]:
+    """Check that the tasks that are there can be read, learned and scored.
+
+    Returns:
+        Warnings that name those that are not there.
 
     Raises:
-        UserError: see `clm_detour.evaluate.command.read_tasks`.
+        UserError: a task cannot be, or none of them is there.
     """
     if settings is None:
         return []
     from clm_detour.evaluate.command import read_tasks
+    from clm_detour.evaluate.finetune.problem import check_labels, check_splits
 
-    return [f"{task} will be left out: {reason}" for task, reason in read_tasks(settings)[1].items()]
+    read, missing = read_tasks(settings)
+    for task, splits in read:
+        check_splits(task, splits)
+        for documents in splits.values():
+            check_labels(task, documents)
+    return [f"{task} will be left out: {reason}" for task, reason in missing.items()]

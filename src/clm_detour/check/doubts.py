@@ -97,7 +97,7 @@ def rounding(run: PhaseRun, over: float) -> str:
 def held_out_doubts(config: Config, tokenizer: Tokenizer | None) -> Iterator[str]:
     """Too little held-out text for what is asked of it, as far as it can be counted."""
     names = domain_sources(config)
-    watched = names if config.train.evaluate_every is None else list(config.data.sources)
+    watched = names if config.train.evaluate_every is None else trained_sources(config)
     counts = {name: count_held_out(config, name, tokenizer) for name in watched}
     for name, count in counts.items():
         if count is not None and not count.held_out:
@@ -132,6 +132,12 @@ def held_out_doubts(config: Config, tokenizer: Tokenizer | None) -> Iterator[str
                 f"There are {texts} held-out texts, and comparing the networks of detour and twin (CKA) takes {FEWEST}, so it will be "
                 "left out; give more documents, or raise data.held_out."
             )
+
+
+def trained_sources(config: Config) -> list[str]:
+    """The sources that any phase trains on."""
+    mixtures = (config.data.mixtures[run.phase.mixture] for run in plan_recipe(config).values())
+    return list(dict.fromkeys(name for shares in mixtures for name in shares))
 
 
 def count_held_out(config: Config, name: str, tokenizer: Tokenizer | None) -> HeldOutText | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Column, Table
 
-from clm_detour.check.data import check_shards, check_sources, missing_tasks
+from clm_detour.check.data import check_shards, check_sources, check_tasks
 from clm_detour.check.doubts import doubts
 from clm_detour.check.folders import check_folders, room_warnings
 from clm_detour.check.model import (
@@ -75,7 +75,7 @@ def refuse(config: Config, prepared: bool = True) -> tuple[Tokenizer | None, lis
         check_model(config, tokenizer)
     check_base_tokenizer(config)
     check_sources(config, prepared)
-    warnings = missing_tasks(config.evaluate.tasks)
+    warnings = check_tasks(config.evaluate.tasks)
     check_started(config, tokenizer)
     return tokenizer, warnings
 

@@ -8,7 +8,6 @@ from typing import Any, cast
 from clm_detour.check.data import is_of_sample
 from clm_detour.config.schema import Config
 from clm_detour.data.cache import is_remote
-from clm_detour.data.held_out import SPLITS
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import is_done, origin
 from clm_detour.data.shards import TokenShards
@@ -21,7 +20,14 @@ from clm_detour.run_folder import RunFolder
 from clm_detour.settings import changes, check
 from clm_detour.train.export import ABOUT
 from clm_detour.train.recipe import PhaseRun, plan_arm, plan_recipe
-from clm_detour.train.settings import check_settings, recipe_settings, refused, source_in_words
+from clm_detour.train.settings import (
+    DOCUMENTS,
+    check_settings,
+    count_documents,
+    recipe_settings,
+    refused,
+    source_in_words,
+)
 from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder
 
 BASE, SETTINGS = "base", "settings.json"
@@ -56,9 +62,7 @@ def check_started(config: Config, tokenizer: Tokenizer | None) -> None:
         check_settings(config, run, now if tokenizer is None else {**now, "tokenizer": tokenizer.fingerprint})
     if tokenizer is None:
         return
-    for run in started:
-        for name in config.data.mixtures[run.phase.mixture]:
-            check_documents(config, run, name, tokenizer)
+    check_documents(config, started, tokenizer)
     check_results(config)
 
 
@@ -120,27 +124,35 @@ def check_arm(config: Config, arm: str) -> None:
         )
 
 
-def check_documents(config: Config, run: PhaseRun, name: str, tokenizer: Tokenizer) -> None:
-    """Check that a source holds the documents on which a phase was started.
+def check_documents(config: Config, started: list[PhaseRun], tokenizer: Tokenizer) -> None:
+    """Check that the sources hold the documents on which phases were started.
 
     Raises:
-        UserError: it holds others.
+        UserError: one holds others.
     """
-    there = read_json(RunFolder.of(config).phase(run.id).settings)["data"].get(name)
-    folder, rows = prepared_folder(config, name), config.data.sequence_length
-    if is_remote(folder):
+    users: dict[str, list[PhaseRun]] = {}
+    for run in started:
+        for name in config.data.mixtures[run.phase.mixture]:
+            users.setdefault(name, []).append(run)
+    for name, runs in users.items():
+        if is_remote(prepared_folder(config, name)):
+            continue
+        if not is_prepared_elsewhere(config, name) and (changed := change_of_source(config, name, tokenizer)):
+            raise refused(config, runs[0], [changed])
+        for run in runs:
+            check_rows(config, run, name)
+
+
+def check_rows(config: Config, run: PhaseRun, name: str) -> None:
+    """Check that the rows of a source, if they are there, are those on which a phase was started."""
+    folder = prepared_folder(config, name)
+    try:
+        rows = PackedSource.open(f"{folder}/train", config.data.sequence_length)
+    except UserError:  # to be prepared
         return
-    changed = None if is_prepared_elsewhere(config, name) else change_of_source(config, name, tokenizer)
-    if changed is None:
-        try:
-            fingerprint = PackedSource.open(f"{folder}/train", rows).fingerprint
-        except UserError:  # not prepared, or to be prepared anew
-            return
-        if fingerprint != there:
-            now = {"data": {name: fingerprint}, "documents": {name: prepared_documents(folder)}}
-            check_settings(config, run, now)
-    else:
-        raise refused(config, run, [changed])
+    check_settings(
+        config, run, {"data": {name: rows.fingerprint}, DOCUMENTS: {name: count_documents(config, name)}}
+    )
 
 
 def change_of_source(config: Config, name: str, tokenizer: Tokenizer) -> str | None:
@@ -169,14 +181,9 @@ def change_of_source(config: Config, name: str, tokenizer: Tokenizer) -> str | N
 
 def files_in_words(config: Config, name: str, was: dict[str, Any], now: dict[str, Any]) -> str:
     """Say how a source's files changed: by its documents where they are quickly counted, else by size."""
-    source, folder = config.data.sources[name], prepared_folder(config, name)
+    source = config.data.sources[name]
     before, after = (sum(file["size"] for file in made["files"]) for made in (was, now))
     if after <= COUNTED_BYTES and not source.repeat and source.format != "hub":
         documents = sum(1 for _ in read_documents(source, on_error=cast(OnError, config.data.on_error)))
-        return source_in_words(name, prepared_documents(folder), documents)
+        return source_in_words(name, count_documents(config, name), documents)
     return f"source {name}: {human_bytes(before)} in {len(was['files'])} files, now {human_bytes(after)} in {len(now['files'])} files"
-
-
-def prepared_documents(folder: str) -> int:
-    """Documents of both splits."""
-    return sum(TokenShards.open(f"{folder}/{split}").documents for split in SPLITS)
