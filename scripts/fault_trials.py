@@ -36,6 +36,7 @@ from clm_detour.config.schema import Config
 from clm_detour.errors import exit_on_user_error
 from clm_detour.evaluate.fill_mask import fill  # noqa: F401  imported once, for all children
 from clm_detour.files import file_checksum, read_json, read_json_lines
+from clm_detour.interrupt import INTERRUPTED
 from clm_detour.pipeline import run_recipe
 from clm_detour.preemption import REQUEUE, requeue_on_signals
 from clm_detour.report.page import write_page  # noqa: F401  imported once, for all children
@@ -254,6 +255,21 @@ def asked_to_leave(trials: Trials) -> str:
     return f"SIGTERM: exit code {code}, {line_with('Asked to leave', said)!r}"
 
 
+def press_ctrl_c() -> None:
+    """SIGINT to the run and its loader processes, as a terminal sends it."""
+    os.killpg(os.getpgrp(), signal.SIGINT)
+
+
+def interrupted(trials: Trials) -> str:
+    """Ctrl-C in the midst of a step."""
+    config = trials.config("interrupted", "train.workers=1")
+    code, said = trials.run(config, in_step(7, press_ctrl_c))
+    if code != INTERRUPTED or "Traceback" in said:
+        sys.exit(f"FAILED: exit code {code} after Ctrl-C:\n{said[-2000:]}")
+    trials.undamaged(config)
+    return f"Ctrl-C: exit code {code}, {line_with('Interrupted', said)!r}"
+
+
 def full_disk(trials: Trials) -> str:
     """No room for the weights of the third checkpoint."""
     config = trials.config("full")
@@ -412,7 +428,7 @@ def main() -> None:
         start = time.monotonic()
         trials = Trials(Path(folder), SMALL if chosen.small else [])
         everything = [partial(kills, number=chosen.kills, dice=random.Random(chosen.seed))]
-        everything += [asked_to_leave, full_disk, flipped_bytes, bad_number, dead_worker]  # type: ignore[list-item]
+        everything += [asked_to_leave, interrupted, full_disk, flipped_bytes, bad_number, dead_worker]  # type: ignore[list-item]
         everything += [many_ranks] if chosen.ranks else []  # type: ignore[list-item]
         for trial in everything:
             print(f"ok  {trial(trials)}", flush=True)

@@ -25,7 +25,14 @@ class Command:
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         with open(log, "w") as file:
             self.process = subprocess.Popen(
-                words, stdout=file, stderr=file, env=variables, start_new_session=True
+                words,
+                stdout=file,
+                stderr=file,
+                env=variables,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(
+                    signal.SIGINT, signal.SIG_DFL
+                ),  # the tests may run in the background
             )
 
     def said(self) -> str:

@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
-from commands import Command
 
 from clm_detour.interrupt import LAUNCHED, SAME_PRESS, SENTENCE
+from commands import Command
 
 PROGRAM = """
 import hashlib, os, signal, time

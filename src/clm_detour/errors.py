@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from clm_detour.interrupt import INTERRUPTED, heed_interrupts, interrupted, say_interrupted
 
@@ -31,7 +31,8 @@ def exit_on_user_error() -> Iterator[None]:
             sys.exit(INTERRUPTED)
         if not isinstance(error, UserError):
             raise
-        print(f"Error: {sentence(error)}", file=sys.stderr)
+        with suppress(OSError):  # nobody may read it
+            print(f"Error: {sentence(error)}", file=sys.stderr, flush=True)
         sys.exit(USER_ERROR)
     except SystemExit as leave:
         if leave.code == INTERRUPTED:  # typer makes one of a KeyboardInterrupt
@@ -50,8 +51,8 @@ def on_one_line(error: BaseException) -> str:
 
 
 def sentence(error: UserError) -> str:
-    """The message; a loader's worker process wraps it into its traceback, of which it is the last line."""
+    """Return the message. A loader's worker process puts it at the end of its traceback, as the message of another error."""
     text = str(error).strip()
     if text.startswith("Caught UserError"):
-        text = text.splitlines()[-1].partition("UserError: ")[2]
+        text = text.rpartition(f"\n{UserError.__module__}.UserError: ")[2]
     return text

@@ -44,7 +44,9 @@ def heed_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, interrupt_once)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # `interrupts_held` blocked it for this process
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGINT}
+        )  # `interrupts_held` blocked it for this process
         yield
     finally:
         if not interrupted():  # else the process is about to end, and is to heed the second one to its end

@@ -18,6 +18,7 @@ from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.steps import StepRows
+from clm_detour.errors import UserError, sentence
 
 LENGTH, BATCH = 32, 24
 STEP = StepRows.constant(BATCH)
@@ -125,3 +126,17 @@ def test_a_loader_process_leaves_ctrl_c_to_its_trainer_from_its_start_on(stream)
         os.kill(worker.pid, signal.SIGINT)
         next(batches)
     assert worker.is_alive()
+
+
+class Mistaken(StepBatches):
+    """Batches of which none can be made."""
+
+    def step(self, step: int) -> dict:
+        raise UserError("notes/train is damaged:\nprepare it again.")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mistake_in_a_loader_process_is_the_sentence_it_would_be_here(stream, workers):
+    with pytest.raises(UserError) as mistake:
+        take(Mistaken(stream(Objective("clm")), 0, STEP), 1, workers)
+    assert sentence(mistake.value) == "notes/train is damaged:\nprepare it again."

@@ -12,12 +12,14 @@ import pytest
 from clm_detour.preemption import REQUEUE
 from clm_detour.train import launcher
 from clm_detour.train.launcher import exit_code, tell_processes
+from commands import Command
 
 RANKS = """
 import os, sys, time
+from clm_detour.errors import exit_on_user_error
 from clm_detour.preemption import requeue_on_signals
 
-with requeue_on_signals():
+with exit_on_user_error(), requeue_on_signals():
     if os.environ["RANK"] == "{first}":
         time.sleep(1)
         sys.exit({code})
@@ -25,15 +27,90 @@ with requeue_on_signals():
 """
 
 
+@pytest.fixture
+def launch(tmp_path, monkeypatch):
+    """A function from a script to the code with which the launcher of two such processes leaves."""
+
+    def run(text: str) -> int:
+        script = tmp_path / "ranks.py"
+        script.write_text(text)
+        monkeypatch.setattr(sys, "argv", ["launcher", "-n", "2", str(script)])
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        with pytest.raises(SystemExit) as left:
+            launcher.main()
+        return left.value.code
+
+    return run
+
+
 @pytest.mark.parametrize(("first", "code"), [(1, 3), (0, 3), (1, REQUEUE)])
-def test_a_process_that_fails_while_another_loads_decides(tmp_path, monkeypatch, first, code):
-    script = tmp_path / "ranks.py"
-    script.write_text(RANKS.format(first=first, code=code))
-    monkeypatch.setattr(sys, "argv", ["launcher", "-n", "2", str(script)])
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+def test_a_process_that_fails_while_another_loads_decides(launch, first, code):
+    assert launch(RANKS.format(first=first, code=code)) == code
+
+
+MISTAKE = """
+import os, time
+from clm_detour.errors import UserError, exit_on_user_error
+from clm_detour.preemption import requeue_on_signals
+from clm_detour.train import main
+
+main.OTHERS_SECONDS = {patience}
+rank = os.environ["RANK"]
+with exit_on_user_error(), main.others_first(), requeue_on_signals():
+    print("a line of process", rank, flush=True)
+    if rank in "{mistaken}":
+        time.sleep(0.5 * (rank == "0"))
+        raise UserError("train.batch_rows is 7.")
+    if "{lost}":
+        time.sleep(1)
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:40123")
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "lost", "patience"), [("01", "", 20), ("0", "", 20), ("1", "", 0.1), ("1", "lost", 1)]
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2_whichever_process_makes_it(
+    launch, capfd, mistaken, lost, patience
+):
+    assert launch(MISTAKE.format(mistaken=mistaken, lost=lost, patience=patience)) == 2
+    out, err = capfd.readouterr()
+    assert out == "a line of process 0\n"
+    assert err == "Error: train.batch_rows is 7.\n"
+
+
+def test_a_crash_of_another_process_than_the_first_shows_what_that_one_printed(launch, capfd):
+    crash = "import os, time\nif os.environ['RANK'] == '1':\n    raise KeyError('here')\ntime.sleep(60)"
+    frame = "from clm_detour.errors import exit_on_user_error\nwith exit_on_user_error():\n    "
+    assert launch(frame + crash.replace("\n", "\n    ")) == 1
+    assert capfd.readouterr().err.rstrip().endswith("KeyError: 'here'")
+
+
+def test_a_process_that_the_system_kills_is_named(launch, capfd):
+    killed = "if os.environ['RANK'] == '1':\n        os.kill(os.getpid(), 9)\n    time.sleep(60)"
+    frame = (
+        "import os, time\nfrom clm_detour.errors import exit_on_user_error\nwith exit_on_user_error():\n    "
+    )
+    assert launch(frame + killed) == 128 + signal.SIGKILL
+    assert capfd.readouterr().err == "Process 1 was ended by SIGKILL, for want of memory perhaps.\n"
+
+
+def test_arguments_that_do_not_fit_are_one_sentence(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["launcher", "-n", "0", "train.py"])
     with pytest.raises(SystemExit) as left:
         launcher.main()
-    assert left.value.code == code
+    assert left.value.code == 2
+    assert capfd.readouterr().err == "Error: The launcher cannot start: The nproc must be 1 or greater\n"
+
+
+def test_ctrl_c_is_one_sentence(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(MISTAKE.format(mistaken="", lost="", patience=20))
+    words = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(script)]
+    command = Command(words, tmp_path / "log")
+    command.wait_until(lambda: "a line of process 0" in command.said())
+    command.assert_leaves_at_ctrl_c()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-from commands import Command
-
 from clm_detour.config.load import save_config
 from clm_detour.files import HALF_WRITTEN, read_json_lines
 from clm_detour.preemption import REQUEUE
@@ -18,6 +16,7 @@ from clm_detour.run_folder import RunFolder
 from clm_detour.train.checkpoints import newest_good
 from clm_detour.train.phase import train_phase
 from clm_detour.train.recipe import choose_phase
+from commands import Command
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 LAUNCHER = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(SCRIPT)]

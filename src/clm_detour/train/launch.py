@@ -80,8 +80,6 @@ def launch_processes(config: Config, run: PhaseRun, processes: int) -> None:
     arm = next(arm for arm, phases in config.arms.items() if phases[: len(names)] == names)
     words = ["-m", "clm_detour.train.main", str(resolved), f"arm={arm}", f"phase={run.name}"]
     code = run_launcher(processes, words, run.id)
-    if code == USER_ERROR:
-        sys.exit(USER_ERROR)  # the sentence is printed
     if code:
         raise UserError(
             f"Phase {run.id} stopped with exit code {code}, for the reason above; run again to go on."
@@ -100,6 +98,7 @@ def run_launcher(processes: int, words: list[str], name: str) -> int:
 
     Raises:
         Requeue: it was asked to leave.
+        SystemExit: a process found a user's mistake and has said so.
     """
     with interrupts_held():
         process = subprocess.Popen(
@@ -121,6 +120,8 @@ def run_launcher(processes: int, words: list[str], name: str) -> int:
             raise
     if code == REQUEUE or (code and asked):  # asked before its processes could listen
         raise Requeue(f"Asked to leave in {name}")
+    if code == USER_ERROR:
+        sys.exit(USER_ERROR)
     return code
 
 
@@ -139,10 +140,6 @@ def launch_bench(path: str, words: list[str], gpus: str | None) -> None:
         return
     # One process too is started: this one would keep what it took of a GPU's memory while the others are measured.
     for processes in counts:
-        code = run_launcher(
-            processes, ["-m", "clm_detour.train.bench", path, *words], "the measurement"
-        )
-        if code == USER_ERROR:
-            sys.exit(USER_ERROR)  # the sentence is printed
+        code = run_launcher(processes, ["-m", "clm_detour.train.bench", path, *words], "a measurement")
         if code:
             raise UserError(f"The measurement stopped with exit code {code}, for the reason above.")
