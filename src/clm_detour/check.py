@@ -19,7 +19,7 @@ from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import OnError, check_first_record
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
-from clm_detour.progress import console, human, human_bytes
+from clm_detour.progress import console, human, human_bytes, warn
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.launch import world_size
 from clm_detour.train.recipe import check_world, plan_recipe
@@ -57,9 +57,9 @@ def check_recipe(config: Config, deep: bool) -> None:
         check_model(config, tokenizer)
         check_shards(config, tokenizer, deep)
     for warning in room_warnings(config, make_plan(config, tokenizer, world)):
-        console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
+        warn(warning)
     console.print(phase_table(config))
-    console.print("[green]Nothing wrong found.[/green]")
+    console.print("Nothing wrong found.", style="green")
 
 
 def processes() -> int:
@@ -108,7 +108,7 @@ def check_tasks(settings: FineTuning) -> None:
     from clm_detour.evaluate.command import read_tasks
 
     for task, reason in read_tasks(settings)[1].items():
-        console.print(f"[yellow]{task} will be left out: {reason}[/yellow]", soft_wrap=True)
+        warn(f"{task} will be left out: {reason}")
 
 
 def check_writable(folder: Path) -> None:

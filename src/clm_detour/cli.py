@@ -38,7 +38,8 @@ def run(config: ConfigPath, overrides: Overrides = None) -> None:
     steps = run_recipe(loaded)
     report = RunFolder.of(loaded).report
     done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
-    console.print(f"[bold]{done}[/bold] Open {report}", soft_wrap=True)
+    console.print(done, style="bold", end=" ")
+    console.print(f"Open {report}", soft_wrap=True)
 
 
 @app.command()
@@ -50,7 +51,8 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
     loaded = load_config(config, overrides or ())
     steps = prepare_data(loaded)
     console.print(
-        f"{steps} steps done." if steps else f"{loaded.data.dir} was prepared before; nothing to do."
+        f"{steps} steps done." if steps else f"{loaded.data.dir} was prepared before; nothing to do.",
+        soft_wrap=True,
     )
 
 
@@ -84,7 +86,7 @@ def export(
     export_arm(loaded, arm, folder, dtype, ema)
     if not ema:  # whose scores would be those of other weights
         write_card(load_run(RunFolder.of(loaded).root), arm, folder)
-    console.print(f"Wrote {folder}")
+    console.print(f"Wrote {folder}", soft_wrap=True)
 
 
 @app.command()

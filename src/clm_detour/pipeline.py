@@ -33,7 +33,7 @@ from clm_detour.environment import describe_environment
 from clm_detour.errors import UserError
 from clm_detour.files import read_json, write_json
 from clm_detour.lock import alone
-from clm_detour.progress import console, progress
+from clm_detour.progress import console, progress, warn
 from clm_detour.run_folder import RunFolder
 from clm_detour.settings import agree
 from clm_detour.train.export import ABOUT, tokenizer_path
@@ -56,14 +56,14 @@ class Steps:
         start = time.monotonic()
         outcome = work()
         if isinstance(outcome, str):
-            console.print(f"[yellow]{title}: left out. {outcome}[/yellow]", soft_wrap=True)
+            warn(f"{title}: left out. {outcome}")
             return
         if not outcome:
-            console.print(f"[dim]{title}: done before[/dim]")
+            console.print(f"{title}: done before", style="dim")
             return
         self.ran += 1
         seconds = time.monotonic() - start
-        console.print(f"[green]{title}: {seconds:.1f} s[/green]")
+        console.print(f"{title}: {seconds:.1f} s", style="green")
         finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         record = {"step": name, "title": title, "seconds": round(seconds, 2), "finished": finished}
         self.records = [*(old for old in self.records if old["step"] != name), record]
@@ -213,7 +213,7 @@ def prepare_step(config: Config, name: str, loaded: tokenizer.Tokenizer) -> bool
         processes=data.processes,
     )
     for reason, count in report.dropped.items():
-        console.print(f"[yellow]{name}: {count} records skipped ({reason})[/yellow]")
+        warn(f"{name}: {count} records skipped ({reason})")
     return not report.skipped
 
 

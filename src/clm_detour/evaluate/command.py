@@ -27,7 +27,7 @@ from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
 from clm_detour.evaluate.tasks.protocols import changed
 from clm_detour.files import read_json, write_json
-from clm_detour.progress import console, progress
+from clm_detour.progress import progress, warn
 
 Read = list[tuple[Task, Splits]]
 
@@ -49,13 +49,13 @@ def evaluate_models(
     """
     tasks, missing = read_tasks(settings)
     for task, reason in missing.items():
-        console.print(f"[yellow]{task} is left out: {reason}[/yellow]", soft_wrap=True)
+        warn(f"{task} is left out: {reason}")
     options = Options(tuple(settings.learning_rates), settings.patience, settings.pooling, settings.precision)
     experiment = Experiment(models, tasks, settings.seeds, options, folder)
     made = run_all(experiment, settings.jobs)
     records = finished(experiment)
     for line in dict.fromkeys(line for record in records for line in remarks(record)):
-        console.print(f"[yellow]{line}[/yellow]", soft_wrap=True)
+        warn(line)
     summary = summary_of(name, experiment, records, settings.groups, missing)
     path = folder / "summary.json"
     if (
@@ -108,7 +108,7 @@ def probe_models(
 
     read, missing = read_tasks(FineTuning(tasks=list(tasks or SAMPLE_TASKS), data=data, documents=documents))
     for task, why in missing.items():
-        console.print(f"[yellow]{task} is left out: {why}[/yellow]", soft_wrap=True)
+        warn(f"{task} is left out: {why}")
     found = {}
     with progress("Probes", len(models), "models") as advance:
         for path in models:

@@ -16,12 +16,11 @@ def report(
     ],
 ) -> None:
     """Write a run's page anew: RUN/report.html, and its figures and numbers as files in RUN/report, the models' cards."""
-    from clm_detour.progress import console
     from clm_detour.report.card import write_cards
     from clm_detour.report.page import write_page
 
     write_cards(run_dir)
-    console.print(f"Open {write_page(run_dir)}", soft_wrap=True)
+    typer.echo(f"Open {write_page(run_dir)}")
 
 
 def push(

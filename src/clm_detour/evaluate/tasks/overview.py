@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from clm_detour.errors import UserError
@@ -78,7 +77,7 @@ def print_overview(tasks: Sequence[Task], root: Path | None) -> None:
     for note in notes:
         console.print(note, soft_wrap=True)
     for task in absent:
-        console.print(f"[bold]{task.name}[/bold]: {task.obtain} Licence: {task.licence}.", soft_wrap=True)
+        console.print(f"{task.name}: {task.obtain} Licence: {task.licence}.", soft_wrap=True)
 
 
 def present(task: Task, root: Path, notes: list[str]) -> list[str]:
@@ -86,9 +85,9 @@ def present(task: Task, root: Path, notes: list[str]) -> list[str]:
     try:
         loaded, splits = load(task, root)
     except UserError as error:
-        notes.append(f"[red]{task.name} cannot be read:[/red] {escape(str(error))}")
+        notes.append(f"{task.name} cannot be read: {error}")
         return ["broken"]
-    notes += [f"[yellow]Warning:[/yellow] {said}." for said in differences(loaded, splits)]
+    notes += [f"Warning: {said}." for said in differences(loaded, splits)]
     notes += [f"{said}." for said in overlaps(loaded, splits)]
     found = counts(loaded, splits)
     if left_out := found.get("annotations", 0) - found.get("entities", 0):
