@@ -186,6 +186,8 @@ class FineTuning:
     precision: str = "fp32"  # or bf16 (autocast)
     documents: int | None = None  # so many of each split, spread over it, to try things out
     jobs: int = 1  # runs at a time, each in a process; over the GPUs if there are several
+    equivalence_points: float | None = None  # test whether models differ by less than this; null: no such test
+    paper_bootstrap: bool = False  # also give the paper's test, which is too sure of itself with few tasks
 
 
 @dataclass

@@ -56,7 +56,7 @@ def evaluate_models(
     records = finished(experiment)
     for line in dict.fromkeys(line for record in records for line in remarks(record)):
         warn(line)
-    summary = summary_of(name, experiment, records, settings.groups, missing)
+    summary = summary_of(name, experiment, records, settings, missing)
     path = folder / "summary.json"
     if (
         made or not path.exists() or read_json(path) != summary
@@ -167,7 +167,7 @@ def summary_of(
     name: str,
     experiment: Experiment,
     records: list[dict[str, Any]],
-    groups: Mapping[str, list[str]],
+    settings: FineTuning,
     missing: Mapping[str, str],
 ) -> dict[str, Any]:
     """The records of all runs -> the content of `summary.json`."""
@@ -188,7 +188,9 @@ def summary_of(
         TaskRow(task.name, task.language, task.kind, task.metric, len(splits["test"]))
         for task, splits in experiment.tasks
     ]
-    return summarise(name, models, rows, scores, groups, missing)
+    return summarise(
+        name, models, rows, scores, settings.groups, missing, settings.equivalence_points, settings.paper_bootstrap
+    )
 
 
 def write_figure(summary: Mapping[str, Any], folder: Path) -> None:
