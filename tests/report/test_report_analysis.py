@@ -114,12 +114,12 @@ def test_a_difference_over_more_tasks_than_the_average_beside_it_says_so(fake_ru
     def change(record):
         record["groups"][0].update(tasks=["GAD"], of=3)  # another model lacks the other
 
-    rows = {row[0]: row for row in arm_rows(load_run(fake_run.path))}
-    assert "over" not in rows["detour"][-1]
+    rows = dict(arm_rows(load_run(fake_run.path))[1])
+    assert "on 2" not in rows["detour"][-1].text
     fake_run.edit("evaluation/tasks/summary.json", change)
-    head, *rest = arm_rows(load_run(fake_run.path))
+    head, rest = arm_rows(load_run(fake_run.path))
     assert head[-1] == "Tasks: all (1)"
-    assert {row[0]: row for row in rest}["detour"][-1].endswith(", over 2 tasks)")
+    assert dict(rest)["detour"][-1].text.endswith(" over seeds, on 2 tasks)")
 
 
 def test_a_difference_without_an_interval_stands_alone(fake_run):
@@ -128,8 +128,8 @@ def test_a_difference_without_an_interval_stands_alone(fake_run):
             row.update(interval=None, p=None, difference=1.24)
 
     fake_run.edit("evaluation/tasks/summary.json", change)
-    rows = {row[0]: row for row in arm_rows(load_run(fake_run.path))}
-    assert rows["detour"][-1].endswith(" (+1.2)")
+    rows = dict(arm_rows(load_run(fake_run.path))[1])
+    assert rows["detour"][-1].text.endswith(" (+1.2)")
 
 
 def set_seeds(run, **counts) -> None:
