@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -193,6 +194,83 @@ def test_every_figure_is_a_png_and_an_svg_and_every_table_a_csv(whole_run, whole
         b"page " not in path.read_bytes() and b"#2000" not in path.read_bytes()
         for path in folder.glob("*.svg")
     )
+
+
+OF_WORDS = {  # columns of the CSV files that hold no numbers
+    "Phase", "Model", "Task", "Arm", "Source", "Split", "Reason", "Step", "What", "Value", "Why", "Pair", "Over", "Measure", "Published", "Layer",
+    "Estimator", "Checkpoint of", "Arm and phases", "Objective", "Mixture", "Schedule", "On", "Trained as", "In arms", "Phases",
+    "Tasks: all (2) over",
+}  # fmt: skip
+
+
+def sheets(run) -> dict[str, list[dict[str, str]]]:
+    """The CSV files beside the page: name -> rows, whose columns have names of their own."""
+    found = {}
+    for path in (run.path / "report").glob("*.csv"):
+        with open(path, encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file)
+        assert len(set(head)) == len(head), path.name
+        found[path.stem] = [dict(zip(head, row, strict=True)) for row in rows]
+    return found
+
+
+def test_csv_files_hold_plain_numbers_and_empty_cells(fake_run):
+    fake_run.edit("arms.json", lambda arms: arms.update(short=["pretrain", "pretrain.clm"]))  # for arms.csv
+    write_page(fake_run.path)
+    found = sheets(fake_run)
+    assert {"arms", "loss", "costs", "time", "shares-of-the-sources", "scores-on-tasks"} <= found.keys()
+    for name, rows in found.items():
+        for row in rows:
+            for column, text in row.items():
+                if column not in OF_WORDS and text:
+                    assert math.isfinite(float(text)), (name, column)
+                assert text not in ("–", "-", "?"), (name, column)
+
+
+def test_csv_files_hold_the_records_numbers_unrounded(whole_run, whole_page):
+    found = sheets(whole_run)
+    scores = whole_run.json("evaluation/tasks/summary.json")["scores"]
+    for row in found["scores-on-tasks"][:2]:
+        for model, of_tasks in scores.items():
+            score = of_tasks[row["Task"]]
+            assert [float(row[f"{model}{end}"]) for end in ("", " std", " low", " high")] == [
+                score["mean"], score["std"], *score["interval"],
+            ]  # fmt: skip
+    models = whole_run.json("evaluation/held_out.json")["models"]
+    rows = {row["Model"]: row for row in found["loss"]}
+    assert {name: float(rows[name]["All"]) for name in models} == {n: s["loss"] for n, s in models.items()}
+    assert float(rows["detour"]["notes"]) == models["detour"]["by_source"]["notes"]["loss"]
+    (base, *_) = found["held-out-masked-language-modelling"]
+    assert (base["Model"], base["Loss − base".replace("−", "-")]) == ("base", "")
+    (clm,) = (row for row in found["shares-of-the-sources"] if row["Phase"] == "pretrain.clm")
+    assert (clm["notes observed"], clm["notes target"], clm["general observed"]) == ("0.1991", "0.2", "")
+    (costs, *_) = found["costs"]
+    assert (costs["Time seconds"], costs["GPU-hours"], costs["Energy kWh"]) == ("61.2", "", "")
+
+
+def test_a_figure_has_one_kind_of_interval(fake_run):
+    """Of each task an interval over seeds; so none for all tasks where that is over tasks."""
+    (row,) = (r for r in fake_run.json("evaluation/tasks/summary.json")["comparisons"] if r["a"] == "detour")
+    assert row["interval_over"] == "seeds"
+    seeds = page_of(fake_run)
+    assert "over seeds: of these tasks only" in seeds
+
+    def over_tasks(record):
+        for row in record["comparisons"]:
+            row.update(interval_over="tasks", p=0.01, p_adjusted=0.03)
+
+    fake_run.edit("evaluation/tasks/summary.json", over_tasks)
+    tasks = page_of(fake_run)
+    assert "whose interval over tasks stands in the table" in tasks
+    drawn = [
+        re.search(r'<svg[^>]*aria-label="detour minus twin in points.*?</svg>', page, re.DOTALL)[0].count(
+            "<path"
+        )
+        for page in (seeds, tasks)
+    ]
+    assert drawn[1] == drawn[0] - 1
+    (head, *rows) = table_rows(tasks, "Differences on tasks")
+    assert [dict(zip(head, row, strict=True))["Over"] for row in rows] == ["tasks"] * 3
 
 
 def test_files_name_the_arms_whose_colours_they_have(whole_run, whole_page):

@@ -300,6 +300,24 @@ def test_the_title_judges_tasks_by_a_sound_test_and_beside_two_twins_on_the_same
     assert loss.startswith("Held-out loss: ")
 
 
+def test_a_page_of_generated_text_and_tasks_says_so_at_its_top(fake_run):
+    top = write_page(fake_run.path).read_text(encoding="utf-8").split("<nav", 1)[0]
+    assert '<p class="kicker">CLM detour · made-up · generated text</p>' in top
+    assert "The text of this run is generated (synthetic)" in top
+    assert "SampleVerdict" not in top
+
+    def sample_task(record):
+        record["tasks"][0]["name"] = "SampleVerdict"
+
+    fake_run.edit("evaluation/tasks/summary.json", sample_task)
+    assert "SampleVerdict is generated too." in top_of(fake_run)
+    config = fake_run.path / "config.yaml"
+    paths = [f"data.sources.{name}.path=texts/{name}.jsonl" for name in load_run(fake_run.path).sources]
+    save_config(load_config(config, paths), config)
+    assert "generated (synthetic)" not in top_of(fake_run)
+    assert "generated text" not in page_text(load_run(fake_run.path))
+
+
 def test_the_noise_beside_tasks_is_that_of_the_twins_on_tasks(fake_run):
     make_tasks(fake_run, 7, (1, 2, 3), gain=1.0, control=2.0)
     rows = fake_run.json("evaluation/tasks/summary.json")["comparisons"]
