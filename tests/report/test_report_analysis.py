@@ -13,7 +13,7 @@ from html import unescape
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from test_report_page import page_of, table_rows
+from test_report_page import page_and_sheets, page_of, table_rows
 
 from clm_detour.config.load import load_config, save_config
 from clm_detour.errors import UserError
@@ -203,21 +203,9 @@ OF_WORDS = {  # columns of the CSV files that hold no numbers
 }  # fmt: skip
 
 
-def sheets(run) -> dict[str, list[dict[str, str]]]:
-    """The CSV files beside the page: name -> rows, whose columns have names of their own."""
-    found = {}
-    for path in (run.path / "report").glob("*.csv"):
-        with open(path, encoding="utf-8", newline="") as file:
-            head, *rows = csv.reader(file)
-        assert len(set(head)) == len(head), path.name
-        found[path.stem] = [dict(zip(head, row, strict=True)) for row in rows]
-    return found
-
-
 def test_csv_files_hold_plain_numbers_and_empty_cells(fake_run):
     fake_run.edit("arms.json", lambda arms: arms.update(short=["pretrain", "pretrain.clm"]))  # for arms.csv
-    write_page(fake_run.path)
-    found = sheets(fake_run)
+    _, found = page_and_sheets(fake_run)
     assert {"arms", "loss", "costs", "time", "shares-of-the-sources", "scores-on-tasks"} <= found.keys()
     for name, rows in found.items():
         for row in rows:
@@ -227,8 +215,8 @@ def test_csv_files_hold_plain_numbers_and_empty_cells(fake_run):
                 assert text not in ("–", "-", "?"), (name, column)
 
 
-def test_csv_files_hold_the_records_numbers_unrounded(whole_run, whole_page):
-    found = sheets(whole_run)
+def test_csv_files_hold_the_records_numbers_unrounded(whole_run):
+    _, found = page_and_sheets(whole_run)
     scores = whole_run.json("evaluation/tasks/summary.json")["scores"]
     for row in found["scores-on-tasks"][:2]:
         for model, of_tasks in scores.items():

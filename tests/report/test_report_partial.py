@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -15,11 +14,12 @@ import pytest
 from huggingface_hub import ModelCard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_report_page import Parsed, table_rows
+from test_report_page import Parsed, page_and_sheets, table_rows
 
 from clm_detour.config.load import load_config, save_config
 from clm_detour.errors import UserError
 from clm_detour.report.card import write_cards
+from clm_detour.report.files import numbers
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
 
@@ -209,7 +209,7 @@ def test_a_source_without_held_out_text_has_a_dash_and_an_empty_cell_for_a_score
             unmeasured(scores["by_source"]["notes"])
 
     fake_run.edit("evaluation/held_out.json", change)
-    page = write_page(fake_run.path).read_text(encoding="utf-8")
+    page, sheets = page_and_sheets(fake_run)
     for title in ("Loss", "Accuracy"):
         head, *rows = table_rows(page, title)
         shown = {row[0]: row[head.index("notes")] for row in rows}
@@ -217,14 +217,15 @@ def test_a_source_without_held_out_text_has_a_dash_and_an_empty_cell_for_a_score
             ("base", "detour", "twin", "detour − twin"), "–"
         )
         assert shown.get("masked tokens", "0") == "0"
-        with open(fake_run.path / "report" / f"{title.lower()}.csv", encoding="utf-8", newline="") as file:
-            assert {row["notes"] for row in csv.DictReader(file) if row["Model"] != "masked tokens"} == {""}
+        written = {row["notes"] for row in sheets[title.lower()] if row["Model"] != "masked tokens"}
+        assert written == {""}
     assert "There is no held-out text of notes." in page
     assert "No text of notes was held out of training" in page
     assert "lower loss on general and notes" not in page
-    assert ">notes<" not in (fake_run.path / "report" / "held-out-loss.svg").read_text(encoding="utf-8")
-    numbers = json.loads((fake_run.path / "report" / "numbers.json").read_text(encoding="utf-8"))
-    assert numbers["held_out"]["models"]["detour"]["by_source"]["notes"] is None
+    (drawing,) = re.findall(r'<svg[^>]*aria-label="Held-out loss of .*?</svg>', page, re.DOTALL)
+    assert ">instructions<" in drawing
+    assert ">notes<" not in drawing
+    assert numbers(load_run(fake_run.path))["held_out"]["models"]["detour"]["by_source"]["notes"] is None
 
 
 @FORMS
@@ -236,15 +237,15 @@ def test_a_run_without_any_held_out_text_has_no_held_out_score_anywhere(fake_run
                 unmeasured(score)
 
     fake_run.edit("evaluation/held_out.json", change)
-    page = write_page(fake_run.path).read_text(encoding="utf-8")
+    page = page_of(fake_run)
     Parsed(page)
     assert "<h1>Held-out loss: not measured, since there is no held-out text. Tasks: " in page
     assert "There is no held-out text: nothing was measured." in page
     assert missing(page) == ""
     for title in ("Loss", "Accuracy", "Ends of the phases", "Held-out masked language modelling"):
         assert f'<table aria-label="{title}">' not in page
-    numbers = json.loads((fake_run.path / "report" / "numbers.json").read_text(encoding="utf-8"))
-    assert {scores["total"] for scores in numbers["held_out"]["models"].values()} == {None}
+    models = numbers(load_run(fake_run.path))["held_out"]["models"]
+    assert {scores["total"] for scores in models.values()} == {None}
     for path in write_cards(fake_run.path):
         card = ModelCard.load(path)
         assert "held-out-text" not in {result.dataset_type for result in card.data.eval_results}
@@ -276,7 +277,6 @@ def watch(run, *losses) -> None:
 def test_a_held_out_curve_has_no_point_where_nothing_was_predicted(fake_run):
     watch(fake_run, (0.0, 0), (None, 0))
     assert load_run(fake_run.path).phases["pretrain.clm"].watched is None
-    assert "Held-out text on the way" not in page_of(fake_run)
     watch(fake_run, (5.0, 9), (0.0, 0), (None, 9), (4.0, 9))
     watched = load_run(fake_run.path).phases["pretrain.clm"].watched
     assert watched.tokens == [0, 2 * 4096, 3 * 4096]

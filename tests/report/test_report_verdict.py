@@ -14,6 +14,7 @@ from clm_detour.config.load import load_config, save_config
 from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.files import write_json
 from clm_detour.report.caveats import caveats
+from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
 from clm_detour.report.verdict import verdict, what_was_done
@@ -301,7 +302,7 @@ def test_the_title_judges_tasks_by_a_sound_test_and_beside_two_twins_on_the_same
 
 
 def test_a_page_of_generated_text_and_tasks_says_so_at_its_top(fake_run):
-    top = write_page(fake_run.path).read_text(encoding="utf-8").split("<nav", 1)[0]
+    top = page_text(load_run(fake_run.path)).split("<nav", 1)[0]
     assert '<p class="kicker">CLM detour · made-up · generated text</p>' in top
     assert "The text of this run is generated (synthetic)" in top
     assert "SampleVerdict" not in top
@@ -315,7 +316,7 @@ def test_a_page_of_generated_text_and_tasks_says_so_at_its_top(fake_run):
     paths = [f"data.sources.{name}.path=texts/{name}.jsonl" for name in load_run(fake_run.path).sources]
     save_config(load_config(config, paths), config)
     assert "generated (synthetic)" not in top_of(fake_run)
-    assert "generated text" not in page_text(load_run(fake_run.path))
+    assert not is_all_generated(load_run(fake_run.path))
 
 
 def test_the_noise_beside_tasks_is_that_of_the_twins_on_tasks(fake_run):
