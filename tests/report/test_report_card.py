@@ -74,6 +74,14 @@ def test_the_cards_table_and_its_model_index_are_the_summarys_figures(whole_run)
     }
 
 
+def test_the_card_compares_detour_and_twin_on_tasks_and_names_the_kind_of_interval(whole_run):
+    card = str(model_card(load_run(whole_run.path), "detour"))
+    assert "test scores in percent, ± their standard deviation over 3 seeds:" in card
+    assert "Fine-tuned on 2 tasks, the detour is " in card
+    assert "(95 % interval over seeds, these tasks only, " in card
+    assert "p = " not in card  # two tasks are too few for a test over tasks
+
+
 def test_the_training_table_has_every_phase_of_the_arm(whole_run):
     rows = rows_under(str(model_card(load_run(whole_run.path), "detour")), "phase")
     assert list(rows) == ["phase", "pretrain", "clm", "decay"]

@@ -21,6 +21,8 @@ from clm_detour.report.evaluation import TaskScore
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
 from clm_detour.report.records import Phase, Run
+from clm_detour.report.sections.tasks import seeds_of
+from clm_detour.report.verdict import on_tasks
 from clm_detour.run_folder import RunFolder
 
 DECIMALS = 2  # of scores in percent; of a loss one more
@@ -201,6 +203,8 @@ def body_of(run: Run, arm: str, repository: str | None, licensed: bool) -> dict[
         ],
         "task_head": ["task", *(bold(model, arm) for model in models)],
         "tasks": tasks,
+        "seeds": seeds_of(evaluation) if tasks and evaluation else "",
+        "comparison": on_tasks(run).replace(wording.NARROW, " "),
         "limits": limits(run, arm),
         "causal": is_causal(run, arm),
         "repository": repository or "PATH_OR_ID_OF_THIS_MODEL",
