@@ -54,6 +54,13 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-c", "from clm_detour.cli import main; main()", *map(str, words)]
 
 
+def test_a_folder_says_which_mask_and_which_length_it_was_trained_with(finished):
+    for path in Path(finished.run_dir).glob("*/*/**/config.json"):
+        keys = json.loads(path.read_text())
+        assert keys.get("causal", False) == (path.parts[-3] == "pretrain.clm")
+        assert keys["max_position_embeddings"] == finished.data.sequence_length
+
+
 def test_it_leaves_models_scores_and_a_page(finished):
     folder = Path(finished.run_dir)
     assert sorted(path.name for path in (folder / "models").iterdir()) == [
