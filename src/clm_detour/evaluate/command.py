@@ -189,7 +189,14 @@ def summary_of(
         for task, splits in experiment.tasks
     ]
     return summarise(
-        name, models, rows, scores, settings.groups, missing, settings.equivalence_points, settings.paper_bootstrap
+        name,
+        models,
+        rows,
+        scores,
+        settings.groups,
+        missing,
+        settings.equivalence_points,
+        settings.paper_bootstrap,
     )
 
 
