@@ -103,7 +103,7 @@ class _Sums:
         outputs = ("embeddings", *map(str, range(len(self.sum) - 1)))
         spread = self.sum.square() / (self.tokens * self.square)
         return {
-            "loss": self.loss / max(self.predicted, 1),
+            "loss": self.loss / self.predicted if self.predicted else None,
             "predicted": self.predicted,
             "density": self.predicted / self.tokens,
             "norm": sum(squares.values()) ** 0.5,
