@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from clm_detour.evaluate.held_out import HeldOut
 from clm_detour.files import read_json, write_json
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.pipeline import prepare_data, run_recipe
+from clm_detour.train.base import read_shapes
 from clm_detour.train.phase import train_phase
 from clm_detour.train.recipe import choose_phase
 from clm_detour.train.stream import vocabulary_of
@@ -164,6 +166,17 @@ def test_a_base_in_shards_is_whole_and_no_weight_of_it_is_loaded(load, base, cap
     assert (base / "model.safetensors.index.json").exists()
     monkeypatch.setattr("clm_detour.model.hf.load_file", lambda path: pytest.fail("weights were read"))
     assert said_by(capsys, load(*with_base(base)))[-1] == "Nothing wrong found."
+
+
+def test_a_hub_base_that_is_not_in_the_cache_is_known_by_its_headers_over_the_network(monkeypatch):
+    with pytest.raises(
+        UserError, match=r"safetensors of some/model are neither in the cache nor can they be looked at"
+    ):
+        read_shapes("some/model")
+    files = {"model.safetensors": SimpleNamespace(tensors={"decoder.bias": SimpleNamespace(shape=[8])})}
+    seen = SimpleNamespace(files_metadata=files)
+    monkeypatch.setattr("clm_detour.train.base.get_safetensors_metadata", lambda path: seen)
+    assert read_shapes("some/model") == {"decoder.bias": (8,)}
 
 
 @pytest.mark.skipif(transformers.__version__ < "5", reason="older releases have no such decoder")

@@ -55,7 +55,5 @@ def taken(lock: IO[bytes]) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:  # Lustre, for one, is often mounted without locks
-        warn(
-            f"{lock.name} cannot be locked ({error.strerror}): see to it that nothing else works there."
-        )
+        warn(f"{lock.name} cannot be locked ({error.strerror}): see to it that nothing else works there.")
     return True

@@ -93,9 +93,7 @@ def source_table(plan: RecipePlan) -> Table:
         drawn.setdefault((run.phase.mixture, run.first_row, run.next_row), []).append(phase)
     for (mixture, first, end), phases in drawn.items():
         total = human(phases[0].run.tokens)
-        table.add_row(
-            Text(mixture, "bold"), "", Text(total, "bold"), "", "", f"{first:,}-{end - 1:,}"
-        )
+        table.add_row(Text(mixture, "bold"), "", Text(total, "bold"), "", "", f"{first:,}-{end - 1:,}")
         for name, source in phases[0].sources.items():
             table.add_row(*source_cells(name, source))
     return table
