@@ -55,6 +55,20 @@ def test_an_error_that_a_library_makes_of_it_is_no_error(tmp_path):
     program(tmp_path, body).assert_leaves_at_ctrl_c()
 
 
+def test_where_python_cannot_raise_it_the_program_leaves_too(tmp_path):
+    body = """
+    class Loader:
+        def __del__(self):
+            time.sleep(60)
+
+    Loader()
+    print("goes on as if nothing had been")
+    """
+    command = program(tmp_path, body)
+    command.assert_leaves_at_ctrl_c()
+    assert command.said() == f"ready\n{SENTENCE}\n"
+
+
 def test_signals_that_a_launcher_sends_after_it_change_nothing(tmp_path):
     body = """
     try:

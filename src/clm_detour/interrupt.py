@@ -43,6 +43,7 @@ def heed_interrupts() -> Iterator[None]:
     threading.Thread(target=leave_at_second, args=(reader,), daemon=True).start()
     signal.signal(signal.SIGINT, interrupt_once)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    hook, sys.unraisablehook = sys.unraisablehook, leave_if_interrupted
     try:
         signal.pthread_sigmask(
             signal.SIG_UNBLOCK, {signal.SIGINT}
@@ -52,6 +53,7 @@ def heed_interrupts() -> Iterator[None]:
         if not interrupted():  # else the process is about to end, and is to heed the second one to its end
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.set_wakeup_fd(before)
+            sys.unraisablehook = hook
             os.close(writer)
 
 
@@ -73,6 +75,14 @@ def interrupt_once(number: int, frame: FrameType | None) -> None:
         leave()
     if not _held:
         raise KeyboardInterrupt
+
+
+def leave_if_interrupted(lost: sys.UnraisableHookArgs) -> None:
+    """Leave where Python cannot raise KeyboardInterrupt, as in a `__del__`; else the program would go on."""
+    if lost.exc_type is KeyboardInterrupt:
+        say_interrupted()
+        leave()
+    sys.__unraisablehook__(lost)
 
 
 def imports(frame: FrameType | None) -> bool:
