@@ -132,7 +132,7 @@ def main(
     speed = {who: run.batch_tokens / each for who, each in step.items()}
     share, more = speed["phase"] / speed["bare loop"], 1000 * (step["phase"] - step["bare loop"])
     console.print(
-        f"bare loop {human(speed['bare loop'])} tok/s, phase {human(speed['phase'])} tok/s: [bold]{share:.1%}[/bold]; "
+        f"bare loop {human(speed['bare loop'])} tok/s, phase {human(speed['phase'])} tok/s: {share:.1%}; "
         f"{more:+.1f} ms in a step of {1000 * step['bare loop']:,.1f} ms",
         soft_wrap=True,
     )

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 from transformers import AutoTokenizer
 
-from clm_detour.model import ModernBertForPretraining, next_token_labels
+from clm_detour import ModernBertForPretraining, next_token_labels
 
 run = Path(os.environ.get("RUN", "runs/quickstart"))
 detour = run / "models" / "detour"

@@ -18,7 +18,8 @@ PLACES = {
 INTRO = """# Every key of a recipe
 
 Made from `src/clm_detour/config/schema.py` by `python scripts/config_reference.py`. A file may open with `extends: other.yaml` (or a list);
-`key.sub=value` on the command line wins over the files; `${other.key}` stands for another key's value.
+`key.sub=value` on the command line wins over the files; `${other.key}` stands for another key's value. A value that starts with `~/` lies in the
+home folder. Where a file extends another, a mixture keeps the shares of sources that it does not name itself.
 """
 
 

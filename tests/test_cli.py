@@ -274,6 +274,15 @@ def test_check_finds_nothing_wrong_and_lists_the_phases(run_cli, recipe):
     assert "Nothing wrong" in said
 
 
+def test_check_counts_its_warnings_and_debug_keeps_quiet_about_sizes(run_cli, recipe):
+    words = ["phases.decay.duration=100tok", "data.mixtures.domain.notes=0.3"]
+    code, said = run_cli("check", recipe, *words)
+    assert (code, said.splitlines()[-1]) == (0, "No errors; 2 warnings.")
+    code, said = run_cli("check", recipe, "+debug", *words)
+    assert (code, said.splitlines()[-1]) == (0, "No errors; 1 warning.")
+    assert "they are normalised" in said
+
+
 def test_check_warns_where_the_disk_is_too_small(run_cli, recipe, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1))
     code, said = run_cli("check", recipe)

@@ -49,7 +49,7 @@ def small(tiny_data, tmp_path_factory):
 def test_it_is_checked_planned_trained_and_exported(path, small, tmp_path, capsys):
     config = small(path)
     prepare_data(config)
-    check_recipe(config, deep=False)
+    check_recipe(config, deep=False, sizes=False)
     print_plan(make_plan(config, existing_tokenizer(config)))
     shown = capsys.readouterr().err
     assert "Nothing wrong found" in shown

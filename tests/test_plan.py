@@ -146,7 +146,7 @@ def test_before_a_run_only_sources_that_are_not_prepared_are_read(recipe, tmp_pa
     def out_of_reach(*_: object) -> None:
         raise UserError("The hub cannot be asked.")
 
-    monkeypatch.setattr("clm_detour.check.check_first_record", out_of_reach)
+    monkeypatch.setattr("clm_detour.check.data.check_first_record", out_of_reach)
     refuse_early(load_config(recipe))
     with pytest.raises(UserError, match="The hub cannot be asked"):
         refuse_early(load_config(recipe, [f"data.dir={tmp_path}/data"]))

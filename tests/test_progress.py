@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import re
 import time
+from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
 from clm_detour import progress as module
 from clm_detour.progress import human, progress
@@ -26,3 +31,33 @@ def test_the_rate_counts_only_what_this_run_did(monkeypatch, capsys):
     assert last.endswith("loss 1.5")
     rate = float(last.split(", ")[1].split()[0])
     assert rate < 60
+
+
+ODD = "runs/run [old] :x: [/bold] {x}"  # of what rich would read as mark-up
+
+
+def test_text_is_printed_as_it_is(capsys):
+    table = Table(title=ODD)
+    table.add_row(ODD)
+    with progress(ODD, 1, "it") as advance:
+        module.console.print(ODD, soft_wrap=True)
+        module.console.print(table)
+        module.warn(ODD)
+        advance(1, note=ODD)
+    assert capsys.readouterr().err.count(ODD) == 6
+
+
+def test_a_bar_shows_description_and_note_as_they_are(monkeypatch):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=200, markup=False, emoji=False)
+    monkeypatch.setattr(module, "console", console)
+    with progress(ODD, 1, "it") as advance:
+        advance(1, note=ODD)
+    assert screen.getvalue().count(ODD) >= 2
+
+
+def test_no_message_spells_a_style_in_brackets():
+    """It would be shown: the console takes no mark-up, and a style is given beside the text."""
+    spelt = re.compile(r"\[/?(?:bold|dim|red|green|yellow|cyan)(?: \w+)*\]")
+    sources = Path(module.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if spelt.search(path.read_text(encoding="utf-8"))] == []

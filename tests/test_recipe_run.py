@@ -17,6 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
+from clm_detour.check import check_recipe
 from clm_detour.config import load_config
 from clm_detour.errors import UserError
 from clm_detour.model.modernbert import ModernBertForPretraining
@@ -51,6 +52,13 @@ def metrics(run_dir: str | Path, phase: str) -> list[dict]:
 
 def command(*words: object) -> list[str]:
     return [sys.executable, "-c", "from clm_detour.cli import main; main()", *map(str, words)]
+
+
+def test_a_folder_says_which_mask_and_which_length_it_was_trained_with(finished):
+    for path in Path(finished.run_dir).glob("*/*/**/config.json"):
+        keys = json.loads(path.read_text())
+        assert keys.get("causal", False) == (path.parts[-3] == "pretrain.clm")
+        assert keys["max_position_embeddings"] == finished.data.sequence_length
 
 
 def test_it_leaves_models_scores_and_a_page(finished):
@@ -176,7 +184,7 @@ def copied(finished, tmp_path):
     """The finished run in another folder, with its times."""
     config = copy.deepcopy(finished)
     config.run_dir = str(tmp_path / "run")
-    shutil.copytree(finished.run_dir, config.run_dir)
+    shutil.copytree(finished.run_dir, config.run_dir, dirs_exist_ok=True)
     return config
 
 
@@ -216,6 +224,48 @@ def test_a_refused_run_leaves_the_recipe_that_trained_what_is_there(finished, tm
     with pytest.raises(UserError, match=r"decay was started with other settings .*schedule\.peak"):
         run_recipe(config)
     assert {name: (root / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("error", [UserError("The disk is full."), RuntimeError("out of memory")])
+def test_a_step_after_training_that_fails_does_not_keep_the_page_from_being_made(
+    finished, tmp_path, monkeypatch, capsys, error
+):
+    config = copied(finished, tmp_path)
+    root = Path(config.run_dir)
+    (root / "report.html").unlink()
+    (root / "evaluation" / "fill_mask.json").unlink()
+
+    def fails(config):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("clm_detour.pipeline.fill_masks_step", fails)
+        with pytest.raises(type(error), match=str(error)):
+            run_recipe(config)
+    assert (
+        f"Fill masks: left out. {'' if isinstance(error, UserError) else 'RuntimeError: '}{error}"
+        in capsys.readouterr().err
+    )
+    assert (root / "report.html").stat().st_size > 1000
+    assert run_recipe(config) > 0  # and the next run makes it
+    assert (root / "evaluation" / "fill_mask.json").exists()
+
+
+def test_results_on_tasks_that_could_not_be_compared_are_refused_before_any_training(finished, tmp_path):
+    config = copied(finished, tmp_path)
+    check_recipe(config, deep=False)
+    config.evaluate.tasks.protocol = {"epochs": 2}
+    with pytest.raises(
+        UserError, match=r"SampleVerdict was started with other settings \(protocol\.epochs was 1, is now 2\)"
+    ):
+        check_recipe(config, deep=False)
+    config = copied(finished, tmp_path)
+    config.arms["detour"] = ["pretrain", "clm"]
+    with pytest.raises(
+        UserError,
+        match=r"results of arm detour when it ended in pretrain\.clm\.decay, and it now ends in pretrain\.clm; give",
+    ):
+        check_recipe(config, deep=False)
 
 
 def test_the_learning_rate_is_the_formula_at_every_step(finished):

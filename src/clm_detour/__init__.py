@@ -1,3 +1,61 @@
-"""clm-detour: make a ModernBERT encoder the best encoder of a domain, by a causal-language-modelling detour."""
+"""clm-detour: make a ModernBERT encoder the best encoder of a domain, by a causal-language-modelling detour.
+
+The public names are imported when they are first asked for, so that `import clm_detour` takes no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clm_detour.config import load_config
+    from clm_detour.errors import UserError
+    from clm_detour.model import (
+        Documents,
+        ModernBertForPretraining,
+        ModernBertForSequenceClassification,
+        ModernBertForTokenClassification,
+        ModernBertModel,
+        PretrainingOutput,
+        next_token_labels,
+    )
+    from clm_detour.pipeline import run_recipe
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "Documents": "model",
+    "ModernBertForPretraining": "model",
+    "ModernBertForSequenceClassification": "model",
+    "ModernBertForTokenClassification": "model",
+    "ModernBertModel": "model",
+    "PretrainingOutput": "model",
+    "UserError": "errors",
+    "load_config": "config",
+    "next_token_labels": "model",
+    "run_recipe": "pipeline",
+}
+__all__ = [
+    "Documents",
+    "ModernBertForPretraining",
+    "ModernBertForSequenceClassification",
+    "ModernBertForTokenClassification",
+    "ModernBertModel",
+    "PretrainingOutput",
+    "UserError",
+    "__version__",
+    "load_config",
+    "next_token_labels",
+    "run_recipe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from clm_detour import __version__
 from clm_detour.analyze import verbs as analysis
 from clm_detour.config import load_config
+from clm_detour.config.load import DEBUG
 from clm_detour.errors import UserError, exit_on_user_error
 from clm_detour.preemption import requeue_on_signals
 from clm_detour.report import verbs as reporting
 
 app = typer.Typer(
-    help="Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,6 +31,23 @@ Overrides = Annotated[
 ]
 
 
+def print_version(asked: bool) -> None:
+    """Print the version and leave, if it is asked for."""
+    if asked:
+        typer.echo(f"clm-detour {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour."""
+
+
 @app.command()
 def run(config: ConfigPath, overrides: Overrides = None) -> None:
     """Run a whole recipe: what is done is skipped, what was interrupted goes on."""
@@ -35,10 +56,11 @@ def run(config: ConfigPath, overrides: Overrides = None) -> None:
     from clm_detour.run_folder import RunFolder
 
     loaded = load_config(config, overrides or ())
-    steps = run_recipe(loaded)
+    steps = run_recipe(loaded, sizes=DEBUG not in (overrides or ()))
     report = RunFolder.of(loaded).report
     done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
-    console.print(f"[bold]{done}[/bold] Open {report}", soft_wrap=True)
+    console.print(done, style="bold", end=" ")
+    console.print(f"Open {report}", soft_wrap=True)
 
 
 @app.command()
@@ -50,7 +72,8 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
     loaded = load_config(config, overrides or ())
     steps = prepare_data(loaded)
     console.print(
-        f"{steps} steps done." if steps else f"{loaded.data.dir} was prepared before; nothing to do."
+        f"{steps} steps done." if steps else f"{loaded.data.dir} was prepared before; nothing to do.",
+        soft_wrap=True,
     )
 
 
@@ -84,7 +107,7 @@ def export(
     export_arm(loaded, arm, folder, dtype, ema)
     if not ema:  # whose scores would be those of other weights
         write_card(load_run(RunFolder.of(loaded).root), arm, folder)
-    console.print(f"Wrote {folder}")
+    console.print(f"Wrote {folder}", soft_wrap=True)
 
 
 @app.command()
@@ -98,7 +121,7 @@ def check(
     """Find what is wrong with a recipe before any work."""
     from clm_detour.check import check_recipe
 
-    check_recipe(load_config(config, overrides or ()), deep)
+    check_recipe(load_config(config, overrides or ()), deep, sizes=DEBUG not in (overrides or ()))
 
 
 @app.command()
@@ -225,6 +248,6 @@ for analyses in analysis.VERBS:
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point; `~/` at the start of a word or after its `=` is the home folder, quoted or not."""
     with exit_on_user_error(), requeue_on_signals():
-        app()
+        app([re.sub(r"(?:^|(?<==))~(?=/)", os.path.expanduser("~"), word) for word in sys.argv[1:]])

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from rich.table import Table
 
 from clm_detour.environment import describe_environment, version_of
-from clm_detour.progress import console, human_bytes
+from clm_detour.progress import console, human_bytes, warn
 
 PINNING = ("clm-detour", "mosaicml")  # whose requirements decide the environment
 FEWEST_FILES = 4096  # a source has a file open for each shard that it reads, in each loader process
@@ -32,9 +32,9 @@ def print_environment() -> None:
     console.print(table)
     amiss = [*broken_pins(), *low_limits()]
     for sentence in amiss:
-        console.print(f"[yellow]{sentence}[/yellow]", soft_wrap=True)
+        warn(sentence)
     if not amiss:
-        console.print("[green]Versions are those that the pins ask for, and no limit is low.[/green]")
+        console.print("Versions are those that the pins ask for, and no limit is low.", style="green")
 
 
 def requirements(package: str) -> list[Requirement]:

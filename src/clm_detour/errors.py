@@ -45,6 +45,11 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str | Non
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)), None)
 
 
+def on_one_line(error: BaseException) -> str:
+    """Return an error's message on one line without its last stop, or the error's kind where it has no message."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
 def sentence(error: UserError) -> str:
     """Return the message. A loader's worker process puts it at the end of its traceback, as the message of another error."""
     text = str(error).strip()

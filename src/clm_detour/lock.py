@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from clm_detour.files import writable
-from clm_detour.progress import console
+from clm_detour.progress import console, warn
 
 ROUND = 1.0  # seconds
 
@@ -55,8 +55,5 @@ def taken(lock: IO[bytes]) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:  # Lustre, for one, is often mounted without locks
-        console.print(
-            f"[yellow]{lock.name} cannot be locked ({error.strerror}): see to it that nothing else works there.[/yellow]",
-            soft_wrap=True,
-        )
+        warn(f"{lock.name} cannot be locked ({error.strerror}): see to it that nothing else works there.")
     return True

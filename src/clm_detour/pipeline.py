@@ -16,29 +16,27 @@ from typing import Any, cast
 
 from clm_detour.allocator import keep_freed_memory
 from clm_detour.analyze.run import can_be_analyzed
-from clm_detour.check import (
-    check_model,
-    check_sources,
-    check_start,
-    check_tasks,
-    existing_tokenizer,
-    processes,
-)
+from clm_detour.check import all_doubts, processes, refuse
+from clm_detour.check.data import check_shards
+from clm_detour.check.folders import room_warnings
+from clm_detour.check.model import check_model
+from clm_detour.check.started import sample_settings, tokenizer_settings
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
 from clm_detour.data import sources, tokenizer
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample.write import SOURCES, write_sample
 from clm_detour.environment import describe_environment
-from clm_detour.errors import UserError
+from clm_detour.errors import UserError, sentence
 from clm_detour.files import read_json, write_json
 from clm_detour.lock import alone
-from clm_detour.progress import console, progress
+from clm_detour.pretrained import first_line
+from clm_detour.progress import console, progress, warn
 from clm_detour.run_folder import RunFolder
 from clm_detour.settings import agree
 from clm_detour.train.export import ABOUT, tokenizer_path
 from clm_detour.train.launch import is_first_node, launch_phase
-from clm_detour.train.recipe import check_world, plan_arm, plan_recipe
+from clm_detour.train.recipe import domain_sources, plan_arm, plan_recipe
 from clm_detour.train.settings import is_finished
 from clm_detour.train.stream import is_prepared_elsewhere
 
@@ -50,28 +48,45 @@ class Steps:
         self.path = path
         self.records: list[dict[str, Any]] = read_json(path) if path.exists() else []
         self.ran = 0
+        self.failed: list[Exception] = []
+
+    def attempt(self, name: str, title: str, work: Callable[[], bool | str]) -> None:
+        """Do a step without which the page can be written; an error is told, and waits in `failed`."""
+        try:
+            self.run(name, title, work)
+        except Exception as error:
+            self.failed.append(error)
+            known = isinstance(error, UserError)
+            reason = sentence(error) if known else f"{type(error).__name__}: {first_line(error)}."  # type: ignore[arg-type]
+            warn(f"{title}: left out. {reason}")
 
     def run(self, name: str, title: str, work: Callable[[], bool | str]) -> None:
         """Do one step; `work` returns False when there was nothing to do, or why it cannot be done."""
         start = time.monotonic()
         outcome = work()
         if isinstance(outcome, str):
-            console.print(f"[yellow]{title}: left out. {outcome}[/yellow]", soft_wrap=True)
+            warn(f"{title}: left out. {outcome}")
             return
         if not outcome:
-            console.print(f"[dim]{title}: done before[/dim]")
+            console.print(f"{title}: done before", style="dim")
             return
         self.ran += 1
         seconds = time.monotonic() - start
-        console.print(f"[green]{title}: {seconds:.1f} s[/green]")
+        console.print(f"{title}: {seconds:.1f} s", style="green")
         finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         record = {"step": name, "title": title, "seconds": round(seconds, 2), "finished": finished}
         self.records = [*(old for old in self.records if old["step"] != name), record]
         write_json(self.path, self.records)
 
 
-def run_recipe(config: Config) -> int:
+def run_recipe(config: Config, sizes: bool = True) -> int:
     """Everything that `config` asks for; on any machine but the first, its share of the phases only.
+
+    What could stop it on its way is refused before anything is prepared. A step after training that fails all the same is left
+    out of the page, and its error raised once the page is written.
+
+    Args:
+        sizes: as for `check_recipe`.
 
     Returns:
         How many steps had something to do.
@@ -81,51 +96,46 @@ def run_recipe(config: Config) -> int:
     refuse_early(config)
     root = RunFolder.of(config).root
     with alone(root, "Another run works"):
-        return run_steps(config)
+        return run_steps(config, sizes)
 
 
-def run_steps(config: Config) -> int:
+def run_steps(config: Config, sizes: bool) -> int:
     """Each step that is not done."""
     folder = RunFolder.of(config)
     steps = Steps(folder.steps)
-    if config.evaluate.tasks is not None:
-        check_tasks(config.evaluate.tasks)  # now, not after hours of training
     tokenizer_steps(config, steps)
     check_model(config, tokenizer.load_tokenizer(tokenizer_path(config)))
     source_steps(config, steps)
+    check_shards(config, tokenizer.load_tokenizer(tokenizer_path(config)), deep=False)
     for run in plan_recipe(config).values():
         is_finished(config, run)  # refuses other settings than those that its folder was started with
-    plan_step(config)
+    plan_step(config, sizes)
     save_config(config, folder.config)
     write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
     for run in plan_recipe(config).values():
         steps.run(f"phase {run.id}", f"Train {run.id}", partial(launch_phase, config, run))
     for arm in config.arms:
-        steps.run(f"export {arm}", f"Export {arm}", partial(export_step, config, arm))
-    steps.run("held-out", "Score on held-out text", partial(held_out_step, config))
-    steps.run("fill masks", "Fill masks", partial(fill_masks_step, config))
+        steps.attempt(f"export {arm}", f"Export {arm}", partial(export_step, config, arm))
+    steps.attempt("held-out", "Score on held-out text", partial(held_out_step, config))
+    steps.attempt("fill masks", "Fill masks", partial(fill_masks_step, config))
     if config.evaluate.tasks is not None:
-        steps.run("tasks", "Fine-tune on tasks", partial(tasks_step, config))
+        steps.attempt("tasks", "Fine-tune on tasks", partial(tasks_step, config))
     if can_be_analyzed(config):
-        steps.run("analysis", "Compare detour and twin", partial(analysis_step, config))
+        steps.attempt("analysis", "Compare detour and twin", partial(analysis_step, config))
     if steps.ran or not folder.environment.exists():
         write_json(folder.environment, describe_environment())
     steps.run("report", "Write the page", partial(report_step, config))
+    if steps.failed:
+        raise steps.failed[0]
     return steps.ran
 
 
 def refuse_early(config: Config) -> None:
-    """What is wrong with batches, sources, the model, what is frozen of it, or a logger is said before the data is prepared, which may take hours."""
+    """Refuse before the data is prepared, which may take hours, whatever could stop the run on its way."""
     from clm_detour.model.attention import choose_backend
-    from clm_detour.plan import make_plan
 
-    check_world(config, processes())
-    make_plan(config, None)
-    check_start(config)
-    loaded = existing_tokenizer(config)
-    if loaded is not None:
-        check_model(config, loaded)
-    check_sources(config, prepared=False)
+    for warning in refuse(config, prepared=False)[1]:
+        warn(warning)
     choose_backend(config.model.attention)
 
 
@@ -160,7 +170,7 @@ def sample_step(config: Config) -> bool:
     """The bundled corpus."""
     sample, folder = config.data.sample, RunFolder.of(config).sample
     assert sample is not None
-    agree(folder / "settings.json", {"documents": sample.documents, "seed": sample.seed})
+    agree(folder / "settings.json", sample_settings(config))
     if all((folder / f"{source}.jsonl.gz").exists() for source in SOURCES):
         return False
     write_sample(folder, sample.documents, sample.seed)
@@ -171,20 +181,17 @@ def tokenizer_step(config: Config) -> bool:
     """A tokenizer of the run's own."""
     training, folder = config.tokenizer.train, RunFolder.of(config).tokenizer
     assert training is not None
-    paths = {name: source.path for name, source in config.data.sources.items()}
-    settings = {
-        "vocab_size": training.vocab_size,
-        "documents": training.documents,
-        "sources": paths,
-        "chosen": {name: sources.chosen_settings(source) for name, source in config.data.sources.items()},
-    }
-    agree(folder / "settings.json", settings)
+    agree(folder / "settings.json", tokenizer_settings(config))
     if (folder / "tokenizer.json").exists():
+        tokenizer.set_max_length(folder, config.data.sequence_length)
         return False
     total = training.documents * len(config.data.sources)
     with progress("Read documents for the tokenizer", total, "documents") as advance:
         tokenizer.train_tokenizer(
-            training_texts(config, training.documents, advance), training.vocab_size, folder
+            training_texts(config, training.documents, advance),
+            training.vocab_size,
+            folder,
+            config.data.sequence_length,
         )
     return True
 
@@ -213,18 +220,21 @@ def prepare_step(config: Config, name: str, loaded: tokenizer.Tokenizer) -> bool
         processes=data.processes,
     )
     for reason, count in report.dropped.items():
-        console.print(f"[yellow]{name}: {count} records skipped ({reason})[/yellow]")
+        warn(f"{name}: {count} records skipped ({reason})")
     return not report.skipped
 
 
-def plan_step(config: Config) -> None:
-    """Show what is to come, if there is any training to come, and refuse now what would be refused later."""
+def plan_step(config: Config, sizes: bool = True) -> None:
+    """Show what is to come and what is doubtful about it, if there is any training to come, and refuse now what would be refused later."""
     from clm_detour.plan import make_plan, print_plan
 
     folder = RunFolder.of(config)
     if not all(folder.phase(run).finished for run in plan_recipe(config)):
-        plan = make_plan(config, tokenizer.load_tokenizer(tokenizer_path(config)), processes())
+        loaded = tokenizer.load_tokenizer(tokenizer_path(config))
+        plan = make_plan(config, loaded, processes())
         print_plan(plan)
+        for doubt in (*room_warnings(config, plan), *all_doubts(config, loaded, sizes)):
+            warn(doubt)
         operations = {phase.run.id: phase.operations and phase.operations.total for phase in plan.phases}
         write_json(folder.plan, {"phases": {id: {"operations": found} for id, found in operations.items()}})
 
@@ -288,7 +298,7 @@ def held_out_step(config: Config) -> bool:
         paths = {"": str(config.model.base), **paths}
     with progress("Held-out rows", held_out.total_rows * len(paths), "rows") as advance:
         scores = {
-            run: held_out.score(ModernBertForPretraining.from_pretrained(path), advance)
+            run: held_out.score(ModernBertForPretraining.from_pretrained(path, causal=False), advance)
             for run, path in paths.items()
         }
     models = {
@@ -298,18 +308,6 @@ def held_out_step(config: Config) -> bool:
     write_json(folder.held_out, {"mask_rate": config.evaluate.mask_rate, "models": models, "phases": scores})
     write_json(settings_of(folder.held_out), settings)
     return True
-
-
-def domain_sources(config: Config) -> list[str]:
-    """The sources of the mixtures on which the arms' last phases train, leaving out arms that others extend."""
-    chains = list(config.arms.values())
-    ends = [
-        chain
-        for chain in chains
-        if not any(other[: len(chain)] == chain and other != chain for other in chains)
-    ]
-    names = [name for chain in ends for name in config.data.mixtures[config.phases[chain[-1]].mixture]]
-    return list(dict.fromkeys(names))
 
 
 def fill_masks_step(config: Config) -> bool:
@@ -333,8 +331,9 @@ def fill_masks_step(config: Config) -> bool:
         for name, source in open_sources(config, domain_sources(config), "held_out", loaded).items()
         for sentence in masked_sentences(source, loaded, config.evaluate.fill_masks, config.seed)
     ]
+    exported = str(folder.model(next(iter(config.arms))))
     with progress("Masks", len(sentences) * len(paths), "masks") as advance:
-        write_json(folder.fill_masks, fill(sentences, paths, advance))
+        write_json(folder.fill_masks, fill(sentences, paths, exported, advance))
     write_json(settings_of(folder.fill_masks), settings)
     return True
 
@@ -385,11 +384,8 @@ def report_step(config: Config) -> bool:
     from clm_detour.report.page import write_page
 
     folder = RunFolder.of(config)
-    inputs = [folder.held_out, folder.fill_masks, folder.environment]
-    if config.evaluate.tasks is not None:
-        inputs.append(folder.tasks / "summary.json")
-    inputs += [path for path in [folder.comparison] if path.exists()]
-    if is_newer(folder.report, inputs):
+    made = [folder.held_out, folder.fill_masks, folder.tasks / "summary.json", folder.comparison]
+    if is_newer(folder.report, [folder.environment, *(path for path in made if path.exists())]):
         return False
     write_cards(folder.root)
     write_page(folder.root)

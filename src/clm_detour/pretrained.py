@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -10,11 +14,19 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from transformers.models.auto import modeling_auto
 
 from clm_detour.errors import UserError
+from clm_detour.model import hf
 
 AFTER_PADDING = (  # transformers numbers their positions from the padding id + 1
     "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
     "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
+
+
+HEAD, CLASSIFIER = "head.", "classifier."  # before the names of weights
+ADD_TOKENIZER = (
+    "put the tokenizer.json and tokenizer_config.json of the model that it was trained from into the folder "
+    "(AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER))"
+)
 
 
 def read_config(path: str) -> Any:
@@ -23,6 +35,7 @@ def read_config(path: str) -> Any:
     Raises:
         UserError: there is none.
     """
+    hf.check_folder(Path(path))
     try:
         return AutoConfig.from_pretrained(path)
     except Exception as error:  # of a kind that differs between releases
@@ -41,6 +54,7 @@ def read_encoder_config(path: str) -> Any:
     masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     only_causal = config.model_type in causal and config.model_type not in masked
+    hf.check_kind(path, config.model_type)
     if only_causal or config.is_encoder_decoder or getattr(config, "is_decoder", False):
         raise UserError(
             f"{path} is a {config.model_type} model, which is no bidirectional encoder; give an encoder such as a BERT or ModernBERT."
@@ -48,20 +62,38 @@ def read_encoder_config(path: str) -> Any:
     return config
 
 
+def check_encoder(path: str, tokenizer: str | None = None) -> None:
+    """Refuse what cannot be opened as an encoder, before any work is done; the weights are not read.
+
+    Args:
+        tokenizer: the folder or hub id of its tokenizer; None: the model's own.
+
+    Raises:
+        UserError: there is no encoder, it has no weights in safetensors, or no fast tokenizer that fits it.
+    """
+    config = read_encoder_config(path)
+    check_vocabulary(path, config, load_fast_tokenizer(tokenizer or path))
+    if Path(path).is_dir():
+        hf.weight_files(Path(path))
+
+
 def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """A model's own tokenizer.
+    """A model's own tokenizer; text that spells a special token is ordinary text to it, as in preparing.
 
     Raises:
         UserError: there is none, or it is not a fast one.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, split_special_tokens=True)
     except Exception as error:  # of a kind that differs between releases and tokenizers
         raise UserError(
-            f"{path} has no tokenizer that can be opened ({first_line(error)}); put its tokenizer.json into the folder."
+            f"{path} has no tokenizer that can be opened ({first_line(error)}); {ADD_TOKENIZER}."
         ) from None
-    if not tokenizer.is_fast or len(tokenizer) < 2:
-        raise UserError(f"{path} has no fast tokenizer; put its tokenizer.json into the folder.")
+    words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
+    if (
+        not tokenizer.is_fast or not words
+    ):  # without any file transformers makes up one of special tokens alone
+        raise UserError(f"{path} has no fast tokenizer; {ADD_TOKENIZER}.")
     return tokenizer
 
 
@@ -81,12 +113,26 @@ def check_vocabulary(
         )
 
 
+def can_fill_masks(path: str) -> bool:
+    """Whether a ModernBERT has the head of a masked language model; a body alone and a classifier have not.
+
+    Raises:
+        UserError: there are no weights.
+    """
+    names = hf.weight_names(hf.fetch(path))
+    return any(name.startswith(HEAD) for name in names) and not any(
+        name.startswith(CLASSIFIER) for name in names
+    )
+
+
 def load_body(path: str) -> nn.Module:
     """`AutoModel` in fp32; only a pooler may be new.
 
     Raises:
         UserError: it cannot be read, or a weight is missing.
     """
+    if Path(path).is_dir():
+        hf.weight_files(Path(path))
     try:
         network, info = AutoModel.from_pretrained(path, use_safetensors=True, output_loading_info=True)
     except Exception as error:  # of a kind that differs between releases and models
@@ -95,10 +141,24 @@ def load_body(path: str) -> nn.Module:
         ) from None
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:
+        others = sorted(info["unexpected_keys"])
+        has = f" and has {others[0]}, which its config does not know" if others else ""
         raise UserError(
-            f"{path} lacks the weight {missing[0]} (of {len(missing)} missing); use a folder that was saved whole."
+            f"{path} lacks the weight {missing[0]} (of {len(missing)} missing){has}; use a folder that was saved whole."
         )
     return network.float()
+
+
+@contextmanager
+def without_news() -> Iterator[None]:
+    """Keep our classes from logging what is new, left out or causal, where the caller knows or decides it."""
+    logger = logging.getLogger("clm_detour.model")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def longest_input(config: Any) -> int | None:

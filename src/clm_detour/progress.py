@@ -13,10 +13,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+# Text is printed as it is: "run [old]" and ":x:" may be parts of a path. A style is given beside the text.
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 LOG_SECONDS = 10.0
 
 Advance = Callable[..., None]
+
+
+def warn(sentence: str) -> None:
+    """Print a sentence about something doubtful, as it is and on one line however long it is."""
+    console.print(sentence, style="yellow", soft_wrap=True)
 
 
 def human(number: float) -> str:
@@ -62,8 +68,8 @@ def progress(description: str, total: float | None, unit: str = "it") -> Iterato
 @contextmanager
 def _bar(description: str, total: float | None, unit: str) -> Iterator[Advance]:
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), RateColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), RateColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(description, total=total, unit=unit, note="")

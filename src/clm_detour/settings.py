@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clm_detour.errors import UserError
 from clm_detour.files import read_json, write_json
+
+SHOWN = 5  # changes that a message names
+
+
+class Change(NamedTuple):
+    """A setting that differs: its dotted key, what it was and what it is; None where it is missing."""
+
+    key: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.was}, is now {self.now}"
 
 
 def agree(path: Path, settings: Mapping[str, Any]) -> None:
@@ -26,17 +40,36 @@ def check(path: Path, settings: Mapping[str, Any]) -> None:
     """Check that a folder, if it was started, was started with these settings.
 
     Raises:
-        UserError: it was started with others; names the first that differs.
+        UserError: it was started with others; the message names what differs.
     """
-    if not path.exists():
-        return
-    there, here = dict(flatten(read_json(path))), dict(flatten(settings))
-    for key in [*here, *there]:
-        if str(there.get(key)) != str(here.get(key)):
-            raise UserError(
-                f"{path.parent} was started with other settings ({key} was {there.get(key)}, is now {here.get(key)}); "
-                "choose another run_dir, or delete that folder to make it anew."
-            )
+    if path.exists() and (found := changes(read_json(path), settings)):
+        raise started_otherwise(path.parent, [str(change) for change in found], "choose another run_dir")
+
+
+def started_otherwise(folder: Path, changed: list[str], remedy: str) -> UserError:
+    """The error for a folder whose content was made with other settings.
+
+    Args:
+        changed: what differs, in words.
+    """
+    rest = len(changed) - SHOWN
+    named = "; ".join(changed[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+    return UserError(
+        f"{folder} was started with other settings ({named}); {remedy}, or delete that folder to make it anew."
+    )
+
+
+def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Change]:
+    """The settings that differ, those of `here` first; a path is the same however it is written."""
+    old, new = dict(flatten(there)), dict(flatten(here))
+    keys = dict.fromkeys([*new, *old])
+    found = (Change(key, old.get(key), new.get(key)) for key in keys)
+    return [change for change in found if settled(change.was) != settled(change.now)]
+
+
+def settled(value: Any) -> str:
+    """A value for comparison; a path, with ~ or relative to the working folder, as an absolute one."""
+    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) else str(value)
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

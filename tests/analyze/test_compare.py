@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from clm_detour.model import (
     ModernBertForPretraining,
     ModernBertForSequenceClassification,
     ModernBertForTokenClassification,
+    ModernBertModel,
 )
 
 SMALL = Settings(per_sample=30, max_tokens=64, half_samples=40)
@@ -97,6 +99,49 @@ def test_every_modernbert_gives_the_states_of_the_one_it_was_made_from(models, t
     copy_tokenizer(models["far"], tmp_path)
     assert open_encoder(str(tmp_path)).packed
     assert_states(str(tmp_path), texts[:30], means(models["far"], texts[:30]))
+
+
+def test_states_are_bidirectional_whatever_the_folder_says(models, texts, tmp_path):
+    assert_states(saved_causal(models["far"], tmp_path), texts[:10], means(models["far"], texts[:10]))
+
+
+def saved_causal(path: str, folder: Path) -> str:
+    """The model, saved as one that is causal."""
+    network = ModernBertForPretraining.from_pretrained(path)
+    network.causal = True
+    network.save_pretrained(folder)
+    copy_tokenizer(path, folder)
+    return str(folder)
+
+
+def test_compare_opens_bodies_of_our_class_and_of_sentence_transformers(models, texts, tmp_path):
+    root, inner = tmp_path / "root", tmp_path / "sentence" / "0_Transformer"
+    for folder in (root, inner):
+        ModernBertModel.from_pretrained(models["near"]).save_pretrained(folder)
+        copy_tokenizer(models["near"], folder)
+        (tmp_path / folder.relative_to(tmp_path).parts[0] / "modules.json").write_text("[]")
+    itself = compare({"a": str(root), "b": models["near"]}, texts, SMALL)
+    assert itself["comparisons"]["detour_twin"]["variants"]["biased"]["model"]["divergence"] < 1e-9
+    with pytest.raises(UserError, match=r"its encoder lies in .*0_Transformer"):
+        compare({"a": models["near"], "b": str(inner.parent)}, texts, SMALL)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [("tokenizer.json", "tokenizer.*save_pretrained"), ("model.safetensors", "has no model.safetensors")],
+)
+def test_a_model_without_tokenizer_or_weights_is_refused_before_any_is_run(
+    models, bert, texts, tmp_path, monkeypatch, kind, missing, said
+):
+    opened = []
+    monkeypatch.setattr("clm_detour.analyze.compare.open_encoder", opened.append)
+    folder = shutil.copytree(bert if kind == "bert" else models["near"], tmp_path / "broken")
+    for file in ("tokenizer_config.json", "special_tokens_map.json", missing):
+        (folder / file).unlink(missing_ok=True)
+    with pytest.raises(UserError, match=said):
+        compare({"a": models["far"], "b": str(folder)}, texts, SMALL)
+    assert not opened
 
 
 def test_a_body_that_lacks_a_weight_is_refused(models, tmp_path):
@@ -340,7 +385,7 @@ def test_what_cannot_be_compared_is_one_sentence(run_cli, models, bert, texts_fi
     )
     tokenizer.save_pretrained(tmp_path / "gpt")
     refused = run_cli("compare", models["far"], tmp_path / "gpt", "--per-sample", 30, *words)
-    assert_refused(refused, "no encoder")
+    assert_refused(refused, "no bidirectional encoder")
     shutil.copytree(bert, tmp_path / "broken")
     config = json.loads((tmp_path / "broken" / "config.json").read_text())
     (tmp_path / "broken" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))

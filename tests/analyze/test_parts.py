@@ -24,10 +24,15 @@ from clm_detour.analyze.transplant import (
 )
 from clm_detour.analyze.weights import weight_change
 from clm_detour.data.objectives import Objective
-from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
 from clm_detour.errors import UserError
+from clm_detour.model import (
+    ModernBertForPretraining,
+    ModernBertForSequenceClassification,
+    ModernBertModel,
+)
 
-from .test_compare import assert_refused
+from .test_compare import assert_refused, saved_causal
 
 
 def weights_of(path: str) -> dict[str, torch.Tensor]:
@@ -84,6 +89,61 @@ def test_masked_loss_is_that_of_transformers(models, texts):
     assert torch.equal(folds[1:2], masked_sums(network, tokenizer, texts[1:6:3], 64))
 
 
+def test_what_fills_masks_reads_in_both_directions_whatever_the_folder_says(models, texts, tmp_path):
+    causal = saved_causal(models["far"], tmp_path / "causal")
+    sums = [masked_sums(*open_masked(path), texts[:6], 64) for path in (models["far"], causal)]
+    assert torch.equal(*sums)
+    found = find_needles([models["far"], causal], texts, [96], 20)
+    assert found["accuracy"][causal] == found["accuracy"][models["far"]]
+    assert found["control"][causal] == found["control"][models["far"]]
+    objectives = [gradients(path, texts[:6], 64)["objectives"] for path in (models["far"], causal)]
+    assert objectives[0] == objectives[1]
+    losses = try_grafts(causal, models["near"], [Graft("x", 1, 2)], texts[:10], 64)
+    assert losses == {
+        **try_grafts(models["far"], models["near"], [Graft("x", 1, 2)], texts[:10], 64), "donor": causal
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["body", "classifier"])
+def test_a_model_without_a_masked_head_is_refused_before_any_is_run(
+    models, texts, tmp_path, monkeypatch, kind
+):
+    if kind == "body":
+        ModernBertModel.from_pretrained(models["far"]).save_pretrained(tmp_path)
+    else:
+        ModernBertForSequenceClassification.from_encoder(models["far"], num_labels=3).save_pretrained(
+            tmp_path
+        )
+    copy_tokenizer(models["far"], tmp_path)
+    opened = []
+    monkeypatch.setattr("clm_detour.analyze.needles.open_masked", opened.append)
+    with pytest.raises(UserError, match="no masked-LM head"):
+        find_needles([models["far"], str(tmp_path)], texts, [64], 2)
+    assert not opened
+    with pytest.raises(UserError, match="no masked-LM head"):
+        gradients(str(tmp_path), texts[:6], 64)
+
+
+def test_a_model_without_a_tokenizer_is_refused_before_any_looks_for_needles(
+    models, texts, tmp_path, monkeypatch
+):
+    opened = []
+    monkeypatch.setattr("clm_detour.analyze.needles.open_masked", opened.append)
+    ModernBertForPretraining.from_pretrained(models["far"]).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"no (fast )?tokenizer.*save_pretrained"):
+        find_needles([models["far"], str(tmp_path)], texts, [64], 2)
+    assert not opened
+
+
+def test_weights_of_bodies_are_told_by_layer_as_those_of_whole_models(models, tmp_path):
+    for name in ("base", "far"):
+        ModernBertModel.from_pretrained(models[name]).save_pretrained(tmp_path / name)
+    whole = weight_change(models["base"], models["far"])["change"]
+    assert weight_change(str(tmp_path / "base"), str(tmp_path / "far"))["change"] == {
+        layer: kinds for layer, kinds in whole.items() if layer != "head"
+    }
+
+
 def test_gradient_norms_are_those_of_the_mean_loss_and_density_is_counted(models, texts):
     found = gradients(models["far"], texts[:6], 64)
     network, tokenizer = open_masked(models["far"])
@@ -108,6 +168,11 @@ def test_in_the_last_layer_gradient_reaches_the_supervised_positions_only(models
         assert values["reached"]["2"] == pytest.approx(values["density"])
         assert values["reached"]["0"] >= values["reached"]["2"]
         assert all(0 < share <= values["reached"][layer] + 1e-9 for layer, share in values["spread"].items())
+
+
+def test_gradients_of_texts_of_which_nothing_is_predicted_are_refused(models):
+    with pytest.raises(UserError, match=r"The texts are too few: under mlm \d+ % no token of them is predicted"):
+        gradients(models["far"], ["a"], 64)
 
 
 def test_a_transplant_takes_what_it_names_and_nothing_else(models, tmp_path):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from clm_detour.analyze.compare import Settings, compare
-from clm_detour.analyze.run import texts_of
+from clm_detour.analyze.run import analyze_run, start_of, texts_of
 from clm_detour.analyze.weights import weight_change
 from clm_detour.config import load_config
 from clm_detour.errors import UserError
@@ -73,6 +74,20 @@ def test_a_point_of_the_trajectory_is_the_comparison_of_its_two_models(finished)
         low, high = point["interval"]["start"][variant]["all"]
         assert low < point["divergence"]["start"][variant]["all"] < high
         assert [low, high] == pytest.approx(measured["model"]["interval"], abs=1e-9)
+
+
+def test_a_start_without_a_tokenizer_is_read_with_that_of_the_run(finished, tmp_path, monkeypatch):
+    before = {name: analysis_of(finished, name) for name in ("trajectory", "gradients")}
+    bare = shutil.copytree(start_of(finished), tmp_path / "bare", ignore=shutil.ignore_patterns("*token*"))
+    monkeypatch.setattr("clm_detour.analyze.run.start_of", lambda config: str(bare))
+    analyze_run(finished, texts_of(finished, domain_sources(finished)))
+    after = {name: analysis_of(finished, name) for name in before}
+    assert after["gradients"] == {**before["gradients"], "model": str(bare)}
+    told = [
+        [(point["total"], point["divergence"]) for point in found["trajectory"]["points"]]
+        for found in (before, after)
+    ]
+    assert told[0] == told[1]
 
 
 def test_frozen_layers_have_not_moved_and_the_others_have(finished):

@@ -53,7 +53,9 @@ def test_what_datasets_cached_beside_a_saved_dataset_is_no_part_of_it(tmp_path, 
     (tmp_path / "saved" / "cache-0123.arrow").write_bytes(file.read_bytes())
     assert read_all(tmp_path / "saved") == ROWS["text"]
     (tmp_path / "saved" / "state.json").write_text("{}")
-    with pytest.raises(UserError, match=r"state\.json is damaged; save the dataset again"):
+    with pytest.raises(
+        UserError, match=r"state\.json is damaged \(KeyError: '_data_files'\); save the dataset again"
+    ):
         read_all(tmp_path / "saved")
 
 
@@ -144,11 +146,65 @@ def test_without_the_hub_only_a_commit_says_what_a_dataset_is(monkeypatch):
         read_all("no such/name/here", format="hub")
 
 
+def test_a_dataset_that_is_a_script_says_so_and_where_its_conversion_is(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "corpus.py").write_text("import datasets")
+    with pytest.raises(
+        UserError, match=r"scripts .*corpus\.py.* set revision: refs/convert/parquet"
+    ) as caught:
+        read_all(tmp_path / "corpus", format="hub")
+    assert "RuntimeError" not in str(caught.value)
+
+
+def test_a_repository_without_data_says_so(tmp_path):
+    (tmp_path / "README.md").write_text("about")
+    with pytest.raises(UserError, match=r"cannot be read: .*data files"):
+        read_all(tmp_path, format="hub")
+
+
+def test_the_cause_that_datasets_wraps_is_told_but_never_what_a_file_holds(repository, monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def failing(cause):
+        def load(*_, **__):
+            raise datasets.exceptions.DatasetGenerationError("An error occurred") from cause
+
+        return load
+
+    for cause, said in (
+        (OSError("Not enough disk space"), "Not enough disk space"),
+        (ValueError("cannot parse 'patient-name'"), r"cannot be read: ValueError\."),
+    ):
+        hub.load_cached.cache_clear()
+        monkeypatch.setattr(datasets, "load_dataset", failing(cause))
+        with pytest.raises(UserError, match=said) as caught:
+            read_all(repository, format="hub")
+        assert "patient-name" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (huggingface_hub.errors.GatedRepoError, "its terms must be accepted on its page first"),
+        (huggingface_hub.errors.RepositoryNotFoundError, "there is none of this name, or it is private"),
+        (huggingface_hub.errors.RevisionNotFoundError, "it has no such revision"),
+    ],
+)
+def test_why_the_hub_refuses_a_dataset_is_said(monkeypatch, kind, said):
+    def refuse(*_, **__):
+        raise kind.__new__(kind)  # the library's releases differ in what it is made from
+
+    hub.commit.cache_clear()
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+    with pytest.raises(UserError, match=said):
+        source_stamps(Source(path="user/name", format="hub"))
+
+
 @pytest.mark.parametrize(
     "damage", [lambda content: content[:-100], lambda content: content.replace(b"two", b"\xff\xff\xff")]
 )
 def test_a_damaged_file_of_a_repository_is_one_sentence_with_a_remedy(repository, damage):
     file = repository / "data" / "small.parquet"
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(UserError, match=r"repository.* cannot be read: \w+\. Try again; .*download it"):
+    with pytest.raises(UserError, match=r"repository.* cannot be read: .+\. Try again; .*download it"):
         read_all(repository, format="hub", subset="small")

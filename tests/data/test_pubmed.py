@@ -48,6 +48,13 @@ def whole(*articles: str) -> str:
     return HEAD + "".join(articles) + "</PubmedArticleSet>\n"
 
 
+def test_versions_of_an_article_are_records_and_citations_to_delete_are_not(tmp_path):
+    deleted = '<DeleteCitation><PMID Version="1">7</PMID></DeleteCitation>'
+    versions = [article(7, "Old."), article(7, "New.").replace('Version="1"', 'Version="2"')]
+    path = write(tmp_path / "pubmed25n1500.xml", whole(*versions, deleted))
+    assert read_all(path) == ["Old.", "New."]
+
+
 @pytest.fixture
 def baseline(tmp_path) -> str:
     plain = "<Abstract><AbstractText>Un résumé.</AbstractText></Abstract>"

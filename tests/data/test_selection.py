@@ -274,6 +274,45 @@ def test_the_first_record_is_enough_to_find_a_wrong_name(tmp_path):
         check_first_record(Source(path=path, decontaminate=[str(tmp_path / "absent.tsv")]))
 
 
+ARTICLE = b"<article><front><article-meta/></front></article>"
+BAD_FIRST_RECORDS = [
+    (
+        "a.jsonl",
+        b'{"text": {"body": "x"}}\n',
+        r"line 1: 'text' is dict, not a string; name a field inside it",
+    ),
+    ("a.jsonl", b'{\n  "text": "x"\n}\n', r"has JSON over several lines, .*; jq -c \. writes it so"),
+    ("a.jsonl", b'[\n  {"text": "x"},\n', r"is one JSON array, .*; jq -c '\.\[\]' writes it so"),
+    ("a.json.gz", b'[{"text": "x"}]', r"is one JSON array, .*; jq -c '\.\[\]' writes it so"),
+    ("a.jsonl", b'{"text": "x', r"line 1 is not valid JSON: .*; the line ends before its object does"),
+    ("a.jsonl", b'{"text": "x",', r"line 1 is not valid JSON: .*; the line ends before its object does"),
+    ("a.jsonl", b"{'text': 'x'}\n", r"line 1 is not valid JSON: Expecting property name .*\(column 2\);"),
+    ("a.jsonl", b'{"body": "x"}\n', r"line 1 has no field 'text'; its fields: 'body'\.$"),
+    ("a.jsonl", b'{"text": null}\n', r"line 1: 'text' is null, not a string"),
+    ("a.jsonl", b"", "holds no record"),
+    ("a.jsonl.zst", b"\n\n", "holds no record"),
+    ("a.csv", b"text\n", "holds no record"),
+    ("a.csv", b'text\n"x', "line 2 begins a record that cannot be read as CSV"),
+    ("a.xml", ARTICLE, r"is XML, but not of PubMed: it opens with article, as JATS does"),
+    ("a.xml", b"<PubmedArticleSet><Pubmed", "is not well-formed XML after article 0"),
+    ("a.parquet", b"PAR1", r"is not a sound parquet file after row 0 \("),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BAD_FIRST_RECORDS)
+def test_any_bad_first_record_is_found_with_its_reason(tmp_path, name, content, said):
+    with pytest.raises(UserError, match=said):
+        check_first_record(Source(path=write(tmp_path / name, content)))
+
+
+def test_a_bad_first_record_that_is_skipped_and_an_empty_first_file_are_no_mistakes(tmp_path):
+    write(tmp_path / "a.jsonl", "")
+    write(tmp_path / "b.jsonl", '{"text": 1}\n{"text": "x"}\n')
+    check_first_record(Source(path=str(tmp_path)), "skip")
+    with pytest.raises(UserError, match=r"b\.jsonl line 1: 'text' is int"):
+        check_first_record(Source(path=str(tmp_path)))
+
+
 @pytest.mark.shared
 def test_real_notes_of_one_specialty(shared_data):
     path = shared_data / "corpus" / "notes.jsonl.gz"

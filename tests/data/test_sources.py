@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from reading import write
 
 from clm_detour.data.sources import file_stamp, list_files, read_documents
+from clm_detour.data.sources.files import ANY
 from clm_detour.errors import UserError
 
 TEXTS = ["Aspirin 100 mg.", "Déjà vu\nà l'hôpital", "血压 120/80 😀", " leading and trailing "]
@@ -71,6 +72,30 @@ def test_a_folder_is_read_in_sorted_order_and_a_glob_too(tmp_path):
     assert list_files(str(tmp_path)) == [str(tmp_path / f"{name}.jsonl.gz") for name in "abc"]
 
 
+def test_a_glob_takes_hidden_files_only_where_it_asks_for_them(tmp_path):
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    for name in ("a.jsonl", ".b.jsonl", "._a.jsonl", ".ipynb_checkpoints/c.jsonl"):
+        write(tmp_path / name, json_lines([{"text": name}]))
+    for pattern in ("", "*.jsonl", "**/*.jsonl", "?.jsonl", "*"):
+        assert list_files(str(tmp_path / pattern), "jsonl") == [str(tmp_path / "a.jsonl")]
+    assert list_files(str(tmp_path / "*"), ANY) == [str(tmp_path / "a.jsonl")]
+    assert read_all(str(tmp_path / ".*.jsonl")) == ["._a.jsonl", ".b.jsonl"]
+    assert read_all(str(tmp_path / ".ipynb_*" / "*.jsonl")) == [".ipynb_checkpoints/c.jsonl"]
+    with pytest.raises(UserError, match="No file matches"):
+        read_all(str(tmp_path / "*b.jsonl"))
+
+
+def test_a_glob_below_a_hidden_folder_or_at_a_url_takes_no_hidden_files_either(tmp_path):
+    (tmp_path / ".cache").mkdir()
+    write(tmp_path / ".cache" / "a.jsonl", json_lines([{"text": "mine"}]))
+    write(tmp_path / ".cache" / ".a.jsonl", json_lines([{"text": "hidden"}]))
+    assert read_all(str(tmp_path / ".cache" / "*.jsonl")) == ["mine"]
+    for name, text in (("a", "far away"), (".a", "hidden"), (".old/a", "old")):
+        with fsspec.open(f"memory://.corpus/{name}.jsonl", "wb") as file:
+            file.write(json_lines([{"text": text}]))
+    assert read_all("memory://.corpus/*.jsonl") == read_all("memory://.corpus/**/*.jsonl") == ["far away"]
+
+
 def test_a_url_is_read_like_a_path():
     with fsspec.open("memory://texts/a.jsonl.gz", "wb") as file:
         file.write(gzip.compress(json_lines([{"text": "far away"}])))
@@ -86,6 +111,43 @@ def test_a_compressed_file_of_several_members_is_read_to_the_end(tmp_path):
         ]
         (tmp_path / name).write_bytes(b"".join(parts))
         assert read_all(str(tmp_path / name)) == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz"])
+def test_zeros_around_the_members_of_a_gzip_file_are_no_damage(tmp_path, name):
+    members = [gzip.compress(json_lines([{"text": text}])) for text in TEXTS]
+    (tmp_path / name).write_bytes(bytes(512).join(members) + bytes(100_000))
+    seen: list[int] = []
+    assert read_all(str(tmp_path / name), on_bytes=seen.append) == TEXTS
+    assert sum(seen) == (tmp_path / name).stat().st_size
+
+
+def test_what_follows_a_gzip_file_and_is_not_zeros_is_damage(tmp_path):
+    whole = gzip.compress(json_lines([{"text": "one"}]))
+    (tmp_path / "a.jsonl.gz").write_bytes(whole + bytes(8) + b"patient-name")
+    with pytest.raises(UserError, match=r"is damaged after line 1 \(not gzip, or a wrong checksum\)"):
+        read_all(str(tmp_path / "a.jsonl.gz"))
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[:-8] + bytes(4) + whole[-4:])
+    with pytest.raises(UserError, match="a wrong checksum"):
+        read_all(str(tmp_path / "a.jsonl.gz"))
+
+
+def zstandard_frame(content: bytes, window_log: int) -> bytes:
+    """A frame of one raw block, with a window of 2**window_log bytes."""
+    block = (len(content) << 3 | 1).to_bytes(3, "little") + content
+    return b"\x28\xb5\x2f\xfd\0" + bytes([(window_log - 10) << 3]) + block
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize("suffix", ["jsonl", "xml"])
+def test_a_zstandard_file_with_a_long_window_is_not_called_damaged(tmp_path, on_error, suffix):
+    content = json_lines([{"text": "one"}])
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard_frame(content, 27))
+    assert read_all(str(tmp_path / "a.jsonl.zst")) == ["one"]
+    (tmp_path / f"b.{suffix}.zst").write_bytes(zstandard_frame(content, 28))
+    with pytest.raises(UserError, match=r"window of more than 128 MiB .* zstd -dc --long=31 OLD") as caught:
+        read_all(str(tmp_path / f"b.{suffix}.zst"), on_error=on_error)
+    assert "damaged" not in str(caught.value)
 
 
 def test_a_byte_order_mark_and_blank_lines_are_no_documents(tmp_path):
@@ -233,6 +295,21 @@ def test_a_null_or_bad_bytes_in_parquet_stop_or_are_counted(tmp_path):
     with pytest.raises(UserError, match="row 2: 'text' is not valid UTF-8"):
         read_all(path)
     assert skipped(path) == (["x", "y"], {"not UTF-8": 1, "text not a string": 1})
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_a_binary_column_of_parquet_is_text(tmp_path, kind):
+    content = [b"one", "été".encode(), b"\xff", None]
+    path = write_parquet(tmp_path / "a.parquet", text=pa.array(content, kind))
+    assert skipped(path) == (["one", "été"], {"not UTF-8": 1, "text not a string": 1})
+
+
+def test_a_corrupt_parquet_file_says_what_is_wrong_with_it(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 nonsense of some length, and no footer")
+    with pytest.raises(
+        UserError, match=r"not a sound parquet file after row 0 \(Parquet magic bytes not found"
+    ):
+        read_all(str(tmp_path / "a.parquet"))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])

@@ -18,10 +18,14 @@ from clm_detour.config.load import load_evaluation
 from clm_detour.config.schema import FineTuning
 from clm_detour.errors import UserError
 from clm_detour.evaluate.command import evaluate_models, probe_models, read_tasks
+from clm_detour.evaluate.finetune.experiment import documents_of
+from clm_detour.evaluate.finetune.run import write_predictions
 from clm_detour.evaluate.probes import probe
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
+from clm_detour.evaluate.tables import plain
 from clm_detour.evaluate.tasks import SPLITS
 from clm_detour.evaluate.tasks import TASKS as TASKS_OF_THE_REGISTRY
+from clm_detour.evaluate.tasks.left_out import of_records
 from clm_detour.evaluate.tasks.task import Document, Entity, Task
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "eval"
@@ -32,6 +36,10 @@ def fine_tuning(**changes) -> FineTuning:
     return FineTuning(
         **{"tasks": TASKS, "seeds": [1, 2], "documents": 12, "protocol": {"epochs": 1}, **changes}
     )
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def records(folder: Path) -> dict[str, bytes]:
@@ -77,8 +85,117 @@ def test_it_leaves_a_record_and_the_answers_of_every_run_and_a_table_of_all(eval
         "table.md",
         "table.tex",
         "table.csv",
+        "left_out.csv",
         "differences.png",
     }
+
+
+def test_predictions_hold_what_the_data_set_says_beside_the_answer_and_no_text(evaluated):
+    folder, _, _ = evaluated
+    verdicts, entities = (
+        lines_of(folder / "ours" / task / "1.predictions.jsonl") for task in reversed(TASKS)
+    )
+    gold = {task: documents_of(SAMPLE_TASKS[task].read(Path()).splits, 12)["test"] for task in TASKS}
+    assert [set(line) for line in verdicts] == [{"id", "labels", "gold_labels"}] * 12
+    assert [(line["id"], line["gold_labels"]) for line in verdicts] == [
+        (one.id, list(one.labels)) for one in gold["SampleVerdict"]
+    ]
+    assert [set(line) for line in entities] == [{"id", "entities", "gold_entities"}] * 12
+    assert [line["gold_entities"] for line in entities] == [
+        [[one.start, one.end, one.label] for one in document.entities] for document in gold["SampleEntities"]
+    ]
+    right = sum(line["labels"] == line["gold_labels"] for line in verdicts)
+    record = json.loads((folder / "ours" / "SampleVerdict" / "1.json").read_text())
+    assert record["scores"]["test"]["accuracy"] == pytest.approx(right / 12)
+
+
+def test_what_is_left_out_stands_wherever_the_scores_do(models, tmp_path, capsys):
+    text = "the right lung was examined " * 20
+    for split, name in (("train", "a"), ("dev", "b"), ("test", "c")):
+        (tmp_path / "mine" / split).mkdir(parents=True)
+        for number in range(3):
+            path = tmp_path / "mine" / split / f"{name}{number}"
+            path.with_suffix(".txt").write_text(text)
+            path.with_suffix(".ann").write_text(
+                "T1\tOrgan 4 14\tright lung\nT2\tSide 4 9\tright\nT3\tOrgan 11 13\tun\nT4\tNote 0 3\tthe\nT5\tOrgan 39 41\tun\n"
+            )
+        lines = [json.dumps({"text": text, "label": "ab"[n % 2]}) for n in range(2)]
+        (tmp_path / "cut").mkdir(exist_ok=True)
+        (tmp_path / "cut" / f"{split}.jsonl").write_text("\n".join(lines))
+    brat = {"form": "brat", "kind": "entities", "overlaps": "longest", "rename": {"Note": None}}
+    settings = fine_tuning(
+        tasks=["mine", "cut"],
+        data=str(tmp_path),
+        own_tasks={"mine": brat, "cut": {"form": "jsonl", "kind": "single_label"}},
+        seeds=[1],
+        documents=2,
+        protocol={"epochs": 1, "max_tokens": 60},
+    )
+    summary, _ = evaluate_models(settings, models, tmp_path / "run", "made")
+    mine = {
+        f"{split} {what}": count
+        for split in SPLITS
+        for what, count in (
+            ("documents by the limit", 1),
+            ("annotations by rename", 2),
+            ("annotations by overlap", 4),
+            ("entities that its words cannot say exactly", 2),
+        )
+    }
+    found = {task["name"]: task["left_out"] for task in summary["tasks"]}
+    assert found["mine"] == mine
+    assert found["cut"] == {f"{split} texts cut at 60 tokens": 2 for split in SPLITS}
+    record = json.loads((tmp_path / "run" / "ours" / "mine" / "1.json").read_text())
+    assert record["left_out"] == mine
+    sentence = "cut leaves out: train texts cut at 60 tokens 2, validation texts cut at 60 tokens 2"
+    assert sentence in (tmp_path / "run" / "table.md").read_text()
+    assert sentence in plain(summary)
+    assert "mine,test annotations by overlap,4\n" in (tmp_path / "run" / "left_out.csv").read_text()
+
+
+def test_a_count_that_differs_between_models_names_its_model():
+    def record(model: str, cut: int) -> dict:
+        return {
+            "model": model,
+            "score": 0.5,
+            "counts": {"test": {"documents_cut": cut}},
+            "protocol": {"max_tokens": 9},
+        }
+
+    assert of_records([record("a", 2), record("b", 2)]) == {"test texts cut at 9 tokens": 2}
+    assert of_records([record("a", 2), record("b", 0)]) == {"test texts cut at 9 tokens (a)": 2}
+
+
+def test_gold_entities_in_several_pieces_are_written_with_their_pieces(tmp_path):
+    gold = Document("7#1", "lung and skin cancer", entities=(Entity("D", 0, 20, ((0, 4), (14, 20))),))
+    answer = replace(gold, entities=(Entity("D", 9, 20),))
+    write_predictions(tmp_path / "1.predictions.jsonl", "nested_entities", [gold], [answer])
+    assert lines_of(tmp_path / "1.predictions.jsonl") == [
+        {"id": "7#1", "entities": [[9, 20, "D"]], "gold_entities": [[0, 20, "D", [[0, 4], [14, 20]]]]}
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+@pytest.mark.parametrize("kind", ["entities", "multi_label"])
+def test_a_task_in_which_there_is_nothing_to_find_is_refused_before_any_run(models, tmp_path, split, kind):
+    for name in ("train", "dev", "test"):
+        found = not name.startswith(split)
+        rows = {
+            "entities": f"{name}\t{'B-Drug' if found else 'O'}\n",
+            "multi_label": json.dumps({"text": name, "label": ["a"] if found else []}),
+        }
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        suffix = "txt" if kind == "entities" else "jsonl"
+        (tmp_path / "mine" / f"{name}.{suffix}").write_text(rows[kind])
+    form = "conll" if kind == "entities" else "jsonl"
+    settings = fine_tuning(
+        tasks=["SampleVerdict", "mine"], data=str(tmp_path), own_tasks={"mine": {"form": form, "kind": kind}}
+    )
+    with pytest.raises(
+        UserError, match=rf"No document of the {'validation' if split == 'dev' else split} split of mine has"
+    ):
+        evaluate_models(settings, {"ours": models["ours"]}, tmp_path / "run", "made")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_finished_is_not_repeated_and_what_is_lost_comes_again_bit_for_bit(evaluated, models):
@@ -91,6 +208,16 @@ def test_what_is_finished_is_not_repeated_and_what_is_lost_comes_again_bit_for_b
     assert records(folder) == before
     assert {path: path.stat().st_mtime_ns for path in others} == others
     assert evaluate_models(fine_tuning(), models, folder, "made")[1] == 0
+
+
+def test_another_test_of_the_same_scores_needs_no_run(evaluated, models):
+    folder, before, _ = evaluated
+    summary, made = evaluate_models(fine_tuning(paper_bootstrap=True), models, folder, "made")
+    assert made == 0
+    assert summary["scores"] == before["scores"]
+    assert before["comparisons"][0]["paper_bootstrap"] is None
+    assert 0 < summary["comparisons"][0]["paper_bootstrap"]["p"] <= 1
+    assert json.loads((folder / "summary.json").read_text()) == summary
 
 
 def test_results_made_with_other_settings_are_not_taken(evaluated, models, encoders):
@@ -135,7 +262,12 @@ def test_a_run_that_diverges_stands_in_the_table_with_what_it_scored_and_is_name
     )
     summary, made = evaluate_models(settings, {"ours": models["other"]}, tmp_path / "run", "made")
     assert made == 2
-    assert summary["scores"]["ours"]["mine"]["mean"] == (50 if metric == "accuracy" else 0)
+    if metric == "accuracy":
+        assert summary["scores"]["ours"]["mine"]["mean"] == 50
+    else:  # there is no AUROC of answers that are not finite, and no number stands for it
+        assert json.loads((tmp_path / "run" / "ours" / "mine" / "1.json").read_text())["score"] is None
+        assert "mine" not in summary["scores"]["ours"]
+        assert summary["tasks"][0]["left_out"] == {"runs without a score": 1}
     assert "ours on mine, seed 1: training at 1e+38 diverged" in capsys.readouterr().err
 
 
@@ -241,6 +373,7 @@ WRONG = {
     "a seed twice": ("seeds=[1,1]", "twice"),
     "unknown pooling": ("pooling=max", "cls, mean"),
     "no jobs": ("jobs=0", "not positive"),
+    "an empty bound of equivalence": ("equivalence_points=0", "not between 0 and 100"),
 }
 
 
@@ -262,8 +395,8 @@ def test_an_evaluation_without_models(tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_the_sample_tasks_are_the_same_every_time_and_no_text_is_in_two_splits(name):
     task = SAMPLE_TASKS[name]
-    splits = task.read(Path())
-    assert splits == task.read.__wrapped__(Path())
+    splits = task.read(Path()).splits
+    assert splits == task.read.__wrapped__(Path()).splits
     texts = {split: {document.text for document in splits[split]} for split in SPLITS}
     assert all(len(splits[split]) > 50 for split in SPLITS)
     assert len(set.union(*texts.values())) >= 0.95 * sum(map(len, splits.values()))

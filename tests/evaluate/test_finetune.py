@@ -14,6 +14,7 @@ from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune import training
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches
 from clm_detour.evaluate.finetune.encoder import load_encoder, output_layer
+from clm_detour.evaluate.finetune.labelling import positive_weights
 from clm_detour.evaluate.finetune.problem import make_examples, make_problem
 from clm_detour.evaluate.finetune.training import Trained, best_round, length_of, prepare, train
 from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Task
@@ -215,6 +216,12 @@ def test_a_labels_weight_is_its_negatives_over_its_positives(encoders):
         assert weight == pytest.approx((64 - positives) / positives)
 
 
+def test_a_label_of_all_documents_or_of_none_weighs_one():
+    documents = [dataclasses.replace(label_document(n, several=False), labels=("all",)) for n in range(4)]
+    documents[0] = dataclasses.replace(documents[0], labels=("all", "one"))
+    assert positive_weights(documents, ("all", "none", "one")).tolist() == [1, 1, 3]
+
+
 def test_the_head_alone_trains_at_a_rate_of_its_own(encoders):
     from clm_detour.train.finetune import FitSettings, make_optimizer, share_of_peak
 
@@ -295,3 +302,27 @@ def test_a_tokenizer_that_is_too_large_for_the_model(encoders, tmp_path):
     config = json.loads((Path(encoders["bert"]) / "config.json").read_text())
     with pytest.raises(UserError, match="vocabulary only 100"):
         load_encoder(broken(encoders["bert"], tmp_path / "small", {**config, "vocab_size": 100}))
+
+
+def test_nested_entities_wider_than_any_of_training_are_counted(encoders):
+    def document(id: str, words: int) -> Document:
+        return Document(id, "a b c d e", entities=(Entity("Drug", 0, 2 * words - 1),))
+
+    task = Task("wide", "en", "nested_entities", ("Drug",), "micro_f1", lambda folder: {}, protocol=PROTOCOL)
+    splits = {
+        "train": [document("1", 2)],
+        "validation": [document("2", 2)],
+        "test": [document("3", 5), document("4", 1)],
+    }
+    counts = prepare(task, splits, load_encoder(encoders["bert"])[1], 48).counts
+    assert [counts[split]["too_wide_entities"] for split in splits] == [0, 0, 1]
+
+
+def test_a_test_without_the_classes_that_its_metric_counts_is_refused(encoders):
+    task, splits = make_task("single_label")
+    task = dataclasses.replace(task, metric="positive_f1", negative="one")
+    splits["test"] = [one for one in splits["test"] if one.labels == ("one",)]
+    with pytest.raises(
+        UserError, match="No document of the test split of made-single_label has a label that counts"
+    ):
+        prepare(task, splits, load_encoder(encoders["bert"])[1], 48)

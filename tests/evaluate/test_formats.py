@@ -82,6 +82,42 @@ def test_conll_entities_are_those_of_seqeval(tags):
     assert list(chunks(pairs)) == [(first, last) for _, first, last in get_entities(tags)]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Severe O\nflu B-Disease \n",
+        "Severe\tO\nflu\tB-Disease\t\n",
+        " Severe O\nflu B-Disease\n",
+        "Severe   O\r\nflu  B-Disease\t\r\n \r\n",
+        "\ufeffSevere\tO \nflu \tB-Disease\n\t\n",
+        "Severe O\rflu B-Disease\r",
+    ],
+)
+def test_conll_blanks_around_columns_and_the_kind_of_line_end_do_not_count(tmp_path, content):
+    file = written(tmp_path / "train.txt", content)
+    assert [one.text for one in examples(Conll(), file)] == ["Severe flu"]
+    assert found(Conll(), file) == [[("flu", "Disease")]]
+
+
+def test_a_conll_line_with_other_columns_than_those_before_it_is_refused(tmp_path):
+    file = written(tmp_path / "train.txt", "Severe JJ I-NP O\nflu NN B-NP\n")
+    with pytest.raises(UserError, match=r"train\.txt line 2 has 3 columns, but the lines before it have 4"):
+        examples(Conll(), file)
+
+
+def test_a_brat_line_of_no_kind_is_refused_not_passed_over(tmp_path):
+    file = written(tmp_path / "a.txt", "aspirin")
+    written(tmp_path / "a.ann", " T1\tDrug 0 7\taspirin\n")
+    with pytest.raises(UserError, match=r"a\.ann line 1 \(\d+ characters\) begins like no line of BRAT"):
+        examples(Brat(), file)
+
+
+def test_brat_codes_may_end_in_a_blank_and_an_empty_one_is_no_label(tmp_path):
+    file = written(tmp_path / "a.txt", "grosseur")
+    written(tmp_path / "a.ann", "#1\tICD-O T1\t \nN1\tReference T1 ICD-O:8000/6 \tx\n")
+    assert [one.labels for one in examples(Brat(codes=("ICD-O",)), file)] == [("8000/6",)]
+
+
 def test_brat_pieces_keep_their_offsets_over_windows_line_ends(tmp_path):
     text = "fièvre\r\naiguë et chronique\r\n"
     file = written(tmp_path / "a.txt", text)
@@ -126,10 +162,61 @@ def test_a_brat_annotation_that_is_not_inside_one_part_is_refused(tmp_path, mark
 
 
 def test_null_and_empty_cells_are_no_labels(tmp_path):
-    values = [None, "", " ", [], [None], ["a", None], 0]
+    values = [None, "", " ", [], [None], ["a", None], 0, float("nan"), ["a", float("nan")]]
     rows = [json.dumps({"text": "x", "label": value}) + "\n" for value in values]
     read = examples(Table(), written(tmp_path / "train.jsonl", "".join(rows)))
-    assert [one.labels for one in read] == [(), (), (), (), (), ("a",), ("0",)]
+    assert [one.labels for one in read] == [(), (), (), (), (), ("a",), ("0",), (), ("a",)]
+
+
+def test_a_number_is_the_same_label_in_every_kind_of_table(tmp_path):
+    written(tmp_path / "train.csv", "text,label\nx,1\ny,\n")
+    written(tmp_path / "train.jsonl", '{"text": "x", "label": 1}\n{"text": "y", "label": null}\n')
+    columns = {"text": ["x", "y"], "label": pa.array([1.0, float("nan")])}  # as pandas makes it of 1 and none
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    for suffix in ("csv", "jsonl", "parquet"):
+        read = examples(Table(), tmp_path / f"train.{suffix}")
+        assert [one.labels for one in read] == [("1",), ()]
+
+
+@pytest.mark.parametrize("value", ["Infinity", '{"a": 1}', '[["a"]]', "[-Infinity]"])
+def test_what_is_neither_text_nor_a_number_is_no_label(tmp_path, value):
+    file = written(tmp_path / "train.jsonl", f'{{"text": "x", "label": {value}}}\n')
+    with pytest.raises(UserError, match=r"line 1: label has something that is neither text nor a number"):
+        examples(Table(), file)
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", '""', '" "'])
+def test_a_record_without_the_id_that_names_it_is_refused(tmp_path, value):
+    file = written(tmp_path / "train.jsonl", f'{{"text": "x", "label": "a", "id": {value}}}\n')
+    with pytest.raises(UserError, match="line 1 has nothing in id, which names the records; fill it in"):
+        examples(Table(id="id"), file)
+    bigbio = f'{{"document_id": {value}, "passages": [], "entities": []}}\n'
+    with pytest.raises(UserError, match="line 1 has nothing in document_id"):
+        examples(BigBio(), written(tmp_path / "bigbio.jsonl", bigbio))
+
+
+def test_ids_that_are_numbers_have_no_point(tmp_path):
+    pq.write_table(
+        pa.table({"text": ["x"], "label": ["a"], "id": pa.array([17.0])}), tmp_path / "train.parquet"
+    )
+    assert [one.id for one in examples(Table(id="id"), tmp_path / "train.parquet")] == ["17"]
+
+
+def test_a_blank_flag_is_not_set_in_every_kind_of_table(tmp_path):
+    written(tmp_path / "train.csv", "text,ICU,ER\nx,,1\n")
+    written(tmp_path / "train.jsonl", '{"text": "x", "ICU": NaN, "ER": true}\n')
+    columns = {"text": ["x"], "ICU": pa.array([None], pa.int64()), "ER": pa.array([1.0])}
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    for suffix in ("csv", "jsonl", "parquet"):
+        read = examples(Table(flags=("ICU", "ER")), tmp_path / f"train.{suffix}")
+        assert [one.labels for one in read] == [("ER",)]
+
+
+def test_a_tsv_with_quoted_line_breaks_is_refused_with_the_setting_that_reads_it(tmp_path):
+    file = written(tmp_path / "train.tsv", 'text\tlabel\n"two\nlines"\tx\n')
+    with pytest.raises(UserError, match=r"train\.tsv line 2 has 1 cells, not 2; .*set `quoted: true`"):
+        examples(Table(), file)
+    assert [one.text for one in examples(Table(quoted=True), file)] == ["two\nlines"]
 
 
 def test_tables_of_every_kind_give_the_same(tmp_path):
@@ -174,13 +261,16 @@ def test_sentences_of_a_document_are_joined_and_their_labels_united(tmp_path):
 def test_one_file_can_hold_all_splits(tmp_path):
     file = written(tmp_path / "all.csv", "text,label,part\nx,1,train\ny,0,dev\nz,0,test\n")
     form = Table(split="part")
+    with file.open("a") as more:
+        more.write("v,1,Training\nw,0,unlabelled\nu,0,\n")
     assert [
         [one.text for one in examples(form, file, split)] for split in ("train", "validation", "test")
     ] == [
-        ["x"],
+        ["x", "v", "", ""],
         ["y"],
         ["z"],
     ]
+    assert [one.left_out for one in examples(form, file)][2:] == [("rows of no split",)] * 2
 
 
 def test_a_dataset_of_the_hub_gives_labels_or_tagged_words(tmp_path):
@@ -195,6 +285,49 @@ def test_a_dataset_of_the_hub_gives_labels_or_tagged_words(tmp_path):
     for names in ((), ("O", "B-D")):
         with pytest.raises(UserError, match=r"row 1: the tag \d is none of . names; set `tag_names`"):
             examples(Hub(path=str(folder), words="tokens", tag_names=names), file)
+
+
+def tagged_dataset(folder: Path, *rows: dict) -> list:
+    """Of some rows with words and tags, what the form of the hub gives."""
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(list(rows)), folder / "train.parquet")
+    form = Hub(path=str(folder), words="tokens", tag_names=("O", "B-D", "I-D"))
+    return examples(form, form.find(folder, "train")[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "tags", "text", "entities"),
+    [
+        (["flu", "", "now"], [1, 2, 0], "flu now", [((0, 3),)]),
+        (["", "flu", "now"], [1, 2, 0], "flu now", [((0, 3),)]),
+        (["lung", "\u00a0", "cancer"], [1, 2, 2], "lung cancer", [((0, 11),)]),
+        (["flu", "", "gout"], [1, 0, 2], "flu gout", [((0, 3),), ((4, 8),)]),
+        ([" flu ", "now"], [1, 0], "flu now", [((0, 3),)]),
+    ],
+)
+def test_empty_words_of_the_hub_have_no_place_in_text_or_entities(tmp_path, words, tags, text, entities):
+    (one,) = tagged_dataset(tmp_path / "set", {"tokens": words, "ner_tags": tags})
+    assert one.text == text
+    assert [annotation.fragments for annotation in one.annotations] == entities
+    assert [text[start:end] for start, end in one.words] == [word for word in map(str.strip, words) if word]
+
+
+def test_an_entity_of_empty_words_and_a_row_without_words_are_counted(tmp_path):
+    one, none = tagged_dataset(
+        tmp_path / "set",
+        {"tokens": ["", "now"], "ner_tags": [1, 0]},
+        {"tokens": [], "ner_tags": []},
+    )
+    assert (one.annotations, one.left_out) == ((), ("annotations on empty words",))
+    assert none.text == ""
+
+
+def test_tags_of_the_hub_may_be_numbers_with_a_point_but_not_missing(tmp_path):
+    (one,) = tagged_dataset(tmp_path / "a", {"tokens": ["flu", "now"], "ner_tags": [1.0, 0.0]})
+    assert [annotation.fragments for annotation in one.annotations] == [((0, 3),)]
+    for number, tag in enumerate((None, float("nan"), 0.5, -1.0)):
+        with pytest.raises(UserError, match=r"row 1: the tag \S+ is none of 3 names"):
+            tagged_dataset(tmp_path / f"b{number}", {"tokens": ["flu", "x"], "ner_tags": [1.0, tag]})
 
 
 @pytest.mark.parametrize(
@@ -349,6 +482,31 @@ def test_biocreatives_chemprot_has_an_example_for_each_pair_of_a_sentence(tmp_pa
     ]
 
 
+def test_biocreatives_blank_lines_and_blanks_at_line_ends_do_not_count_and_lost_relations_are_counted(
+    tmp_path,
+):
+    for name, content in CHEMPROT.items():
+        padded = content.replace("\n", " \r\n") + " \r\n"
+        if name == "gold_standard":
+            padded += "17\tCPR:3\tArg1:T3\tArg2:T4\n17\tCPR:9\tArg1:T1\tArg2:T5\n"
+        written(tmp_path / f"chemprot_training_{name}.tsv", padded)
+    *pairs, rest = examples(BioCreative("*abstracts.tsv"), tmp_path / "chemprot_training_abstracts.tsv")
+    assert [one.labels for one in pairs] == [("False",), ("CPR:3",), ("False",)]
+    assert rest.text == ""
+    assert rest.left_out == ("relations beside another of the same pair", "relations across sentences")
+
+
+def test_a_tag_of_i2b2_inside_another_and_a_mark_of_physionet_without_text_are_counted(tmp_path):
+    text = '<R><RECORD ID="1"><TEXT><PHI TYPE="DATE">4 <PHI TYPE="ID">7</PHI></PHI>.</TEXT></RECORD></R>'
+    (one,) = examples(I2b2(), written(tmp_path / "a.xml", text))
+    assert (len(one.annotations), one.left_out) == (1, ("annotations inside another tag",))
+    written(tmp_path / "id.text", PHYSIONET)
+    written(tmp_path / "id.res", MASKED.replace("called.", "called[**Pager number 1**]."))
+    first, second = examples(PhysioNet(), tmp_path / "id.text")
+    assert (len(first.annotations), first.left_out) == (3, ("marks without text",))
+    assert second.left_out == ()
+
+
 @pytest.mark.parametrize(
     ("mark", "expected"),
     [
@@ -446,5 +604,8 @@ def test_splits_are_found_under_their_usual_names(tmp_path):
     ]
     assert names == [["training.tsv"], ["devel.tsv"], ["test.tsv"]]
     assert split_files(tmp_path, "{split}.csv", "train") == []
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    written(tmp_path / ".ipynb_checkpoints" / "devel.tsv", "x\tO\n")
+    assert split_files(tmp_path, "**/{split}.tsv", "validation") == [tmp_path / "devel.tsv"]
     everything = [path.name for path in split_files(tmp_path, "*.tsv", "train")]
     assert everything == ["devel.tsv", "test.tsv", "train_dev.tsv", "training.tsv"]

@@ -58,5 +58,5 @@ def test_no_text_in_the_sentence_about_a_file_that_cannot_be_read(tmp_path, kind
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=r"a\w*\.\w+ line \d") as error:
-        Reader("mine", kind, ("Drug",), (form,)).split(tmp_path, "train")
+        Reader("mine", kind, ("Drug",), (form,))(tmp_path)
     assert NAME.lower() not in str(error.value).lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from clm_detour.config.load import load_evaluation
 from clm_detour.errors import UserError
 from clm_detour.evaluate.command import known_tasks
 from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, from_yaml, load, locate
-from clm_detour.evaluate.tasks.overview import counts, differences
+from clm_detour.evaluate.tasks.left_out import of_data
+from clm_detour.evaluate.tasks.overview import counts, differences, print_overview
 from clm_detour.evaluate.tasks.registry import PAPER
 from clm_detour.evaluate.tasks.splits import hold_out, origin, shared_ids, shared_texts
 
@@ -36,6 +38,7 @@ def brat(folder: Path, **documents: tuple[str, str]) -> None:
 
 FINE = ("Fièvre et toux.", "T1\tSign 0 6\tFièvre\nT2\tSign 10 14\ttoux\n")
 EVERYWHERE = {"train__a": FINE, "dev__b": FINE, "test__c": FINE}
+SPLIT_FOLDERS = ("train", "dev", "test")
 SIGNS = {"form": "brat", "kind": "entities", "labels": ["Sign"], "disjoint": False}
 
 
@@ -118,6 +121,114 @@ def test_a_flat_task_keeps_of_overlapping_entities_the_one_it_is_told_to(tmp_pat
         ("Place", 4, 14),
         ("Organ", 10, 14),
     ]
+
+
+@pytest.mark.parametrize("overlaps", ["error", "longest", "last"])
+@pytest.mark.parametrize(
+    ("text", "span", "words"),
+    [
+        ("severe wound\ninfection noted\n", "7 22", "wound infection"),
+        ("severe wound\ninfection noted\n", "7 12;13 22", "wound infection"),
+        ("severe wound\r\n\tinfection", "7 12;15 24", "wound infection"),
+        ("severe wound\ninfection noted\n", "13 22;7 12", "infection wound"),
+        ("severe wound\ninfection noted\n", "7 12;12 22", "wound infection"),
+        ("severe wound\ninfection noted\n", "6 12;12 13;13 23", " wound infection "),
+    ],
+)
+def test_pieces_with_only_white_space_between_are_one_entity(tmp_path, overlaps, text, span, words):
+    lines = f"T1\tReason {span}\t{words}\n"
+    brat(tmp_path / "mine", train__a=(text, lines), dev__b=(text, lines), test__c=(text, lines))
+    settings = {"form": "brat", "kind": "entities", "labels": ["Reason"], "overlaps": overlaps}
+    _, splits = load(from_yaml("mine", settings), tmp_path)
+    (document,) = splits["train"]
+    (entity,) = document.entities
+    assert (entity.start, entity.fragments, document.left_out) == (7, (), ())
+    assert document.text[entity.start : entity.end].split() == ["wound", "infection"]
+
+
+def test_white_space_at_the_ends_of_an_annotation_is_no_part_of_it_in_any_form(tmp_path):
+    text = "Seen on  04/07 ."
+    brat(
+        tmp_path / "brat",
+        **{f"{split}__{split}": (text, "T1\tDATE 8 15\t 04/07 \n") for split in SPLIT_FOLDERS},
+    )
+    xml = '<R><RECORD ID="{}"><TEXT>Seen on <PHI TYPE="DATE"> 04/07 </PHI>.</TEXT></RECORD></R>'
+    for split in SPLIT_FOLDERS:
+        written(tmp_path / "i2b2" / split / "a.xml", xml.format(split))
+    for name in ("brat", "i2b2"):
+        _, splits = load(from_yaml(name, {"form": name, "kind": "entities", "labels": ["DATE"]}), tmp_path)
+        assert splits["test"][0].entities == (Entity("DATE", 9, 14),)
+
+
+@pytest.mark.parametrize("kind", ["multi_label", "single_label"])
+def test_a_label_that_is_not_a_number_is_no_label(tmp_path, kind):
+    for split in SPLIT_FOLDERS:
+        rows = [{"text": f"{split} {n}", "label": label} for n, label in enumerate(["X", float("nan"), "Y"])]
+        written(tmp_path / "mine" / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
+    task = from_yaml("mine", {"form": "jsonl", "kind": kind})
+    if kind == "single_label":
+        with pytest.raises(UserError, match=r"train\.jsonl line 2 has 0 labels, but mine gives exactly one"):
+            load(task, tmp_path)
+        return
+    task, splits = load(task, tmp_path)
+    assert task.labels == ("X", "Y")
+    assert [one.labels for one in splits["train"]] == [("X",), (), ("Y",)]
+
+
+def test_all_that_is_left_out_is_counted_by_split_and_reason(tmp_path):
+    text = "the right lung and kidney"
+    lines = "T1\tPlace 4 14\tright lung\nT2\tSide 4 9\tright\nT3\tPlace 10 14;19 25\tlung kidney\nT4\tComment 0 3\tthe\n"
+    brat(
+        tmp_path / "mine",
+        train__a=(text, lines),
+        dev__b=("right", "T1\tSide 0 5\tright\n"),
+        test__c=(text, lines),
+    )
+    settings = {"form": "brat", "kind": "entities", "overlaps": "longest", "rename": {"Comment": None}}
+    task, splits = load(from_yaml("mine", settings), tmp_path)
+    assert [one.label for one in splits["train"][0].entities] == ["Place"]
+    assert of_data(task, splits) == {
+        "train annotations by rename": 1,
+        "train annotations in several pieces": 1,
+        "train annotations by overlap": 1,
+        "validation labels that training has not": 1,
+        "test annotations by rename": 1,
+        "test annotations in several pieces": 1,
+        "test annotations by overlap": 1,
+    }
+
+
+def test_the_command_says_what_is_left_out(tmp_path, capsys):
+    both = ("right lung", "T1\tPlace 0 10\tright lung\nT2\tSide 0 5\tright\n")
+    brat(tmp_path / "mine", train__a=both, dev__b=both, test__c=both)
+    print_overview([from_yaml("mine", {"form": "brat", "kind": "entities", "overlaps": "longest"})], tmp_path)
+    said = capsys.readouterr().err
+    assert "mine leaves out: train annotations by overlap 1, validation annotations by overlap 1" in said
+
+
+def test_labels_and_rows_that_are_left_out_are_counted(tmp_path):
+    for split in SPLIT_FOLDERS:
+        rows = [["a", "Note"], ["b"], ["a", split]]
+        lines = [json.dumps({"text": f"{split} {n}", "label": row}) for n, row in enumerate(rows)]
+        written(tmp_path / "mine" / f"{split}.jsonl", "\n".join(lines))
+    settings = {"form": "jsonl", "kind": "multi_label", "rename": {"Note": None}}
+    assert of_data(*load(from_yaml("mine", settings), tmp_path)) == {
+        "train labels by rename": 1,
+        "validation labels by rename": 1,
+        "validation labels that training has not": 1,
+        "test labels by rename": 1,
+        "test labels that training has not": 1,
+    }
+    frequent = of_data(*load(from_yaml("mine", {**settings, "most_frequent": 1}), tmp_path))
+    assert frequent["labels that are not among the most frequent"] == 6
+    assert frequent["documents without a frequent label"] == 3
+
+
+def test_a_split_without_documents_is_said(tmp_path):
+    written(tmp_path / "mine" / "all.csv", "text,label,part\nx,1,train\n")
+    task = from_yaml("mine", {"form": "csv", "kind": "single_label", "files": "all.csv", "split": "part"})
+    with pytest.raises(UserError, match="has no documents in the validation split of mine"):
+        load(task, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +332,7 @@ def test_the_most_frequent_codes_of_a_case_are_its_labels(tmp_path):
     settings |= {"files": {"train": "*.txt"}, "held_out": {"validation": 0.1, "test": 0.1}}
     task, splits = load(from_yaml("FRASIMED/CANTEMIST-FRASIMED", settings), tmp_path)
     assert task.labels == ("8000/0", "8000/1", "8000/2")
+    assert task.skipped == {"labels that are not among the most frequent": 35 + 36 + 37 + 34 + 33 + 1}
     assert [len(documents) for documents in splits.values()] == [32, 4, 4]
     assert locate(TASKS["CANTEMIST"], tmp_path) == folder
     assert len(load(TASKS["CANTEMIST"], tmp_path)[0].labels) == 9
@@ -248,9 +360,10 @@ def test_phenotype_joins_annotations_and_notes_and_leaves_out_what_contradicts_i
         f'{row},1,"Line 1\nof note ""{row}"""\n' for row in range(50)
     )
     (tmp_path / "Phenotype" / "NOTEEVENTS.csv.gz").write_bytes(gzip.compress(notes.encode()))
-    _, splits = load(TASKS["Phenotype"], tmp_path)
+    task, splits = load(TASKS["Phenotype"], tmp_path)
     documents = {one.id: one for split in splits.values() for one in split}
     assert set(documents) == {f"{row // 2}#{row}" for row in range(30) if row != 3}
+    assert task.skipped == {"notes with a condition and none": 1}
     assert documents["2#5"].text == 'Line 1\nof note "5"'
     assert documents["7#15"].labels == (CONDITIONS[1],)
     patients = [{origin(one) for one in split} for split in splits.values()]
@@ -453,8 +566,6 @@ def test_the_command_lists_what_is_there_what_is_absent_and_what_differs_from_wh
     for split in ("train", "devel", "test"):
         written(tmp_path / "NCBI-disease" / f"{split}.tsv", f"{split}\tO\ncancer\tB-Disease\n")
     written(tmp_path / "GAD" / "train.tsv", "")
-    from clm_detour.evaluate.tasks.overview import print_overview
-
     print_overview([TASKS[name] for name in ("NCBI-disease", "GAD", "HoC")], tmp_path)
     said = capsys.readouterr().err
     assert "NCBI-disease: train documents: 1 here, 5,424 published" in said

@@ -333,6 +333,28 @@ def test_labels_that_do_not_fit_are_refused(keys: dict[str, Any], labels: Tensor
         sequence_model(**keys)(**packed_batch(), labels=labels)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("settled", [True, False], ids=["problem type given", "problem type open"])
+@pytest.mark.parametrize(
+    ("problem", "labels", "message"),
+    [
+        ("multi_label_classification", LABELS["multi_label_classification"], "A label is not from 0 to 1"),
+        ("regression", NUMBERS, "A label is not a finite number"),
+        ("regression", NUMBERS[:, None], "A label is not a finite number"),
+    ],
+)
+def test_a_label_that_is_no_number_is_refused_and_settles_nothing(
+    problem: str, labels: Tensor, message: str, settled: bool, value: float
+) -> None:
+    keys = {"problem_type": problem if settled else None, "num_labels": 1 if problem == "regression" else 3}
+    model, labels = sequence_model(**keys), labels.clone()
+    assert model(**packed_batch(), labels=labels).loss.isfinite()
+    model, labels.view(-1)[1] = sequence_model(**keys), value
+    with pytest.raises(UserError, match=message):
+        model(**packed_batch(), labels=labels)
+    assert model.config.problem_type == keys["problem_type"]
+
+
 def test_token_labels_that_do_not_fit_are_refused() -> None:
     model, batch = token_model(), padded_batch()
     with pytest.raises(UserError, match=r"labels has shape \(6,\) but input_ids \(6, 23\)"):

@@ -238,3 +238,59 @@ def test_transformers_trainer_saves_by_its_own_words(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
     model.save_pretrained(tmp_path / "one", state_dict=model.state_dict(), is_main_process=True)
     assert torch.equal(Model.from_pretrained(tmp_path / "one")(IDS).logits, model(IDS).logits)
+
+
+def without(name: str) -> dict[str, torch.Tensor]:
+    weights = tiny_model().state_dict()
+    weights.pop(name)
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({}, r"missing: model\.embeddings\.tok_embeddings\.weight, .* and \d+ more"),
+        (
+            {f"module.{name}": w for name, w in tiny_model().state_dict().items()},
+            r"unexpected: module\.model",
+        ),
+        (without("head.dense.weight"), r"\(missing: head\.dense\.weight\)"),
+        (
+            without("model.embeddings.tok_embeddings.weight"),
+            "missing: model.embeddings.tok_embeddings.weight",
+        ),
+        ({**tiny_model().state_dict(), "more": torch.zeros(1)}, r"\(unexpected: more\)"),
+        (tiny_model(intermediate_size=48).state_dict(), r"of another shape: model.layers.0.mlp.Wi.weight"),
+    ],
+    ids=["none", "prefix", "missing", "no embedding", "unexpected", "shape"],
+)
+def test_weights_that_are_not_the_models_are_not_saved(
+    weights: dict[str, torch.Tensor], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"{said}.*; merge adapters first, and give as state_dict"):
+        tiny_model().save_pretrained(tmp_path / "new", state_dict=weights)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tied_decoder_may_be_left_out_of_what_is_saved_and_no_other(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path, state_dict=without("decoder.weight"))
+    assert torch.equal(Model.from_pretrained(tmp_path)(IDS).logits, model(IDS).logits)
+    with pytest.raises(UserError, match=r"missing: decoder\.weight"):
+        tiny_model(tie_word_embeddings=False).save_pretrained(tmp_path, state_dict=without("decoder.weight"))
+
+
+def test_adapters_are_merged_before_a_model_is_saved(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(tiny_model(), peft.LoraConfig(target_modules=["Wo"]))
+    with pytest.raises(UserError, match="merge adapters first"):
+        adapted.get_base_model().save_pretrained(tmp_path)
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path)
+    assert torch.equal(Model.from_pretrained(tmp_path)(IDS).logits, merged(IDS).logits)
+
+
+def test_saving_throws_no_dice(tmp_path: Path) -> None:
+    model, before = tiny_model(), torch.get_rng_state()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)

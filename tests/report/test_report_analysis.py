@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from html import unescape
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from test_report_page import page_of, table_rows
+from test_report_page import page_and_sheets, page_of, table_rows
 
 from clm_detour.config.load import load_config, save_config
 from clm_detour.errors import UserError
@@ -114,12 +115,12 @@ def test_a_difference_over_more_tasks_than_the_average_beside_it_says_so(fake_ru
     def change(record):
         record["groups"][0].update(tasks=["GAD"], of=3)  # another model lacks the other
 
-    rows = {row[0]: row for row in arm_rows(load_run(fake_run.path))}
-    assert "over" not in rows["detour"][-1]
+    rows = dict(arm_rows(load_run(fake_run.path))[1])
+    assert "on 2" not in rows["detour"][-1].text
     fake_run.edit("evaluation/tasks/summary.json", change)
-    head, *rest = arm_rows(load_run(fake_run.path))
+    head, rest = arm_rows(load_run(fake_run.path))
     assert head[-1] == "Tasks: all (1)"
-    assert {row[0]: row for row in rest}["detour"][-1].endswith(", over 2 tasks)")
+    assert dict(rest)["detour"][-1].text.endswith(" over seeds, on 2 tasks)")
 
 
 def test_a_difference_without_an_interval_stands_alone(fake_run):
@@ -128,8 +129,8 @@ def test_a_difference_without_an_interval_stands_alone(fake_run):
             row.update(interval=None, p=None, difference=1.24)
 
     fake_run.edit("evaluation/tasks/summary.json", change)
-    rows = {row[0]: row for row in arm_rows(load_run(fake_run.path))}
-    assert rows["detour"][-1].endswith(" (+1.2)")
+    rows = dict(arm_rows(load_run(fake_run.path))[1])
+    assert rows["detour"][-1].text.endswith(" (+1.2)")
 
 
 def set_seeds(run, **counts) -> None:
@@ -193,6 +194,71 @@ def test_every_figure_is_a_png_and_an_svg_and_every_table_a_csv(whole_run, whole
         b"page " not in path.read_bytes() and b"#2000" not in path.read_bytes()
         for path in folder.glob("*.svg")
     )
+
+
+OF_WORDS = {  # columns of the CSV files that hold no numbers
+    "Phase", "Model", "Task", "Arm", "Source", "Split", "Reason", "Step", "What", "Value", "Why", "Pair", "Over", "Measure", "Published", "Layer",
+    "Estimator", "Checkpoint of", "Arm and phases", "Objective", "Mixture", "Schedule", "On", "Trained as", "In arms", "Phases",
+    "Tasks: all (2) over",
+}  # fmt: skip
+
+
+def test_csv_files_hold_plain_numbers_and_empty_cells(fake_run):
+    fake_run.edit("arms.json", lambda arms: arms.update(short=["pretrain", "pretrain.clm"]))  # for arms.csv
+    _, found = page_and_sheets(fake_run)
+    assert {"arms", "loss", "costs", "time", "shares-of-the-sources", "scores-on-tasks"} <= found.keys()
+    for name, rows in found.items():
+        for row in rows:
+            for column, text in row.items():
+                if column not in OF_WORDS and text:
+                    assert math.isfinite(float(text)), (name, column)
+                assert text not in ("–", "-", "?"), (name, column)
+
+
+def test_csv_files_hold_the_records_numbers_unrounded(whole_run):
+    _, found = page_and_sheets(whole_run)
+    scores = whole_run.json("evaluation/tasks/summary.json")["scores"]
+    for row in found["scores-on-tasks"][:2]:
+        for model, of_tasks in scores.items():
+            score = of_tasks[row["Task"]]
+            assert [float(row[f"{model}{end}"]) for end in ("", " std", " low", " high")] == [
+                score["mean"], score["std"], *score["interval"],
+            ]  # fmt: skip
+    models = whole_run.json("evaluation/held_out.json")["models"]
+    rows = {row["Model"]: row for row in found["loss"]}
+    assert {name: float(rows[name]["All"]) for name in models} == {n: s["loss"] for n, s in models.items()}
+    assert float(rows["detour"]["notes"]) == models["detour"]["by_source"]["notes"]["loss"]
+    (base, *_) = found["held-out-masked-language-modelling"]
+    assert (base["Model"], base["Loss − base".replace("−", "-")]) == ("base", "")
+    (clm,) = (row for row in found["shares-of-the-sources"] if row["Phase"] == "pretrain.clm")
+    assert (clm["notes observed"], clm["notes target"], clm["general observed"]) == ("0.1991", "0.2", "")
+    (costs, *_) = found["costs"]
+    assert (costs["Time seconds"], costs["GPU-hours"], costs["Energy kWh"]) == ("61.2", "", "")
+
+
+def test_a_figure_has_one_kind_of_interval(fake_run):
+    """Of each task an interval over seeds; so none for all tasks where that is over tasks."""
+    (row,) = (r for r in fake_run.json("evaluation/tasks/summary.json")["comparisons"] if r["a"] == "detour")
+    assert row["interval_over"] == "seeds"
+    seeds = page_of(fake_run)
+    assert "over seeds: of these tasks only" in seeds
+
+    def over_tasks(record):
+        for row in record["comparisons"]:
+            row.update(interval_over="tasks", p=0.01, p_adjusted=0.03)
+
+    fake_run.edit("evaluation/tasks/summary.json", over_tasks)
+    tasks = page_of(fake_run)
+    assert "whose interval over tasks stands in the table" in tasks
+    drawn = [
+        re.search(r'<svg[^>]*aria-label="detour minus twin in points.*?</svg>', page, re.DOTALL)[0].count(
+            "<path"
+        )
+        for page in (seeds, tasks)
+    ]
+    assert drawn[1] == drawn[0] - 1
+    (head, *rows) = table_rows(tasks, "Differences on tasks")
+    assert [dict(zip(head, row, strict=True))["Over"] for row in rows] == ["tasks"] * 3
 
 
 def test_files_name_the_arms_whose_colours_they_have(whole_run, whole_page):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from clm_detour.cli import app
 from clm_detour.errors import UserError
 from clm_detour.report.card import model_card, write_cards
+from clm_detour.report.generated import generated_sources
 from clm_detour.report.load import load_run
 from clm_detour.report.push import plan_upload, upload
 
@@ -73,6 +74,14 @@ def test_the_cards_table_and_its_model_index_are_the_summarys_figures(whole_run)
     }
 
 
+def test_the_card_compares_detour_and_twin_on_tasks_and_names_the_kind_of_interval(whole_run):
+    card = str(model_card(load_run(whole_run.path), "detour"))
+    assert "test scores in percent, ± their standard deviation over 3 seeds:" in card
+    assert "Fine-tuned on 2 tasks, the detour is " in card
+    assert "(95 % interval over seeds, these tasks only, " in card
+    assert "p = " not in card  # two tasks are too few for a test over tasks
+
+
 def test_the_training_table_has_every_phase_of_the_arm(whole_run):
     rows = rows_under(str(model_card(load_run(whole_run.path), "detour")), "phase")
     assert list(rows) == ["phase", "pretrain", "clm", "decay"]
@@ -118,6 +127,79 @@ def test_a_base_that_is_a_folder_here_is_not_linked_to_the_hub(fake_run, tmp_pat
     card = model_card(run, "detour")
     assert card.data.base_model is None
     assert "huggingface.co" not in str(card)
+
+
+def record_hub(run, *names) -> None:
+    """What a phase's record says of the recipe's names."""
+    for path in (run.path / "phases").iterdir():
+        run.edit(f"phases/{path.name}/phase.json", lambda record: record.update(hub=list(names)))
+
+
+@pytest.mark.parametrize(
+    ("names", "base"), [([], None), (["models_in/hospital-base"], "models_in/hospital-base")]
+)
+def test_a_base_is_the_hubs_as_it_was_when_the_phases_ran_wherever_the_card_is_written(
+    fake_run, tmp_path, monkeypatch, names, base
+):
+    record_hub(fake_run, *names)
+    run = load_run(fake_run.path)
+    run.config.model.base = "models_in/hospital-base"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    card = model_card(run, "detour")
+    assert card.data.base_model == base
+    assert ("huggingface.co/models_in" in str(card)) == (base is not None)
+    (elsewhere / "models_in" / "hospital-base").mkdir(parents=True)  # another one of this name
+    assert model_card(run, "detour").data.base_model == base
+
+
+def test_a_data_set_that_was_a_local_copy_when_the_phases_ran_is_not_named(fake_run):
+    record_hub(fake_run, "microsoft/mediflow")
+    run = load_run(fake_run.path)
+    for source, path in zip(
+        run.config.data.sources.values(), ["microsoft/mediflow", "data/copy"], strict=False
+    ):
+        source.format, source.path = "hub", path
+    assert model_card(run, "detour").data.datasets == ["microsoft/mediflow"]
+
+
+@pytest.mark.parametrize("above", [0, 1, 2])
+def test_in_a_run_of_the_first_version_a_folder_beside_or_above_the_run_is_no_hub_model(
+    fake_run, tmp_path, monkeypatch, above
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run = load_run(fake_run.path)
+    run.config.model.base = "models_in/hospital-base"
+    assert model_card(run, "detour").data.base_model == "models_in/hospital-base"
+    ([fake_run.path, *fake_run.path.parents][above] / "models_in" / "hospital-base").mkdir(parents=True)
+    assert model_card(run, "detour").data.base_model is None
+
+
+def test_the_card_of_a_run_on_the_bundled_sample_says_that_its_text_is_generated(fake_run):
+    words = "All text that this run trained on is generated (synthetic)"
+    run = load_run(fake_run.path)
+    assert words in str(model_card(run, "detour"))
+    run.config.data.sources["notes"].path = "data/notes.jsonl"
+    card = str(model_card(run, "detour"))
+    assert words not in card
+    assert "The text of general, abstracts and instructions is generated (synthetic)" in card
+    for source in run.config.data.sources.values():
+        source.path = "data/notes.jsonl"
+    assert "generated (synthetic)" not in str(model_card(run, "detour"))
+
+
+def test_text_of_another_runs_sample_is_generated_and_a_folder_of_that_name_need_not_be(fake_run, tmp_path):
+    run = load_run(fake_run.path)
+    run.config.data.sample = None
+    path = tmp_path / "other" / "sample" / "notes.jsonl.gz"
+    path.parent.mkdir(parents=True)
+    for source in run.config.data.sources.values():
+        source.path = str(path)
+    assert generated_sources(run) == []
+    (path.parent / "settings.json").write_text("{}", encoding="utf-8")
+    assert generated_sources(run) == list(run.config.data.sources)
 
 
 def test_data_sets_are_those_of_the_hub_and_no_local_copies(fake_run, tmp_path, monkeypatch):
@@ -179,6 +261,13 @@ def test_a_run_without_scores_has_a_card_without_them(fake_run):
     card = model_card(load_run(fake_run.path), "twin")
     assert "has not been evaluated" in str(card)
     assert card.data.eval_results is None
+
+
+def test_report_prints_the_pages_path_as_it_is_to_the_output(fake_run):
+    folder = fake_run.path.rename(fake_run.path.with_name("run [old] :x:"))
+    result = CliRunner().invoke(app, ["report", str(folder)])
+    assert result.exit_code == 0
+    assert result.stdout == f"Open {folder / 'report.html'}\n"
 
 
 def test_push_shows_files_and_card_and_uploads_nothing_without_yes(fake_run, monkeypatch):

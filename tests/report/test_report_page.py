@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
+from clm_detour.report.attachments import Sheet, gathered
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
 
@@ -42,6 +45,19 @@ class Parsed(HTMLParser):
 
 def page_of(run) -> str:
     return page_text(load_run(run.path))
+
+
+def page_and_sheets(run) -> tuple[str, dict[str, list[dict[str, str]]]]:
+    """The page and, without writing them, its CSV files: name -> rows, whose columns have names of their own."""
+    with gathered() as found:
+        page = page_of(run)
+    sheets = {}
+    for item in found:
+        if isinstance(item, Sheet):
+            head, *rows = csv.reader(io.StringIO(item.csv()))
+            assert len(set(head)) == len(head), item.name
+            sheets[item.name] = [dict(zip(head, row, strict=True)) for row in rows]
+    return page, sheets
 
 
 def table_rows(page: str, title: str) -> list[list[str]]:

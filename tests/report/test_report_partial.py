@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shutil
 import tempfile
@@ -9,12 +11,15 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_report_page import Parsed
+from test_report_page import Parsed, page_and_sheets, table_rows
 
 from clm_detour.config.load import load_config, save_config
 from clm_detour.errors import UserError
+from clm_detour.report.card import write_cards
+from clm_detour.report.files import numbers
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
 
@@ -88,6 +93,7 @@ def test_a_run_damaged_in_any_way_has_a_page_and_a_list_of_what_is_missing(origi
     page = page_text(loaded)
     Parsed(page)  # well-formed
     assert page.count("<section") >= 2
+    assert not re.search(r"\bnan\b", page)
     for sentence in loaded.missing:
         assert sentence in missing(page)
 
@@ -179,11 +185,129 @@ def test_losses_that_are_not_finite_are_said_so(fake_run):
     assert "not finite" in page_of(fake_run)
 
 
+def without_text(score) -> None:
+    """As the score of no text is written: null, or 0 by version 0.1.0."""
+    score.update(loss=None, accuracy=None, predicted=0)
+
+
+def without_text_in_0_1_0(score) -> None:
+    score.update(loss=0.0, accuracy=0.0, predicted=0)
+
+
+FORMS = pytest.mark.parametrize("unmeasured", [without_text, without_text_in_0_1_0])
+
+
+def all_scores(record):
+    """The scores of every model and of every phase's end."""
+    return [*record["models"].values(), *record["phases"].values()]
+
+
+@FORMS
+def test_a_source_without_held_out_text_has_a_dash_and_an_empty_cell_for_a_score(fake_run, unmeasured):
+    def change(record):
+        for scores in all_scores(record):
+            unmeasured(scores["by_source"]["notes"])
+
+    fake_run.edit("evaluation/held_out.json", change)
+    page, sheets = page_and_sheets(fake_run)
+    for title in ("Loss", "Accuracy"):
+        head, *rows = table_rows(page, title)
+        shown = {row[0]: row[head.index("notes")] for row in rows}
+        assert {name: shown[name] for name in ("base", "detour", "twin", "detour − twin")} == dict.fromkeys(
+            ("base", "detour", "twin", "detour − twin"), "–"
+        )
+        assert shown.get("masked tokens", "0") == "0"
+        written = {row["notes"] for row in sheets[title.lower()] if row["Model"] != "masked tokens"}
+        assert written == {""}
+    assert "There is no held-out text of notes." in page
+    assert "No text of notes was held out of training" in page
+    assert "lower loss on general and notes" not in page
+    (drawing,) = re.findall(r'<svg[^>]*aria-label="Held-out loss of .*?</svg>', page, re.DOTALL)
+    assert ">instructions<" in drawing
+    assert ">notes<" not in drawing
+    assert numbers(load_run(fake_run.path))["held_out"]["models"]["detour"]["by_source"]["notes"] is None
+
+
+@FORMS
+def test_a_run_without_any_held_out_text_has_no_held_out_score_anywhere(fake_run, unmeasured):
+    def change(record):
+        for scores in all_scores(record):
+            unmeasured(scores)
+            for score in scores["by_source"].values():
+                unmeasured(score)
+
+    fake_run.edit("evaluation/held_out.json", change)
+    page = page_of(fake_run)
+    Parsed(page)
+    assert "<h1>Held-out loss: not measured, since there is no held-out text. Tasks: " in page
+    assert "There is no held-out text: nothing was measured." in page
+    assert missing(page) == ""
+    for title in ("Loss", "Accuracy", "Ends of the phases", "Held-out masked language modelling"):
+        assert f'<table aria-label="{title}">' not in page
+    models = numbers(load_run(fake_run.path))["held_out"]["models"]
+    assert {scores["total"] for scores in models.values()} == {None}
+    for path in write_cards(fake_run.path):
+        card = ModelCard.load(path)
+        assert "held-out-text" not in {result.dataset_type for result in card.data.eval_results}
+        assert "loss (nats)" not in str(card)
+        assert "No text was held out of training, so no held-out loss was measured" in str(card)
+
+
+def test_a_loss_that_is_not_finite_is_no_missing_text(fake_run):
+    fake_run.edit("evaluation/held_out.json", lambda record: record["models"]["detour"].update(loss=None))
+    page = page_of(fake_run)
+    assert "<h1>Held-out loss: not finite." in page
+    assert "no held-out text" not in page.lower()
+
+
+def watch(run, *losses) -> None:
+    """Held-out losses on the way of a phase: (loss, predicted) of both kinds."""
+    lines = [
+        {
+            "step": i,
+            "tokens": 4096 * i,
+            **{kind: {"loss": loss, "predicted": predicted} for kind in ("mlm", "clm")},
+        }
+        for i, (loss, predicted) in enumerate(losses)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run.path / "phases" / "pretrain.clm" / "held_out.jsonl").write_text(text, encoding="utf-8")
+
+
+def test_a_held_out_curve_has_no_point_where_nothing_was_predicted(fake_run):
+    watch(fake_run, (0.0, 0), (None, 0))
+    assert load_run(fake_run.path).phases["pretrain.clm"].watched is None
+    watch(fake_run, (5.0, 9), (0.0, 0), (None, 9), (4.0, 9))
+    watched = load_run(fake_run.path).phases["pretrain.clm"].watched
+    assert watched.tokens == [0, 2 * 4096, 3 * 4096]
+    assert (watched.masked[0], watched.masked[2]) == (5.0, 4.0)
+    assert math.isnan(watched.masked[1])
+    page = page_of(fake_run)
+    assert "pretrain.clm from 5 to 4." in page
+    assert not re.search(r"\bnan\b", page)
+
+
+def test_what_a_split_without_rows_and_a_model_without_guesses_would_show_is_left_out(fake_run):
+    fake_run.edit(
+        "data/notes/card.json",
+        lambda record: record["splits"]["held_out"].update(documents=0, tokens=0, rows=0, fullness=0.0),
+    )
+
+    def forget(items):
+        for item in items:
+            item["models"]["twin"] = []
+
+    fake_run.edit("evaluation/fill_mask.json", forget)
+    page = page_of(fake_run)
+    assert ["notes", "held out", "0", "0", "0", "–"] in table_rows(page, "Sources")
+    assert [row[0] for row in table_rows(page, "Answers found")[1:]] == ["base", "detour"]
+
+
 def test_an_arm_that_was_not_measured_is_listed(fake_run):
     fake_run.edit("evaluation/held_out.json", lambda record: record["models"].pop("twin") and None)
     page = page_of(fake_run)
     assert "arm twin has not been measured" in missing(page)
-    assert "No result yet" in page
+    assert "<h1>Held-out loss: not measured. Tasks: " in page
 
 
 def test_other_arms_than_the_three_have_a_place(fake_run):

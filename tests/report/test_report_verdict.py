@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from html import unescape
 from pathlib import Path
@@ -13,6 +14,7 @@ from clm_detour.config.load import load_config, save_config
 from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.files import write_json
 from clm_detour.report.caveats import caveats
+from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
 from clm_detour.report.verdict import verdict, what_was_done
@@ -27,6 +29,10 @@ def sentences_of(run) -> list[str]:
 
 def top_of(run) -> str:
     return " ".join(sentences_of(run)).replace("\u202f", " ")
+
+
+def title_of(run) -> str:
+    return verdict(load_run(run.path)).title
 
 
 def set_totals(run, **totals) -> None:
@@ -47,27 +53,27 @@ def test_the_page_opens_with_these_sentences(fake_run):
 @pytest.mark.parametrize(
     ("detour", "title"),
     [
-        ((2.90, 0.42), "The detour ends ahead of its twin"),
-        ((2.90, 0.40), "The detour ends ahead of its twin"),
-        ((3.10, 0.38), "The detour ends behind its twin"),
-        ((3.00, 0.39), "The detour ends behind its twin"),
-        ((2.90, 0.38), "A mixed result: the detour has the better loss, its twin the better accuracy"),
-        ((3.10, 0.42), "A mixed result: the detour has the better accuracy, its twin the better loss"),
-        ((3.0001, 0.4001), "The detour and its twin end level"),
-        ((float("nan"), 0.4), "No comparison: a held-out loss is not finite"),
+        ((2.90, 0.42), "Held-out loss: the detour is ahead."),
+        ((2.90, 0.40), "Held-out loss: the detour is ahead."),
+        ((3.10, 0.38), "Held-out loss: the detour is behind."),
+        ((3.00, 0.39), "Held-out loss: undecided."),
+        ((2.90, 0.38), "Held-out loss: the detour is ahead, but behind in accuracy."),
+        ((3.10, 0.42), "Held-out loss: the detour is behind, but ahead in accuracy."),
+        ((3.0001, 0.4001), "Held-out loss: undecided."),
+        ((float("nan"), 0.4), "Held-out loss: not finite."),
     ],
 )
-def test_the_title_says_who_is_ahead(fake_run, detour, title):
+def test_the_title_says_who_is_ahead_in_held_out_loss(fake_run, detour, title):
     set_totals(fake_run, detour=detour, twin=(3.0, 0.4))
-    assert title in top_of(fake_run)
+    assert title_of(fake_run).partition(" Tasks:")[0] == title
 
 
 @pytest.mark.parametrize(
     ("control", "title"),
     [
-        ((3.05, 0.39), "The detour ends ahead of its twin"),
-        ((3.05, 0.35), "The detour ends ahead of its twin"),  # by loss alone
-        ((3.20, 0.35), "The detour and its twin end no further apart than two twins"),
+        ((3.05, 0.39), "Held-out loss: the detour is ahead."),
+        ((3.05, 0.35), "Held-out loss: the detour is ahead."),
+        ((3.20, 0.35), "Held-out loss: undecided."),
     ],
 )
 def test_a_difference_that_two_twins_show_as_well_counts_for_nothing(fake_run, control, title):
@@ -77,7 +83,11 @@ def test_a_difference_that_two_twins_show_as_well_counts_for_nothing(fake_run, c
         record["models"]["control"] = {**record["models"]["twin"], "loss": control[0], "accuracy": control[1]}
 
     fake_run.edit("evaluation/held_out.json", second_twin)
-    assert title in top_of(fake_run)
+    assert title_of(fake_run).startswith(title)
+    assert (
+        f"end {abs(3.0 - control[0]):.3f} apart in held-out loss (detour and twin 0.100); two runs are little"
+        in top_of(fake_run)
+    )
 
 
 def test_a_worse_detour_is_called_worse_with_its_figures(fake_run):
@@ -211,46 +221,152 @@ def test_the_tasks_result_is_said_with_its_interval(fake_run):
             row["interval"] = [-1.0, 1.0]
 
     fake_run.edit("evaluation/tasks/summary.json", level)
-    assert "interval −1.00 to +1.00, which leaves open which is better" in top_of(fake_run)
+    assert (
+        "95 % interval over seeds, these tasks only, −1.00 to +1.00; which leaves open which is better"
+        in top_of(fake_run)
+    )
+    assert title_of(fake_run).endswith(" Tasks: undecided.")
 
 
-def make_tasks(run, tasks, seeds, gain=1.0) -> None:
+def make_tasks(run, tasks, seeds, gain=1.0, control=None, **settings) -> None:
     """Scores of detour and twin through the code that writes them: the detour is better everywhere."""
     rows = [TaskRow(f"task {i}", "en", "single_label", "f1", 100) for i in range(tasks)]
+    noise = random.Random(5)
+    gains = {"detour": gain, "twin": 0.0} | ({} if control is None else {"control": control})
     scores = {
-        model: {row.name: {seed: level + seed % 3 / 10 + i / 10 * (model == "detour") for seed in seeds} for i, row in enumerate(rows)}
-        for model, level in {"detour": 70.0 + gain, "twin": 70.0}.items()
-    }  # fmt: skip
+        model: {row.name: {seed: 70 + level + noise.gauss(0, 0.05) for seed in seeds} for row in rows}
+        for model, level in gains.items()
+    }
     models = [{"name": name, "path": name, "minutes": 1.0, "flops": 1e12} for name in scores]
-    write_json(
-        run.path / "evaluation" / "tasks" / "summary.json", summarise("x", models, rows, scores, {}, {})
-    )
+    found = summarise("x", models, rows, scores, {}, {}, **settings)
+    write_json(run.path / "evaluation" / "tasks" / "summary.json", found)
 
 
 @pytest.mark.parametrize(
     ("tasks", "seeds", "words"),
     [
-        (1, (1,), "(no interval: one task with one seed leaves open which is better)"),
-        (1, (1, 2, 3), "(no interval: one task leaves open which is better)"),
-        (2, (1,), "(no interval: one seed leaves open which is better)"),
-        (5, (1, 2, 3), "but so few tasks leave open which is better on others)"),
+        (1, (1,), "(no interval: seeds are too few or do not differ; which leaves open which is better)"),
+        (1, (1, 2, 3), "; which leaves open which is better on others)"),
+        (2, (1,), "(no interval: seeds are too few or do not differ; which leaves open which is better)"),
+        (5, (1, 2, 3), "; which leaves open which is better on others)"),
     ],
 )
 def test_one_seed_or_few_tasks_are_said_to_leave_it_open(fake_run, tasks, seeds, words):
     make_tasks(fake_run, tasks, seeds)
-    assert words in top_of(fake_run)
+    top = top_of(fake_run)
+    assert words in top
+    assert "p = " not in top
+    assert "fewer than 6: there is no test over tasks" in top
 
 
 def test_a_gain_on_many_tasks_and_seeds_is_left_as_it_is(fake_run):
-    make_tasks(fake_run, 6, (1, 2, 3))
-    assert "leave open" not in top_of(fake_run)
+    make_tasks(fake_run, 7, (1, 2, 3))
+    top = top_of(fake_run)
+    for words in ("leaves open", "no test over tasks", "these tasks only"):
+        assert words not in top
+    assert "(95 % interval over tasks, +" in top
+    assert "; p after Holm = 0.016)" in top  # 2 of 2**7 flips of sign
+    assert "7 tasks won, 0 lost, 0 tied; of single runs with equal seeds 21 won, 0 lost." in top
+
+
+@pytest.mark.parametrize(
+    ("settings", "title"),
+    [
+        ({"tasks": 7, "seeds": (1, 2, 3)}, "Tasks: the detour is ahead."),
+        ({"tasks": 7, "seeds": (1, 2, 3), "gain": -1.0}, "Tasks: the detour is behind."),
+        ({"tasks": 7, "seeds": (1,)}, "Tasks: the detour is ahead."),
+        ({"tasks": 5, "seeds": (1, 2, 3)}, "Tasks: the detour is ahead on these 5 tasks only."),
+        ({"tasks": 1, "seeds": (1, 2, 3)}, "Tasks: the detour is ahead on this 1 task only."),
+        ({"tasks": 5, "seeds": (1,)}, "Tasks: undecided."),
+        ({"tasks": 7, "seeds": (1, 2, 3), "gain": 0.0}, "Tasks: undecided."),
+        ({"tasks": 7, "seeds": (1, 2, 3), "control": 1.5}, "Tasks: undecided."),
+        ({"tasks": 7, "seeds": (1, 2, 3), "control": 0.5}, "Tasks: the detour is ahead."),
+        ({"tasks": 5, "seeds": (1, 2, 3), "control": 1.5}, "Tasks: undecided."),
+        (
+            {"tasks": 7, "seeds": (1, 2, 3), "gain": 0.0, "equivalence_points": 1.0},
+            "Tasks: equivalent within 1 points.",
+        ),
+        (
+            {"tasks": 7, "seeds": (1, 2, 3), "gain": 0.0, "equivalence_points": 1.0, "control": 2.0},
+            "Tasks: undecided.",
+        ),
+    ],
+)
+def test_the_title_judges_tasks_by_a_sound_test_and_beside_two_twins_on_the_same_tasks(
+    fake_run, settings, title
+):
+    make_tasks(fake_run, **settings)
+    loss, _, tasks = title_of(fake_run).partition(" Tasks:")
+    assert f"Tasks:{tasks}" == title
+    assert loss.startswith("Held-out loss: ")
+
+
+def test_a_page_of_generated_text_and_tasks_says_so_at_its_top(fake_run):
+    top = page_text(load_run(fake_run.path)).split("<nav", 1)[0]
+    assert '<p class="kicker">CLM detour · made-up · generated text</p>' in top
+    assert "The text of this run is generated (synthetic)" in top
+    assert "SampleVerdict" not in top
+
+    def sample_task(record):
+        record["tasks"][0]["name"] = "SampleVerdict"
+
+    fake_run.edit("evaluation/tasks/summary.json", sample_task)
+    assert "SampleVerdict is generated too." in top_of(fake_run)
+    config = fake_run.path / "config.yaml"
+    paths = [f"data.sources.{name}.path=texts/{name}.jsonl" for name in load_run(fake_run.path).sources]
+    save_config(load_config(config, paths), config)
+    assert "generated (synthetic)" not in top_of(fake_run)
+    assert not is_all_generated(load_run(fake_run.path))
+
+
+def test_the_noise_beside_tasks_is_that_of_the_twins_on_tasks(fake_run):
+    make_tasks(fake_run, 7, (1, 2, 3), gain=1.0, control=2.0)
+    rows = fake_run.json("evaluation/tasks/summary.json")["comparisons"]
+    apart = {(row["a"], row["b"]): abs(row["difference"]) for row in rows}
+    noise, found = apart["twin", "control"], apart["detour", "twin"]
+    top = top_of(fake_run)
+    assert f"On the same tasks two equal twins are {noise:.2f} points apart." in top
+    assert f"(twin and control) end {noise:.2f} points apart on tasks (detour and twin {found:.2f})" in top
+    assert "apart in held-out loss" not in top  # no control was scored there
+
+
+def test_no_noise_is_quoted_of_twins_that_lack_one_of_the_tasks(fake_run):
+    make_tasks(fake_run, 7, (1, 2, 3), control=2.0)
+
+    def forget(record):
+        for row in record["comparisons"]:
+            if "control" in (row["a"], row["b"]):
+                row["by_task"].pop("task 3")
+
+    fake_run.edit("evaluation/tasks/summary.json", forget)
+    assert "two equal twins" not in top_of(fake_run)
+
+
+def test_an_evaluation_of_the_first_version_has_no_interval_and_is_undecided(fake_run):
+    make_tasks(fake_run, 7, (1, 2, 3))
+
+    def as_before(record):
+        for row in record["comparisons"]:
+            for name in (
+                "interval_over",
+                "p_adjusted",
+                "seed_wins",
+                "seed_losses",
+                "equivalence",
+                "paper_bootstrap",
+            ):
+                del row[name]
+
+    fake_run.edit("evaluation/tasks/summary.json", as_before)
+    assert title_of(fake_run).endswith("Tasks: undecided.")
+    assert "no interval: the evaluation is version 0.1.0's" in top_of(fake_run)
 
 
 def test_what_cannot_be_inferred_is_a_dash_in_the_table_and_no_line_in_the_figure(fake_run):
     make_tasks(fake_run, 2, (1,))
     page = page_text(load_run(fake_run.path))
     (row,) = table_rows(page, "Differences on tasks")[1:]
-    assert row[2:4] == ["–", "–"]
+    assert row[2:6] == ["–", "–", "–", "–"]
     assert "Tasks, detour minus twin" in page
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from clm_detour.run_folder import PhaseFolder, RunFolder
 from clm_detour.train import phase
 from clm_detour.train.callbacks import checkpoint
 from clm_detour.train.callbacks.gradients import PATIENCE
+from clm_detour.train.callbacks.held_out import HeldOutLoss
 from clm_detour.train.callbacks.throughput import headline
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.loggers import LOGGERS
@@ -88,6 +90,22 @@ def test_held_out_losses_are_scored_in_each_mode_from_start_to_end(prepared):
     assert {"general"} == set(lines[0]["mlm"]["by_source"])
 
 
+def test_a_held_out_loss_that_was_not_measured_reaches_no_logger(tmp_path):
+    def judge(kind, loss, predicted):
+        score = {"loss": loss, "accuracy": None, "predicted": predicted}
+        return SimpleNamespace(kind=kind, score=lambda network, advance: score)
+
+    logged = {}
+    network = SimpleNamespace(device=torch.device("cpu"))
+    judges = [judge("mlm", None, 0), judge("clm", 2.5, 7)]
+    watch = HeldOutLoss(tmp_path / "held_out.jsonl", network, judges, 1000, bf16=False)
+    clock = SimpleNamespace(batch=SimpleNamespace(value=0), token=SimpleNamespace(value=0))
+    watch.fit_start(SimpleNamespace(timestamp=clock), SimpleNamespace(log_metrics=logged.update))
+    assert logged == {"held_out/clm": 2.5}
+    (line,) = read_json_lines(tmp_path / "held_out.jsonl")
+    assert (line["mlm"]["loss"], line["clm"]["loss"]) == (None, 2.5)
+
+
 def test_held_out_losses_have_one_line_a_step_after_a_restart_before_the_first_checkpoint(
     prepared, stop_after, monkeypatch
 ):
@@ -135,6 +153,7 @@ def test_a_bad_step_can_be_left_out_and_is_counted(prepared, bad_steps):
     assert [line["skipped_steps"] for line in lines] == [0, 0, 1, 1, 1] + [2] * 7
     record = json.loads(found.record.read_text())
     assert record["skipped_steps"] == 2
+    assert record["hub"] == []  # nothing of the recipe is the hub's
     assert (record["on_bad_loss"], record["bad_loss_above"]) == ("skip", None)
     assert {float(step) for name, step in load_file(found.moments).items() if name.startswith("step/")} == {
         10.0

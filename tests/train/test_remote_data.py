@@ -9,7 +9,7 @@ import pytest
 from clm_detour.check import check_recipe
 from clm_detour.config import load_config
 from clm_detour.errors import UserError
-from clm_detour.pipeline import prepare_data
+from clm_detour.pipeline import prepare_data, run_recipe
 from clm_detour.train.phase import train_phase
 from clm_detour.train.recipe import choose_phase
 
@@ -64,3 +64,13 @@ def test_one_source_may_lie_elsewhere(prepared, tmp_path):
 def test_what_cannot_be_read_is_refused_before_training(prepared, tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
         check_recipe(load_config(prepared, [text.format(tmp_path) for text in overrides]), deep=False)
+
+
+def test_held_out_rows_that_are_not_there_are_missed_before_training(prepared, tmp_path):
+    (tmp_path / "data" / "general" / "held_out").rename(tmp_path / "elsewhere")
+    words = [f"data.dir=file://{tmp_path}/data", f"data.cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run"]
+    config = load_config(prepared, words)
+    for refuses in (lambda: check_recipe(config, deep=False), lambda: run_recipe(config)):
+        with pytest.raises(UserError, match="general/held_out holds no finished shards"):
+            refuses()
+    assert not (tmp_path / "run" / "phases").exists()

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ from torch import Tensor
 
 from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
-from clm_detour.analyze.states import Encoder, Ids, longest_text, open_encoder, read_states
+from clm_detour.analyze.states import Encoder, Ids, check_model, longest_text, open_encoder, read_states
 from clm_detour.analyze.streams import Minibatches, StreamedCKA
 from clm_detour.analyze.texts import Samples, draw_samples
 from clm_detour.files import finite
@@ -92,9 +92,11 @@ def compare(
     Raises:
         UserError: too few texts, or a folder that is no encoder.
     """
+    for path in models.values():
+        check_model(path)
     samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
     chosen, asked = [texts[i] for i in samples.pool], settings.max_tokens
-    settings = replace(settings, max_tokens=_readable_by_all(models, asked))
+    settings = replace(settings, max_tokens=readable_by_all(models.values(), asked))
     wanted = {name: pair for name, pair in PAIRS.items() if all(role in models for role in pair)}
     states, described, ids_of = _all_states(models, chosen, settings)
     alike = all(_same_ids(ids, ids_of["a"]) for ids in ids_of.values())
@@ -157,9 +159,9 @@ def compare(
     )
 
 
-def _readable_by_all(models: Mapping[str, str], tokens: int) -> int:
+def readable_by_all(models: Iterable[str], tokens: int) -> int:
     """No more tokens than every model can read, so that all read the same."""
-    limits = (longest_text(path) for path in models.values())
+    limits = (longest_text(path) for path in models)
     return min([tokens, *(limit for limit in limits if limit is not None)])
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from clm_detour.analyze.masked import Batch, batches, open_masked
 from clm_detour.analyze.weights import layer_order, norms_by_place
 from clm_detour.data.objectives import IGNORED, Objective
+from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 from clm_detour.model.precision import best_device
@@ -29,13 +30,18 @@ CLM = "clm"
 RATES = (0.3, 0.15)  # of the paper's MLM phases
 
 
-def gradients(path: str, texts: Sequence[str], max_tokens: int = 512, seed: int = 0) -> dict[str, Any]:
+def gradients(
+    path: str, texts: Sequence[str], max_tokens: int = 512, seed: int = 0, tokenizer: str | None = None
+) -> dict[str, Any]:
     """Measure one model; see the module for what comes back.
 
+    Args:
+        tokenizer: its folder or hub id; None: the model's own.
+
     Raises:
-        UserError: it is no ModernBERT.
+        UserError: it is no ModernBERT, or of the texts no token is predicted.
     """
-    network, tokenizer = open_masked(path)
+    network, opened = open_masked(path, tokenizer)
     torch.nn.Module.to(network, best_device())
     objectives = {CLM: Objective("clm"), **{f"mlm {100 * r:.0f} %": Objective("mlm", r) for r in RATES}}
     found = {}
@@ -44,9 +50,13 @@ def gradients(path: str, texts: Sequence[str], max_tokens: int = 512, seed: int 
             network.causal = objective.kind == CLM
             network.zero_grad()
             sums = _Sums()
-            for batch in batches(tokenizer, texts, max_tokens, objective, seed):
+            for batch in batches(opened, texts, max_tokens, objective, seed):
                 sums.add(network, batch)
                 advance(len(batch.lengths))
+            if not sums.predicted:
+                raise UserError(
+                    f"The texts are too few: under {name} no token of them is predicted; give more texts."
+                )
             found[name] = sums.result(network)
     tokens = found[CLM].pop("tokens")
     for values in found.values():
@@ -88,7 +98,7 @@ class _Sums:
 
     def result(self, network: ModernBertForPretraining) -> dict[str, Any]:
         squares = {
-            name: float(p.grad.double().square().sum()) / max(self.predicted, 1) ** 2
+            name: float(p.grad.double().square().sum()) / self.predicted**2
             for name, p in network.named_parameters()
             if p.grad is not None
         }
@@ -98,7 +108,7 @@ class _Sums:
         outputs = ("embeddings", *map(str, range(len(self.sum) - 1)))
         spread = self.sum.square() / (self.tokens * self.square)
         return {
-            "loss": self.loss / max(self.predicted, 1),
+            "loss": self.loss / self.predicted if self.predicted else None,
             "predicted": self.predicted,
             "density": self.predicted / self.tokens,
             "norm": sum(squares.values()) ** 0.5,

@@ -12,9 +12,10 @@ from torch import Tensor
 from clm_detour.analyze.states import batches_of, cut_to
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
-from clm_detour.model import ModernBertForPretraining
+from clm_detour.errors import UserError
+from clm_detour.model import ModernBertForPretraining, hf
 from clm_detour.model.precision import best_device
-from clm_detour.pretrained import check_vocabulary
+from clm_detour.pretrained import can_fill_masks, check_encoder
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,42 @@ def masked_sums(
     for fold, found in enumerate(sums):
         for batch in batches(tokenizer, texts[fold::folds], max_tokens, Objective("mlm", mask_rate), seed):
             output = network(
-                batch.inputs.to(device), labels=batch.labels.to(device), document_lengths=[batch.lengths]
+                batch.inputs.to(device),
+                labels=batch.labels.to(device),
+                document_lengths=[batch.lengths],
+                return_logits=False,
+                causal=False,
             )
             found += torch.tensor([float(output.loss_sum), int((batch.labels != IGNORED).sum())])
     return sums
 
 
-def open_masked(path: str) -> tuple[ModernBertForPretraining, Tokenizer]:
+def open_masked(path: str, tokenizer: str | None = None) -> tuple[ModernBertForPretraining, Tokenizer]:
     """A ModernBERT with its tokenizer.
+
+    Args:
+        tokenizer: the folder or hub id of the tokenizer; None: the model's own.
 
     Raises:
         UserError: it is something else, or its tokenizer is larger than its vocabulary.
     """
-    network, tokenizer = ModernBertForPretraining.from_pretrained(path), load_tokenizer(path)
-    check_vocabulary(path, network.config, tokenizer.tokenizer)
-    return network, tokenizer
+    opened = check_masked(path, tokenizer)
+    return ModernBertForPretraining.from_pretrained(path, causal=False), opened
+
+
+def check_masked(path: str, tokenizer: str | None = None) -> Tokenizer:
+    """Return the tokenizer of a ModernBERT; the weights are not read, only their names.
+
+    Args:
+        tokenizer: see `open_masked`.
+
+    Raises:
+        UserError: it is something else, it has no masked-LM head, or its tokenizer is larger than its vocabulary.
+    """
+    hf.read_config(hf.fetch(path))
+    check_encoder(path, tokenizer)
+    if not can_fill_masks(path):
+        raise UserError(
+            f"{path} has no masked-LM head, so its predictions cannot be measured; give the masked model that it was made from."
+        )
+    return load_tokenizer(tokenizer or path)

@@ -23,7 +23,9 @@ from clm_detour.analyze.write import write_comparison
 from clm_detour.config.schema import Config
 from clm_detour.files import write_json
 from clm_detour.run_folder import RunFolder
+from clm_detour.train.export import tokenizer_path
 from clm_detour.train.recipe import PhaseRun, plan_arm
+from clm_detour.train.start import is_decoder
 
 DETOUR, TWIN, CONTROL = "detour", "twin", "control"
 GRADIENT_TEXTS = 60
@@ -66,22 +68,25 @@ def analyze_run(config: Config, texts: Sequence[str]) -> None:
     )
     folder = RunFolder.of(config).analysis
     start = start_of(config)
-    found = trajectory(points_of(config, start), references_of(config, start), texts, settings)
+    tokenizer = tokenizer_path(config)  # a base may have none of its own
+    found = trajectory(points_of(config, start), references_of(config, start), texts, settings, tokenizer)
     write_json(folder / "trajectory.json", found)
     draw_trajectory(found, folder)
     write_json(folder / "weights.json", {"changes": weight_changes(config, start)})
     if start is not None:
         write_json(
             folder / "gradients.json",
-            gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, config.seed),
+            gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, config.seed, tokenizer),
         )
     write_comparison(compare(roles_of(config), texts, settings, "held-out texts of the run"), folder)
 
 
 def start_of(config: Config) -> str | None:
-    """The model from which detour and twin set out; None if each made its own."""
-    parent = own_phases(config, DETOUR)[0].parent
-    return config.model.base if parent is None else str(RunFolder.of(config).phase(parent.id).model)
+    """The model from which detour and twin set out; None if each made its own, or it is a decoder, which knows no mask."""
+    parent, base = own_phases(config, DETOUR)[0].parent, config.model.base
+    if parent is not None:
+        return str(RunFolder.of(config).phase(parent.id).model)
+    return None if base is None or is_decoder(base) else base
 
 
 def roles_of(config: Config) -> dict[str, str]:

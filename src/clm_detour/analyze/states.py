@@ -22,15 +22,16 @@ from transformers import ModernBertConfig
 
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.errors import UserError
-from clm_detour.model import hf
-from clm_detour.model.backbone import ModernBertPreTrainedModel
+from clm_detour.model import ModernBertModel, hf
 from clm_detour.model.precision import best_device
 from clm_detour.pretrained import (
+    check_encoder,
     check_vocabulary,
     load_body,
     load_fast_tokenizer,
     longest_input,
     read_config,
+    without_news,
 )
 from clm_detour.progress import Advance
 
@@ -56,8 +57,13 @@ class Encoder:
     forward: Callable[[Ids], list[Tensor]]
 
 
-def open_encoder(path: str | os.PathLike[str], device: torch.device | None = None) -> Encoder:
+def open_encoder(
+    path: str | os.PathLike[str], device: torch.device | None = None, tokenizer: str | None = None
+) -> Encoder:
     """Open a folder or hub id.
+
+    Args:
+        tokenizer: the folder or hub id of the tokenizer; None: the model's own.
 
     Raises:
         UserError: nothing there, weights are missing, the tokenizer is larger than the model, or it is no bidirectional encoder.
@@ -65,10 +71,22 @@ def open_encoder(path: str | os.PathLike[str], device: torch.device | None = Non
     device, path = device or best_device(), str(path)
     config = read_config(path)
     if config.model_type == ModernBertConfig.model_type:
-        return _packed(path, device)
+        return _packed(path, device, tokenizer or path)
+    hf.check_kind(path, config.model_type)
     if config.is_encoder_decoder:
         raise UserError(f"{path} is an encoder-decoder, not an encoder; save its encoder alone.")
-    return _padded(path, device)
+    return _padded(path, device, tokenizer or path)
+
+
+def check_model(path: str) -> None:
+    """Refuse what `open_encoder` would refuse, as far as that can be known without the weights.
+
+    Raises:
+        UserError: see `open_encoder`.
+    """
+    check_encoder(path)
+    if read_config(path).model_type == ModernBertConfig.model_type:
+        load_tokenizer(path)
 
 
 def longest_text(path: str) -> int | None:
@@ -80,37 +98,11 @@ def longest_text(path: str) -> int | None:
     return longest_input(read_config(path))
 
 
-class ModernBertBody(ModernBertPreTrainedModel):
-    """A ModernBERT without what stands on its final norm."""
-
-    architecture = "ModernBertModel"
-
-    def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
-        super().__init__(config, attention_backend)
-        del self.head
-        self.post_init()
-
-
-def load_modernbert(path: str) -> ModernBertBody:
-    """The body of any ModernBERT, in evaluation mode, whichever of transformers' classes the folder is of.
-
-    Raises:
-        UserError: there is none, or its weights do not fit exactly.
-    """
-    folder = hf.fetch(path)
-    network = hf.without_weights(ModernBertBody, hf.read_config(folder), None)
-    prefix, weights = f"{network.base_model_prefix}.", hf.read_weights(folder)
-    body = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
-    if not body:  # a ModernBertModel itself
-        body = {prefix + name: weight for name, weight in weights.items()}
-    hf.fill(network, body, path, torch.float32)
-    return network.eval()
-
-
-def _packed(path: str, device: torch.device) -> Encoder:
-    network = load_modernbert(path)
+def _packed(path: str, device: torch.device, tokenizer_path: str) -> Encoder:
+    with without_news():
+        network = ModernBertModel.from_pretrained(path, causal=False)
     torch.nn.Module.to(network, device)
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(tokenizer_path)
     check_vocabulary(path, network.config, tokenizer.tokenizer)
 
     @torch.no_grad()
@@ -124,9 +116,9 @@ def _packed(path: str, device: torch.device) -> Encoder:
     return Encoder(layers, network.config.hidden_size, True, partial(cut_to, tokenizer), forward)
 
 
-def _padded(path: str, device: torch.device) -> Encoder:
+def _padded(path: str, device: torch.device, tokenizer_path: str) -> Encoder:
     network: Any = load_body(path)
-    tokenizer = load_fast_tokenizer(path)
+    tokenizer = load_fast_tokenizer(tokenizer_path)
     check_vocabulary(path, network.config, tokenizer)
     network.to(device).eval()
     last = _last_layer(network)

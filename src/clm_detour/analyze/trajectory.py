@@ -12,6 +12,7 @@ Points are the start, every model exported on the way (`train.export_at`), and t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 
 from clm_detour.analyze.cka import half_samples, interval
-from clm_detour.analyze.compare import Settings
+from clm_detour.analyze.compare import Settings, readable_by_all
 from clm_detour.analyze.figures import COLOURS, save
 from clm_detour.analyze.similarity import Measured, States, measure
 from clm_detour.analyze.states import open_encoder, read_states
@@ -53,16 +54,26 @@ def exported_points(phase: str, folder: Path, before: int) -> list[Point]:
 
 
 def trajectory(
-    points: Sequence[Point], references: Mapping[str, str], texts: Sequence[str], settings: Settings
+    points: Sequence[Point],
+    references: Mapping[str, str],
+    texts: Sequence[str],
+    settings: Settings,
+    tokenizer: str | None = None,
 ) -> dict[str, Any]:
-    """Measure every point against every reference; see the module for what comes back."""
+    """Measure every point against every reference; see the module for what comes back.
+
+    Args:
+        tokenizer: the folder or hub id of the tokenizer of all of them; None: each model's own.
+    """
+    paths = [*references.values(), *(point.path for point in points)]
+    settings = replace(settings, max_tokens=readable_by_all(paths, settings.max_tokens))
     samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
     chosen = [texts[i] for i in samples.pool]
     halves = half_samples(len(chosen), settings.half_samples, settings.seed)
     with progress("Trajectory", (len(points) + len(references)) * len(chosen), "texts") as advance:
 
         def states_of(path: str) -> States:
-            encoder = open_encoder(path)
+            encoder = open_encoder(path, tokenizer=tokenizer)
             ids = encoder.tokenize(chosen, settings.max_tokens)
             return States(encoder.layers, *read_states(encoder, ids, None, advance))
 

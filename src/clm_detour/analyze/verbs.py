@@ -62,12 +62,12 @@ def compare(
 
 def _print_comparison(comparison: dict[str, Any], output: Path) -> None:
     from clm_detour.analyze.show import comparison_tables
-    from clm_detour.progress import console
+    from clm_detour.progress import console, warn
 
     for table in comparison_tables(comparison):
         console.print(table)
     for note in comparison["notes"]:
-        console.print(f"[yellow]{note}[/yellow]", soft_wrap=True)
+        warn(note)
     console.print(f"Wrote {output}", soft_wrap=True)
 
 

@@ -101,7 +101,7 @@ def weight_change(before: str, after: str) -> dict[str, Any]:
 def _weights(path: str) -> Mapping[str, Tensor]:
     folder = hf.fetch(path)
     hf.read_config(folder)
-    weights = {name: weight.double() for name, weight in hf.read_weights(folder).items()}
+    weights = {name: weight.double() for name, weight in hf.as_with_head(hf.read_weights(folder)).items()}
     if hf.EMBEDDING in weights and hf.DECODER in weights and weights[hf.DECODER].equal(weights[hf.EMBEDDING]):
         del weights[hf.DECODER]  # tied
     return weights

@@ -47,6 +47,11 @@ def check_fine_tuning(settings: FineTuning, where: str) -> None:
     if settings.pooling is not None:
         one_of(settings.pooling, ("cls", "mean"), f"{where}pooling")
     one_of(settings.precision, ("fp32", "bf16"), f"{where}precision")
+    bound = settings.equivalence_points
+    require(
+        bound is None or 0 < bound < 100,
+        f"{where}equivalence_points: {bound} is not between 0 and 100 points; leave it out for no test of equivalence.",
+    )
     require(settings.jobs > 0, f"{where}jobs: {settings.jobs} is not positive; use 1 for one run at a time.")
 
 

@@ -2,12 +2,13 @@
 
 A file may open with `extends: base.yaml` or a list of such; paths are relative to the file, later ones win, the file itself
 wins over all of them, and `key=value` from the command line over everything. Unknown keys are refused with the nearest valid one.
-The word `+debug` on the command line makes any recipe small; see `debug`.
+`~/` at the start of a value is the home folder. The word `+debug` on the command line makes any recipe small; see `debug`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def load_evaluation(
             raise UserError(
                 f"--model {text} is not of the form name=path, like --model detour=runs/mine/models/detour."
             )
-        evaluation.models[name] = where
+        evaluation.models[name] = at_home(where)
     check_evaluation(evaluation)
     return evaluation
 
@@ -80,9 +81,21 @@ def as_schema(tree: DictConfig, schema: type[Schema]) -> Schema:
     check_keys(plain, schema, "")
     check_missing(plain, "")
     try:
-        return cast(Schema, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree)))
+        return at_home(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree)))
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from None
+
+
+def at_home(value: Any) -> Any:
+    """Return `value` with the home folder for the ~ of each string in it that starts with `~/`, as only paths do."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return dataclasses.replace(value, **{name: at_home(getattr(value, name)) for name in names})
+    if isinstance(value, dict):
+        return {key: at_home(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [at_home(child) for child in value]
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def save_config(config: Config, path: Path) -> None:

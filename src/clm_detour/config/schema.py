@@ -56,7 +56,7 @@ class Data:
     cache_limit: str = "100GB"  # what the copies may take
     root: str | None = None  # for `${data.root}/...` in the sources' paths
     sources: dict[str, Source] = field(default_factory=dict)
-    mixtures: dict[str, dict[str, float]] = field(default_factory=dict)  # name -> source -> share of tokens
+    mixtures: dict[str, dict[str, float]] = field(default_factory=dict)  # name -> source -> share of tokens; normalised to sum to 1
     sequence_length: int = 8192  # tokens in a row
     held_out: float = 0.01  # fraction of each source's documents kept out of training
     shuffle_seed: int = 42  # order of rows
@@ -85,7 +85,7 @@ class Tokenizer:
 class Model:
     """Where the weights come from: exactly one of the two."""
 
-    base: str | None = None  # Hugging Face folder or hub id to continue from
+    base: str | None = None  # folder or hub id of a masked LM (or causal decoder) to continue from
     config: dict[str, Any] | None = None  # ModernBertConfig keys of a fresh, random model
     attention: str = "auto"  # back end
 
@@ -186,6 +186,8 @@ class FineTuning:
     precision: str = "fp32"  # or bf16 (autocast)
     documents: int | None = None  # so many of each split, spread over it, to try things out
     jobs: int = 1  # runs at a time, each in a process; over the GPUs if there are several
+    equivalence_points: float | None = None  # test whether models differ by less; null: no test
+    paper_bootstrap: bool = False  # also the paper's test, too sure with few tasks
 
 
 @dataclass
@@ -202,7 +204,7 @@ class Evaluate:
     """What is measured at the end: on held-out text, and on tasks if there are any."""
 
     mask_rate: float = 0.15
-    rows: int = 64  # of each source, at most
+    rows: int = 64  # of each source; all where there are fewer
     fill_masks: int = 6  # sentences of each source shown in the report
     tasks: FineTuning | None = None
 

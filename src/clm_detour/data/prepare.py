@@ -108,14 +108,7 @@ def prepare_source(
         raise UserError(f"held_out is a fraction of the documents, at least 0 and below 1, not {held_out}.")
     began = time.monotonic()
     source = as_source(path, text_field)
-    made_from = {
-        "files": source_stamps(source),
-        "tokenizer": tokenizer.fingerprint,
-        "text_field": source.text,
-        "held_out": held_out,
-        "on_error": on_error,
-        **chosen_settings(source),
-    }
+    made_from = origin(source, tokenizer, held_out, on_error)
     settings = Settings(source, tokenizer, held_out, on_error, PART_TOKENS)
     worked = False
     if not is_done(folder, made_from, row_length, seed):
@@ -137,6 +130,22 @@ def prepare_source(
         seconds=round(time.monotonic() - began, 3),
         skipped=not worked,
     )
+
+
+def origin(source: Source, tokenizer: Tokenizer, held_out: float, on_error: OnError) -> dict[str, Any]:
+    """Return what the shards of a source are made from, as it is now; `made_from` in their index has what it was.
+
+    Raises:
+        UserError: the source has no file.
+    """
+    return {
+        "files": source_stamps(source),
+        "tokenizer": tokenizer.fingerprint,
+        "text_field": source.text,
+        "held_out": held_out,
+        "on_error": on_error,
+        **chosen_settings(source),
+    }
 
 
 def is_done(folder: Path, made_from: dict[str, Any], row_length: int, seed: int) -> bool:

@@ -41,7 +41,12 @@ class TextField:
         """
         value = self.field.of(record)
         if not isinstance(value, str):
-            raise FieldProblem("text not a string", f": '{self.field.name}' is {kind(value)}, not a string")
+            inside = (
+                f"; name a field inside it, like {self.field.name}.NAME" if isinstance(value, Mapping) else ""
+            )
+            raise FieldProblem(
+                "text not a string", f": '{self.field.name}' is {kind(value)}, not a string{inside}"
+            )
         return value
 
 

@@ -1,8 +1,14 @@
 """The tokenizer, as the data stage needs it: ids of a text, special ids, and a fingerprint.
 
 It is read from `tokenizer.json` by the `tokenizers` library alone, the same in every release of
-transformers. Special ids come from the tokenizer's own files. Text that merely spells a special token, say
-"[MASK]", is ordinary text: only we add special tokens.
+transformers. Special ids come from the tokenizer's own files.
+
+One rule for special tokens holds in preparing, training, fine-tuning, filling masks and export:
+
+- A text stands between the two tokens that the tokenizer's own post-processor writes. Where it writes none, they are those
+  that are named as [CLS] and [SEP], and an exported tokenizer writes them too.
+- Text that merely spells a special token, say "[MASK]", is ordinary text.
+- No other token serves as the mask, and the padding token is not one of the frame.
 """
 
 from __future__ import annotations
@@ -24,10 +30,14 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from clm_detour.data.hub_reasons import hub_reason
 from clm_detour.errors import UserError
 from clm_detour.files import atomic_write, read_json, write_json
 
 ROLES = ("cls", "sep", "pad", "mask", "unk")
+EXAMPLE = "the patient had fever"
+# Roles that must not share a token. An embedding of the padding token is never trained, and a mask must be told from what is not masked.
+APART = (("mask", "cls"), ("mask", "sep"), ("mask", "pad"), ("mask", "unk"), ("pad", "cls"), ("pad", "sep"))
 USUAL_NAMES = {  # for a tokenizer.json that comes without a configuration
     "cls": ("[CLS]", "<s>"),
     "sep": ("[SEP]", "</s>"),
@@ -51,8 +61,11 @@ class Tokenizer:
 
     Args:
         vocab_size: one more than the largest id.
-        special_ids: ids of all special tokens, sorted; no text ever encodes to one of them.
+        cls, sep: the ids before and after every text.
+        special_ids: ids of all special tokens, sorted; of these a text encodes to `unk` only.
         fingerprint: of all that decides a document's ids; not of layout, truncation, padding or decoder.
+        spelled: special ids that the library itself gives to text that spells them (it does for SentencePiece's unigrams);
+            `encode_batch` writes `unk` instead.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -64,6 +77,7 @@ class Tokenizer:
     unk: int
     special_ids: tuple[int, ...]
     fingerprint: str
+    spelled: tuple[int, ...] = ()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In another process."""
@@ -85,7 +99,20 @@ class Tokenizer:
         )
         return [self._framed(ids) for ids in found]
 
+    def frame_example(self) -> str:
+        """Return a text between the tokens that stand around every text, such as "[CLS] the patient had fever [SEP]"."""
+        (ids,) = self.encode_batch([EXAMPLE])
+        text = self.tokenizer.decode(ids[1:-1].tolist(), skip_special_tokens=False).strip()
+        return f"{name_of(self.tokenizer, self.cls)} {text} {name_of(self.tokenizer, self.sep)}"
+
+    def spells_special(self, text: str) -> bool:
+        """Return whether a text has a special token in it, in capital letters or small ones, as transformers' pipelines read it."""
+        tokens = (name_of(self.tokenizer, special).casefold() for special in self.special_ids)
+        return any(token in text.casefold() for token in tokens)
+
     def _framed(self, ids: list[int] | array[int]) -> np.ndarray:
+        if self.spelled:
+            ids = [self.unk if id in self.spelled else id for id in ids]
         # `array` takes a list of ints twice as fast as numpy.
         return np.frombuffer(
             array("I", [self.cls]) + array("I", ids) + array("I", [self.sep]), dtype=np.uint32
@@ -131,7 +158,8 @@ def load_tokenizer(path_or_hub_id: str) -> Tokenizer:
     """Open a tokenizer: a folder with `tokenizer.json`, or a model on the Hugging Face hub.
 
     Raises:
-        UserError: nothing there, no fast tokenizer, or a special token that ModernBERT needs is missing.
+        UserError: There is none, it is not a fast one, it does not write one token before a text and one after it, or a special
+            token that ModernBERT needs is missing or serves as another too.
     """
     fetch = _fetcher(path_or_hub_id)
     file = fetch("tokenizer.json")
@@ -140,41 +168,130 @@ def load_tokenizer(path_or_hub_id: str) -> Tokenizer:
     spec = _read_object(file)
     tokenizer = _build(spec, file)
     configs = [_read_object(found) for found in map(fetch, CONFIG_FILES) if found is not None]
-    names = _special_names(spec, configs)
-    ids: dict[str, int] = {}
-    for role in ROLES:
-        token = tokenizer.token_to_id(names.get(role, ""))
-        if token is None:
+    names = {**_special_names(spec, configs), **_frame_names(path_or_hub_id, tokenizer)}
+    ids = {role: _id_of_role(path_or_hub_id, tokenizer, role, names.get(role)) for role in ROLES}
+    for one, other in APART:
+        if ids[one] == ids[other]:
             raise UserError(
-                f"The tokenizer {path_or_hub_id} has no {role} token: name one in {CONFIG_FILES[0]}."
+                f"The tokenizer {path_or_hub_id} uses {names[one]} as its {one} token and as its {other} token, which must differ: add a "
+                f"token to tokenizer.json and name it as {one}_token in {CONFIG_FILES[0]}."
             )
-        ids[role] = token
-    special = {token["id"] for token in spec.get("added_tokens", ()) if token["special"]}
+    special = {token["id"] for token in spec.get("added_tokens", ()) if token["special"]} | set(ids.values())
     return Tokenizer(
         tokenizer=tokenizer,
         vocab_size=max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1,
-        special_ids=tuple(sorted(special | set(ids.values()))),
+        special_ids=tuple(sorted(special)),
         fingerprint=_fingerprint(spec, ids["cls"], ids["sep"]),
+        spelled=_spelled(tokenizer, special - {ids["unk"]}),
         **ids,
     )
+
+
+def name_of(tokenizer: tokenizers.Tokenizer, id: int) -> str:
+    """Return the token of an id that there is."""
+    return str(tokenizer.id_to_token(id))
+
+
+def frame_of(plain: Sequence[int], framed: Sequence[int]) -> tuple[list[int], list[int]] | None:
+    """Return the ids that a tokenizer writes before and after a text, or None if that is not what it does.
+
+    Args:
+        plain: The ids of a text without special tokens.
+        framed: The ids of the same text with them.
+    """
+    for before in range(len(framed) - len(plain) + 1):
+        after = before + len(plain)
+        if list(framed[before:after]) == list(plain):
+            return list(framed[:before]), list(framed[after:])
+    return None
+
+
+def _frame_names(path_or_hub_id: str, tokenizer: tokenizers.Tokenizer) -> dict[str, str]:
+    """Return the tokens of the frame that the post-processor writes as those of cls and sep; nothing if it writes none.
+
+    Raises:
+        UserError: It writes anything else than one token before a text and one after it.
+    """
+    plain, framed = (tokenizer.encode(EXAMPLE, add_special_tokens=add).ids for add in (False, True))
+    before, after = frame_of(plain, framed) or ([], [])
+    if plain == framed:
+        return {}
+    if len(before) != 1 or len(after) != 1:
+        written = " ".join(name_of(tokenizer, id) for id in framed)
+        raise UserError(
+            f'The tokenizer {path_or_hub_id} writes a text as "{written}", but training needs one special token before a text and one '
+            'after it: give its tokenizer.json a post_processor of the type TemplateProcessing, like "[CLS] $A [SEP]".'
+        )
+    return {"cls": name_of(tokenizer, before[0]), "sep": name_of(tokenizer, after[0])}
+
+
+def _id_of_role(path_or_hub_id: str, tokenizer: tokenizers.Tokenizer, role: str, name: str | None) -> int:
+    if name is None:
+        raise UserError(f"The tokenizer {path_or_hub_id} has no {role} token: name one in {CONFIG_FILES[0]}.")
+    id = tokenizer.token_to_id(name)
+    if id is None:
+        raise UserError(
+            f"The tokenizer {path_or_hub_id} has no {role} token {name} in its tokenizer.json, though {CONFIG_FILES[0]} or "
+            f"{CONFIG_FILES[1]} names it: add it to tokenizer.json, or name one that is there."
+        )
+    return int(id)
+
+
+def _spelled(tokenizer: tokenizers.Tokenizer, special: set[int]) -> tuple[int, ...]:
+    names = [name_of(tokenizer, id) for id in special]
+    texts = [*names, *(f"a {name}" for name in names)]
+    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    return tuple(sorted(special.intersection(id for encoding in encodings for id in encoding.ids)))
 
 
 def copy_tokenizer(path_or_hub_id: str, folder: Path) -> None:
     """Copy a tokenizer's files, byte for byte, into a model's folder.
 
+    A tokenizer that writes no special tokens around a text is given those that training wrote, so that the model's users write them.
+
     Raises:
-        UserError: there is no tokenizer.
+        UserError: There is no tokenizer.
     """
     fetch = _fetcher(path_or_hub_id)
     for name in ("tokenizer.json", *CONFIG_FILES):
         if (file := fetch(name)) is not None:
             shutil.copyfile(file, folder / name)
+    file = folder / "tokenizer.json"
+    if file.is_file() and (template := _missing_template(path_or_hub_id, file)) is not None:
+        write_json(file, {**_read_object(file), "post_processor": template})
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
+def _missing_template(path_or_hub_id: str, file: Path) -> dict[str, Any] | None:
+    """Return the post-processor that writes the frame of training, or None where the tokenizer has one that writes its own."""
+    spec = _read_object(file)
+    if _frame_names(path_or_hub_id, _build(spec, file)):
+        return None
+    loaded = load_tokenizer(path_or_hub_id)
+    cls, sep = (name_of(loaded.tokenizer, id) for id in (loaded.cls, loaded.sep))
+    bare = tokenizers.Tokenizer(models.BPE())
+    bare.post_processor = _template(cls, loaded.cls, sep, loaded.sep)
+    template: dict[str, Any] = json.loads(bare.to_str())["post_processor"]
+    before = spec.get("post_processor")
+    return template if before is None else {"type": "Sequence", "processors": [before, template]}
+
+
+def _template(cls: str, cls_id: int, sep: str, sep_id: int) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B {sep}",
+        special_tokens=[(cls, cls_id), (sep, sep_id)],
+    )
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, folder: Path, max_length: int | None = None
+) -> None:
     """Train a byte-level BPE tokenizer of ModernBERT's form, for `AutoTokenizer.from_pretrained(folder)`.
 
     The vocabulary is smaller than `vocab_size` when the texts do not have enough to merge.
+
+    Args:
+        max_length: Tokens of the longest text that the model is trained on, written as `model_max_length`.
 
     Raises:
         UserError: a vocabulary too small for all bytes, no text, or a folder that cannot be written.
@@ -198,21 +315,25 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
         show_progress=False,
     )
     tokenizer.train_from_iterator(_at_least_one(texts), trainer)
-    cls, sep = TRAINED["cls"], TRAINED["sep"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} $B {sep}",
-        special_tokens=[(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))],
-    )
+    cls, sep, ids = TRAINED["cls"], TRAINED["sep"], tokenizer.get_vocab()
+    tokenizer.post_processor = _template(cls, ids[cls], sep, ids[sep])
     names = {f"{role}_token": token for role, token in TRAINED.items()}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    write_json(folder / CONFIG_FILES[0], {**config, **names, "clean_up_tokenization_spaces": False})
+    length = {} if max_length is None else {"model_max_length": max_length}
+    write_json(folder / CONFIG_FILES[0], {**config, **names, "clean_up_tokenization_spaces": False, **length})
     write_json(folder / CONFIG_FILES[1], names)
     with atomic_write(folder / "tokenizer.json", "w") as file:  # last: where it is, the folder is whole
         file.write(tokenizer.to_str(pretty=True))
+
+
+def set_max_length(folder: Path, max_length: int) -> None:
+    """Write `model_max_length` into the configuration of a tokenizer that a run has trained, if it is another there."""
+    config = _read_object(folder / CONFIG_FILES[0])
+    if config.get("model_max_length") != max_length:
+        write_json(folder / CONFIG_FILES[0], {**config, "model_max_length": max_length})
 
 
 def _at_least_one(texts: Iterable[str]) -> Iterable[str]:
@@ -238,7 +359,7 @@ def _fetcher(path_or_hub_id: str) -> Callable[[str], Path | None]:
                 return None
             raise UserError(
                 f"The tokenizer {path_or_hub_id} is not a folder here and could not be fetched from the "
-                f"Hugging Face hub ({type(error).__name__}): check the name, the connection and your login."
+                f"Hugging Face hub ({hub_reason(error)}): check the name, the connection and your login."
             ) from error
 
     return fetch

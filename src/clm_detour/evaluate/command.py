@@ -2,7 +2,9 @@
 
 RUN/MODEL/TASK/SEED.json, ...   see `clm_detour.evaluate.finetune.run`
 RUN/summary.json                see `clm_detour.evaluate.summary`
-RUN/table.md, .tex, .csv        a row a model
+RUN/table.md, .tex              a row a model
+RUN/table.csv                   a line a score, see `clm_detour.evaluate.tables.as_csv`
+RUN/left_out.csv                what the scores are without, a line a task and reason
 RUN/differences.png             each pair of models, task by task
 """
 
@@ -25,9 +27,10 @@ from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
+from clm_detour.evaluate.tasks.left_out import by_limit, of_data, of_records
 from clm_detour.evaluate.tasks.protocols import changed
 from clm_detour.files import read_json, write_json
-from clm_detour.progress import console, progress
+from clm_detour.progress import progress, warn
 
 Read = list[tuple[Task, Splits]]
 
@@ -49,14 +52,14 @@ def evaluate_models(
     """
     tasks, missing = read_tasks(settings)
     for task, reason in missing.items():
-        console.print(f"[yellow]{task} is left out: {reason}[/yellow]", soft_wrap=True)
+        warn(f"{task} is left out: {reason}")
     options = Options(tuple(settings.learning_rates), settings.patience, settings.pooling, settings.precision)
     experiment = Experiment(models, tasks, settings.seeds, options, folder)
     made = run_all(experiment, settings.jobs)
     records = finished(experiment)
     for line in dict.fromkeys(line for record in records for line in remarks(record)):
-        console.print(f"[yellow]{line}[/yellow]", soft_wrap=True)
-    summary = summary_of(name, experiment, records, settings.groups, missing)
+        warn(line)
+    summary = summary_of(name, experiment, records, settings, missing)
     path = folder / "summary.json"
     if (
         made or not path.exists() or read_json(path) != summary
@@ -87,8 +90,11 @@ def read_tasks(settings: FineTuning) -> tuple[Read, dict[str, str]]:
             continue
         task, splits = load(task, Path(settings.data or ""))
         protocol = changed(changed(task.protocol, settings.protocol), settings.protocols.get(name, {}))
-        task = dataclasses.replace(task, protocol=protocol)
-        found.append((task, documents_of(splits, settings.documents)))
+        chosen = documents_of(splits, settings.documents)
+        task = dataclasses.replace(
+            task, protocol=protocol, skipped={**task.skipped, **by_limit(splits, chosen)}
+        )
+        found.append((task, chosen))
     if not found:
         raise UserError(
             f"None of the tasks is there ({', '.join(missing)}); set data=FOLDER to the folder that holds their folders."
@@ -105,10 +111,13 @@ def probe_models(
         UserError: a model or task cannot be used.
     """
     from clm_detour.evaluate.probes import probe
+    from clm_detour.pretrained import check_encoder
 
     read, missing = read_tasks(FineTuning(tasks=list(tasks or SAMPLE_TASKS), data=data, documents=documents))
     for task, why in missing.items():
-        console.print(f"[yellow]{task} is left out: {why}[/yellow]", soft_wrap=True)
+        warn(f"{task} is left out: {why}")
+    for path in models:
+        check_encoder(path)
     found = {}
     with progress("Probes", len(models), "models") as advance:
         for path in models:
@@ -118,11 +127,12 @@ def probe_models(
 
 
 def probe_table(found: Mapping[str, Mapping[str, Any]]) -> RichTable:
-    """A row a model."""
+    """A row a model; a dash where nothing was measured."""
     columns = list(dict.fromkeys(name for row in found.values() for name in row["scores"]))
     table = RichTable("model", *columns, "seconds", box=None)
     for path, row in found.items():
-        scores = [f"{row['scores'][name]:.1f}" if name in row["scores"] else "" for name in columns]
+        values = (row["scores"].get(name) for name in columns)
+        scores = ["\u2013" if value is None else f"{value:.1f}" for value in values]
         table.add_row(path, *scores, f"{row['seconds']:.1f}")
     return table
 
@@ -134,25 +144,14 @@ def known_tasks(settings: FineTuning) -> dict[str, Task]:
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
-    """What a run could not take in whole, and that it diverged; a sentence each."""
+    """What a run read in windows, and that it diverged; a sentence each. What it left out stands below the table."""
     found = []
     where, limit = f"{record['model']} on {record['task']}", record["protocol"]["max_tokens"]
     documents = sum(record["documents"].values())
-    totals = {
-        key: sum(counts.get(key, 0) for counts in record["counts"].values())
-        for key in ("documents_cut", "documents_in_windows", "inexact_entities")
-    }
-    if totals["documents_cut"]:
+    windowed = sum(counts.get("documents_in_windows", 0) for counts in record["counts"].values())
+    if windowed:
         found.append(
-            f"{where}: {totals['documents_cut']} of {documents} texts are longer than {limit} tokens and are cut there."
-        )
-    if totals["documents_in_windows"]:
-        found.append(
-            f"{where}: {totals['documents_in_windows']} of {documents} texts are longer than {limit} tokens and are read in overlapping windows."
-        )
-    if totals["inexact_entities"]:
-        found.append(
-            f"{where}: {totals['inexact_entities']} entities do not begin and end with words, overlap, or are in pieces, and cannot be found exactly."
+            f"{where}: {windowed} of {documents} texts are longer than {limit} tokens and are read in overlapping windows."
         )
     chosen = record["best"]["learning_rate"]
     losses = [each["loss"] for each in record["rounds"] if each["learning_rate"] == chosen]
@@ -167,14 +166,15 @@ def summary_of(
     name: str,
     experiment: Experiment,
     records: list[dict[str, Any]],
-    groups: Mapping[str, list[str]],
+    settings: FineTuning,
     missing: Mapping[str, str],
 ) -> dict[str, Any]:
     """The records of all runs -> the content of `summary.json`."""
     scores: dict[str, dict[str, dict[int, float]]] = {}
     for record in records:
-        by_seed = scores.setdefault(record["model"], {}).setdefault(record["task"], {})
-        by_seed[record["seed"]] = 100 * record["score"]
+        if record["score"] is not None:
+            by_seed = scores.setdefault(record["model"], {}).setdefault(record["task"], {})
+            by_seed[record["seed"]] = 100 * record["score"]
     models = [
         {
             "name": model,
@@ -185,10 +185,26 @@ def summary_of(
         for model, path in experiment.models.items()
     ]
     rows = [
-        TaskRow(task.name, task.language, task.kind, task.metric, len(splits["test"]))
+        TaskRow(
+            task.name,
+            task.language,
+            task.kind,
+            task.metric,
+            len(splits["test"]),
+            of_data(task, splits) | of_records([one for one in records if one["task"] == task.name]),
+        )
         for task, splits in experiment.tasks
     ]
-    return summarise(name, models, rows, scores, groups, missing)
+    return summarise(
+        name,
+        models,
+        rows,
+        scores,
+        settings.groups,
+        missing,
+        settings.equivalence_points,
+        settings.paper_bootstrap,
+    )
 
 
 def write_figure(summary: Mapping[str, Any], folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""The differences between two models, a dot a task with its interval, and their mean below."""
+"""The differences between two models, a dot a task, and their mean below.
+
+A panel has one kind of interval: where the mean's is over tasks, the tasks' dots are what it is made of, and have none of their own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from clm_detour.evaluate.tables import OVER, p_value, several_tests
 from clm_detour.files import atomic_write
 
 WIDTH, ROW = 6.5, 0.28  # inches
@@ -24,16 +28,21 @@ def write_differences(summary: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(WIDTH, ROW * sum(heights) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(comparisons), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    several = several_tests(summary)
     for axes, row in zip(panels, comparisons, strict=True):
-        paint(axes, row)
-    panels[-1].set_xlabel("points; bars are 95 % intervals")
+        paint(axes, row, several)
+    panels[-1].set_xlabel("points")
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
 
 
-def paint(axes: Any, row: Mapping[str, Any]) -> None:
+def paint(axes: Any, row: Mapping[str, Any], several: bool) -> None:
     """One comparison."""
-    entries = [(task, each["difference"], each["interval"], TASK) for task, each in row["by_task"].items()]
+    over_tasks = row["interval_over"] == "tasks"
+    entries = [
+        (task, each["difference"], None if over_tasks else each["interval"], TASK)
+        for task, each in row["by_task"].items()
+    ]
     entries.append(("all", row["difference"], row["interval"], MEAN))
     for place, (_, difference, interval, colour) in enumerate(entries):
         if interval is not None:
@@ -42,6 +51,13 @@ def paint(axes: Any, row: Mapping[str, Any]) -> None:
     axes.axvline(0, color="grey", linewidth=0.8)
     axes.set_yticks(range(len(entries)), [entry[0] for entry in entries])
     axes.set_ylim(len(entries) - 0.5, -0.5)
-    p = "" if row["p"] is None else f" (p = {row['p']:.2g})"
-    axes.set_title(f"{row['a']} - {row['b']}{p}", fontsize="medium", loc="left")
+    axes.set_title(title(row, several), fontsize="medium", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def title(row: Mapping[str, Any], several: bool) -> str:
+    """Return the pair, its p if it has one, and what the panel's bars are if it has any."""
+    kind = row["interval_over"] or "seeds"
+    some = kind == "tasks" or any(each["interval"] for each in row["by_task"].values())
+    bars = f"\nbars: 95 % intervals over {OVER[kind]}" if some else ""
+    return f"{row['a']} - {row['b']}{p_value(row, several)}{bars}"

@@ -41,7 +41,10 @@ def masked_sentences(
 def mask_one_word(
     tokens: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator
 ) -> dict[str, str] | None:
-    """One sentence from the start of a document, or None if no word of it is a single token."""
+    """Return a sentence from the start of a document; None if no word of it is a single token, or if it spells a special one.
+
+    The pipeline would take such a text, like "the [MASK] token", for the special token itself.
+    """
     decode = tokenizer.tokenizer.decode
     ids = [int(token) for token in tokens[: WINDOW + 1] if token not in tokenizer.special_ids]
     pieces = [decode([token]) for token in ids]
@@ -50,7 +53,7 @@ def mask_one_word(
         for position in range(WINDOW // 4, len(ids) - 1)
         if WORD.fullmatch(pieces[position]) and not pieces[position + 1][:1].isalnum()
     ]
-    if not whole:
+    if not whole or tokenizer.spells_special(decode(ids)):
         return None
     position = int(rng.choice(whole))
     mask = tokenizer.tokenizer.id_to_token(tokenizer.mask)
@@ -61,12 +64,18 @@ def mask_one_word(
 
 
 def fill(
-    sentences: list[dict[str, Any]], models: Mapping[str, str], advance: Advance, top: int = 5
+    sentences: list[dict[str, Any]],
+    models: Mapping[str, str],
+    tokenizer: str,
+    advance: Advance,
+    top: int = 5,
 ) -> list[dict[str, Any]]:
     """Fill each sentence with each model.
 
     Args:
         models: name -> Hugging Face folder or hub id.
+        tokenizer: folder or hub id of the one that the sentences come from; all models are given its tokens, as when they are
+            scored on held-out rows.
         top: guesses kept.
 
     Returns:
@@ -75,7 +84,7 @@ def fill(
     logging.disable_progress_bar()  # transformers' own, for loading weights
     filled = [{**sentence, "models": {}} for sentence in sentences]
     for name, path in models.items():
-        guess = pipeline("fill-mask", model=path, tokenizer=path, device="cpu", top_k=top)
+        guess = pipeline("fill-mask", model=path, tokenizer=tokenizer, device="cpu", top_k=top)
         for sentence in filled:
             sentence["models"][name] = [
                 {"token": answer["token_str"], "score": answer["score"]} for answer in guess(sentence["text"])

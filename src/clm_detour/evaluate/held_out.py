@@ -46,7 +46,8 @@ class HeldOut:
         """Score one model, on the GPU if there is one; its mode and mask are as before at the end.
 
         Returns:
-            loss (nats a predicted token), accuracy, predicted; and the same `by_source`.
+            loss (nats a predicted token), accuracy, predicted; and the same `by_source`. Where nothing is predicted, as for want of
+            held-out text, loss and accuracy are None.
         """
         if torch.cuda.is_available():
             torch.nn.Module.cuda(network)
@@ -67,7 +68,9 @@ class HeldOut:
         device = next(network.parameters()).device
         for batch in self._batches(source):
             ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
-            output = network(ids, document_lengths=batch["document_lengths"], labels=labels)
+            output = network(
+                ids, document_lengths=batch["document_lengths"], labels=labels, return_logits=False
+            )
             loss += float(output.loss_sum)
             correct += int(output.correct)
             predicted += int(output.predicted)
@@ -88,7 +91,8 @@ class HeldOut:
             )
 
 
-def means(loss: float, correct: int, predicted: int) -> dict[str, float]:
-    """Sums -> what is reported."""
-    count = max(predicted, 1)
-    return {"loss": loss / count, "accuracy": correct / count, "predicted": predicted}
+def means(loss: float, correct: int, predicted: int) -> dict[str, float | None]:
+    """Sums -> what is reported: no mean of nothing."""
+    if not predicted:
+        return {"loss": None, "accuracy": None, "predicted": 0}
+    return {"loss": loss / predicted, "accuracy": correct / predicted, "predicted": predicted}

@@ -1,7 +1,7 @@
 """Cheap looks at a checkpoint, without training it: seconds each, so that they can be taken all along a run.
 
 - *masked*: 15 % of the tokens of the tasks' test texts are masked, the same for every checkpoint of a tokenizer; how many the model's own head
-  restores. ModernBERT only.
+  restores. Only of a ModernBERT with its masked-LM head; a body alone or a classifier has none, and nothing is measured.
 - *linear probe*, for tasks that label documents: logistic regression on the frozen states, averaged over each text.
 - *entity-type probe*, for entity tasks: logistic regression from the averaged state of an entity's words to its type, or to none for
   as many words outside of entities.
@@ -20,14 +20,14 @@ import torch
 from torch import nn
 
 from clm_detour.errors import UserError
-from clm_detour.evaluate.finetune.encoder import MEAN, Encoder, load_encoder
+from clm_detour.evaluate.finetune.encoder import MEAN, MODERNBERT, Encoder, load_encoder
 from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
 from clm_detour.evaluate.finetune.tagging import touched
 from clm_detour.evaluate.finetune.windows import Window, WordEncoder, frame_text, words_of
 from clm_detour.evaluate.tasks.task import Document, Splits, Task
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
-from clm_detour.pretrained import read_encoder_config
+from clm_detour.pretrained import can_fill_masks, read_encoder_config
 
 BATCH = 32  # texts
 MASK_RATE = 0.15
@@ -40,7 +40,7 @@ def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512
     """All probes of one model.
 
     Returns:
-        `scores` in percent by probe (`masked` and the tasks' names), and `seconds`.
+        `scores` in percent by probe (`masked` and the tasks' names), None for what cannot be measured, and `seconds`.
 
     Raises:
         UserError: the model cannot be opened, or a task's documents are not enough for a probe.
@@ -49,10 +49,9 @@ def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512
     encoder, tokenizer = load_encoder(path, MEAN)
     cast(nn.Module, encoder).to(best_device())
     max_tokens = min(max_tokens, encoder.longest or max_tokens)
-    scores = {}
-    if read_encoder_config(path).model_type == "modernbert":
-        texts = [document.text for _, splits in tasks for document in splits["test"]]
-        scores["masked"] = 100 * masked_accuracy(path, tokenizer, texts, max_tokens)
+    texts = [document.text for _, splits in tasks for document in splits["test"]]
+    share = masked_accuracy(path, tokenizer, texts, max_tokens)
+    scores = {"masked": None if share is None else 100 * share}
     for task, splits in tasks:
         features = entity_features if task.kind in ENTITY_KINDS else document_features
         train, test = (features(encoder, tokenizer, splits[split], max_tokens) for split in ("train", "test"))
@@ -136,9 +135,16 @@ def entity_features(
 
 
 @torch.no_grad()
-def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> float:
-    """How many masked tokens the model restores; every mask is the mask token."""
-    network = cast(nn.Module, ModernBertForPretraining.from_pretrained(path)).to(best_device())
+def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> float | None:
+    """Which share of the masked tokens the model restores, read in both directions; every mask is the mask token.
+
+    Returns:
+        From 0 to 1; None if the model is no ModernBERT with a masked-LM head, or no token is masked.
+    """
+    if read_encoder_config(path).model_type != MODERNBERT or not can_fill_masks(path):
+        return None
+    network = ModernBertForPretraining.from_pretrained(path, causal=False)
+    cast(nn.Module, network).to(best_device())
     ids, _ = frame_text(tokenizer, texts, max_tokens)
     rng = np.random.default_rng(SEED)
     correct = predicted = 0
@@ -151,8 +157,11 @@ def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens:
         inputs = torch.where(masked, tokenizer.mask_token_id, tokens)
         lengths = [[len(each) for each in batch]]
         output = network(
-            inputs[None].to(best_device()), document_lengths=lengths, labels=labels[None].to(best_device())
+            inputs[None].to(best_device()),
+            document_lengths=lengths,
+            labels=labels[None].to(best_device()),
+            return_logits=False,
         )
         correct += int(output.correct)
         predicted += int(output.predicted)
-    return correct / max(predicted, 1)
+    return correct / predicted if predicted else None

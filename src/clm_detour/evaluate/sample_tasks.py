@@ -16,7 +16,7 @@ from typing import Any
 
 from clm_detour.data.sample.abstracts import LABELS
 from clm_detour.data.sample.write import generate
-from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Splits, Task, find_words
+from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Reading, Splits, Task, find_words
 
 SEED = 2_605_12438
 SIZES = {"train": 200, "validation": 60, "test": 160}
@@ -66,15 +66,15 @@ def splits_of(documents: Iterator[Document]) -> Splits:
 
 
 @cache
-def read_entities(folder: Path) -> Splits:
+def read_entities(folder: Path) -> Reading:
     """Nothing is read: the documents are written anew, the same every time."""
-    return splits_of(entity_documents())
+    return Reading(splits_of(entity_documents()))
 
 
 @cache
-def read_verdicts(folder: Path) -> Splits:
+def read_verdicts(folder: Path) -> Reading:
     """Nothing is read: the documents are written anew, the same every time."""
-    return splits_of(verdict_documents())
+    return Reading(splits_of(verdict_documents()))
 
 
 SAMPLE_TASKS = {

@@ -1,23 +1,28 @@
-"""Means over seeds and their intervals, and whether one model is better than another over tasks and seeds.
+"""Means over seeds and their intervals, and whether one model is better than another. See docs/statistics.md.
 
-Scores are in percent. Differences are paired: two models are compared seed by seed on each task. The bootstrap draws tasks with
-replacement and, within each drawn task, its seeds, so its interval covers both the choice of tasks and the noise of a fine-tuning
-run (arXiv 2605.12438 tests the same way). Of one task, or where a task has one seed, one of the two draws always gives the same:
-then there is neither interval nor p. With few tasks it says little about others. The draws depend on `RESAMPLING_SEED` alone.
+Scores are in percent. Differences are paired: two models are compared seed by seed on each task. With `FEWEST_TASKS` tasks or more
+the question is whether a is better than b on tasks like these: `SignFlips` of the tasks' mean differences answers it, and its
+size is right whatever the noise, as benchmarks/statistics_size.py shows. With fewer tasks that question has no answer; an interval
+over seeds then says what another round of fine-tuning on these very tasks would give, and there is no p.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
+FEWEST_TASKS = 6  # with five, no two-sided p of sign flips is below 2 / 2**5 = 0.0625
+EXACT_TASKS = 16  # up to here all flips are listed, above that as many are drawn
+RESAMPLES = 10_000  # of the paper's bootstrap
 RESAMPLING_SEED = 0
 TIE = 0.05  # points; less than what a table with one decimal shows
+ROUNDING = 1e-9  # points; differences closer than this are equal
 
 SeedScores = Mapping[int, float]  # seed -> score in percent
 Interval = tuple[float, float]
@@ -29,7 +34,7 @@ class Mean:
 
     Args:
         std: sample standard deviation; None for one seed.
-        interval: 95 % confidence interval of the mean (Student's t); None for one seed.
+        interval: 95 % confidence interval of the mean (Student's t); None for one seed, or seeds without any spread.
         n: seeds.
     """
 
@@ -40,101 +45,267 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Equivalence:
+    """A test of two one-sided hypotheses: that the true difference is `bound` points or more, in either direction.
+
+    Args:
+        p: the larger of the two one-sided p values; a small one shows that the models are equivalent within the bound.
+    """
+
+    bound: float
+    p: float
+
+
+@dataclass(frozen=True)
+class PaperBootstrap:
+    """The paired bootstrap over tasks and seeds of arXiv 2605.12438, with its 95 % percentile interval and two-sided p.
+
+    It rejects a true null too often when tasks are few; it is kept to reproduce the paper.
+    """
+
+    interval: Interval
+    p: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Model a minus model b, in points.
 
     Args:
         difference: mean over tasks of the mean over their paired seeds.
-        interval: 95 % percentile interval of the bootstrap; None of one task, or where a task has one paired seed.
-        p: two-sided, from the same bootstrap; the least possible is 2 / (RESAMPLES + 1). None where there is no interval.
+        interval: 95 % confidence interval of the difference; None where there are fewer than `FEWEST_TASKS` tasks and one of
+            them has one paired seed, or no seeds differ.
+        interval_over: "tasks" if the interval speaks of tasks like these, "seeds" if of these tasks only; None without an interval.
+        p: two-sided, from the same test over tasks as the interval; None with fewer than `FEWEST_TASKS` tasks.
         wins, losses, ties: tasks on which a's mean is higher, lower, the same in print.
+        seed_wins, seed_losses: paired runs, one task with one seed, on which a's score is higher, lower in print.
         by_task: task -> difference, and its t interval over the paired seeds.
+        equivalence: None without a bound or without an interval.
+        paper_bootstrap: None if it was not asked for, of one task, or where a task has one paired seed.
     """
 
     tasks: tuple[str, ...]
     difference: float
     interval: Interval | None
+    interval_over: str | None
     p: float | None
     wins: int
     losses: int
     ties: int
+    seed_wins: int
+    seed_losses: int
     by_task: dict[str, Mean]
+    equivalence: Equivalence | None
+    paper_bootstrap: PaperBootstrap | None
+
+
+class SignFlips:
+    """The exact test of sign flips for a mean of independent differences, with the interval that belongs to it.
+
+    If a task's difference falls as often as far above the true mean as below it, flipping its sign around that mean changes
+    nothing, whatever the variances. So the true mean is equally likely to lie in each of the gaps between the ordered means of
+    all subsets of the tasks (Hartigan 1969), and p counts the subsets whose means lie beyond it. `cdf`, `sf` and `interval` are
+    named as those of scipy's distributions.
+
+    Args:
+        values: (..., tasks) differences; leading dimensions are independent problems.
+    """
+
+    def __init__(self, values: ArrayLike) -> None:
+        self.means = subset_means(np.asarray(values, dtype=float))
+        self.flips = self.means.shape[-1] + 1  # the last flips nothing
+
+    def cdf(self, at: float) -> Any:
+        """Return the one-sided p (...) of the hypothesis that the true mean is at most `at`."""
+        return ((self.means <= at + ROUNDING).sum(-1) + 1) / self.flips
+
+    def sf(self, at: float) -> Any:
+        """Return the one-sided p (...) of the hypothesis that the true mean is at least `at`."""
+        return ((self.means >= at - ROUNDING).sum(-1) + 1) / self.flips
+
+    def interval(self, confidence: float) -> tuple[Any, Any]:
+        """Return the ends (...) of all means that the two-sided test at 1 - `confidence` does not reject.
+
+        Raises:
+            ValueError: there are too few tasks for this confidence.
+        """
+        beyond = int((1 - confidence) / 2 * self.flips)
+        if beyond == 0:
+            raise ValueError(f"{self.flips} flips of signs are too few for a confidence of {confidence}.")
+        ordered = np.sort(self.means, axis=-1)
+        return ordered[..., beyond - 1], ordered[..., -beyond]
+
+
+def subset_means(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each subset of the last dimension but the empty one; of a random choice of subsets if there are too many.
+
+    Args:
+        values: (..., tasks).
+
+    Returns:
+        (..., subsets), 2**tasks - 1 of them up to `EXACT_TASKS` tasks.
+    """
+    tasks = values.shape[-1]
+    if tasks <= EXACT_TASKS:
+        chosen = np.arange(1, 2**tasks)[:, None] >> np.arange(tasks) & 1
+    else:
+        chosen = np.random.default_rng(RESAMPLING_SEED).integers(2, size=(2**EXACT_TASKS - 1, tasks))
+        chosen = chosen[chosen.any(axis=1)]
+    return values @ chosen.T.astype(float) / chosen.sum(1)
+
+
+def two_sided(distribution: Any) -> Any:
+    """Return the two-sided p of the hypothesis that the true mean is 0."""
+    return np.minimum(1.0, 2 * np.minimum(distribution.cdf(0.0), distribution.sf(0.0)))
+
+
+def over_seeds(tasks: Sequence[np.ndarray]) -> Any:
+    """Return the distribution that gives the interval of the mean over these very tasks, or None if seeds show no noise.
+
+    Each task's variance is estimated from its own seeds; the degrees of freedom are Welch and Satterthwaite's.
+
+    Args:
+        tasks: the seeds' differences of each task, (..., seeds); numbers of seeds may differ.
+    """
+    counts = np.array([task.shape[-1] for task in tasks])
+    if counts.min() == 1:
+        return None
+    variances = np.stack([task.var(axis=-1, ddof=1) for task in tasks], axis=-1) / counts
+    total = variances.sum(-1)
+    if not (total > ROUNDING**2).all():
+        return None
+    freedom = total**2 / (variances**2 / (counts - 1)).sum(-1)
+    mean = np.mean([task.mean(axis=-1) for task in tasks], axis=0)
+    return stats.t(freedom, loc=mean, scale=total**0.5 / len(tasks))
 
 
 def mean_over(scores: SeedScores) -> Mean:
     """Mean, deviation and interval of at least one score."""
-    values = np.array([scores[seed] for seed in sorted(scores)], dtype=float)
+    values = by_seed(scores)
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Mean(mean, None, None, 1)
-    std = float(values.std(ddof=1))
-    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * std / n**0.5
-    return Mean(mean, std, (mean - reach, mean + reach), n)
+    found = over_seeds([values])
+    return Mean(mean, float(values.std(ddof=1)), None if found is None else ends(found), n)
+
+
+def ends(distribution: Any) -> Interval:
+    """Return the 95 % interval as plain numbers."""
+    low, high = distribution.interval(CONFIDENCE)
+    return float(low), float(high)
+
+
+def by_seed(scores: SeedScores) -> np.ndarray:
+    """Return the scores (seeds,) in the order of their seeds."""
+    return np.array([scores[seed] for seed in sorted(scores)], dtype=float)
 
 
 def average(by_task: Mapping[str, SeedScores]) -> Mean:
-    """Mean over tasks of their means; deviation and interval over the seeds that all of them have."""
+    """Mean over tasks of their means, with its interval over seeds; deviation over the seeds that all of them have."""
     mean = float(np.mean([mean_over(scores).mean for scores in by_task.values()]))
+    found = over_seeds([by_seed(scores) for scores in by_task.values()])
     shared = set.intersection(*(set(scores) for scores in by_task.values()))
-    if len(shared) < 2:
-        return Mean(mean, None, None, len(shared))
-    spread = mean_over({seed: float(np.mean([s[seed] for s in by_task.values()])) for seed in shared})
-    assert spread.interval is not None
-    reach = spread.interval[1] - spread.mean
-    return Mean(mean, spread.std, (mean - reach, mean + reach), spread.n)
+    averages = [float(np.mean([scores[seed] for scores in by_task.values()])) for seed in sorted(shared)]
+    std = float(np.std(averages, ddof=1)) if len(shared) > 1 else None
+    return Mean(mean, std, None if found is None else ends(found), len(shared))
 
 
-def compare(a: Mapping[str, SeedScores], b: Mapping[str, SeedScores]) -> Comparison | None:
-    """Compare two models on the tasks and seeds that both have; None if there are none."""
+def compare(
+    a: Mapping[str, SeedScores],
+    b: Mapping[str, SeedScores],
+    equivalence_points: float | None = None,
+    paper_bootstrap: bool = False,
+) -> Comparison | None:
+    """Compare two models on the tasks and seeds that both have; None if there are none.
+
+    Args:
+        equivalence_points: the bound of a test of equivalence; None for no such test.
+        paper_bootstrap: whether to add the paper's own test.
+    """
     paired = {task: differences(a[task], b[task]) for task in a if task in b and set(a[task]) & set(b[task])}
     if not paired:
         return None
     by_task = {task: mean_over(each) for task, each in paired.items()}
     means = np.array([each.mean for each in by_task.values()])
-    interval, p = inference([np.array([each[seed] for seed in sorted(each)]) for each in paired.values()])
+    runs = [by_seed(each) for each in paired.values()]
+    over_tasks = len(runs) >= FEWEST_TASKS
+    distribution = SignFlips(means) if over_tasks else over_seeds(runs)
+    wins, losses, ties = counted(means)
+    seed_wins, seed_losses, _ = counted(np.concatenate(runs))
     return Comparison(
         tasks=tuple(paired),
         difference=float(means.mean()),
-        interval=interval,
-        p=p,
-        wins=int((means >= TIE).sum()),
-        losses=int((means <= -TIE).sum()),
-        ties=int((np.abs(means) < TIE).sum()),
+        interval=None if distribution is None else ends(distribution),
+        interval_over=None if distribution is None else "tasks" if over_tasks else "seeds",
+        p=float(two_sided(distribution)) if over_tasks else None,
+        wins=wins,
+        losses=losses,
+        ties=ties,
+        seed_wins=seed_wins,
+        seed_losses=seed_losses,
         by_task=by_task,
+        equivalence=equivalence(distribution, equivalence_points),
+        paper_bootstrap=papers_test(runs) if paper_bootstrap else None,
     )
 
 
 def differences(a: SeedScores, b: SeedScores) -> dict[int, float]:
     """a - b for each seed that both have."""
-    return {seed: a[seed] - b[seed] for seed in sorted(set(a) & set(b))}
+    return {seed: a[seed] - b[seed] for seed in set(a) & set(b)}
 
 
-def inference(tasks: list[np.ndarray]) -> tuple[Interval, float] | tuple[None, None]:
-    """Interval and p of the bootstrap of `tasks`; neither where tasks or seeds leave nothing to draw among."""
-    if len(tasks) == 1 or min(map(len, tasks)) == 1:
-        return None, None
-    drawn = bootstrap(tasks)
+def counted(values: np.ndarray) -> tuple[int, int, int]:
+    """Return how many differences are above zero, below zero, and the same in print."""
+    wins, losses = int((values >= TIE).sum()), int((values <= -TIE).sum())
+    return wins, losses, len(values) - wins - losses
+
+
+def equivalence(distribution: Any, bound: float | None) -> Equivalence | None:
+    """Return the test of equivalence within `bound` points; None if there is no bound or no distribution."""
+    if distribution is None or bound is None:
+        return None
+    return Equivalence(bound, float(max(distribution.cdf(-bound), distribution.sf(bound))))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return the p values of several tests, adjusted so that the chance of any false rejection stays below the level."""
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.maximum.accumulate(np.sort(p) * (len(p) - np.arange(len(p))))
+    return [float(each) for each in np.minimum(adjusted, 1.0)]
+
+
+def papers_test(tasks: Sequence[np.ndarray]) -> PaperBootstrap | None:
+    """Return the paper's test of each task's differences by seed; None where tasks or seeds leave nothing to draw among."""
+    counts = [len(task) for task in tasks]
+    if len(tasks) == 1 or min(counts) == 1:
+        return None
+    drawn = bootstrap_weights(counts) @ np.concatenate(tasks)
     low, high = np.quantile(drawn, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
-    against = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    return (float(low), float(high)), min(1.0, 2 * (against + 1) / (len(drawn) + 1))
+    return PaperBootstrap((float(low), float(high)), float(bootstrap_p(drawn)))
 
 
-def bootstrap(tasks: list[np.ndarray], resamples: int = RESAMPLES) -> np.ndarray:
-    """Means of resampled tasks and seeds.
+def bootstrap_p(drawn: np.ndarray) -> Any:
+    """Return the two-sided p (...) of resampled means (..., resamples); the least possible is 2 / (resamples + 1)."""
+    against = np.minimum((drawn <= 0).sum(-1), (drawn >= 0).sum(-1))
+    return np.minimum(1.0, 2 * (against + 1) / (drawn.shape[-1] + 1))
+
+
+def bootstrap_weights(counts: Sequence[int], resamples: int = RESAMPLES) -> np.ndarray:
+    """Draw tasks with replacement and, within each drawn task, its seeds.
 
     Args:
-        tasks: the seeds' differences of each task; numbers of seeds may differ.
+        counts: the number of seeds of each task.
 
     Returns:
-        (resamples,) means over the drawn tasks of the means over their drawn seeds.
+        (resamples, sum of counts) how much each run, ordered by task and seed, weighs in a resampled mean; rows sum to 1.
     """
     rng = np.random.default_rng(RESAMPLING_SEED)
-    counts = np.array([len(task) for task in tasks])
-    padded = np.zeros((len(tasks), counts.max()))
-    for row, task in zip(padded, tasks, strict=True):
-        row[: len(task)] = task
-    drawn = rng.integers(len(tasks), size=(resamples, len(tasks)))
-    seeds = (rng.random((*drawn.shape, counts.max())) * counts[drawn][..., None]).astype(int)
-    values = padded[drawn[..., None], seeds]
-    real = np.arange(counts.max()) < counts[drawn][..., None]
-    return ((values * real).sum(-1) / counts[drawn]).mean(-1)
+    of = np.asarray(counts)
+    drawn = rng.integers(len(of), size=(resamples, len(of)))
+    seeds = (rng.random((*drawn.shape, of.max())) * of[drawn][..., None]).astype(int)
+    runs = (np.cumsum(of) - of)[drawn][..., None] + seeds
+    shares = (np.arange(of.max()) < of[drawn][..., None]) / (len(of) * of[drawn][..., None])
+    weights = np.zeros((resamples, of.sum()))
+    np.add.at(weights, (np.arange(resamples)[:, None, None], runs), shares)
+    return weights

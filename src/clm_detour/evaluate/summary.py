@@ -3,19 +3,27 @@
     {
       "name": "en",
       "models":  [{"name": "detour", "path": "...", "minutes": 12.3, "flops": 1.2e15}],   in the order of display
-      "tasks":   [{"name": "GAD", "language": "en", "kind": "single_label", "metric": "f1", "n": 534}],   n: test documents
+      "tasks":   [{"name": "GAD", "language": "en", "kind": "single_label", "metric": "f1", "n": 534,
+                   "left_out": {"test annotations by overlap": 98}}],   n: test documents; left_out: see `tasks.left_out`
       "scores":  {model: {task: {"seeds": {"42": 81.2}, "mean": 81.0, "std": 0.4, "interval": [80.5, 81.5]}}},
       "groups":  [{"name": "all", "tasks": ["GAD", ...], "of": 11,
                    "averages": {model: {"mean": 77.3, "std": 0.2, "interval": [77.1, 77.5]}}}],
-      "comparisons": [{"a": "detour", "b": "twin", "tasks": [...], "difference": 0.5, "interval": [0.1, 0.9], "p": 0.01,
-                       "wins": 8, "losses": 2, "ties": 1,
-                       "by_task": {task: {"difference": 0.4, "interval": [0.1, 0.7]}}}],
+      "comparisons": [{"a": "detour", "b": "twin", "tasks": [...], "difference": 0.5,
+                       "interval": [0.1, 0.9], "interval_over": "tasks", "p": 0.01, "p_adjusted": 0.03,
+                       "wins": 8, "losses": 2, "ties": 1, "seed_wins": 37, "seed_losses": 14,
+                       "by_task": {task: {"difference": 0.4, "interval": [0.1, 0.7]}},
+                       "equivalence": {"bound": 1.0, "p": 0.04},
+                       "paper_bootstrap": {"interval": [0.2, 0.8], "p": 0.002}}],
       "published": {model: {"scores": {task: 90.1}, "averages": {group: 78.0}}},
       "missing": [{"task": "COS", "reason": "..."}]
     }
 
-All scores are in percent, differences in points. `std` and `interval` (95 %) are null where there is one seed; those of a
-comparison, and its p, where it has one task, or a task with one seed. A task that a model
+All scores are in percent, differences in points. `std` is null where there is one seed (of an average: where its tasks share none or one), and `interval` (95 %, over seeds) where a
+task has one seed or all seeds agree. From six tasks on, the interval of a comparison is "over" the "tasks": it and p speak of tasks like these. With fewer tasks it is over
+the "seeds" and speaks of these tasks only; p is null then, and the interval where a task has one seed or no seeds differ.
+`p_adjusted` is p after Holm, over all pairs that have one. `seed_wins` and `seed_losses` count pairs of runs with one task and one seed.
+`equivalence` is null without the key `equivalence_points`, `paper_bootstrap` without `paper_bootstrap: true`. 0.1.0 wrote neither
+these two nor `interval_over`, `p_adjusted`, `seed_wins` and `seed_losses`; its interval and p are what is now `paper_bootstrap`. A task that a model
 has not finished is not in its `scores`. A group's averages run over its `tasks`, those that every model has, and `of` says how many
 it would be with none missing; `averages` is empty if there are none. `all` is always a group. Published averages run over the same
 tasks, so they are lower or higher than the paper's where tasks are missing.
@@ -24,12 +32,13 @@ tasks, so they are lower or higher than the paper's where tasks are missing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
 from clm_detour.evaluate.published import plain, published_scores
-from clm_detour.evaluate.statistics import Mean, SeedScores, average, compare, mean_over
+from clm_detour.evaluate.statistics import Mean, SeedScores, average, compare, holm, mean_over
+from clm_detour.files import finite
 
 Scores = Mapping[str, Mapping[str, SeedScores]]  # model -> task -> seed -> score in percent
 ALL = "all"
@@ -37,13 +46,14 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class TaskRow:
-    """What is said of a task: `n` counts its test documents."""
+    """What is said of a task: `n` counts its test documents, `left_out` what its scores are without (see `tasks.left_out`)."""
 
     name: str
     language: str
     kind: str
     metric: str
     n: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def summarise(
@@ -53,6 +63,8 @@ def summarise(
     scores: Scores,
     groups: Mapping[str, Sequence[str]],
     missing: Mapping[str, str],
+    equivalence_points: float | None = None,
+    paper_bootstrap: bool = False,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
@@ -61,6 +73,8 @@ def summarise(
         tasks: those that could be read.
         groups: name -> its tasks, besides `all`.
         missing: task -> why it could not be read.
+        equivalence_points: the bound of the tests of equivalence; None for none.
+        paper_bootstrap: whether comparisons have the paper's own test too.
     """
     names = [model["name"] for model in models]
     common = [task.name for task in tasks if all(task.name in scores.get(name, {}) for name in names)]
@@ -90,9 +104,7 @@ def summarise(
             }
             for group, of in shown.items()
         ],
-        "comparisons": [
-            row for a, b in combinations(names, 2) if (row := comparison(a, b, scores)) is not None
-        ],
+        "comparisons": comparisons(names, scores, equivalence_points, paper_bootstrap),
         "published": published(tasks, shown),
         "missing": [{"task": task, "reason": reason} for task, reason in missing.items()],
     }
@@ -109,20 +121,24 @@ def score_row(seeds: SeedScores) -> dict[str, Any]:
     return {"seeds": {str(seed): seeds[seed] for seed in sorted(seeds)}, **spread(mean_over(seeds))}
 
 
-def comparison(a: str, b: str, scores: Scores) -> dict[str, Any] | None:
-    """Model a against model b on what both have finished."""
-    found = compare(scores.get(a, {}), scores.get(b, {}))
-    if found is None:
-        return None
-    interval = None if found.interval is None else list(found.interval)
-    by_task = {
-        task: {"difference": each.mean, "interval": None if each.interval is None else list(each.interval)}
-        for task, each in found.by_task.items()
-    }
-    return {
-        "a": a, "b": b, "tasks": list(found.tasks), "difference": found.difference, "interval": interval,
-        "p": found.p, "wins": found.wins, "losses": found.losses, "ties": found.ties, "by_task": by_task,
-    }  # fmt: skip
+def comparisons(
+    names: Sequence[str], scores: Scores, equivalence_points: float | None, paper_bootstrap: bool
+) -> list[dict[str, Any]]:
+    """Return a row for each pair of models that have finished a task in common."""
+    rows = []
+    for a, b in combinations(names, 2):
+        found = compare(scores.get(a, {}), scores.get(b, {}), equivalence_points, paper_bootstrap)
+        if found is not None:
+            by_task = {
+                task: {"difference": each.mean, "interval": each.interval}
+                for task, each in found.by_task.items()
+            }
+            row = {"a": a, "b": b, **asdict(found), "p_adjusted": None, "by_task": by_task}
+            rows.append(finite(row))  # with lists for tuples, as it is read again
+    tested = [row for row in rows if row["p"] is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_adjusted"] = p
+    return rows
 
 
 def published(tasks: Sequence[TaskRow], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_detour.evaluate.tasks.left_out import sentence
 from clm_detour.files import atomic_write
 
 ABSENT = ""
+LEVEL = 0.05  # of a test
+OVER = {
+    "tasks": "tasks (tasks like these)",
+    "seeds": "seeds (these tasks only)",
+}  # what an interval speaks of
+CSV_HEAD = ("model", "origin", "over", "name", "tasks", "mean", "std", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -80,19 +87,60 @@ def column_cells(column: Sequence[Mapping[str, Any] | None]) -> list[Cell]:
 
 def comparison_lines(summary: Mapping[str, Any]) -> list[str]:
     """A sentence for each pair of models."""
-    return [
-        f"{row['a']} - {row['b']}: {row['difference']:+.2f} points, {certainty(row)}; "
-        f"{row['wins']} won, {row['losses']} lost, {row['ties']} tied, of {len(row['tasks'])} tasks"
-        for row in summary["comparisons"]
+    several = several_tests(summary)
+    return [comparison_line(row, several) for row in summary["comparisons"]]
+
+
+def several_tests(summary: Mapping[str, Any]) -> bool:
+    """Return whether more than one pair has a p, so that Holm's belongs beside it."""
+    return sum(row["p"] is not None for row in summary["comparisons"]) > 1
+
+
+def comparison_line(row: Mapping[str, Any], several: bool) -> str:
+    """What one pair shows."""
+    parts = [
+        certainty(row, several),
+        f"{row['wins']} won, {row['losses']} lost, {row['ties']} tied, of {len(row['tasks'])} tasks",
+        f"by task and seed {row['seed_wins']} won, {row['seed_losses']} lost",
+        equivalence_line(row),
+        paper_bootstrap_line(row),
     ]
+    return f"{row['a']} - {row['b']}: {row['difference']:+.2f} points, {'; '.join(filter(None, parts))}"
 
 
-def certainty(row: Mapping[str, Any]) -> str:
+def certainty(row: Mapping[str, Any], several: bool) -> str:
     """Interval and p of a comparison."""
     if row["interval"] is None:
-        return "no interval (one task, or a task with one seed)"
+        return "no interval (a task with one seed, or seeds that do not differ)"
     low, high = row["interval"]
-    return f"95 % interval {low:+.2f} to {high:+.2f}, p = {row['p']:.2g}"
+    return f"95 % interval over {OVER[row['interval_over']]} {low:+.2f} to {high:+.2f}{p_value(row, several)}"
+
+
+def p_value(row: Mapping[str, Any], several: bool) -> str:
+    """Return `, p = 0.012`, with Holm's if there are several tests; nothing where there is no p."""
+    if row["p"] is None:
+        return ""
+    adjusted = f" (Holm {row['p_adjusted']:.2g})" if several else ""
+    return f", p = {row['p']:.2g}{adjusted}"
+
+
+def equivalence_line(row: Mapping[str, Any]) -> str:
+    """What the test of equivalence shows; nothing without one."""
+    found = row["equivalence"]
+    if found is None:
+        return ""
+    shown = "equivalent" if found["p"] <= LEVEL else "not shown to be equivalent"
+    where = " on these tasks" if row["interval_over"] == "seeds" else ""
+    return f"{shown} within ±{found['bound']:g} points{where} (p = {found['p']:.2g})"
+
+
+def paper_bootstrap_line(row: Mapping[str, Any]) -> str:
+    """The paper's own test, marked as such; nothing if it was not asked for."""
+    found = row["paper_bootstrap"]
+    if found is None:
+        return ""
+    low, high = found["interval"]
+    return f"the paper's bootstrap, too sure of itself with few tasks: {low:+.2f} to {high:+.2f}, p = {found['p']:.2g}"
 
 
 def cost_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -103,9 +151,24 @@ def cost_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def left_out_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each task of which something is left out."""
+    return [sentence(task["name"], task["left_out"]) for task in summary["tasks"] if task.get("left_out")]
+
+
 def missing_lines(summary: Mapping[str, Any]) -> list[str]:
     """A sentence for each task that could not be read."""
     return [f"{row['task']} is left out: {row['reason']}" for row in summary["missing"]]
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return all sentences that stand below the table."""
+    return [
+        *comparison_lines(summary),
+        *cost_lines(summary),
+        *left_out_lines(summary),
+        *missing_lines(summary),
+    ]
 
 
 def plain(summary: Mapping[str, Any]) -> str:
@@ -122,7 +185,7 @@ def plain(summary: Mapping[str, Any]) -> str:
         )
         for line in lines
     ]
-    sentences = [*comparison_lines(summary), *cost_lines(summary), *missing_lines(summary)]
+    sentences = notes(summary)
     return "\n".join([*(text.rstrip() for text in texts), *sentences])
 
 
@@ -133,7 +196,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     for name, cells in table.rows:
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
         lines.append(f"| {name} | {' | '.join(texts)} |")
-    sentences = [*comparison_lines(summary), *cost_lines(summary), *missing_lines(summary)]
+    sentences = notes(summary)
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in sentences)]) + "\n"
 
 
@@ -164,18 +227,67 @@ def escape(text: str) -> str:
 
 
 def as_csv(summary: Mapping[str, Any]) -> str:
-    """A line a row of the table: means, unrounded, then deviations."""
-    table = score_table(summary)
+    """A line for each score of a model on a task and for each average over tasks; all numbers unrounded.
+
+    The columns are `CSV_HEAD`. `origin` is run or published, `over` is task or group, `tasks` how many the mean is over; `low` and `high` are
+    the ends of the 95 % interval over seeds. Fields of what was not measured are empty.
+    """
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_HEAD, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*own_rows(summary), *published_rows(summary)])
+    return out.getvalue()
+
+
+def own_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the models that were run."""
+    for model in (model["name"] for model in summary["models"]):
+        for task, score in summary["scores"][model].items():
+            yield csv_row(model, "run", "task", task, 1, score)
+        for group in summary["groups"]:
+            if group["averages"]:
+                yield csv_row(
+                    model, "run", "group", group["name"], len(group["tasks"]), group["averages"][model]
+                )
+
+
+def published_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the paper's models."""
+    sizes = {group["name"]: len(group["tasks"]) for group in summary["groups"]}
+    for model, found in summary["published"].items():
+        for task, mean in found["scores"].items():
+            yield csv_row(model, "published", "task", task, 1, {"mean": mean})
+        for group, mean in found["averages"].items():
+            yield csv_row(model, "published", "group", group, sizes[group], {"mean": mean})
+
+
+def csv_row(
+    model: str, origin: str, over: str, name: str, tasks: int, score: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return one line by column."""
+    low, high = score.get("interval") or (None, None)
+    values = (model, origin, over, name, tasks, score["mean"], score.get("std"), low, high)
+    return dict(zip(CSV_HEAD, values, strict=True))
+
+
+def left_out_csv(summary: Mapping[str, Any]) -> str:
+    """Return a line for each task and reason: how many things are left out."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["model", *table.head, *(f"{name} std" for name in table.head)])
-    for name, cells in table.rows:
-        writer.writerow([name, *(cell.mean for cell in cells), *(cell.std for cell in cells)])
+    writer.writerow(["task", "left_out", "count"])
+    for task in summary["tasks"]:
+        writer.writerows([task["name"], what, count] for what, count in task.get("left_out", {}).items())
     return out.getvalue()
 
 
 def write_tables(summary: Mapping[str, Any], folder: Path) -> None:
-    """Write table.md, table.tex and table.csv."""
-    for name, text in (("md", markdown(summary)), ("tex", latex(summary)), ("csv", as_csv(summary))):
-        with atomic_write(folder / f"table.{name}", "w") as file:
+    """Write table.md, table.tex, table.csv and left_out.csv."""
+    texts = {
+        "table.md": markdown(summary),
+        "table.tex": latex(summary),
+        "table.csv": as_csv(summary),
+        "left_out.csv": left_out_csv(summary),
+    }
+    for name, text in texts.items():
+        with atomic_write(folder / name, "w") as file:
             file.write(text)

@@ -1,10 +1,11 @@
-"""The network: ModernBERT over packed documents, bidirectional or causal, with a head for pretraining or classification."""
+"""The network: ModernBERT over packed documents, bidirectional or causal, with a head for pretraining or classification, or without."""
 
 from clm_detour.model.classification import (
     ModernBertForSequenceClassification,
     ModernBertForTokenClassification,
 )
 from clm_detour.model.documents import Documents, next_token_labels
+from clm_detour.model.encoder import ModernBertModel
 from clm_detour.model.modernbert import ModernBertForPretraining, PretrainingOutput
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ModernBertForPretraining",
     "ModernBertForSequenceClassification",
     "ModernBertForTokenClassification",
+    "ModernBertModel",
     "PretrainingOutput",
     "next_token_labels",
 ]

@@ -8,10 +8,11 @@ Shapes: B rows, L positions of a row, T tokens, E hidden size.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,21 @@ from transformers import ModernBertConfig, PreTrainedModel
 from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.attention import Choice, choose_backend
-from clm_detour.model.checks import check_ids, check_rows
+from clm_detour.model.checks import check_ids, check_inputs
 from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.documents import Unpadded, unpad
+from clm_detour.model.keywords import (
+    FORWARD,
+    FROM_PRETRAINED,
+    SAVE_PRETRAINED,
+    check_keywords,
+    check_positions,
+    check_token_types,
+)
 from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
 from clm_detour.model.layout import layout_of
 from clm_detour.model.precision import autocast_that_pays, best_device, product_dtype
+from clm_detour.model.wrappers import pass_causal_on
 
 
 class ModernBertPreTrainedModel(PreTrainedModel):
@@ -36,7 +46,8 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         attention_backend: a name of `clm_detour.model.attention.BACKENDS`, or None for the best one, by device and precision.
 
     Attributes:
-        causal: a token sees only itself and what is left of it. Switch it at any time.
+        causal: a token sees only itself and what is left of it. Switch it at any time, also on a wrapper such as PEFT's, DDP or
+            `torch.compile`'s; or give `causal` to a forward. It is saved with the model.
         architecture: the name of transformers' class with the same weights; stands in a saved `config.json`.
 
     Raises:
@@ -47,12 +58,14 @@ class ModernBertPreTrainedModel(PreTrainedModel):
     config_class = ModernBertConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # transformers' Trainer: the loss is the mean of the batch that is given
     architecture: ClassVar[str]
 
     def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
         layout = layout_of(config)
         config = copy.deepcopy(config)
         config._attn_implementation = "eager"  # transformers checks its own kernels; ours are chosen below
+        vars(config).pop(hf.CAUSAL, None)  # what the attribute says is true
         super().__init__(config)
         self.causal = False
         if attention_backend is not None:
@@ -73,13 +86,41 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         with autocast_that_pays(self.device):
             return super().__call__(*args, **kwargs)
 
+    def extra_repr(self) -> str:
+        """The mask, for `repr`."""
+        return f"causal={self.causal}"
+
+    def generate(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Generate nothing: `to_decoder` gives the model that does.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not generate text; set causal = True on a ModernBertForPretraining and call "
+            "model.to_decoder().generate(...)."
+        )
+
+    prepare_inputs_for_generation = generate  # PEFT's CAUSAL_LM wants to find it, and the next line
+    generation_config: Any = None
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Whether there is a `generate` that generates, for transformers."""
+        return False
+
     def encode(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         document_ids: Tensor | None = None,
         document_lengths: Sequence[Sequence[int]] | None = None,
         each: list[Tensor] | None = None,
+        inputs_embeds: Tensor | None = None,
+        causal: bool | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **others: Any,
     ) -> tuple[Tensor, Unpadded]:
         """Run the body over the tokens of a batch.
 
@@ -87,21 +128,56 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             input_ids: (B, L) int64.
             attention_mask, document_ids, document_lengths: see `clm_detour.model.documents.unpad`.
             each: a list to which the embeddings and each layer's output are appended, (T, E).
+            inputs_embeds: (B, L, E) in place of `input_ids`: what the token embeddings would give, before their norm.
+            causal: the mask of this call; None: the attribute's.
+            position_ids: (1, L) or (B, L), as transformers takes them; they must count up by one inside each document, as positions
+                do here anyway. The host waits for them.
+            token_type_ids: must be zeros. The host waits for them.
+            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.keywords`.
 
         Returns:
             (T, E) after the final norm, and how the T tokens lie in the rows.
 
         Raises:
-            UserError: shapes or lengths differ, an id is not in the vocabulary (seen on a CPU), or training with attention dropout.
+            UserError: shapes or lengths differ, an id is not in the vocabulary (seen on a CPU), a keyword asks for what this network
+                does not do, or training with attention dropout.
         """
-        shape = check_rows(input_ids)
-        rows = unpad(shape, input_ids.device, attention_mask, document_ids, document_lengths)
-        ids_T = rows.take(input_ids)
-        entries = self.model.embeddings.tok_embeddings.num_embeddings
-        check_ids("input_ids", "token id", ids_T, entries, (torch.int64, torch.int32))
+        self._check_keywords(others)
+        shape = check_inputs(input_ids, inputs_embeds, self.config.hidden_size)
+        inputs: Any = input_ids if inputs_embeds is None else inputs_embeds
+        rows = unpad(shape, inputs.device, attention_mask, document_ids, document_lengths)
+        if position_ids is not None:
+            check_positions(position_ids, rows)
+        if token_type_ids is not None:
+            check_token_types(token_type_ids)
+        inputs_T = rows.take(inputs)
+        if inputs_embeds is None:
+            entries = self.model.embeddings.tok_embeddings.num_embeddings
+            check_ids("input_ids", "token id", inputs_T, entries, (torch.int64, torch.int32))
         with autocast_that_pays(self.device):
             backend = self.attention_choice.name
-            return self.model(ids_T, rows.documents, self.causal, backend, each), rows
+            return self.model(inputs_T, rows.documents, self._is_causal(causal), backend, each), rows
+
+    def _is_causal(self, asked: bool | None) -> bool:
+        """The mask of a call."""
+        return self.causal if asked is None else asked
+
+    def _check_keywords(self, others: Mapping[str, Any]) -> None:
+        given = {"output_attentions": getattr(self.config, "output_attentions", None), **others}
+        method = type(self).forward
+        check_keywords(method.__qualname__, given, FORWARD, inspect.signature(method).parameters)
+
+    def _each(self, output_hidden_states: bool | None) -> list[Tensor] | None:
+        """Where `encode` is to put the embeddings and each layer's output; None if nobody wants them."""
+        if output_hidden_states is None:
+            output_hidden_states = getattr(self.config, "output_hidden_states", False)
+        return [] if output_hidden_states else None
+
+    def _as_asked(self, output: Any, return_dict: bool | None) -> Any:
+        """The output, or what it holds as a tuple."""
+        if return_dict is None:
+            return_dict = getattr(self.config, "return_dict", True)
+        return output if return_dict else output.to_tuple()
 
     def compile_layers(self) -> None:
         """Run the layers through `torch.compile` from now on; each shape of a batch is compiled once.
@@ -158,30 +234,91 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
 
     @classmethod
+    def _from_folder(
+        cls, weights: Mapping[str, Tensor], path: str | os.PathLike[str]
+    ) -> Mapping[str, Tensor]:
+        """Return the weights of a folder as this class names them."""
+        return weights
+
+    def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the weights as a folder of this class names them."""
+        return weights
+
+    @classmethod
     def from_pretrained(  # type: ignore[override]
         cls: type[hf.Model],
-        path: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         dtype: torch.dtype | str | None = torch.float32,
-        revision: str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        causal: bool | None = None,
         attention_backend: str | None = None,
+        device_map: Any = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **others: Any,
     ) -> hf.Model:
-        """Load a folder or hub id of the same class, strictly; see `clm_detour.model.hf.load`."""
-        return hf.load(cls, path, dtype=dtype, revision=revision, attention_backend=attention_backend)
+        """Load a folder or a model of the Hugging Face Hub, strictly, in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: the folder or hub id of a model of the same class.
+            dtype: of the weights, or its name; None or "auto": as stored. Training wants fp32 weights, whatever the folder holds.
+            torch_dtype: the same under the name of older releases.
+            causal: the mask; None: as the folder says, and if it says causal, so does a warning in the log.
+            attention_backend: see the class.
+            device_map: the one device that the model goes to, such as "cuda" or {"": 0}; None: the CPU.
+            revision, cache_dir, force_download, local_files_only, token: for a model of the Hub, as `huggingface_hub` takes them.
+            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.keywords`.
+
+        Raises:
+            UserError: there is no such model, it is of another architecture, its config cannot be honoured exactly, its weights
+                do not fit, or a keyword asks for what is not done here.
+        """
+        method = cls.from_pretrained
+        check_keywords(method.__qualname__, others, FROM_PRETRAINED, inspect.signature(method).parameters)
+        return hf.load(
+            cls,
+            pretrained_model_name_or_path,
+            dtype=hf.one_dtype(dtype, torch_dtype),
+            attention_backend=attention_backend,
+            causal=causal,
+            device=hf.one_device(device_map),
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
 
     def save_pretrained(  # type: ignore[override]
         self,
-        folder: str | os.PathLike[str],
-        *,
-        state_dict: Mapping[str, Tensor] | None = None,
+        save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        *,
         max_shard_size: int | str | None = None,
+        **others: Any,
     ) -> None:
         """Write a folder that transformers' class of any version opens; see `clm_detour.model.hf.save`.
 
         Args:
-            state_dict, is_main_process: as transformers' Trainer gives them; other processes write nothing.
+            save_directory: the folder.
+            is_main_process: others write nothing.
+            state_dict: all weights of this model, by their names in it; None: the model's own.
             max_shard_size: as `push_to_hub` gives it; the weights are one file, whatever their size.
+            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.keywords`.
+
+        Raises:
+            UserError: the weights are not those of the config, as with adapters that are not merged, the folder cannot be
+                written, or a keyword asks for what is not done here.
         """
+        method = type(self).save_pretrained
+        check_keywords(method.__qualname__, others, SAVE_PRETRAINED, inspect.signature(method).parameters)
         if is_main_process:
-            hf.save(self, folder, state_dict)
+            hf.save(self, save_directory, state_dict)
+
+
+pass_causal_on(ModernBertPreTrainedModel)

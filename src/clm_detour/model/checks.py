@@ -22,16 +22,36 @@ def check_tensor(name: str, value: Any) -> None:
         )
 
 
-def check_rows(input_ids: Tensor) -> tuple[int, int]:
+def check_rows(input_ids: Tensor | None) -> tuple[int, int]:
     """The shape (B, L) of `input_ids`.
 
     Raises:
         UserError: they have another, or are no tensor.
     """
     check_tensor("input_ids", input_ids)
+    assert input_ids is not None
     if input_ids.dim() != 2:
         raise UserError(f"input_ids has shape {tuple(input_ids.shape)}; it must be (rows, positions).")
     return input_ids.shape[0], input_ids.shape[1]
+
+
+def check_inputs(input_ids: Tensor | None, inputs_embeds: Tensor | None, hidden_size: int) -> tuple[int, int]:
+    """The shape (B, L) of what goes into the network: ids or, in their place, embeddings (B, L, E).
+
+    Raises:
+        UserError: there are both or neither, or one has another shape.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise UserError("Give either input_ids or inputs_embeds.")
+    if inputs_embeds is None:
+        return check_rows(input_ids)
+    check_tensor("inputs_embeds", inputs_embeds)
+    shape = tuple(inputs_embeds.shape)
+    if len(shape) != 3 or shape[2] != hidden_size or not inputs_embeds.is_floating_point():
+        raise UserError(
+            f"inputs_embeds is {inputs_embeds.dtype} of shape {shape}; it must be floating point, (rows, positions, {hidden_size})."
+        )
+    return shape[:2]
 
 
 def check_shape(name: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:

@@ -1,8 +1,9 @@
 """Classification of documents and of tokens: body and prediction head as pretrained, a classifier on top.
 
 Parameters are as in transformers' classes of the same names. There are two ways in. `from_pretrained` opens a folder of the same
-class, strictly. `from_encoder` starts fine-tuning: it takes body and head from any ModernBERT folder with a head, a
-pretraining one above all, strictly too, leaves the old output layer out, and makes a fresh classifier.
+class, strictly. `from_encoder` starts fine-tuning: it takes body and head from any ModernBERT folder, a pretraining one above
+all, strictly too, leaves the old output layer out, and makes a fresh classifier. A `ModernBertModel` has no head, so that is
+made fresh as well.
 
 Shapes: B rows, L positions of a row, T tokens, E hidden size, N documents, C labels.
 """
@@ -31,6 +32,7 @@ from clm_detour.model.classification_loss import (
     problem_type_of,
 )
 from clm_detour.model.documents import Documents, Unpadded
+from clm_detour.model.layers import Head
 
 OUTPUT_LAYERS = ("decoder.", "classifier.")
 CLS, MEAN = "cls", "mean"
@@ -83,10 +85,12 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
     ) -> Classifier:
         """Body and head of a folder or hub id, in fp32, with a fresh classifier, in evaluation mode.
 
-        The classifier is drawn from torch's generator, and a warning in the log names what is new.
+        What is fresh is drawn from torch's generator, and a warning in the log names it. The mask is bidirectional, also if the
+        folder was saved with the causal one; another warning says so.
 
         Args:
-            path: a masked-LM folder, or one of another classifier, whose labels and problem type are forgotten.
+            path: a masked-LM folder, one of another classifier, whose labels and problem type are forgotten, or a
+                `ModernBertModel`, which has no prediction head: it is drawn as for a new model.
             num_labels: C; not needed beside `id2label`.
             id2label: the labels' names, by their numbers from 0; without it they are LABEL_0, LABEL_1, ...
             classifier_dropout: None: as in the folder's config.
@@ -109,19 +113,40 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
         attention_backend: str | None,
     ) -> Classifier:
         folder = hf.fetch(path, revision)
-        model = hf.without_weights(cls, hf.read_config(folder, changes), attention_backend)
-        model.classifier.to_empty(device="cpu")
-        model._init_weights(model)
-        fresh = {f"classifier.{name}": weight for name, weight in model.classifier.state_dict().items()}
+        config = hf.read_config(folder, changes)
+        model = hf.without_weights(cls, config, attention_backend)
         weights = hf.read_weights(folder)
-        taken = {name: weight for name, weight in weights.items() if not name.startswith(OUTPUT_LAYERS)}
+        headless = hf.is_headless(weights)
+        fresh = model._draw_fresh(headless)
+        taken = {
+            name: w for name, w in hf.as_with_head(weights).items() if not name.startswith(OUTPUT_LAYERS)
+        }
         hf.fill(model, {**taken, **fresh}, str(path), torch.float32)
-        left_out = sorted({name.split(".")[0] for name in weights if name not in taken})
+        left_out = "" if headless else hf.modules_of(name for name in weights if name not in taken)
         logger.warning(
-            "%s from %s: model and head are taken over, %s%s is new and must be trained.",
-            cls.__name__, path, f"{' and '.join(left_out)} left out, " if left_out else "", "the classifier",
+            "%s from %s: %s, %s%s and must be trained.", cls.__name__, path,
+            "the model is taken over" if headless else "model and head are taken over",
+            f"{left_out} left out, " if left_out else "",
+            "the prediction head and the classifier are new" if headless else "the classifier is new",
         )  # fmt: skip
+        if getattr(config, hf.CAUSAL, False):
+            logger.warning(
+                "%s was saved with the causal mask, but the classifier sees in both directions; for the causal mask set causal = True.",
+                path,
+            )
         return model.eval()
+
+    def _draw_fresh(self, head: bool) -> dict[str, Tensor]:
+        """Draw the weights of the classifier, and of the prediction head if asked for, as those of a new model."""
+        fresh: dict[str, nn.Module] = {"classifier": self.classifier.to_empty(device="cpu")}
+        if head:
+            self.head = Head(self.config)
+            self.head.apply(self._init_weights)
+            fresh["head"] = self.head
+        self._init_weights(self)
+        return {
+            f"{part}.{name}": w for part, module in fresh.items() for name, w in module.state_dict().items()
+        }
 
 
 class ModernBertForSequenceClassification(ModernBertClassifier):
@@ -131,11 +156,17 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         document_lengths: Sequence[Sequence[int]] | None = None,
+        output_hidden_states: bool | None = None,
+        *,
+        causal: bool | None = None,
+        inputs_embeds: Tensor | None = None,
+        return_dict: bool | None = None,
+        **others: Any,
     ) -> SequenceClassifierOutput:
         """Classify the documents of a batch, N in all: row by row, from left to right.
 
@@ -150,21 +181,25 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
             labels: (N,) or (N, C), see `clm_detour.model.classification_loss.document_loss`. If `config.problem_type` is None, the
                 first labels that fit settle it for good, as in transformers.
             document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
+            output_hidden_states, causal, inputs_embeds, return_dict, others: see `ModernBertForPretraining.forward`.
 
         Returns:
-            logits (N, C), and the mean loss in fp32 if there are labels.
+            logits (N, C), the mean loss in fp32 if there are labels, and hidden states if asked for.
 
         Raises:
             UserError: shapes or lengths differ, a row is nothing but padding, labels do not fit, a causal model pools first
-                tokens, or training with attention dropout.
+                tokens, a keyword asks for what this network does not do, or training with attention dropout.
         """
-        if self.causal and self.config.classifier_pooling == CLS:
+        if self._is_causal(causal) and self.config.classifier_pooling == CLS:
             raise UserError(
                 "A causal model's first token sees only itself, so classifier_pooling 'cls' would ignore the text; use 'mean'."
             )
-        hidden_TE, rows = self.encode(input_ids, attention_mask, document_ids, document_lengths)
+        each = self._each(output_hidden_states)
+        hidden_TE, rows = self.encode(
+            input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
+        )
         if document_ids is None and document_lengths is None:
-            _check_rows(rows, attention_mask)
+            _check_rows(rows)
         logits_NC = self.classify(_pool(hidden_TE, rows.documents, self.config.classifier_pooling))
         loss = None
         if labels is not None:
@@ -172,7 +207,9 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
             problem_type = self.config.problem_type or problem_type_of(labels, self.num_labels)
             loss = document_loss(logits_NC, labels, problem_type)
             self.config.problem_type = problem_type
-        return SequenceClassifierOutput(loss=loss, logits=logits_NC)
+        hidden_states = None if each is None else tuple(map(rows.put_back, each))
+        output = SequenceClassifierOutput(loss=loss, logits=logits_NC, hidden_states=hidden_states)
+        return self._as_asked(output, return_dict)
 
     @classmethod
     def from_encoder(
@@ -209,11 +246,17 @@ class ModernBertForTokenClassification(ModernBertClassifier):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         document_lengths: Sequence[Sequence[int]] | None = None,
+        output_hidden_states: bool | None = None,
+        *,
+        causal: bool | None = None,
+        inputs_embeds: Tensor | None = None,
+        return_dict: bool | None = None,
+        **others: Any,
     ) -> TokenClassifierOutput:
         """Classify the tokens of a batch.
 
@@ -223,20 +266,28 @@ class ModernBertForTokenClassification(ModernBertClassifier):
             document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
             labels: (B, L) integers, -100 where there is none; at padding they are not looked at.
             document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
+            output_hidden_states, causal, inputs_embeds, return_dict, others: see `ModernBertForPretraining.forward`.
 
         Returns:
-            logits (B, L, C), and, if there are labels, their mean cross-entropy in fp32 nats.
+            logits (B, L, C), if there are labels their mean cross-entropy in fp32 nats, and hidden states if asked for.
 
         Raises:
-            UserError: shapes or lengths differ, labels do not fit, or training with attention dropout.
+            UserError: shapes or lengths differ, labels do not fit, a keyword asks for what this network does not do, or training with
+                attention dropout.
         """
-        hidden_TE, rows = self.encode(input_ids, attention_mask, document_ids, document_lengths)
+        each = self._each(output_hidden_states)
+        hidden_TE, rows = self.encode(
+            input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
+        )
         logits_TC = self.classify(hidden_TE)
         loss = None
         if labels is not None:
             check_shape("labels", labels, rows.shape)
             loss = mean_cross_entropy(logits_TC, rows.take(labels))
-        return TokenClassifierOutput(loss=loss, logits=rows.put_back(logits_TC))
+        hidden_states = None if each is None else tuple(map(rows.put_back, each))
+        logits = rows.put_back(logits_TC)
+        output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states)
+        return self._as_asked(output, return_dict)
 
 
 def _pool(hidden_TE: Tensor, documents: Documents, pooling: str) -> Tensor:
@@ -251,10 +302,12 @@ def _pool(hidden_TE: Tensor, documents: Documents, pooling: str) -> Tensor:
     return mean_NE.to(hidden_TE.dtype)
 
 
-def _check_rows(rows: Unpadded, attention_mask: Tensor | None) -> None:
+def _check_rows(rows: Unpadded) -> None:
     """Where a row is a document, each has a token: else logits and rows would no longer correspond."""
     if len(rows.documents.lengths) != rows.shape[0]:
-        empty = 0 if attention_mask is None else int((attention_mask == 0).all(1).nonzero()[0])
+        count, length = rows.shape
+        filled = set() if rows.kept is None else set((rows.kept // length).tolist())
+        empty = min(set(range(count)) - filled)
         raise UserError(f"Row {empty} of the batch is nothing but padding, so it has no class; leave it out.")
 
 

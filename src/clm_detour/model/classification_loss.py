@@ -62,9 +62,14 @@ def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) 
         return mean_cross_entropy(logits_NC, labels)
     if not labels.numel():
         return logits_NC.float().sum()
+    on_cpu = labels.device.type == "cpu"
     if problem_type == REGRESSION:
+        if on_cpu and not labels.isfinite().all():
+            raise UserError(
+                "A label is not a finite number, as those of regression are; leave documents without a value out."
+            )
         return F.mse_loss(logits_NC.float(), labels.float())
-    if labels.device.type == "cpu" and ((labels < 0) | (labels > 1)).any():
+    if on_cpu and not ((labels >= 0) & (labels <= 1)).all():  # which no NaN is
         raise UserError(
             "A label is not from 0 to 1, as those of multi_label_classification are; repair the labels."
         )

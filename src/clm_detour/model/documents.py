@@ -21,6 +21,7 @@ from torch import Tensor
 
 from clm_detour.errors import UserError
 from clm_detour.model.checks import check_rows, check_shape
+from clm_detour.model.masks import real_tokens
 
 IGNORED = -100
 Made = TypeVar("Made")
@@ -114,14 +115,14 @@ def unpad(
     """Find the documents of a batch. With neither ids nor lengths a row is one document.
 
     Args:
-        attention_mask: (B, L), 0 = padding, which is taken out; what remains of a row closes up.
+        attention_mask: 0 = padding, which is taken out, and what remains of a row closes up; see
+            `clm_detour.model.masks.real_tokens` for its forms.
         document_ids: (B, L) integers; a document is a maximal run of equal ids within a row.
         document_lengths: of each row, adding up to L: instead of the other two, which make the host wait for the device.
 
     Raises:
-        UserError: shapes or lengths do not fit (B, L), or lengths come beside ids or a mask.
+        UserError: shapes or lengths do not fit (B, L), the mask cannot be read, or lengths come beside ids or a mask.
     """
-    check_shape("attention_mask", attention_mask, shape)
     check_shape("document_ids", document_ids, shape)
     if document_lengths is not None:
         _check_lengths(document_lengths, shape, alone=attention_mask is None and document_ids is None)
@@ -132,7 +133,7 @@ def unpad(
     run = _runs(shape, device, document_ids)
     kept = None
     if attention_mask is not None:
-        kept = attention_mask.flatten().nonzero().squeeze(1)
+        kept = real_tokens(attention_mask, shape).flatten().nonzero().squeeze(1)
         run = run[kept]
     return Unpadded(_documents_of_runs(run), shape, kept)
 
@@ -186,9 +187,15 @@ def next_token_labels(
     input_ids = input_ids.long()
     unpadded = unpad(shape, input_ids.device, attention_mask, document_ids)
     ids = unpadded.take(input_ids)
-    labels = torch.full_like(ids, IGNORED)
-    labels[:-1] = ids[1:]
-    labels[unpadded.documents.cu_seqlens[1:].long() - 1] = IGNORED
+    labels = of_next_token(ids, unpadded.documents)
     rows = torch.full_like(input_ids, IGNORED).flatten()
     rows[slice(None) if unpadded.kept is None else unpadded.kept] = labels
     return rows.unflatten(0, shape)
+
+
+def of_next_token(values_T: Tensor, documents: Documents) -> Tensor:
+    """(T,) -> (T,): to each token the value of the next one of its document, and -100 to the last."""
+    shifted = torch.full_like(values_T, IGNORED)
+    shifted[:-1] = values_T[1:]
+    shifted[documents.cu_seqlens[1:].long() - 1] = IGNORED
+    return shifted

@@ -6,15 +6,17 @@ A folder holds `config.json` and `model.safetensors` (or shards) of a `ModernBer
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import ModernBertConfig
@@ -29,11 +31,16 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="ModernBertPreTrainedModel")
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-EMBEDDING, DECODER = "model.embeddings.tok_embeddings.weight", "decoder.weight"
+BODY, BODY_ALONE = "model.", "ModernBertModel"  # the body's prefix, which a folder without a head leaves out
+EMBEDDING, DECODER = f"{BODY}embeddings.tok_embeddings.weight", "decoder.weight"
+ADAPTER, SENTENCE_TRANSFORMERS = "adapter_config.json", "modules.json"
 COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
 NAMES_SHOWN = 10
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 AGAIN = "save or fetch the model again"
+CAUSAL = "causal"  # a key of config.json that transformers takes no notice of; there only if it is true
+NOT_OF_A_CONFIG = ("dtype", "keys_to_ignore_at_inference")
+logger = logging.getLogger(__name__)
 
 
 def load(
@@ -41,28 +48,74 @@ def load(
     path: str | os.PathLike[str],
     *,
     dtype: torch.dtype | str | None = torch.float32,
-    revision: str | None = None,
     attention_backend: str | None = None,
+    causal: bool | None = None,
+    device: torch.device | None = None,
+    **of_hub: Any,
 ) -> Model:
-    """Load a folder or a model of the Hugging Face Hub, on the CPU, in evaluation mode.
+    """Load a folder or a model of the Hugging Face Hub, in evaluation mode.
 
     Args:
         cls: `ModernBertForPretraining` or a classifier; the folder must be of the same architecture.
-        dtype: of the weights, or its name; None or "auto": as stored. Training wants fp32 weights, whatever the folder holds.
-        revision: branch, tag or commit on the Hub.
-        attention_backend: see `cls`.
+        dtype, attention_backend, causal: see `ModernBertPreTrainedModel.from_pretrained`.
+        device: None: the CPU.
+        of_hub: see `fetch`.
 
     Raises:
         UserError: there is no such model, it is of another architecture, its config cannot be honoured exactly, or its weights
             do not fit.
     """
     dtype = _dtype(dtype)
-    folder = fetch(path, revision)
+    folder = fetch(path, **of_hub)
     config = read_config(folder)
     _check_architecture(cls, config, path)
     model = without_weights(cls, config, attention_backend)
-    fill(model, read_weights(folder), str(path), dtype)
+    fill(model, cls._from_folder(read_weights(folder), path), str(path), dtype)
+    model.causal = bool(getattr(config, CAUSAL, False)) if causal is None else causal
+    if causal is None and model.causal:
+        logger.warning(
+            "%s was saved with the causal mask and is opened with it; for the bidirectional mask set causal = False.",
+            path,
+        )
+    if device is not None:
+        torch.nn.Module.to(model, device)
     return model.eval()
+
+
+def one_dtype(
+    dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str | None
+) -> torch.dtype | str | None:
+    """What is asked for under two names.
+
+    Raises:
+        UserError: two different things are.
+    """
+    if torch_dtype is None:
+        return dtype
+    if _dtype(dtype) not in (torch.float32, _dtype(torch_dtype)):
+        raise UserError(f"dtype is {dtype} but torch_dtype {torch_dtype}; give one of them.")
+    return torch_dtype
+
+
+def one_device(device_map: Any) -> torch.device | None:
+    """The device that a `device_map` of transformers names for the whole model.
+
+    Raises:
+        UserError: it names none or several, or one that is not there.
+    """
+    if device_map is None:
+        return None
+    if isinstance(device_map, Mapping):
+        device_map = device_map[""] if set(device_map) == {""} else "several devices"
+    try:
+        device = torch.device(device_map)
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:  # of torch's builds without a device
+        raise UserError(
+            f"device_map {device_map!r} is not one device that is here ({str(error).splitlines()[0]}); the model goes to one as a "
+            'whole, such as "cpu" or "cuda:0".'
+        ) from None
+    return device
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -87,15 +140,19 @@ def _check_architecture(
 ) -> None:
     """Two classifiers can have the same weights and mean other things by them."""
     found, wanted = config.architectures, cls.architecture
-    if found and wanted not in found:
+    if found and wanted not in found and wanted != BODY_ALONE:
         raise UserError(
             f"{path} holds a {' and '.join(found)}, not a {wanted}; open it with that class (a classifier starts from the encoder "
             "of either by from_encoder)."
         )
 
 
-def fetch(path: str | os.PathLike[str], revision: str | None = None) -> Path:
+def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: Any) -> Path:
     """The folder at `path`, or that of the hub id `path`, downloaded if it is not in the cache.
+
+    Args:
+        revision: branch, tag or commit.
+        options: further ones of `huggingface_hub.snapshot_download`.
 
     Raises:
         UserError: it is neither.
@@ -106,12 +163,45 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None) -> Path:
         return Path(path)
     try:
         files = [CONFIG, INDEX, "model*.safetensors"]
-        return Path(snapshot_download(str(path), revision=revision, allow_patterns=files))
+        return Path(snapshot_download(str(path), revision=revision, allow_patterns=files, **options))
     except (OSError, ValueError) as error:  # huggingface_hub's errors are of these kinds
         raise UserError(
             f"{path} is neither a folder nor a model that can be fetched from the Hugging Face Hub "
             f"({type(error).__name__}); check the name, and the network or cache."
         ) from error
+
+
+def check_kind(path: str | os.PathLike[str], kind: Any) -> None:
+    """Refuse a ModernBERT in transformers' causal form, with the way to an encoder.
+
+    Raises:
+        UserError: the `model_type` says that it is one.
+    """
+    if kind == "modernbert-decoder":
+        raise UserError(
+            f"{path} is a ModernBertDecoder, which is no bidirectional encoder; open it with transformers, take its weights with "
+            "ModernBertForPretraining.from_decoder, and save that."
+        )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds a model in a form that is not transformers' own.
+
+    Raises:
+        UserError: it is one of PEFT or sentence-transformers; says how to make or where to find the model.
+    """
+    if not folder.is_dir() or (folder / CONFIG).exists():
+        return
+    if (folder / ADAPTER).exists():
+        raise UserError(
+            f"{folder} holds an adapter of PEFT, not a whole model; merge it into its model "
+            "(merge_and_unload of the PeftModel) and give the folder to which that is saved."
+        )
+    inside = sorted(file.parent for file in folder.glob(f"*/{CONFIG}") if "Transformer" in file.parent.name)
+    if (folder / SENTENCE_TRANSFORMERS).exists() and inside:
+        raise UserError(
+            f"{folder} is of sentence-transformers, and its encoder lies in {inside[0]}; give that folder."
+        )
 
 
 def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> ModernBertConfig:
@@ -123,8 +213,10 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
     Raises:
         UserError: it is missing, or is another model's, or transformers does not accept a value.
     """
+    check_folder(folder)
     keys = read_json(folder / CONFIG, AGAIN)
     kind = keys.get("model_type") if isinstance(keys, dict) else keys
+    check_kind(folder, kind)
     if kind != ModernBertConfig.model_type:
         raise UserError(
             f"{folder / CONFIG} is of a {kind!r} model; only ModernBERT ('modernbert') can be trained."
@@ -145,16 +237,57 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there are none, or a file is damaged or missing.
     """
+    return {
+        name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, AGAIN).items()
+    }
+
+
+def weight_names(folder: Path) -> list[str]:
+    """Read the names of the weights from the headers of their files, without the weights.
+
+    Raises:
+        UserError: there are none, or a file is damaged or missing.
+    """
+    names: list[str] = []
+    for file in weight_files(folder):
+        with _safetensors_errors(file, AGAIN), safe_open(file, framework="pt") as opened:
+            names.extend(opened.keys())
+    return names
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return `model.safetensors` or the shards that its index names.
+
+    Raises:
+        UserError: there are none, or the index is damaged.
+    """
     if (folder / WEIGHTS).exists():
-        return read_tensors(folder / WEIGHTS, AGAIN)
+        return [folder / WEIGHTS]
     if (folder / INDEX).exists():
-        shards = _shards(folder / INDEX)
-        return {
-            name: tensor for shard in shards for name, tensor in read_tensors(folder / shard, AGAIN).items()
-        }
+        return [folder / shard for shard in _shards(folder / INDEX)]
+    pickled = next(folder.glob("*.bin"), None)
+    unread = f"; its {pickled.name} is not read, because such a file can run code" if pickled else ""
     raise UserError(
-        f"{folder} has no {WEIGHTS}; save the model again with transformers, which writes that format."
+        f"{folder} has no {WEIGHTS}{unread}; open the model with its class of transformers and save it with save_pretrained, "
+        "which writes that file."
     )
+
+
+def is_headless(names: Iterable[str]) -> bool:
+    """Whether these are the weights of a `ModernBertModel`, which has no head."""
+    return EMBEDDING.removeprefix(BODY) in names
+
+
+def as_with_head(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the weights of a folder, named as in a class with a head: those of the body begin with `model.`."""
+    if not is_headless(weights):
+        return weights
+    return {BODY + name: weight for name, weight in weights.items()}
+
+
+def modules_of(names: Iterable[str]) -> str:
+    """Return the modules that these weights belong to, for a sentence."""
+    return " and ".join(sorted({name.split(".")[0] for name in names}))
 
 
 def _shards(index: Path) -> list[str]:
@@ -174,8 +307,14 @@ def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
     Raises:
         UserError: it is missing or damaged.
     """
-    try:
+    with _safetensors_errors(path, remedy):
         return load_file(path)
+
+
+@contextmanager
+def _safetensors_errors(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is missing or damaged ({error}); {remedy}.") from None
 
@@ -191,12 +330,17 @@ def fill(
     Raises:
         UserError: they do not fit exactly. Only a tied `decoder.weight` may be absent.
     """
+    if is_headless(weights):
+        raise UserError(
+            f"{source} holds the body of a model without its head, not a {model.architecture}; open it as a {BODY_ALONE}, or with "
+            "from_encoder of a classifier, which makes a fresh head."
+        )
     weights = dict(weights)
     if is_tied(model) and EMBEDDING in weights:
         weights.setdefault(DECODER, weights[EMBEDDING])
         check_tied(weights, source, "set tie_word_embeddings to false in its config")
     expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-    _check_fit(expected, weights, source, model.architecture)
+    _check_fit(expected, weights, source, model.architecture, "use a folder that was saved whole")
     model.load_state_dict(
         {name: w.to(dtype or w.dtype, copy=True) for name, w in weights.items()}, assign=True
     )
@@ -231,7 +375,11 @@ def _are_one(one: Tensor, other: Tensor) -> bool:
 
 
 def _check_fit(
-    expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor], source: str, architecture: str
+    expected: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, Tensor],
+    source: str,
+    architecture: str,
+    remedy: str,
 ) -> None:
     problems = {
         "missing": [name for name in expected if name not in weights],
@@ -242,12 +390,24 @@ def _check_fit(
             if name in weights and tuple(weights[name].shape) != shape
         ],
     }
+    if prefix := _wrappers_prefix(problems["missing"], weights):
+        raise UserError(
+            f"The weights of {source} are named with {prefix!r} before each name, because a wrapper of the model was saved; save "
+            "the model inside it."
+        )
     found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
     if found:
         raise UserError(
-            f"The weights of {source} are not those of a {architecture} with its config ({found}); "
-            "use a folder that was saved whole."
+            f"The weights of {source} are not those of a {architecture} with its config ({found}); {remedy}."
         )
+
+
+def _wrappers_prefix(missing: list[str], weights: Mapping[str, Tensor]) -> str | None:
+    """Return what a wrapper of the model has put before every missing name, if that is why they are missing."""
+    if not missing:
+        return None
+    prefix = next((name.removesuffix(missing[0]) for name in weights if name.endswith(f".{missing[0]}")), "")
+    return prefix if all(prefix + name in weights for name in missing if name != DECODER) else None
 
 
 def _listed(names: list[str]) -> str:
@@ -266,24 +426,39 @@ def save(
         state_dict: the weights, gathered from many processes; None: the model's own.
 
     Raises:
-        UserError: the folder cannot be written, or the decoder is no longer the embedding though the config says so.
+        UserError: the folder cannot be written, the weights are not all those and only those of the model's config, or the
+            decoder is no longer the embedding though the config says so.
     """
     state_dict = model.state_dict() if state_dict is None else state_dict
     weights = {name.replace(COMPILED, ""): w.detach().contiguous() for name, w in state_dict.items()}
+    _check_whole(model, weights)
     if is_tied(model):
         check_tied(weights)
         weights.pop(DECODER, None)
     elif DECODER in weights and _are_one(weights[DECODER], weights[EMBEDDING]):
         weights[DECODER] = weights[DECODER].clone()  # a file holds no weight twice
     with atomic_write(Path(folder) / WEIGHTS) as file:
-        save_file(weights, file.name, metadata={"format": "pt"})
+        save_file(dict(model._to_folder(weights)), file.name, metadata={"format": "pt"})
     write_json(Path(folder) / CONFIG, config_keys(model))
+
+
+def _check_whole(model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+    """What is saved can be opened again. The names come from a new model: those of `model` may have been changed or sharded."""
+    new = without_weights(type(model), model.config, None)
+    expected = {name: tuple(weight.shape) for name, weight in new.state_dict().items()}
+    if is_tied(new) and DECODER not in weights:
+        expected.pop(DECODER)
+    remedy = "merge adapters first, and give as state_dict all weights of the model itself, without a wrapper, or leave it out"
+    _check_fit(expected, weights, "the model to save", model.architecture, remedy)
 
 
 def config_keys(model: ModernBertPreTrainedModel) -> dict[str, Any]:
     """`config.json` in the words of every transformers version at once."""
     keys: dict[str, Any] = model.config.to_diff_dict()
-    keys.pop("dtype", None)
+    for key in NOT_OF_A_CONFIG:
+        keys.pop(key, None)
+    if model.causal:
+        keys[CAUSAL] = True
     keys |= layout_of(model.config).config_keys()
     keys |= {
         "architectures": [model.architecture],

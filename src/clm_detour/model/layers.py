@@ -42,7 +42,7 @@ def norm(config: ModernBertConfig) -> nn.LayerNorm:
 
 
 class Embeddings(nn.Module):
-    """Token embeddings, normalised."""
+    """Token embeddings, normalised; or what is given in their place."""
 
     def __init__(self, config: ModernBertConfig):
         super().__init__()
@@ -51,9 +51,10 @@ class Embeddings(nn.Module):
         self.norm = norm(config)
         self.drop = nn.Dropout(config.embedding_dropout)
 
-    def forward(self, ids_T: Tensor) -> Tensor:
-        """(T,) -> (T, E)."""
-        return self.drop(self.norm(self.tok_embeddings(ids_T)))
+    def forward(self, inputs_T: Tensor) -> Tensor:
+        """(T,) ids, or (T, E) embeddings -> (T, E)."""
+        embedded_TE = inputs_T if inputs_T.is_floating_point() else self.tok_embeddings(inputs_T)
+        return self.drop(self.norm(embedded_TE))
 
 
 class Attention(nn.Module):
@@ -171,13 +172,13 @@ class Body(nn.Module):
 
     def forward(
         self,
-        ids_T: Tensor,
+        inputs_T: Tensor,
         documents: Documents,
         causal: bool,
         backend: str,
         each: list[Tensor] | None = None,
     ) -> Tensor:
-        """(T,) -> (T, E) after the final norm.
+        """(T,) ids, or (T, E) embeddings -> (T, E) after the final norm.
 
         Args:
             each: a list to which the embeddings and each layer's output are appended.
@@ -191,7 +192,7 @@ class Body(nn.Module):
             )
         views = {local: self._view(local, documents, causal, backend) for local in (False, True)}
         keep = (lambda _: None) if each is None else each.append
-        hidden_TE = self.embeddings(ids_T)
+        hidden_TE = self.embeddings(inputs_T)
         keep(hidden_TE)
         for number, layer in enumerate(self.layers):
             view = views[self.layout.is_local(number)]

@@ -10,39 +10,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import ModernBertConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from clm_detour.errors import UserError
 from clm_detour.model import decoder
 from clm_detour.model.backbone import ModernBertPreTrainedModel
 from clm_detour.model.checks import check_shape
+from clm_detour.model.documents import IGNORED, Unpadded, of_next_token
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
+
+BEYOND_TRANSFORMERS = ["last_hidden_state", "loss_sum", "predicted", "correct"]
+FEWEST_LABELS = 32  # that say whether labels are the inputs
 
 
 @dataclass
 class PretrainingOutput(ModelOutput):
-    """What a forward gives.
+    """What a forward gives. As a tuple it is what transformers' class gives: loss, logits and hidden states, those there are.
 
     Args:
         loss: mean cross-entropy of the predicted positions, fp32 nats; 0 if there are none.
-        loss_sum: its sum.
-        predicted: number of predicted positions, int64.
-        correct: at how many of them the label has the highest logit; only where gradients are off.
         logits: (B, L, V), if asked for.
-        last_hidden_state: (B, L, E), after the final norm.
         hidden_states: if asked for, (B, L, E) of the embeddings and of each layer, all before the final norm.
             transformers 4 gives the same; transformers 5 puts `last_hidden_state` in place of the last entry.
+        last_hidden_state: (B, L, E), after the final norm.
+        loss_sum: the sum of which `loss` is the mean.
+        predicted: number of predicted positions, int64.
+        correct: at how many of them the label has the highest logit; only where gradients are off.
     """
 
     loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    last_hidden_state: Tensor | None = None
     loss_sum: Tensor | None = None
     predicted: Tensor | None = None
     correct: Tensor | None = None
-    logits: Tensor | None = None
-    last_hidden_state: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Loss, logits and hidden states, those that there are."""
+        return tuple(value for name, value in self.items() if name not in BEYOND_TRANSFORMERS)
 
 
 class ModernBertForPretraining(ModernBertPreTrainedModel):
@@ -52,67 +63,143 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
     """
 
     architecture = "ModernBertForMaskedLM"
+    accepts_loss_kwargs = True  # transformers' Trainer gives num_items_in_batch
     _tied_weights_keys = {"decoder.weight": "model.embeddings.tok_embeddings.weight"}  # noqa: RUF012
 
     def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
         super().__init__(config, attention_backend)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
+        self.config.keys_to_ignore_at_inference = list(
+            BEYOND_TRANSFORMERS
+        )  # by transformers' Trainer; not saved
+        self._labels_are_shifted = False  # not seen yet
         self.post_init()
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         document_lengths: Sequence[Sequence[int]] | None = None,
         predicted: int | None = None,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | None = None,
         return_logits: bool | None = None,
+        *,
+        causal: bool | None = None,
+        shift: bool = False,
+        inputs_embeds: Tensor | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **others: Any,
     ) -> PretrainingOutput:
         """Run a batch of rows.
 
         `labels` are aligned with the outputs: labels[t] is the token that position t must predict. transformers'
-        causal classes shift labels themselves; here they come shifted (`next_token_labels` makes them).
+        causal classes shift labels themselves; here they come shifted (`next_token_labels` makes them), or `shift` shifts them.
 
         Args:
             input_ids: (B, L) int64.
-            attention_mask: (B, L), 0 = padding, anywhere; it is taken out and comes back as zeros.
+            attention_mask: (B, L), 0 = padding, anywhere; it is taken out and comes back as zeros. For other forms see
+                `clm_detour.model.masks.real_tokens`.
             document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
             labels: (B, L) int64, -100 where nothing is predicted; at padding they are not looked at.
             document_lengths: of each row, adding up to L; what a loader gives instead of ids and mask, so that the host never
                 waits for the device.
-            predicted: how many labels outside padding are not -100, exactly; None: counted, for which the host waits.
-            output_hidden_states: give the embeddings and each layer's output too.
-            return_logits: give the logits of all positions; None: if there are no labels.
+            predicted: how many labels outside padding are not -100, exactly, once they are shifted; None: counted, for which the
+                host waits.
+            output_hidden_states: give the embeddings and each layer's output too; None: if the config says so.
+            return_logits: give the logits of all positions; None: if there are no labels, or in evaluation mode without gradients.
+            causal: the mask of this call; None: the attribute's.
+            shift: `labels` are those of the inputs, as transformers' causal classes take them, and each position predicts the next
+                token's; the last of a document predicts nothing. Only under the causal mask.
+            inputs_embeds: (B, L, E) in place of `input_ids`: what the token embeddings would give, before their norm.
+            return_dict: False: a tuple; None: as the config says.
+            num_items_in_batch: labels that are not -100 in the whole step, of which this batch is a part, as transformers' Trainer
+                gives it: the loss is then the batch's share of the step's.
+            others: `position_ids` and `token_type_ids`, which must say what is so anyway, and further keywords of transformers,
+                none of which may ask for anything; see `encode`.
 
         Raises:
-            UserError: shapes or lengths differ, `predicted` is wrong (seen on a CPU), or training with attention dropout.
+            UserError: shapes or lengths differ, `predicted` is wrong (seen on a CPU), labels under the causal mask are the inputs
+                (looked at once, unless `predicted` is given), a keyword asks for what this network does not do, or training with
+                attention dropout.
         """
-        each: list[Tensor] | None = [] if output_hidden_states else None
-        hidden_TE, rows = self.encode(input_ids, attention_mask, document_ids, document_lengths, each)
-        output = PretrainingOutput(last_hidden_state=rows.put_back(hidden_TE))
+        each = self._each(output_hidden_states)
+        hidden_TE, rows = self.encode(
+            input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
+        )
+        found: dict[str, Any] = {}
         if labels is not None:
-            check_shape("labels", labels, rows.shape)
-            self._add_loss(output, hidden_TE, rows.take(labels), predicted)
-        if labels is None if return_logits is None else return_logits:
-            output.logits = rows.put_back(self.decoder(self.head(hidden_TE)))
+            labels_T = self._labels(labels, rows, input_ids, self._is_causal(causal), shift, predicted)
+            found = self._loss(hidden_TE, labels_T, predicted)
+            if num_items_in_batch is not None:
+                found["loss"] = found["loss"] * ((labels != IGNORED).sum() / num_items_in_batch)
+        if return_logits is None:
+            return_logits = labels is None or not (self.training or torch.is_grad_enabled())
+        if return_logits:
+            found["logits"] = rows.put_back(self.decoder(self.head(hidden_TE)))
         if each is not None:
-            output.hidden_states = tuple(rows.put_back(hidden) for hidden in each)
-        return output
+            found["hidden_states"] = tuple(map(rows.put_back, each))
+        output = PretrainingOutput(last_hidden_state=rows.put_back(hidden_TE), **found)
+        return self._as_asked(output, return_dict)
 
-    def _add_loss(
-        self, output: PretrainingOutput, hidden_TE: Tensor, labels_T: Tensor, predicted: int | None
-    ) -> None:
+    def _labels(
+        self,
+        labels: Tensor,
+        rows: Unpadded,
+        input_ids: Tensor | None,
+        causal: bool,
+        shift: bool,
+        predicted: int | None,
+    ) -> Tensor:
+        """(T,): what each token predicts."""
+        check_shape("labels", labels, rows.shape)
+        if shift and not causal:
+            raise UserError(
+                "shift is for the causal mask, but this model sees in both directions, also what it would predict; set causal = True."
+            )
+        labels_T = rows.take(labels)
+        if shift:
+            return of_next_token(labels_T, rows.documents)
+        if causal and predicted is None and input_ids is not None:
+            self._refuse_inputs_as_labels(rows.take(input_ids), labels_T)
+        return labels_T
+
+    def _refuse_inputs_as_labels(self, ids_T: Tensor, labels_T: Tensor) -> None:
+        """Labels that are the inputs would train a copier. One batch that shows that they are shifted is enough."""
+        if self._labels_are_shifted or labels_T.is_meta or torch.compiler.is_compiling():
+            return
+        known_T = labels_T != IGNORED
+        labels_P = labels_T[known_T]
+        if len(labels_P) < FEWEST_LABELS or (labels_P == labels_P[0]).all():
+            return  # says nothing
+        if torch.equal(labels_P, ids_T[known_T].to(labels_P.dtype)):
+            raise UserError(
+                "The labels are the inputs themselves, which a causal model would learn to copy; pass shift=True, or labels made by "
+                "next_token_labels."
+            )
+        self._labels_are_shifted = True
+
+    def _loss(self, hidden_TE: Tensor, labels_T: Tensor, predicted: int | None) -> dict[str, Any]:
+        """What of the output comes from the labels."""
+        if hasattr(self.decoder, "base_layer"):
+            raise UserError(
+                "An adapter lies on the decoder, which the loss would not see; leave it out of the adapter's target_modules."
+            )
         places_P = predicted_places(labels_T, predicted)
-        output.loss_sum, output.correct = summed_cross_entropy(
+        loss_sum, correct = summed_cross_entropy(
             self.head(hidden_TE.index_select(0, places_P)),
             self.decoder.weight,
             self.decoder.bias,
             labels_T[places_P],
         )
-        output.predicted = labels_T.new_full((), len(places_P))
-        output.loss = output.loss_sum / max(len(places_P), 1)
+        return {
+            "loss": loss_sum / max(len(places_P), 1),
+            "loss_sum": loss_sum,
+            "predicted": labels_T.new_full((), len(places_P)),
+            "correct": correct,
+        }
 
     def get_output_embeddings(self) -> nn.Module:
         """The projection to the vocabulary."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from clm_detour.plan.hardware import Hardware
 from clm_detour.plan.make import PhasePlan, RecipePlan, SourcePlan
@@ -92,9 +93,7 @@ def source_table(plan: RecipePlan) -> Table:
         drawn.setdefault((run.phase.mixture, run.first_row, run.next_row), []).append(phase)
     for (mixture, first, end), phases in drawn.items():
         total = human(phases[0].run.tokens)
-        table.add_row(
-            f"[bold]{mixture}[/bold]", "", f"[bold]{total}[/bold]", "", "", f"{first:,}-{end - 1:,}"
-        )
+        table.add_row(Text(mixture, "bold"), "", Text(total, "bold"), "", "", f"{first:,}-{end - 1:,}")
         for name, source in phases[0].sources.items():
             table.add_row(*source_cells(name, source))
     return table
@@ -108,11 +107,11 @@ def new_table(*names: str) -> Table:
     return table
 
 
-def source_cells(name: str, source: SourcePlan) -> list[str]:
+def source_cells(name: str, source: SourcePlan) -> list[str | Text]:
     """One source's line."""
-    epochs = "?" if source.epochs is None else f"x{source.epochs:.2f}"
+    epochs = Text("?" if source.epochs is None else f"x{source.epochs:.2f}")
     if source.epochs is not None and source.epochs > MANY_EPOCHS:
-        epochs = f"[bold yellow]{epochs}[/bold yellow]"
+        epochs.stylize("bold yellow")
     first, end = source.rows
     available = "?" if source.available is None else human(source.available)
     rows = f"{first:,}-{end - 1:,}" if end > first else "none"
@@ -140,7 +139,7 @@ def summary(plan: RecipePlan, speed: float | None, hardware: Hardware | None) ->
         if (source.epochs or 0) > MANY_EPOCHS
     }
     if often:
-        lines.append(f"[yellow]Gone through more than {MANY_EPOCHS} times: {', '.join(often)}.[/yellow]")
+        lines.append(f"Gone through more than {MANY_EPOCHS} times: {', '.join(often)}.")
     return lines
 
 

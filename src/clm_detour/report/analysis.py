@@ -75,10 +75,10 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Supervision:
-    """Of one objective: share of positions with a target, and the norm of each layer's gradient."""
+    """Of one objective: share of positions with a target, and the norm of each layer's gradient; None where no position has one."""
 
     density: float
-    loss: float
+    loss: float | None
     norms: dict[str, float]
 
 
@@ -168,10 +168,11 @@ def parse_gradients(raw: Any) -> dict[str, Supervision]:
     return {
         name: Supervision(
             float(row["density"]),
-            float(row["loss"]),
+            number(row["loss"]) if row["density"] else None,
             {
                 layer: sum(value**2 for value in kinds.values()) ** 0.5
                 for layer, kinds in row["norms"].items()
+                if row["density"]
             },
         )
         for name, row in raw["objectives"].items()

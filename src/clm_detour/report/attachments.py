@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from clm_detour.report.plots import Drawing
 
 
+Value = str | float | None
+
+
 @dataclass(frozen=True)
 class Sheet:
-    """A table as it reads on the page."""
+    """A table as plain values, the names of its columns first."""
 
     caption: str
-    rows: list[list[str]]
+    rows: list[list[Value]]
 
     @property
     def name(self) -> str:
@@ -30,11 +34,18 @@ class Sheet:
         return re.sub(r"[^a-z0-9]+", "-", self.caption.lower()).strip("-")
 
     def csv(self) -> str:
-        """Thin spaces made plain ones, minus signs hyphens."""
+        """Numbers unrounded, an empty cell for what was not measured; in words thin spaces made plain ones, minus signs hyphens."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerows([cell.replace(NARROW, " ").replace(MINUS, "-") for cell in row] for row in self.rows)
+        writer.writerows([plain(value) for value in row] for row in self.rows)
         return out.getvalue()
+
+
+def plain(value: Value) -> str | float:
+    """Return a value as CSV has it."""
+    if isinstance(value, str):
+        return value.replace(NARROW, " ").replace(MINUS, "-")
+    return "" if value is None or not math.isfinite(value) else value
 
 
 Attachments = list["Drawing | Sheet"]

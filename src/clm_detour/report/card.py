@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
-from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
 from clm_detour.errors import UserError
 from clm_detour.files import atomic_write
+from clm_detour.hub import is_hub_id
 from clm_detour.report import wording
 from clm_detour.report.caveats import caveats
 from clm_detour.report.evaluation import TaskScore
+from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
 from clm_detour.report.records import Phase, Run
+from clm_detour.report.sections.tasks import seeds_of
+from clm_detour.report.verdict import on_tasks
 from clm_detour.run_folder import RunFolder
 
 DECIMALS = 2  # of scores in percent; of a loss one more
@@ -96,9 +98,11 @@ def cells(row: Sequence[str]) -> str:
 
 def card_data(run: Run, arm: str, metadata: Mapping[str, Any]) -> ModelCardData:
     """The metadata; what is not known is left out."""
-    base = hub_base(run)
+    base = hub_base(run, arm)
     sources = run.config.data.sources.values() if run.config else ()
-    datasets = [source.path for source in sources if source.format == "hub" and is_hub_id(source.path)]
+    datasets = [
+        source.path for source in sources if source.format == "hub" and is_of_hub(run, arm, source.path)
+    ]
     values = {
         "base_model": base,
         "license": LICENCES.get(base or ""),
@@ -116,19 +120,24 @@ def card_data(run: Run, arm: str, metadata: Mapping[str, Any]) -> ModelCardData:
     )
 
 
-def hub_base(run: Run) -> str | None:
+def hub_base(run: Run, arm: str) -> str | None:
     """The base model, if it is one of the hub."""
     base = run.config.model.base if run.config else None
-    return base if base and "/" in base and is_hub_id(base) else None
+    return base if base and "/" in base and is_of_hub(run, arm, base) else None
 
 
-def is_hub_id(path: str) -> bool:
-    """Whether a model or data set is one of the hub: as where it is opened, what lies here is not."""
-    try:
-        validate_repo_id(path)
-    except HFValidationError:
-        return False
-    return not Path(path).exists()
+def is_of_hub(run: Run, arm: str, name: str) -> bool:
+    """Whether a base model or data set of the recipe is one of the hub.
+
+    The phases' records say what was so when they ran. Those of version 0.1.0 do not: there, a name that is a path from here, from the
+    run's folder or from one above it is not one of the hub.
+    """
+    ends = [run.phases[id].end for id in run.arms[arm]]
+    recorded = [end.hub for end in ends if end and end.hub is not None]
+    if recorded:
+        return all(name in names for names in recorded)
+    folders = [run.folder, *run.folder.parents] if run.folder else []
+    return is_hub_id(name) and not any((folder / name).exists() for folder in folders)
 
 
 def is_causal(run: Run, arm: str) -> bool:
@@ -144,9 +153,9 @@ def name_of(run: Run, arm: str) -> str:
 def eval_results(run: Run, arm: str) -> list[EvalResult]:
     """Held-out text, then every task."""
     results = []
-    scores = run.held_out.models.get(arm) if run.held_out else None
-    if scores and math.isfinite(scores.total.loss):
-        for metric, value in (("loss", scores.total.loss), ("accuracy", scores.total.accuracy)):
+    held_out = run.held_out.totals.get(arm) if run.held_out else None
+    if held_out and math.isfinite(held_out.loss):
+        for metric, value in (("loss", held_out.loss), ("accuracy", held_out.accuracy)):
             number = round(value, 3) if metric == "loss" else round(100 * value, DECIMALS)
             results.append(
                 EvalResult(
@@ -179,7 +188,7 @@ def body_of(run: Run, arm: str, repository: str | None, licensed: bool) -> dict[
         "title": name_of(run, arm),
         "what": what_it_is(run, arm, phases),
         "version": f" {version}" if version else "",
-        "notes": notes(phases, licensed),
+        "notes": notes(run, phases, licensed),
         "phases": [phase_row(phase) for phase in phases],
         "shares": [
             [phase.name, source, f"{100 * observed:.1f} %"]
@@ -189,11 +198,13 @@ def body_of(run: Run, arm: str, repository: str | None, licensed: bool) -> dict[
         ],
         "mask_rate": f"{held_out.mask_rate:.0%}" if held_out else "",
         "held_out": [
-            [bold(model, arm), f"{scores.total.loss:.3f}", f"{100 * scores.total.accuracy:.{DECIMALS}f}"]
-            for model, scores in (held_out.models.items() if held_out else ())
+            [bold(model, arm), wording.loss(score.loss), f"{100 * score.accuracy:.{DECIMALS}f}"]
+            for model, score in (held_out.totals.items() if held_out else ())
         ],
         "task_head": ["task", *(bold(model, arm) for model in models)],
         "tasks": tasks,
+        "seeds": seeds_of(evaluation) if tasks and evaluation else "",
+        "comparison": on_tasks(run).replace(wording.NARROW, " "),
         "limits": limits(run, arm),
         "causal": is_causal(run, arm),
         "repository": repository or "PATH_OR_ID_OF_THIS_MODEL",
@@ -202,7 +213,7 @@ def body_of(run: Run, arm: str, repository: str | None, licensed: bool) -> dict[
 
 def what_it_is(run: Run, arm: str, phases: Sequence[Phase]) -> str:
     """One paragraph."""
-    base = hub_base(run)
+    base = hub_base(run, arm)
     start = f"[{base}](https://huggingface.co/{base})" if base else "a ModernBERT"
     way = " and then ".join(
         f"{wording.tokens(phase.tokens)} as a {'causal' if phase.objective == 'clm' else 'masked'} language model"
@@ -215,9 +226,13 @@ def what_it_is(run: Run, arm: str, phases: Sequence[Phase]) -> str:
     return f"A ModernBERT encoder for masked language modelling and fine-tuning, the arm `{arm}` of its run: {start} trained for {way}, {role}."
 
 
-def notes(phases: Sequence[Phase], licensed: bool) -> list[str]:
+def notes(run: Run, phases: Sequence[Phase], licensed: bool) -> list[str]:
     """What must be said first."""
     found = []
+    if is_all_generated(run):
+        found.append(
+            "All text that this run trained on is generated (synthetic): the model is a demonstration."
+        )
     if not all(phase.end for phase in phases):
         found.append("The training of this model has not ended.")
     if not licensed:
@@ -232,7 +247,8 @@ def phase_row(phase: Phase) -> list[str]:
     end = phase.end
     if not end:
         return [phase.name, phase.objective or "", "", wording.count(phase.tokens), "", "", "", ""]
-    objective = "CLM" if phase.objective == "clm" else f"MLM {end.mask_rate or 0:.0%}"
+    rate = "" if end.mask_rate is None else f" {end.mask_rate:.0%}"
+    objective = "CLM" if phase.objective == "clm" else f"MLM{rate}"
     steps = f"{wording.count(end.steps)} x {wording.count(end.batch_tokens)}"
     return [
         phase.name, objective, end.mixture, wording.count(end.tokens), steps, end.schedule.name, f"{end.schedule.peak:g}",
@@ -261,7 +277,7 @@ def task_rows(run: Run, arm: str) -> list[list[str]]:
 def score_text(score: TaskScore | None) -> str:
     """81.02 ± 0.41."""
     if score is None:
-        return ""
+        return wording.ABSENT
     spread = "" if score.std is None else f" ± {score.std:.{DECIMALS}f}"
     return f"{score.mean:.{DECIMALS}f}{spread}"
 

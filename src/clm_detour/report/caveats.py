@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+from clm_detour.evaluate.statistics import FEWEST_TASKS
 from clm_detour.report import wording
 from clm_detour.report.analysis import Comparison
 from clm_detour.report.arms import pairs, planned_tokens, same_rows
 from clm_detour.report.evaluation import Evaluation
-from clm_detour.report.records import Phase, PhaseEnd, Run, Score
+from clm_detour.report.generated import generated_sources, generated_tasks, is_all_generated
+from clm_detour.report.judged import task_noise
+from clm_detour.report.records import HeldOut, Phase, PhaseEnd, Run, Score
 
 PAPER_TOKENS = 11_000_000_000  # the paper's smallest run: 10B of detour and 1B of decay
 SMALL = PAPER_TOKENS / 10
@@ -22,31 +25,80 @@ Ended = tuple[Phase, PhaseEnd, Phase, PhaseEnd]
 
 def caveats(run: Run) -> list[str]:
     """A sentence each."""
-    found = one_seed(run)
+    found = [*of_generated_text(run), *one_seed(run)]
     if {"detour", "twin"} <= run.arms.keys():
         found += [*small(run), *unequal(run)]
-    models = run.held_out.models if run.held_out else {}
-    if {"detour", "twin"} <= models.keys():
-        found += noise(models["detour"].total, models["twin"].total)
+    if run.held_out:
+        found += without_held_out_text(run.held_out)
+        if {"detour", "twin"} <= run.held_out.totals.keys():
+            found += noise(run.held_out.totals["detour"], run.held_out.totals["twin"])
     return [*found, *of_tasks(run.evaluation), *of_texts(run.comparison)]
+
+
+def of_generated_text(run: Run) -> list[str]:
+    """Text and tasks that no person wrote."""
+    sources, tasks = generated_sources(run), generated_tasks(run)
+    found = []
+    if sources:
+        which = "The text of this run" if is_all_generated(run) else f"The text of {wording.listing(sources)}"
+        found.append(
+            f"{which} is generated (synthetic), written by the bundled sample's program: a result on it shows that everything works, not "
+            "whether a detour helps on real text."
+        )
+    if tasks:
+        verb = "is" if len(tasks) == 1 else "are"
+        found.append(f"{wording.listing(tasks)} {verb} generated too.")
+    return found
+
+
+def without_held_out_text(held_out: HeldOut) -> list[str]:
+    """What was not measured."""
+    if not held_out.totals:
+        return [
+            "No text was held out of training, so no held-out loss was measured; a larger data.held_out keeps some."
+        ]
+    if not held_out.unmeasured:
+        return []
+    names = wording.listing(held_out.unmeasured)
+    return [
+        f"No text of {names} was held out of training, so nothing is measured on it; a larger data.held_out keeps some."
+    ]
 
 
 def one_seed(run: Run) -> list[str]:
     """A run is one seed; a second twin shows what another would change."""
     if not run.config:
         return []
-    models = run.held_out.models if run.held_out else {}
-    if {"detour", "twin", "control"} <= models.keys():
-        detour, twin, control = (models[name].total.loss for name in ("detour", "twin", "control"))
+    apart = [*loss_apart(run), *tasks_apart(run)]
+    if apart:
         return [
             f"One seed ({run.config.seed}) of the detour. Two twins that differ in their seed alone (twin and control) end "
-            f"{abs(twin - control):.3f} apart in held-out loss, detour and twin {abs(detour - twin):.3f}; "
-            "two runs are little to judge chance by."
+            f"{wording.listing(apart)}; two runs are little to judge chance by."
         ]
     return [
         f"One seed ({run.config.seed}) and no control arm: how far apart two runs of the same arm would end is not known, so a "
         "difference may be chance."
     ]
+
+
+def loss_apart(run: Run) -> list[str]:
+    """How far the twins are apart in held-out loss, beside detour and twin."""
+    totals = run.held_out.totals if run.held_out else {}
+    if not {"detour", "twin", "control"} <= totals.keys():
+        return []
+    detour, twin, control = (totals[name].loss for name in ("detour", "twin", "control"))
+    if not math.isfinite(detour + twin + control):
+        return []
+    return [f"{abs(twin - control):.3f} apart in held-out loss (detour and twin {abs(detour - twin):.3f})"]
+
+
+def tasks_apart(run: Run) -> list[str]:
+    """How far the twins are apart on tasks, beside detour and twin."""
+    found = run.evaluation.difference("detour", "twin") if run.evaluation else None
+    noise = task_noise(run)
+    if not found or noise is None:
+        return []
+    return [f"{noise:.2f} points apart on tasks (detour and twin {abs(found.value):.2f})"]
 
 
 def of_tasks(found: Evaluation | None) -> list[str]:
@@ -64,6 +116,11 @@ def of_tasks(found: Evaluation | None) -> list[str]:
         sentences.append(
             f"{'Tasks' if min(seeds) == max(seeds) else 'Some tasks'} were fine-tuned with {min(seeds)} {'seed' if min(seeds) == 1 else 'seeds'}, the paper's with 5 or 9: "
             "their scores are uncertain by more than a small difference."
+        )
+    if 0 < len(found.tasks) < FEWEST_TASKS:
+        sentences.append(
+            f"{wording.counted(len(found.tasks), 'task')}, fewer than {FEWEST_TASKS}: there is no test over tasks, and intervals over seeds speak of "
+            "these tasks only."
         )
     return sentences
 
@@ -167,8 +224,6 @@ def noise(detour: Score, twin: Score) -> list[str]:
             f"Detour and twin were measured on {wording.count(detour.predicted)} and "
             f"{wording.count(twin.predicted)} masked tokens: not the same ones."
         ]
-    if not detour.predicted:
-        return []
     variance = sum(score.accuracy * (1 - score.accuracy) / score.predicted for score in (detour, twin))
     spread, difference = 2 * math.sqrt(max(variance, 0.0)), detour.accuracy - twin.accuracy
     if abs(difference) >= spread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -173,4 +174,10 @@ def running_mean(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
 
 def describe(phases: Sequence[Phase], read: Callable[[Curve], np.ndarray]) -> str:
     """First and last value of each phase, for those who do not see the figure."""
-    return "; ".join(f"{p.id} from {read(c)[0]:.3g} to {read(c)[-1]:.3g}" for p, c in logged(phases))
+    return "; ".join(f"{phase.id} {first_to_last(read(curve))}" for phase, curve in logged(phases))
+
+
+def first_to_last(values: Sequence[float] | np.ndarray) -> str:
+    """Return the first and the last that are numbers, in words."""
+    found = [value for value in values if math.isfinite(value)]
+    return f"from {found[0]:.3g} to {found[-1]:.3g}" if found else "without a number"

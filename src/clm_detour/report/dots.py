@@ -26,12 +26,12 @@ def loss_dots(run: Run, models: dict[str, Scores], sources: Sequence[str]) -> Ma
     def paint(axes: Axes) -> None:
         for place, (model, scores) in enumerate(models.items()):
             slot = colour_slot(run, model)
-            losses = [scores.by_source[source].loss for source in sources if source in scores.by_source]
             apart = 0.2 * (place - (len(models) - 1) / 2)  # so that equal losses do not hide each other
-            rows = [row + apart for row, source in enumerate(sources) if source in scores.by_source]
+            found = [(row + apart, scores.by_source.get(source)) for row, source in enumerate(sources)]
+            measured = [(row, score.loss) for row, score in found if score]
             axes.plot(
-                losses,
-                rows,
+                [loss for _, loss in measured],
+                [row for row, _ in measured],
                 linestyle="",
                 marker=MARKERS[slot],
                 color=COLOURS[slot],

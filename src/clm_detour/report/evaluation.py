@@ -20,13 +20,14 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """A task; `documents` of its test split."""
+    """A task; `documents` of its test split, and `left_out` what its scores are without; 0.1.0 did not count that."""
 
     name: str
     language: str
     kind: str
     metric: str
     documents: int
+    left_out: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -40,32 +41,68 @@ class Average:
 
 
 @dataclass(frozen=True)
+class Equivalence:
+    """A test of whether two models differ by less than `bound` points; a small p shows that they do."""
+
+    bound: float
+    p: float
+
+
+@dataclass(frozen=True)
+class PaperBootstrap:
+    """The paper's paired bootstrap over tasks and seeds, which rejects a true null too often when tasks are few."""
+
+    interval: Interval
+    p: float
+
+
+@dataclass(frozen=True)
 class Difference:
-    """`a` minus `b` in points, over tasks and on each; no interval and no p of one task or of one seed."""
+    """`a` minus `b` in points, over tasks and on each.
+
+    Args:
+        interval: 95 %; over "tasks" it speaks of tasks like these, over "seeds" of these tasks only, as `interval_over` says.
+        p: of the test over tasks; None with fewer than six tasks. `p_adjusted` is p after Holm, over all pairs of the evaluation.
+        seed_wins, seed_losses: pairs of runs with one task and one seed; None in an evaluation of 0.1.0.
+        by_task: task -> difference, and its interval over seeds.
+    """
 
     a: str
     b: str
     tasks: int
     value: float
     interval: Interval | None
+    interval_over: str | None
     p: float | None
+    p_adjusted: float | None
     wins: int
     losses: int
     ties: int
+    seed_wins: int | None
+    seed_losses: int | None
+    equivalence: Equivalence | None
+    paper_bootstrap: PaperBootstrap | None
     by_task: dict[str, tuple[float, Interval | None]]
 
     def turned(self) -> Difference:
         """`b` minus `a`."""
         by_task = {task: (-value, turned(bounds)) for task, (value, bounds) in self.by_task.items()}
+        papers = self.paper_bootstrap
         return replace(
-            self, a=self.b, b=self.a, value=-self.value, interval=turned(self.interval),
-            wins=self.losses, losses=self.wins, by_task=by_task,
+            self, a=self.b, b=self.a, value=-self.value, interval=turned(self.interval), by_task=by_task,
+            wins=self.losses, losses=self.wins, seed_wins=self.seed_losses, seed_losses=self.seed_wins,
+            paper_bootstrap=papers and PaperBootstrap(turned_interval(papers.interval), papers.p),
         )  # fmt: skip
 
 
 def turned(interval: Interval | None) -> Interval | None:
     """Of the negative."""
-    return None if interval is None else (-interval[1], -interval[0])
+    return None if interval is None else turned_interval(interval)
+
+
+def turned_interval(interval: Interval) -> Interval:
+    """Return the interval of the negative."""
+    return -interval[1], -interval[0]
 
 
 @dataclass(frozen=True)
@@ -94,7 +131,14 @@ def parse_evaluation(raw: Any) -> Evaluation:
     groups = [group for group in raw["groups"] if group["averages"]]
     return Evaluation(
         tasks=[
-            TaskInfo(str(t["name"]), str(t["language"]), str(t["kind"]), str(t["metric"]), int(t["n"]))
+            TaskInfo(
+                str(t["name"]),
+                str(t["language"]),
+                str(t["kind"]),
+                str(t["metric"]),
+                int(t["n"]),
+                {str(what): int(count) for what, count in t.get("left_out", {}).items()},
+            )
             for t in raw["tasks"]
         ],
         models=[str(model["name"]) for model in raw["models"]],
@@ -130,13 +174,46 @@ def score(raw: Any) -> TaskScore:
 
 
 def difference(raw: Any) -> Difference:
-    """One comparison."""
-    p = None if raw["p"] is None else float(raw["p"])
+    """One comparison. Interval and p of 0.1.0, which does not say what its interval is over, are the paper's bootstrap."""
+    old = "interval_over" not in raw
+    papers = raw if old else raw["paper_bootstrap"]
     return Difference(
-        str(raw["a"]), str(raw["b"]), len(raw["tasks"]), float(raw["difference"]), interval(raw["interval"]), p,
-        int(raw["wins"]), int(raw["losses"]), int(raw["ties"]),
-        {task: (float(row["difference"]), interval(row["interval"])) for task, row in raw["by_task"].items()},
-    )  # fmt: skip
+        a=str(raw["a"]),
+        b=str(raw["b"]),
+        tasks=len(raw["tasks"]),
+        value=float(raw["difference"]),
+        interval=None if old else interval(raw["interval"]),
+        interval_over=raw.get("interval_over"),
+        p=None if old else number(raw["p"]),
+        p_adjusted=number(raw.get("p_adjusted")),
+        wins=int(raw["wins"]),
+        losses=int(raw["losses"]),
+        ties=int(raw["ties"]),
+        seed_wins=raw.get("seed_wins"),
+        seed_losses=raw.get("seed_losses"),
+        equivalence=equivalence(raw.get("equivalence")),
+        paper_bootstrap=paper_bootstrap(papers),
+        by_task={
+            task: (float(row["difference"]), interval(row["interval"]))
+            for task, row in raw["by_task"].items()
+        },
+    )
+
+
+def equivalence(raw: Any) -> Equivalence | None:
+    """Return the test of equivalence, or None if there was none."""
+    return None if raw is None else Equivalence(float(raw["bound"]), float(raw["p"]))
+
+
+def paper_bootstrap(raw: Any) -> PaperBootstrap | None:
+    """Return the paper's test, or None if there was none."""
+    bounds = None if raw is None else interval(raw["interval"])
+    return None if bounds is None else PaperBootstrap(bounds, float(raw["p"]))
+
+
+def number(raw: Any) -> float | None:
+    """A number, or None."""
+    return None if raw is None else float(raw)
 
 
 def interval(raw: Any) -> Interval | None:

@@ -6,7 +6,7 @@ holds none of a run's records is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ def load_run(run_dir: Path) -> Run:
     if not any((run_dir / trace).exists() for trace in TRACES):
         traces = ", ".join(TRACES)
         raise UserError(f"{run_dir} holds none of a run's records ({traces}); give the run_dir of a recipe.")
-    folder, run = RunFolder(run_dir), Run(name=run_dir.resolve().name)
+    folder, run = RunFolder(run_dir), Run(name=run_dir.resolve().name, folder=run_dir.resolve())
     files = Reader(run_dir, run.missing)
     run.config, run.config_text = read_config(files, folder.config)
     run.environment = files.read(folder.environment, "Versions and hardware", dict)
@@ -179,17 +179,25 @@ def read_curve(path: Path) -> Curve | None:
 
 
 def read_watched(path: Path) -> Watched | None:
-    """Held-out losses while the phase trained, if they were measured; broken lines are skipped."""
+    """Held-out losses while the phase trained, if they were measured; broken lines are skipped, and lines without any prediction."""
     points: dict[int, tuple[float, float]] = {}
     for entry in read_json_lines(path):
         with suppress(ValueError, KeyError, TypeError):
-            losses = [entry[kind]["loss"] for kind in ("mlm", "clm")]
-            masked, causal = (np.nan if loss is None else float(loss) for loss in losses)
-            points[int(entry["tokens"])] = masked, causal
+            scores = [entry[kind] for kind in ("mlm", "clm")]
+            if any(score.get("predicted", 1) for score in scores):
+                masked, causal = map(watched_loss, scores)
+                points[int(entry["tokens"])] = masked, causal
     if not points:
         return None
     masked_losses, causal_losses = zip(*(points[tokens] for tokens in sorted(points)), strict=True)
     return Watched(sorted(points), list(masked_losses), list(causal_losses))
+
+
+def watched_loss(score: Mapping[str, Any]) -> float:
+    """Return the loss, or no number where it was not finite or nothing was predicted."""
+    if score["loss"] is None or not score.get("predicted", 1):
+        return np.nan
+    return float(score["loss"])
 
 
 def read_sources(files: Reader, config: Config | None) -> dict[str, SourceReport]:

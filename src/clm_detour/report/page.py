@@ -10,6 +10,7 @@ from clm_detour.files import atomic_write
 from clm_detour.report.attachments import gathered
 from clm_detour.report.caveats import caveats
 from clm_detour.report.files import write_files
+from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
 from clm_detour.report.markup import render
 from clm_detour.report.records import Run
@@ -43,6 +44,7 @@ def page_text(run: Run) -> str:
     page = render(
         "page.html",
         run=run,
+        generated=is_all_generated(run),
         style=style,
         done=what_was_done(run),
         verdict=verdict(run),

@@ -7,6 +7,7 @@ names joined by dots, so an id tells which phases came before it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """One model on all held-out text and on each source of it."""
+    """One model on all held-out text and on each source of it; None where there is no held-out text."""
 
-    total: Score
-    by_source: dict[str, Score]
+    total: Score | None
+    by_source: dict[str, Score | None]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,22 @@ class HeldOut:
     mask_rate: float
     models: dict[str, Scores]
     phases: dict[str, Scores]
+
+    @property
+    def totals(self) -> dict[str, Score]:
+        """The models that were measured, on all held-out text."""
+        return {name: scores.total for name, scores in self.models.items() if scores.total}
+
+    @property
+    def sources(self) -> list[str]:
+        """All sources, in order of display."""
+        return list(dict.fromkeys(source for scores in self.models.values() for source in scores.by_source))
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """The sources of which no text was held out."""
+        models = self.models.values()
+        return [name for name in self.sources if not any(scores.by_source.get(name) for scores in models)]
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Watched:
-    """Held-out losses while a phase trained, as a masked and as a causal language model; tokens from the phase's start."""
+    """Held-out losses while a phase trained, as a masked and as a causal language model; tokens from the phase's start.
+
+    A loss that is not finite, or was not measured beside the other one, is not a number.
+    """
 
     tokens: list[int]
     masked: list[float]
@@ -108,6 +128,9 @@ class PhaseEnd:
     world_size: int
     device: str
     precision: str
+    hub: (
+        list[str] | None
+    )  # base model and data sets that were the hub's when it ran; None in a record of 0.1.0
 
 
 @dataclass(frozen=True)
@@ -164,6 +187,7 @@ class Run:
     """Everything that the report says comes from here."""
 
     name: str
+    folder: Path | None = None
     config: Config | None = None
     config_text: str | None = None
     environment: dict[str, Any] | None = None
@@ -210,6 +234,7 @@ def parse_phase(raw: Any) -> tuple[str, PhaseEnd]:
         world_size=int(raw["world_size"]),
         device=str(raw["device"]),
         precision=str(raw["precision"]),
+        hub=None if raw.get("hub") is None else [str(name) for name in raw["hub"]],
     )
     return str(raw["objective"]), end
 
@@ -244,8 +269,10 @@ def parse_scores(raw: Any) -> Scores:
     return Scores(parse_score(raw), by_source)
 
 
-def parse_score(raw: Any) -> Score:
-    """A loss that is null was not finite."""
+def parse_score(raw: Any) -> Score | None:
+    """None where nothing was predicted, for which version 0.1.0 wrote 0; a loss that is null in spite of predictions was not finite."""
+    if not int(raw["predicted"]):
+        return None
     loss = np.nan if raw["loss"] is None else float(raw["loss"])
     return Score(loss, float(raw["accuracy"]), int(raw["predicted"]))
 

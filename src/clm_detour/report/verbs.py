@@ -16,12 +16,11 @@ def report(
     ],
 ) -> None:
     """Write a run's page anew: RUN/report.html, and its figures and numbers as files in RUN/report, the models' cards."""
-    from clm_detour.progress import console
     from clm_detour.report.card import write_cards
     from clm_detour.report.page import write_page
 
     write_cards(run_dir)
-    console.print(f"Open {write_page(run_dir)}", soft_wrap=True)
+    typer.echo(f"Open {write_page(run_dir)}")
 
 
 def push(
@@ -57,14 +56,15 @@ def arms(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder
     from clm_detour.progress import console
     from clm_detour.report.load import load_run
     from clm_detour.report.sections.arms import arm_rows, reference_arm
+    from clm_detour.report.tables import shown
 
     loaded = load_run(run)
     if not loaded.arms:
         raise UserError(f"{run} says nothing of its arms: it has neither config.yaml nor arms.json.")
-    head, *rows = arm_rows(loaded)
+    head, rows = arm_rows(loaded)
     table = Table(*head, title=f"In brackets: the difference from {reference_arm(loaded)}")
-    for row in rows:
-        table.add_row(*row)
+    for arm, cells in rows:
+        table.add_row(arm, *map(shown, cells))
     console.print(table)
 
 

@@ -14,17 +14,16 @@ from markupsafe import Markup
 from clm_detour.report import wording
 from clm_detour.report.arms import colour_slot, own_phases, planned_tokens, same_rows, schedule_name
 from clm_detour.report.evaluation import Difference
+from clm_detour.report.judged import LEVEL, OVER, is_clear, loss_clause, sign, task_clause, task_noise
 from clm_detour.report.markup import key
 from clm_detour.report.records import Phase, Run, Score, Scores
-from clm_detour.report.tables import Row, Text, table, with_best
+from clm_detour.report.tables import Content, Row, Text, number, table, with_best
 
-STEP = 0.0005  # what the page's decimals can show, of a loss and of an accuracy
 DECAYS = {
     "one_minus_sqrt",
     "cosine",
     "linear",
 }  # schedules that fall to the end; wsd does in its last part only
-FEW_TASKS = 6  # all of five won: a sign test over tasks still has p = 0.06
 
 
 @dataclass(frozen=True)
@@ -104,46 +103,69 @@ def amount(run: Run, phases: list[Phase]) -> str:
 
 
 def verdict(run: Run) -> Verdict:
-    """Detour against twin, each against the base."""
+    """Detour against twin, each against the base; held-out loss and tasks are judged apart."""
+    loss, tasks = loss_clause(run), task_clause(run)
+    if loss or (run.evaluation and run.evaluation.difference("detour", "twin")):
+        title = " ".join(filter(None, (loss or "Held-out loss: not measured.", tasks)))
+    else:
+        title = "No result yet: detour and twin have not both been measured"
+    sentences = [*on_held_out(run), on_tasks(run), on_networks(run)]
+    return Verdict(title, [sentence for sentence in sentences if sentence], summary(run))
+
+
+def on_held_out(run: Run) -> list[str]:
+    """What the losses say, where those of detour and twin were measured and are finite."""
     models = run.held_out.models if run.held_out else {}
-    table = summary(run, models) if models else None
-    beside = [text for text in (on_tasks(run), on_networks(run)) if text]
-    if not {"detour", "twin"} <= models.keys():
-        title = "No result yet: detour and twin have not both been measured on held-out text"
-        return Verdict(title, beside, table)
-    detour, twin = models["detour"].total, models["twin"].total
-    if not (math.isfinite(detour.loss) and math.isfinite(twin.loss)):
-        return Verdict("No comparison: a held-out loss is not finite", beside, table)
-    sentences = [against_twin(detour, twin), by_source(models["detour"], models["twin"])]
-    if "base" in models:
-        sentences.append(against_base(models["base"], models["detour"], models["twin"]))
-    control = models["control"].total if "control" in models else None
-    return Verdict(who_is_ahead(detour, twin, control), [*filter(None, sentences), *beside], table)
+    detour, twin = (run.held_out.totals.get(name) if run.held_out else None for name in ("detour", "twin"))
+    if not detour or not twin or not (math.isfinite(detour.loss) and math.isfinite(twin.loss)):
+        return []
+    return [
+        against_twin(detour, twin),
+        by_source(models["detour"], models["twin"]),
+        against_base(models["base"], models["detour"], models["twin"]) if "base" in models else "",
+    ]
 
 
 def on_tasks(run: Run) -> str:
-    """Detour and twin fine-tuned."""
+    """Detour and twin fine-tuned, beside two equal twins on the same tasks."""
     found = run.evaluation.difference("detour", "twin") if run.evaluation else None
     if not found:
         return ""
-    return (
-        f"Fine-tuned on {found.tasks} {'task' if found.tasks == 1 else 'tasks'}, the detour is {wording.signed(found.value, 2)} "
-        f"points from its twin on average ({certainty(found)}): {found.wins} won, {found.losses} lost, {found.ties} tied."
-    )
+    parts = [
+        f"Fine-tuned on {wording.counted(found.tasks, 'task')}, the detour is {wording.signed(found.value, 2)} points from its twin on "
+        f"average ({certainty(found)}): {wording.counted(found.wins, 'task')} won, {found.losses} lost, {found.ties} tied"
+    ]
+    if found.seed_wins is not None and found.seed_losses is not None:
+        parts.append(f"; of single runs with equal seeds {found.seed_wins} won, {found.seed_losses} lost")
+    noise = task_noise(run)
+    if noise is not None:
+        parts.append(f". On the same tasks two equal twins are {noise:.2f} points apart")
+    return "".join([*parts, "."])
 
 
 def certainty(found: Difference) -> str:
-    """The interval, or why there is none, and whether it is open which is better."""
+    """The interval and of what it speaks, or why there is none; p where there is a test; whether it is open which is better."""
+    parts = []
     if found.interval is None:
-        one_seed = any(interval is None for _, interval in found.by_task.values())
-        few = [*(["one task"] * (found.tasks == 1)), *(["one seed"] * one_seed)]
-        return f"no interval: {' with '.join(few)} leaves open which is better"
-    low, high = (wording.signed(end, 2) for end in found.interval)
-    text = f"95 % interval {low} to {high}"
-    if found.interval[0] <= 0 <= found.interval[1]:
-        return f"{text}, which leaves open which is better"
-    few_tasks = ", but so few tasks leave open which is better on others"
-    return text + (few_tasks if found.tasks < FEW_TASKS else "")
+        old = found.seed_wins is None
+        parts.append(
+            "no interval: "
+            + ("the evaluation is version 0.1.0's" if old else "seeds are too few or do not differ")
+        )
+    else:
+        low, high = (wording.signed(end, 2) for end in found.interval)
+        parts.append(f"95 % interval {OVER.get(found.interval_over or '', '')}, {low} to {high}")
+    if found.p_adjusted is not None or found.p is not None:
+        p, named = (found.p, "p") if found.p_adjusted is None else (found.p_adjusted, "p after Holm")
+        parts.append(f"{named} = {p:.2g}")
+    if found.equivalence:
+        shown = "equivalent" if found.equivalence.p < LEVEL else "not shown to be equivalent"
+        parts.append(f"{shown} within {found.equivalence.bound:g} points, p = {found.equivalence.p:.2g}")
+    if not is_clear(found):
+        parts.append("which leaves open which is better")
+    elif found.p is None:
+        parts.append("which leaves open which is better on others")
+    return "; ".join(parts)
 
 
 def on_networks(run: Run) -> str:
@@ -161,37 +183,6 @@ def on_networks(run: Run) -> str:
     if retention and retention.value is not None:
         text += f"; after the decay {retention.value:.2f} times what it was before it"
     return f"{text}."
-
-
-def who_is_ahead(detour: Score, twin: Score, control: Score | None) -> str:
-    """By loss and by accuracy; where there is a second twin, a difference no larger than that of the twins counts as none."""
-    by_loss = -sign(detour.loss - twin.loss, apart(twin, control, "loss"))
-    by_accuracy = sign(detour.accuracy - twin.accuracy, apart(twin, control, "accuracy"))
-    if by_loss * by_accuracy < 0:
-        better, worse = ("loss", "accuracy") if by_loss > 0 else ("accuracy", "loss")
-        return f"A mixed result: the detour has the better {better}, its twin the better {worse}"
-    if by_loss == by_accuracy == 0:
-        return "The detour and its twin end " + (
-            "level" if control is None else "no further apart than two twins"
-        )
-    return (
-        "The detour ends ahead of its twin"
-        if by_loss + by_accuracy > 0
-        else "The detour ends behind its twin"
-    )
-
-
-def apart(twin: Score, control: Score | None, measure: str) -> float:
-    """How far two twins are apart, and no less than the page can show."""
-    difference = 0.0 if control is None else abs(getattr(twin, measure) - getattr(control, measure))
-    return max(STEP, difference) if math.isfinite(difference) else STEP
-
-
-def sign(difference: float, least: float = STEP) -> int:
-    """-1, 1, or 0 for less than `least`."""
-    if not math.isfinite(difference) or abs(difference) < least:
-        return 0
-    return 1 if difference > 0 else -1
 
 
 def against_twin(detour: Score, twin: Score) -> str:
@@ -218,16 +209,21 @@ def against_twin(detour: Score, twin: Score) -> str:
 
 def by_source(detour: Scores, twin: Scores) -> str:
     """On which sources the detour has the lower loss, on which its twin."""
-    shared = [source for source in detour.by_source if source in twin.by_source]
-    signs = {source: sign(detour.by_source[source].loss - twin.by_source[source].loss) for source in shared}
-    lower = [source for source in shared if signs[source] < 0]
-    higher = [source for source in shared if signs[source] > 0]
+    signs = {source: sign(one.loss - other.loss) for source, (one, other) in shared(detour, twin).items()}
+    lower = [source for source in signs if signs[source] < 0]
+    higher = [source for source in signs if signs[source] > 0]
     parts = [
         f"{who} has the lower loss on {wording.listing(sources)}"
         for who, sources in (("the detour", lower), ("its twin", higher))
         if sources
     ]
     return f"By source, {wording.listing(parts)}." if parts else ""
+
+
+def shared(one: Scores, other: Scores) -> dict[str, tuple[Score, Score]]:
+    """Return the scores of both on each source on which both were measured."""
+    pairs = {source: (score, other.by_source.get(source)) for source, score in one.by_source.items()}
+    return {source: (mine, yours) for source, (mine, yours) in pairs.items() if mine and yours}
 
 
 def against_base(base: Scores, detour: Scores, twin: Scores) -> str:
@@ -237,36 +233,44 @@ def against_base(base: Scores, detour: Scores, twin: Scores) -> str:
         f"the {name}'s loss is {wording.signed(arm.total.loss - base.total.loss)}, its accuracy "
         f"{wording.points(arm.total.accuracy - base.total.accuracy)} points"
         for name, arm in arms.items()
+        if arm.total and base.total
     ]
+    changes = {
+        name: {source: now.loss - before.loss for source, (now, before) in shared(arm, base).items()}
+        for name, arm in arms.items()
+    }
     rises = []
-    for source, score in base.by_source.items():
-        there = {name: arm.by_source[source].loss for name, arm in arms.items() if source in arm.by_source}
+    for source in base.by_source:
         by = [
-            f"{name} {wording.signed(loss - score.loss)}"
-            for name, loss in there.items()
-            if sign(loss - score.loss) > 0
+            f"{name} {wording.signed(change[source])}"
+            for name, change in changes.items()
+            if sign(change.get(source, 0.0)) > 0
         ]
         if by:
             rises.append(f"{source} ({', '.join(by)})")
     worse = f" The loss rose on {wording.listing(rises)}." if rises else ""
-    return f"Against the base model {'; '.join(parts)}.{worse}"
+    return f"Against the base model {'; '.join(parts)}.{worse}" if parts else ""
 
 
-def summary(run: Run, models: dict[str, Scores]) -> Markup:
-    """Loss and accuracy of each model, and what changed from the base."""
-    totals = [scores.total for scores in models.values()]
-    losses = with_best([t.loss for t in totals], wording.loss, lowest=True, absent=wording.ABSENT)
-    accuracies = with_best([t.accuracy for t in totals], wording.percent, lowest=False, absent=wording.ABSENT)
-    names: list[Text] = [key(colour_slot(run, name), name) for name in models]
-    columns: list[list[Text]] = [names, losses, accuracies]
+def summary(run: Run) -> Markup | None:
+    """Loss and accuracy of each model that was measured, and what changed from the base."""
+    models = run.held_out.totals if run.held_out else {}
+    if not models:
+        return None
+    losses = with_best([score.loss for score in models.values()], wording.loss, lowest=True)
+    accuracies = with_best([score.accuracy for score in models.values()], wording.percent, lowest=False)
+    names: list[Content] = [key(colour_slot(run, name), name) for name in models]
+    columns: list[list[Content]] = [names, [*losses], [*accuracies]]
     head: list[Text] = ["Model", "Loss", "Accuracy"]
     note = "Best in bold."
-    if "base" in models:
-        base = models["base"].total
-        changes = [(t.loss - base.loss, t.accuracy - base.accuracy) for t in totals]
-        columns.insert(2, [wording.signed(loss) if loss else "" for loss, _ in changes])
-        columns.append([wording.points(accuracy) if accuracy else "" for _, accuracy in changes])
-        head[2:] = ["− base", "Accuracy", "− base"]
+    if base := models.get("base"):
+        changes = [
+            (score.loss - base.loss, score.accuracy - base.accuracy) if name != "base" else (None, None)
+            for name, score in models.items()
+        ]
+        columns.insert(2, [number(loss, wording.signed) for loss, _ in changes])
+        columns.append([number(accuracy, wording.points) for _, accuracy in changes])
+        head[2:] = ["Loss − base", "Accuracy", "Accuracy − base"]
         note += " − base: what changed from it, accuracy in points."
     rows = [Row(cells) for cells in zip(*columns, strict=True)]
     return table("Held-out masked language modelling", head, rows, note=note)

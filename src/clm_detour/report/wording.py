@@ -17,6 +17,16 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def counted(number: int, thing: str) -> str:
+    """1 -> '1 task', 2 -> '2 tasks'."""
+    return f"{count(number)} {thing}{'' if number == 1 else 's'}"
+
+
+def these(number: int, thing: str) -> str:
+    """1 -> 'this 1 task', 2 -> 'these 2 tasks'."""
+    return f"{'this' if number == 1 else 'these'} {counted(number, thing)}"
+
+
 def tokens(number: int) -> str:
     """600064 -> '600k tokens'."""
     return f"{human(number)} tokens"

@@ -22,7 +22,7 @@ from composer.core import Timestamp
 
 from clm_detour.errors import UserError
 from clm_detour.files import HALF_WRITTEN, file_checksum, read_json
-from clm_detour.progress import console
+from clm_detour.progress import warn
 from clm_detour.train.parallel import from_first, is_first
 
 MOMENTS, AVERAGE = "optimizer.safetensors", "average.safetensors"
@@ -83,9 +83,7 @@ def newest_good(folder: Path) -> Checkpoint | None:
                 return Checkpoint(path, Position(**read_json(path / STATE)))
         except (OSError, UserError):
             pass
-        console.print(
-            f"[yellow]Passing over {path}: it is damaged (its checksums differ).[/yellow]", soft_wrap=True
-        )
+        warn(f"Passing over {path}: it is damaged (its checksums differ).")
     return None
 
 

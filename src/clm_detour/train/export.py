@@ -53,15 +53,24 @@ def write_model(
         UserError: something else than such a model is there, which would be lost.
     """
     folder = folder.resolve()
-    if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"{folder} holds something else than an exported model, which would be lost; name a folder that is not there yet."
-        )
+    check_replaceable(folder)
     with atomic_folder(folder) as temporary:
         network.save_pretrained(temporary)
         copy_tokenizer(tokenizer, temporary)
         if about is not None:
             write_json(temporary / ABOUT, about)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Check that a model can be written to `folder` without losing anything but an exported model.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} holds something else than an exported model, which would be lost; name a folder that is not there yet."
+        )
 
 
 def about_phase(config: Config, run: PhaseRun, step: int, tokens: int, weights: str) -> dict[str, Any]:
@@ -106,7 +115,8 @@ def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32", ema:
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not known; use one of {', '.join(DTYPES)}.")
-    last = RunFolder.of(config).phase(plan_arm(config, arm)[-1].id)
+    run = plan_arm(config, arm)[-1]
+    last = RunFolder.of(config).phase(run.id)
     if not last.finished:
         raise UserError(f"Arm {arm} has not finished ({last.root} has no phase.json); run it first.")
     model = last.ema if ema else last.model
@@ -114,5 +124,6 @@ def export_arm(config: Config, arm: str, folder: Path, dtype: str = "fp32", ema:
         raise UserError(
             f"Arm {arm} has no moving average of its weights; set train.ema_half_life before training."
         )
-    network = ModernBertForPretraining.from_pretrained(model, dtype=DTYPES[dtype])
+    causal = run.phase.objective == "clm"
+    network = ModernBertForPretraining.from_pretrained(model, dtype=DTYPES[dtype], causal=causal)
     write_model(network, str(model), folder, {**read_json(model / ABOUT), "arm": arm, "dtype": dtype})

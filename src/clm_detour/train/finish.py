@@ -11,6 +11,7 @@ import torch
 from composer.utils import dist
 
 from clm_detour.files import write_json
+from clm_detour.hub import hub_names
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.train.checkpoints import Position
 from clm_detour.train.models import Models
@@ -51,6 +52,7 @@ def phase_record(setup: Setup, started: datetime.datetime, position: Position) -
         "objective": run.phase.objective,
         "mask_rate": run.phase.mask_rate,
         "mixture": run.phase.mixture,
+        "hub": hub_names(config),
         "seed": run.seed,
         "freeze": None if run.phase.freeze is None else asdict(run.phase.freeze),
         "reset_head": run.phase.reset_head,

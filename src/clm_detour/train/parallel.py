@@ -144,6 +144,7 @@ def whole_network(network: ModernBertForPretraining) -> ModernBertForPretraining
         return network
     weights = on_first(network.state_dict())
     copy = hf.without_weights(ModernBertForPretraining, network.config, None)
+    copy.causal = network.causal
     if is_first():
         hf.fill(copy, weights, "the trained network", None)
     return copy

@@ -112,6 +112,18 @@ def plan_recipe(config: Config) -> dict[str, PhaseRun]:
     return {run.id: run for run in runs}
 
 
+def domain_sources(config: Config) -> list[str]:
+    """The sources of the mixtures on which the arms' last phases train, leaving out arms that others extend."""
+    chains = list(config.arms.values())
+    ends = [
+        chain
+        for chain in chains
+        if not any(other[: len(chain)] == chain and other != chain for other in chains)
+    ]
+    names = [name for chain in ends for name in config.data.mixtures[config.phases[chain[-1]].mixture]]
+    return list(dict.fromkeys(names))
+
+
 def choose_phase(config: Config, arm: str, phase: str) -> PhaseRun:
     """The run that `arm=... phase=...` names.
 

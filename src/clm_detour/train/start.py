@@ -38,24 +38,32 @@ def starting_network(
     """
     backend = None if config.model.attention == "auto" else config.model.attention
     if checkpoint is not None:
-        network = ModernBertForPretraining.from_pretrained(checkpoint, attention_backend=backend)
+        network = load_network(checkpoint, backend)
     elif run.parent is not None:
         folder = RunFolder.of(config).phase(run.parent.id)
         if not folder.finished:
             raise UserError(
                 f"Phase {run.id} starts from the end of {run.parent.id}, which has not finished; run that first."
             )
-        network = ModernBertForPretraining.from_pretrained(folder.model, attention_backend=backend)
+        network = load_network(folder.model, backend)
     elif config.model.base is not None:
         network = load_base(config.model.base, backend)
     else:
         torch.manual_seed(config.seed)
-        network = ModernBertForPretraining(fresh_config(config.model.config or {}, tokenizer), backend)
+        keys = {"max_position_embeddings": config.data.sequence_length, **(config.model.config or {})}
+        network = ModernBertForPretraining(fresh_config(keys, tokenizer), backend)
     check_fit(network.config, tokenizer)
+    trained = max(network.config.max_position_embeddings, config.data.sequence_length)
+    network.config.max_position_embeddings = trained  # of a base no less than it says itself
     if run.phase.reset_head and checkpoint is None:
         reset_head(network, run.seed)
     freeze(run.phase.freeze, network)
     return network.float()
+
+
+def load_network(path: str | Path, backend: str | None) -> ModernBertForPretraining:
+    """A folder's network; its mask is the phase's business, whatever the folder says."""
+    return ModernBertForPretraining.from_pretrained(path, attention_backend=backend, causal=False)
 
 
 def reset_head(network: ModernBertForPretraining, seed: int) -> None:
@@ -82,7 +90,7 @@ def load_base(path: str, backend: str | None) -> ModernBertForPretraining:
         UserError: there is none, or its weights do not fit exactly.
     """
     if not is_decoder(path):
-        return ModernBertForPretraining.from_pretrained(path, attention_backend=backend)
+        return load_network(path, backend)
     decoder, told = read_decoder(path)
     wrong = sorted(
         str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in told[kind]
@@ -206,13 +214,14 @@ def check_fit(model: ModernBertConfig, tokenizer: Tokenizer) -> None:
             f"The tokenizer has {tokenizer.vocab_size} entries but the model's vocabulary only {model.vocab_size}; "
             "use the tokenizer that the model was trained with (tokenizer.path)."
         )
-    for name, here, there in (
+    for name, here, *there in (
         ("[PAD]", tokenizer.pad, model.pad_token_id),
-        ("[CLS]", tokenizer.cls, model.cls_token_id),
-        ("[SEP]", tokenizer.sep, model.sep_token_id),
+        # Models whose texts stand between <s> and </s> may have other tokens as [CLS] and [SEP] besides.
+        ("[CLS]", tokenizer.cls, model.cls_token_id, model.bos_token_id),
+        ("[SEP]", tokenizer.sep, model.sep_token_id, model.eos_token_id),
     ):
-        if there is not None and here != there:
+        if there[0] is not None and here not in there:
             raise UserError(
-                f"{name} is {here} in the tokenizer but {there} in the model's config; "
+                f"{name} is {here} in the tokenizer but {there[0]} in the model's config; "
                 "use the tokenizer that the model was trained with (tokenizer.path)."
             )

@@ -12,6 +12,7 @@ from clm_detour.data.fields import Field
 from clm_detour.data.sources.columns import batch_records, needed_columns
 from clm_detour.data.sources.files import open_raw, whole_file
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
+from clm_detour.errors import on_one_line
 
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -39,7 +40,9 @@ def records(
                 on_bytes(raw.tell() - reported)
                 reported = raw.tell()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise lost(f"{unit.file} is not a sound Arrow stream after row {row}") from error
+        raise lost(
+            f"{unit.file} is not a sound Arrow stream after row {row} ({on_one_line(error)})"
+        ) from error
     on_bytes(unit.size - reported)
 
 

@@ -38,7 +38,10 @@ def batch_records(batch: pa.RecordBatch, file: str, before: int) -> Iterator[Rec
 
 
 def values(column: pa.Array) -> list[Any]:
-    """A column's values; text that is not UTF-8 keeps its bytes as surrogates, which are found out later."""
+    """A column's values; text that is not UTF-8 keeps its bytes as surrogates, which are found out later.
+
+    Binary columns are text as well: many writers of parquet do not mark their strings as such.
+    """
     if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
     if not is_string(column.type):
@@ -50,5 +53,13 @@ def values(column: pa.Array) -> list[Any]:
 
 
 def is_string(kind: pa.DataType) -> bool:
-    """Whether a type is one of text."""
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    """Return whether a type is one of text, marked as such or not."""
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_binary_view,
+    )
+    return any(test(kind) for test in tests)

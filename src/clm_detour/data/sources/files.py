@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import IO, Any
 
 import pyarrow as pa
@@ -13,7 +16,7 @@ import pyarrow as pa
 from clm_detour.data.cache import filesystem
 from clm_detour.data.formats import FORMATS, SUFFIXES, compression_of, guess, known_suffixes
 from clm_detour.data.sources.records import Unit
-from clm_detour.errors import UserError
+from clm_detour.errors import UserError, on_one_line
 
 ANY = "any"
 BUFFER_BYTES = 2**16  # a truncated file loses at most this much of its readable end
@@ -23,7 +26,8 @@ def list_files(path: str, format: str | None = None, split: str | None = None) -
     """The files of a source, sorted: absolute local paths, or URLs.
 
     Args:
-        path: a file, a folder (every file in it with a known suffix) or a glob; any fsspec URL.
+        path: a file, a folder (every file in it with a known suffix) or a glob; any fsspec URL. As in a shell, a glob
+            takes a hidden file, or one in a hidden folder, only where a part of it begins with a dot as well.
         format: of all of them; without it their names tell. ANY for files that may be of several kinds.
         split: of a folder saved by `datasets` with several, the one to take.
 
@@ -38,7 +42,7 @@ def list_files(path: str, format: str | None = None, split: str | None = None) -
             folder = split_folder(fs, root, path, split)
             found = saved_files(fs, folder) or files_of_folder(fs, path, folder, format)
         elif any(character in root for character in "*?["):
-            found = sorted(name for name in fs.glob(root) if fs.isfile(name))
+            found = sorted(name for name in fs.glob(root) if fs.isfile(name) and not is_hidden(name, root))
             if not found:
                 raise UserError(f"No file matches {path}.")
         else:
@@ -46,6 +50,15 @@ def list_files(path: str, format: str | None = None, split: str | None = None) -
     if format is None:
         check_kinds(path, found)
     return [name if is_local(fs) else fs.unstrip_protocol(name) for name in found]
+
+
+def is_hidden(name: str, pattern: str) -> bool:
+    """Return whether a part of `name` begins with a dot that no part of `pattern` asks for."""
+    dotted = [part for part in pattern.split("/") if part.startswith(".")]
+    return any(
+        part.startswith(".") and not any(fnmatchcase(part, asked) for asked in dotted)
+        for part in name.split("/")
+    )
 
 
 def split_folder(fs: Any, root: str, path: str, split: str | None) -> str:
@@ -74,8 +87,10 @@ def described(fs: Any, file: str, look: Callable[[Any], list[str]]) -> list[str]
     """Something out of a JSON file that `datasets` wrote."""
     try:
         return look(json.loads(fs.cat_file(file)))
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged; save the dataset again.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} is damaged ({type(error).__name__}: {on_one_line(error)}); save the dataset again."
+        ) from error
 
 
 def files_of_folder(fs: Any, path: str, root: str, format: str | None) -> list[str]:
@@ -124,15 +139,67 @@ def open_raw(file: str) -> Iterator[IO[bytes]]:
 
 
 def unpacked(raw: IO[bytes], file: str) -> io.BufferedReader:
-    """What a file holds once its compression, if its name tells one, is undone.
+    """Return what a file holds once its compression, if its name tells one, is undone.
 
-    Arrow reads files of several members and notices a missing end, which zstandard passes over silently.
+    Python reads gzip, since Arrow takes the zeros that tapes and some stores write after the end for damage. Arrow reads
+    zstandard, of any number of frames, and notices a missing end.
     """
-    stream = pa.PythonFile(raw, "r")
     compression = compression_of(file)
-    return io.BufferedReader(
-        pa.CompressedInputStream(stream, compression) if compression else stream, BUFFER_BYTES
-    )
+    if compression is None:
+        return io.BufferedReader(pa.PythonFile(raw, "r"), BUFFER_BYTES)
+    if compression == "gzip":
+        return io.BufferedReader(Unpacked(gzip.GzipFile(fileobj=raw).read1, file), BUFFER_BYTES)
+    stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), compression)
+    return io.BufferedReader(Unpacked(stream.read, file), BUFFER_BYTES)
+
+
+class Unpacked(io.RawIOBase):
+    """The content of a compressed file.
+
+    Args:
+        read: Returns the next bytes, at most as many as it is told.
+        file: The name for messages.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], file: str):
+        self._read = read
+        self._file = file
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with the next bytes and return their number.
+
+        Raises:
+            OSError: The file is cut short or damaged.
+            UserError: The file is sound, but cannot be unpacked here.
+        """
+        with unpacking(self._file):
+            content = self._read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+
+@contextmanager
+def unpacking(file: str) -> Iterator[None]:
+    """Turn what the libraries say of damage into an OSError without a number, and of a large window into a sentence."""
+    try:
+        yield
+    except EOFError as error:
+        raise OSError("Truncated compressed stream") from error
+    except gzip.BadGzipFile as error:  # its message may quote two bytes
+        raise OSError("not gzip, or a wrong checksum") from error
+    except zlib.error as error:
+        raise OSError(str(error)) from error
+    except OSError as error:
+        if "too much memory" not in str(error):
+            raise
+        raise UserError(
+            f"{file} was packed with a window of more than 128 MiB (zstd --long=28 or more), which cannot be unpacked here; "
+            "pack it anew: zstd -dc --long=31 OLD | zstd -o NEW."
+        ) from error
 
 
 def is_local(fs: Any) -> bool:
@@ -153,7 +220,7 @@ def readable(path: str) -> Iterator[None]:
     except OSError as error:
         if type(error) is OSError and error.errno is None:
             raise
-        raise UserError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror or on_one_line(error)}.") from error
 
 
 def whole_file(file: str, format: str) -> Unit:

@@ -15,13 +15,17 @@ from typing import Any
 
 from clm_detour.config.schema import Source
 from clm_detour.data.fields import Field
+from clm_detour.data.hub_reasons import hub_reason
 from clm_detour.data.sources.columns import needed_columns
 from clm_detour.data.sources.files import file_stamp, filesystem
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
-from clm_detour.errors import UserError
+from clm_detour.errors import UserError, on_one_line
 
 ROWS_PER_UNIT = 2**17
 COMMIT = re.compile(r"[0-9a-f]{40}")
+NAMES = re.compile(r"Bad split|BuilderConfig|Unknown split|Config name is missing")
+SCRIPT = re.compile(r"dataset scripts?\b|custom code|trust_remote_code", re.IGNORECASE)
+NEVER_QUOTING = (OSError, ImportError, RuntimeError)  # what datasets raises about files, splits and packages
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
@@ -85,12 +89,12 @@ def commit(path: str, revision: str | None) -> str:
         raise UserError(f"{path} is neither a folder nor the id of a dataset, like user/name.") from None
     except HfHubHTTPError as error:
         raise UserError(
-            f"The hub has no dataset {path} for you ({type(error).__name__}); check its name, its "
+            f"The hub has no dataset {path} for you ({hub_reason(error)}); check its name, its "
             "revision, and `hf auth login` if it is gated."
         ) from error
     except Exception as error:  # the network, in the words of whichever library huggingface_hub uses for it
         raise UserError(
-            f"The hub cannot be asked for {path} ({type(error).__name__}); "
+            f"The hub cannot be asked for {path} ({on_one_line(error)}); "
             "where there is no network, give a whole commit as revision."
         ) from error
 
@@ -112,20 +116,34 @@ def load_cached(path: str, subset: str | None, split: str, revision: str | None,
 
 @contextmanager
 def understood(place: str) -> Iterator[None]:
-    """One sentence for what `datasets` raises.
-
-    Its messages name splits, columns and files; those that stem from reading a file may quote it, so of them
-    only the kind is shown.
-    """
+    """Turn what `datasets` raises into one sentence with its reason."""
     try:
         yield
     except (BadRecord, UserError):
         raise
     except Exception as error:
-        said = " ".join(str(error).split())
-        if re.match(r"(Bad split|BuilderConfig|Unknown split)", said):
-            raise UserError(f"{place} cannot be read: {said.rstrip('.')}.") from error
-        raise UserError(
-            f"{place} cannot be read: {type(error).__name__}. Try again; if a file of it is damaged, download it and read it "
-            "by its own format, which can leave bad records out."
-        ) from error
+        raise UserError(f"{place} cannot be read: {reason_and_remedy(error)}") from error
+
+
+def reason_and_remedy(error: BaseException) -> str:
+    """Return why `datasets` failed, and what to do.
+
+    Messages about splits, columns, files and packages are shown. Those that stem from reading a file may quote it, so of them only
+    the kind is.
+    """
+    from datasets.exceptions import DatasetGenerationError
+
+    if (
+        type(error) is DatasetGenerationError and error.__cause__ is not None
+    ):  # which says only that there is a cause
+        return reason_and_remedy(error.__cause__)
+    said = on_one_line(error)
+    if SCRIPT.search(said):
+        return (
+            f"{said}. The hub has converted most such datasets: set revision: refs/convert/parquet, or download its files and "
+            "read them by their own format."
+        )
+    if NAMES.match(said):
+        return f"{said}."
+    reason = said if isinstance(error, NEVER_QUOTING) else type(error).__name__
+    return f"{reason}. Try again; if a file of it is damaged, download it and read it by its own format, which can leave bad records out."

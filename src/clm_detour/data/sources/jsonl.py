@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from clm_detour.config.schema import Source
 from clm_detour.data.fields import Field
 from clm_detour.data.sources.lines import line_units, place_of, read_lines
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
+
+ARRAY = re.compile(r"\s*\[\s*\{")
+LINES_OF_AN_OBJECT = 1000  # a first object over more lines is reported as broken
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
@@ -20,9 +25,29 @@ def records(
     unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
 ) -> Iterator[Record | BadRecord]:
     """An object for each line that is not blank."""
+    first = not unit.start
     for number, line in read_lines(unit, on_bytes):
         if line.strip():
-            yield parse(line, place_of(unit, number))
+            record = parse(line, place_of(unit, number))
+            if first and isinstance(record, BadRecord) and (other := other_json(unit)):
+                record = BadRecord(record.reason, other)
+            first = False
+            yield record
+
+
+def other_json(unit: Unit) -> str | None:
+    """Return what to say of a file that is JSON, but not an object a line; None where that is not so."""
+    lines = islice(read_lines(unit, lambda _: None), LINES_OF_AN_OBJECT)
+    text = b"".join(line for _, line in lines).decode(errors="replace")
+    if ARRAY.match(text):
+        return f"{unit.file} is one JSON array, but must hold an object a line; jq -c '.[]' writes it so"
+    try:
+        json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return None
+    if not text.lstrip().startswith("{"):
+        return None
+    return f"{unit.file} has JSON over several lines, but must hold an object a line; jq -c . writes it so"
 
 
 def parse(line: bytes, place: str) -> Record | BadRecord:
@@ -32,7 +57,9 @@ def parse(line: bytes, place: str) -> Record | BadRecord:
     except UnicodeDecodeError as error:
         return BadRecord("not UTF-8", f"{place} is not valid UTF-8 (byte {error.start + 1} of the line)")
     except json.JSONDecodeError as error:
-        return BadRecord("broken JSON", f"{place} is not valid JSON: {error.msg} (column {error.colno})")
+        is_cut = error.msg.startswith("Unterminated string") or error.pos >= len(error.doc)
+        cut = "; the line ends before its object does" if is_cut else ""
+        return BadRecord("broken JSON", f"{place} is not valid JSON: {error.msg} (column {error.colno}){cut}")
     except (ValueError, RecursionError):
         return BadRecord("broken JSON", f"{place} is not valid JSON: a number too long or brackets too deep")
     if not isinstance(record, dict):

@@ -19,6 +19,7 @@ from clm_detour.data.sources.records import (
     Unit,
     lost,
 )
+from clm_detour.errors import on_one_line
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
@@ -64,5 +65,7 @@ def records(
                 on_bytes(done - reported)
                 reported = done
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise lost(f"{unit.file} is not a sound parquet file after row {row}") from error
+        raise lost(
+            f"{unit.file} is not a sound parquet file after row {row} ({on_one_line(error)})"
+        ) from error
     on_bytes(unit.size - reported)

@@ -15,9 +15,14 @@ from clm_detour.config.schema import Source
 from clm_detour.data.fields import Field
 from clm_detour.data.sources.files import open_raw, unpacked, whole_file
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
+from clm_detour.errors import UserError
 
 ROOT = "PubmedArticleSet"
 ARTICLES = {"PubmedArticle": "MedlineCitation", "PubmedBookArticle": "BookDocument"}
+JATS = ("article", "pmc-articleset")
+JATS_HINT = (
+    ", as JATS does, the form of PubMed Central's full texts; write their text to .txt or .jsonl files"
+)
 UNLABELLED = ("", "UNLABELLED", "UNLABELED")
 
 
@@ -48,6 +53,8 @@ def records(
                     reported = raw.tell()
     except ElementTree.ParseError as error:
         raise lost(f"{unit.file} is not well-formed XML after article {count} ({error})") from None
+    except UserError:
+        raise
     except (LookupError, ValueError) as error:  # expat knows a few encodings and asks Python for the others
         raise lost(f"{unit.file} is in an encoding that cannot be read ({error})") from None
     except OSError as error:
@@ -64,7 +71,10 @@ def articles(raw: Any, file: str) -> Iterator[ElementTree.Element]:
     events = ElementTree.iterparse(unpacked(raw, file), events=("start", "end"))
     _, root = next(events)
     if root.tag != ROOT:
-        raise BadRecord("not PubMed", f"{file} is XML, but not of PubMed: it opens with {root.tag[:40]}")
+        hint = JATS_HINT if root.tag in JATS else ""
+        raise BadRecord(
+            "not PubMed", f"{file} is XML, but not of PubMed: it opens with {root.tag[:40]}{hint}"
+        )
     for event, element in events:
         if event == "end" and element.tag in ARTICLES:
             yield element

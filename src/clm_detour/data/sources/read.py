@@ -22,6 +22,7 @@ from clm_detour.data.sources.selection import Document, Selection
 from clm_detour.errors import UserError
 
 OnError = Literal["stop", "skip"]
+REMEDY = "repair it, or leave such records out with on_error: skip"
 # Settings of no effect on the documents; what `revision` means stands in the stamp, as a commit.
 HOW_NOT_WHAT = ("streaming", "revision", "max_epochs")
 
@@ -63,7 +64,7 @@ def documents(
         if isinstance(made, Document):
             yield made
         elif isinstance(made, BadRecord) and on_error == "stop":
-            raise UserError(f"{made}; repair it, or leave such records out with on_error: skip.") from made
+            raise UserError(f"{made}; {REMEDY}.") from made
         else:
             counts[made.reason] += 1
     if empty_file:
@@ -142,17 +143,24 @@ def chosen_settings(source: Source) -> dict[str, Any]:
 
 
 def check_first_record(source: Source, on_error: OnError = "stop") -> None:
-    """Read one record, so that a wrong name of a field is found before any work.
+    """Read the first record of a source, so that what is wrong with all of them is found before any work.
 
     Raises:
-        UserError: there is no file, or (with "stop") its first record lacks a field.
+        UserError: There is no file or no record, or (with "stop") the first record is bad.
     """
     selection = Selection.of(dataclasses.replace(source, decontaminate=[]))
     for path in source.decontaminate:
         list_files(path, format=ANY)
-    unit = units(source)[0]
-    records = READERS[unit.format].records(unit, source, selection.fields, lambda _: None)
-    record = next(until_lost(records), None)
-    made = selection.document(record) if isinstance(record, Record) else record
-    if on_error == "stop" and isinstance(made, BadRecord) and made.reason == "no such field":
-        raise UserError(f"{made}.")
+    for unit in units(source):
+        records = until_lost(READERS[unit.format].records(unit, source, selection.fields, lambda _: None))
+        record = next(records, None)
+        if record is None:
+            continue  # an empty file
+        made = selection.document(record) if isinstance(record, Record) else record
+        if on_error == "stop" and isinstance(made, BadRecord):
+            remedy = (
+                "" if made.reason == "no such field" else f"; {REMEDY}"
+            )  # it names the fields that there are
+            raise UserError(f"{made}{remedy}.") from made
+        return
+    raise UserError(f"{source.path} holds no record; give files that hold text.")

@@ -8,8 +8,7 @@ Shapes: T tokens, N documents, E hidden size, B rows, L positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from logging import getLogger
 from typing import Any, Protocol, cast
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from clm_detour.model import ModernBertForTokenClassification
+from clm_detour.model import ModernBertForTokenClassification, hf
 from clm_detour.model.flops import flops_per_batch
 from clm_detour.pretrained import (
     check_vocabulary,
@@ -26,10 +25,12 @@ from clm_detour.pretrained import (
     load_fast_tokenizer,
     longest_input,
     read_encoder_config,
+    without_news,
 )
 
 CLS, MEAN = "cls", "mean"
 MODERNBERT = "modernbert"
+logger = getLogger(__name__)
 
 
 class Encoder(Protocol):
@@ -62,12 +63,16 @@ class Encoder(Protocol):
 
 
 class PackedModernBert(nn.Module):
-    """Our network; its pretrained prediction head comes before the new one, as in transformers' ModernBERT classifiers."""
+    """Our network, bidirectional; its pretrained prediction head comes before the new one, as in transformers' ModernBERT classifiers.
+
+    A `ModernBertModel` has none; then a fresh one is drawn from torch's generator.
+    """
 
     def __init__(self, path: str, pooling: str | None):
         super().__init__()
         with without_news():
             self.network = cast(Any, ModernBertForTokenClassification.from_encoder(path, num_labels=1))
+        self.network.causal = False  # whatever the folder says
         self.network.classifier = nn.Identity()  # each task brings its own head
         config = self.network.config
         self.pooling = pooling or config.classifier_pooling
@@ -101,18 +106,6 @@ def output_layer(encoder: Encoder, outputs: int) -> nn.Linear:
     layer = nn.Linear(encoder.hidden_size, outputs)
     encoder.draw(layer)
     return layer
-
-
-@contextmanager
-def without_news() -> Iterator[None]:
-    """Keeps our classifiers from saying that their head is new, which here goes without saying."""
-    logger = getLogger(ModernBertForTokenClassification.__module__)
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 class PaddedEncoder(nn.Module):
@@ -173,6 +166,16 @@ def pool(states_TE: Tensor, lengths: list[int], pooling: str) -> Tensor:
     return torch.stack([document.mean(0) for document in states_TE.split(lengths)])
 
 
+@cache
+def say_if_headless(path: str) -> None:
+    """Log, once in a process, that a ModernBERT has no prediction head of its own."""
+    modern = read_encoder_config(path).model_type == MODERNBERT
+    if modern and hf.is_headless(hf.weight_names(hf.fetch(path))):
+        logger.warning(
+            "%s has no prediction head; a fresh one is drawn, which only fine-tuning trains.", path
+        )
+
+
 def load_encoder(path: str, pooling: str | None = None) -> tuple[Encoder, PreTrainedTokenizerBase]:
     """An encoder in fp32 in evaluation mode, and its tokenizer.
 
@@ -182,11 +185,14 @@ def load_encoder(path: str, pooling: str | None = None) -> tuple[Encoder, PreTra
 
     Raises:
         UserError: there is no such model, it is no encoder, weights are missing, or there is no fast tokenizer.
+
+    A warning in the log says, once, that a model has no prediction head and gets a fresh one.
     """
     logging.disable_progress_bar()  # transformers' own, for loading weights
     config = read_encoder_config(path)
     tokenizer = load_fast_tokenizer(path)
     check_vocabulary(path, config, tokenizer)
+    say_if_headless(path)
     if config.model_type == MODERNBERT:
         return cast(Encoder, PackedModernBert(path, pooling).eval()), tokenizer
     return cast(Encoder, PaddedEncoder(path, pooling, tokenizer.pad_token_id or 0).eval()), tokenizer

@@ -13,14 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from logging import ERROR, getLogger
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
+from clm_detour.evaluate.finetune.encoder import say_if_headless
+from clm_detour.evaluate.finetune.problem import check_splits
 from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
-from clm_detour.evaluate.tasks.task import Splits, Task
+from clm_detour.evaluate.tasks.task import Reading, Splits, Task
 from clm_detour.files import file_checksum, read_json
 from clm_detour.interrupt import interrupts_held, leave_interrupts_to_parent
 from clm_detour.preemption import REQUEUE, on_signals
@@ -69,6 +72,8 @@ def run_all(experiment: Experiment, jobs: int = 1) -> int:
     Raises:
         UserError: a model or a task's data cannot be used, or there are results made with other settings.
     """
+    for task, splits in experiment.tasks:
+        check_splits(task, splits)
     agree_on_settings(experiment)
     todo = [run for run in experiment.runs() if not run.record.exists()]
     if not todo:
@@ -134,6 +139,7 @@ def start_worker(numbers: Any, jobs: int, documents: dict[str, Splits]) -> None:
 
     from clm_detour.allocator import keep_freed_memory
 
+    getLogger("clm_detour").setLevel(ERROR)  # what is to be said of the models has been said
     torch.set_num_threads(max(1, usable_cores() // jobs))
     keep_freed_memory()
     IN_PROCESS.update(documents)
@@ -158,9 +164,8 @@ def work(run: Run) -> str:
 
 def result_of(record: Mapping[str, Any]) -> str:
     """One finished run in a line."""
-    return (
-        f"{record['model']} {record['task']} {record['seed']}: {record['metric']} {100 * record['score']:.1f}"
-    )
+    score = "none" if record["score"] is None else f"{100 * record['score']:.1f}"
+    return f"{record['model']} {record['task']} {record['seed']}: {record['metric']} {score}"
 
 
 def without_reader(run: Run) -> Run:
@@ -168,7 +173,7 @@ def without_reader(run: Run) -> Run:
     return replace(run, task=replace(run.task, read=no_reader))
 
 
-def no_reader(folder: Path) -> Splits:
+def no_reader(folder: Path) -> Reading:
     """In place of a task's reader."""
     raise UserError(f"The task's documents were read before; there is nothing to read in {folder}.")
 
@@ -188,14 +193,14 @@ def fingerprint(path: str) -> str:
     """Of a folder's config, tokenizer and weights; of a hub id the commit that is used.
 
     Raises:
-        UserError: there is no such model, or it is no encoder.
+        UserError: there is no such model, it is no encoder, or it has no tokenizer or weights that can be opened.
     """
-    from clm_detour.pretrained import load_fast_tokenizer, read_encoder_config
+    from clm_detour.pretrained import check_encoder, read_encoder_config
 
-    config = read_encoder_config(path)
-    load_fast_tokenizer(path)
+    check_encoder(path)
+    say_if_headless(path)
     if not Path(path).is_dir():
-        return f"{path}@{getattr(config, '_commit_hash', None)}"
+        return f"{path}@{getattr(read_encoder_config(path), '_commit_hash', None)}"
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for pattern in MODEL_FILES for file in Path(path).glob(pattern)):
         digest.update(f"{file.name} {file_checksum(file)}".encode())

@@ -97,8 +97,10 @@ def target(document: Document, labels: Sequence[str], several: bool) -> Tensor:
 
 
 def positive_weights(documents: Sequence[Document], labels: Sequence[str]) -> Tensor:
-    """(C,): negatives over positives of each label; 1 for one that never occurs."""
+    """(C,): negatives over positives of each label; 1 for one that never or always occurs."""
     positives = torch.tensor(
         [sum(label in d.labels for d in documents) for label in labels], dtype=torch.float
     )
-    return torch.where(positives > 0, (len(documents) - positives) / positives.clamp_min(1), torch.ones(()))
+    negatives = len(documents) - positives
+    both = (positives > 0) & (negatives > 0)
+    return torch.where(both, negatives / positives.clamp_min(1), torch.ones(()))

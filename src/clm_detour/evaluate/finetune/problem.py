@@ -14,7 +14,7 @@ from clm_detour.evaluate.finetune.encoder import Encoder
 from clm_detour.evaluate.finetune.labelling import Labelling, positive_weights
 from clm_detour.evaluate.finetune.spans import Spans
 from clm_detour.evaluate.finetune.tagging import Tagging
-from clm_detour.evaluate.tasks.task import Document, Task
+from clm_detour.evaluate.tasks.task import SPLITS, Document, Splits, Task
 
 ENTITY_KINDS = ("entities", "nested_entities")
 
@@ -66,11 +66,45 @@ def make_problem(
     if task.kind == "entities":
         return cast(Problem, Tagging(task.labels, encoder))
     if task.kind == "nested_entities":
-        widths = [last - first + 1 for example in examples for first, last, _ in example.target.tolist()]
-        return cast(Problem, Spans(task.labels, encoder, max(widths, default=1)))
+        return cast(Problem, Spans(task.labels, encoder, max(widths(examples), default=1)))
     several = task.kind == "multi_label"
     weights = positive_weights(training, task.labels) if several and task.protocol.positive_weight else None
     return cast(Problem, Labelling(task.labels, encoder, several, weights))
+
+
+def too_wide(examples: Sequence[Example], training: Sequence[Example]) -> int:
+    """Return how many nested entities are wider than any of training, so that `Spans` does not look at them."""
+    widest = max(widths(training), default=1)
+    return sum(width > widest for width in widths(examples))
+
+
+def widths(examples: Sequence[Example]) -> list[int]:
+    """Return the words of each nested entity."""
+    return [last - first + 1 for example in examples for first, last, _ in example.target.tolist()]
+
+
+def check_splits(task: Task, splits: Splits) -> None:
+    """Refuse a task that cannot be learned or scored.
+
+    Raises:
+        UserError: a split is empty or nothing is to be found in it, or the test has no AUROC where that is the metric.
+    """
+    ignored = {task.negative} if task.metric == "positive_f1" else set()
+    for split in SPLITS:
+        if not splits.get(split):
+            raise UserError(
+                f"{task.name} has no documents in its {split} split; it cannot be fine-tuned and scored."
+            )
+        if not any(one.entities or set(one.labels) - ignored for one in splits[split]):
+            what = "an entity" if task.kind in ENTITY_KINDS else "a label that counts"
+            raise UserError(
+                f"No document of the {split} split of {task.name} has {what}, so that it cannot be fine-tuned and scored; correct the data, "
+                "or take more of it if `documents` is set."
+            )
+    if task.metric == "auroc" and len({one.labels for one in splits["test"]}) == 1:
+        raise UserError(
+            f"All test documents of {task.name} have the same labels, so it has no AUROC; choose another metric."
+        )
 
 
 def check_labels(task: Task, documents: Sequence[Document]) -> None:

@@ -1,7 +1,7 @@
 """One (model, task, seed): trained, scored, written down. It is finished once its JSON is there.
 
 OUT/MODEL/TASK/settings.json           all that its scores depend on, but for the seed
-OUT/MODEL/TASK/SEED.predictions.jsonl  the test documents as the model has them
+OUT/MODEL/TASK/SEED.predictions.jsonl  a line for each test document: its id, the model's answer and what the data set says
 OUT/MODEL/TASK/SEED.json               scores, rounds, seconds, operations, versions; written last
 """
 
@@ -21,8 +21,10 @@ import torch
 
 from clm_detour.environment import describe_environment
 from clm_detour.evaluate.finetune.encoder import load_encoder
+from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
 from clm_detour.evaluate.finetune.training import Prepared, Trained, prepare, train, validation_score
-from clm_detour.evaluate.tasks.task import Document, Protocol, Splits, Task
+from clm_detour.evaluate.tasks.left_out import of_data, of_model
+from clm_detour.evaluate.tasks.task import Document, Entity, Kind, Protocol, Splits, Task
 from clm_detour.files import atomic_write, write_json
 from clm_detour.pretrained import load_fast_tokenizer, longest_input, read_encoder_config
 
@@ -102,7 +104,7 @@ def do_run(run: Run, splits: Splits, advance: Callable[..., None]) -> dict[str, 
     record = describe(run, prepared, max_tokens, attempts)
     record["seconds"] = round(time.monotonic() - started, 2)
     chosen = attempts[record["best"]["learning_rate"]]
-    write_predictions(run.predictions, chosen.answers)
+    write_predictions(run.predictions, run.task.kind, splits["test"], chosen.answers)
     write_json(run.record, record)
     return record
 
@@ -121,7 +123,7 @@ def describe(
         "kind": run.task.kind,
         "metric": metric,
         "seed": run.seed,
-        "score": best.scores.get(metric, 0.0),  # a model whose training diverged has no AUROC
+        "score": best.scores.get(metric),  # a model whose training diverged has no AUROC
         "scores": {"validation": best.best["validation"], "test": best.scores},
         "best": {"learning_rate": rate, "step": best.best["step"], "epoch": best.best["epoch"]},
         "rounds": [
@@ -131,6 +133,7 @@ def describe(
         "options": dataclasses.asdict(run.options),
         "documents": {split: len(documents) for split, documents in prepared.splits.items()},
         "counts": prepared.counts,
+        "left_out": of_data(run.task, prepared.splits) | of_model(prepared.counts, max_tokens),
         "flops": sum(tried.flops for tried in attempts.values()),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
@@ -145,16 +148,30 @@ def environment() -> dict[str, Any]:
     return describe_environment()
 
 
-def write_predictions(path: Path, documents: Sequence[Document]) -> None:
-    """A line a document: its id, and entities as [start, end, label] or labels."""
+def write_predictions(path: Path, kind: Kind, gold: Sequence[Document], answers: Sequence[Document]) -> None:
+    """Write a line for each test document: its id, the model's answer, and what the data set says.
+
+    No text is written. An id is the data set's own or says where the document stands in its file; docs/guide.md tells for each format.
+
+    Args:
+        gold: the test documents, in the order of `answers`.
+    """
     with atomic_write(path, "w") as file:
-        for document in documents:
-            line = {
-                "id": document.id,
-                "entities": [[entity.start, entity.end, entity.label] for entity in document.entities],
-                "labels": list(document.labels),
-            }
+        for one, answer in zip(gold, answers, strict=True):
+            line: dict[str, Any] = {"id": one.id}
+            if kind in ENTITY_KINDS:
+                line |= {"entities": spans(answer.entities), "gold_entities": spans(one.entities)}
+            else:
+                line |= {"labels": list(answer.labels), "gold_labels": list(one.labels)}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def spans(entities: Sequence[Entity]) -> list[list[Any]]:
+    """Return [start, end, label] of each entity, and its pieces as a fourth item where there are several."""
+    return [
+        [one.start, one.end, one.label, *([list(map(list, one.fragments))] if one.fragments else [])]
+        for one in entities
+    ]
 
 
 def settings_of(task: Task, options: Options, model: str, data: str) -> dict[str, Any]:

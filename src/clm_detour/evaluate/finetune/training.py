@@ -13,10 +13,16 @@ from scipy.special import softmax
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches, Example, by_length
 from clm_detour.evaluate.finetune.encoder import Encoder
-from clm_detour.evaluate.finetune.problem import ENTITY_KINDS, Problem, make_examples, make_problem
+from clm_detour.evaluate.finetune.problem import (
+    ENTITY_KINDS,
+    Problem,
+    check_splits,
+    make_examples,
+    make_problem,
+    too_wide,
+)
 from clm_detour.evaluate.metrics import score
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Protocol, Splits, Task
 from clm_detour.model.precision import best_device
@@ -60,16 +66,11 @@ def prepare(task: Task, splits: Splits, tokenizer: PreTrainedTokenizerBase, max_
         UserError: a split is empty, a label is not the task's, or the test cannot be scored.
     """
     examples, counts = {}, {}
+    check_splits(task, splits)
     for split in SPLITS:
-        if not splits.get(split):
-            raise UserError(
-                f"{task.name} has no documents in its {split} split; it cannot be fine-tuned and scored."
-            )
         examples[split], counts[split] = make_examples(task, splits[split], tokenizer, max_tokens)
-    if task.metric == "auroc" and len({one.labels for one in splits["test"]}) == 1:
-        raise UserError(
-            f"All test documents of {task.name} have the same labels, so it has no AUROC; choose another metric."
-        )
+        if task.kind == "nested_entities":
+            counts[split]["too_wide_entities"] = too_wide(examples[split], examples["train"])
     return Prepared(task, splits, examples, counts)
 
 

@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 
 from transformers import PreTrainedTokenizerBase
 
+from clm_detour.data.tokenizer import EXAMPLE, frame_of
 from clm_detour.evaluate.tasks.task import Document, find_words
 
 OVERLAP = 4  # windows share this part of their length
@@ -51,16 +52,30 @@ class WordEncoder:
     """Words -> sub-words, word by word, so that no token reaches over a word's edge.
 
     A word after white space, and a document's first, is encoded with a space before it (as with `add_prefix_space`); one that
-    follows another word directly is not. A word that the tokenizer drops becomes its unknown token.
+    follows another word directly is not. A word that the tokenizer drops becomes its unknown token. The special tokens around a
+    text are those of training: what the tokenizer writes, or else [CLS] and [SEP]; text that spells one is text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
         self.known: dict[str, list[int]] = {}
-        frame = tokenizer("")["input_ids"]
-        self.opening, self.closing = frame[:1], frame[1:]
+        self.opening, self.closing = frame_around(tokenizer)
         unknown = tokenizer.unk_token_id
         self.dropped = [unknown if unknown is not None else tokenizer.mask_token_id]
+        self.special = set(tokenizer.all_special_ids) - set(self.dropped)
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text without special tokens, not cut."""
+        if not texts:
+            return []
+        found = self.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+        return [ids if self.special.isdisjoint(ids) else self.without_special(ids) for ids in found]
+
+    def without_special(self, ids: list[int]) -> list[int]:
+        """Return ids with the unknown token where SentencePiece's unigrams give a special one to text that spells it."""
+        return [self.dropped[0] if id in self.special else id for id in ids]
 
     def encode(self, document: Document) -> list[list[int]]:
         """The ids of each word."""
@@ -69,9 +84,7 @@ class WordEncoder:
             surfaces.append(text[start:end] if start == last else f" {text[start:end]}")
             last = end
         new = [surface for surface in dict.fromkeys(surfaces) if surface not in self.known]
-        if new:
-            encoded = self.tokenizer(new, add_special_tokens=False)["input_ids"]
-            self.known.update(zip(new, (ids or self.dropped for ids in encoded), strict=True))
+        self.known.update(zip(new, (ids or self.dropped for ids in self.tokens(new)), strict=True))
         return [self.known[surface] for surface in surfaces]
 
     def windows(self, documents: Sequence[Document], max_tokens: int) -> Iterator[Window]:
@@ -85,6 +98,15 @@ class WordEncoder:
                 starts = accumulate((len(ids) for ids in pieces[:-1]), initial=len(self.opening))
                 ids = [*self.opening, *(token for piece in pieces for token in piece), *self.closing]
                 yield Window(number, ids, first, list(starts), owned)
+
+
+def frame_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids before and after a text: what the tokenizer writes, or where it writes nothing its [CLS] and [SEP]."""
+    plain, framed = (tokenizer(EXAMPLE, add_special_tokens=add)["input_ids"] for add in (False, True))
+    opening, closing = frame_of(plain, framed) or ([], [])
+    if opening or closing or tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        return opening, closing
+    return [tokenizer.cls_token_id], [tokenizer.sep_token_id]
 
 
 def cut(lengths: Sequence[int], room: int) -> list[Span]:
@@ -129,6 +151,6 @@ def frame_text(
     """
     encoder = WordEncoder(tokenizer)
     room = max_tokens - len(encoder.opening) - len(encoder.closing)
-    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    encoded = encoder.tokens(texts)
     cut_texts = sum(len(ids) > room for ids in encoded)
     return [[*encoder.opening, *ids[:room], *encoder.closing] for ids in encoded], cut_texts

@@ -10,7 +10,7 @@ from typing import Any
 from clm_detour.data.sources.records import Record
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form, Fragments
-from clm_detour.evaluate.formats.table import cell, records
+from clm_detour.evaluate.formats.table import cell, name_of, records
 
 REMEDY = "get the data set again, in the schema bigbio_kb"
 
@@ -32,7 +32,7 @@ class BigBio(Form):
         for record in records(file):
             text = document(record)
             found = [annotation(entity, record.place) for entity in items(record, "entities")]
-            yield Example(str(cell(record, "document_id")), text, record.place, annotations=tuple(found))
+            yield Example(name_of(record, "document_id"), text, record.place, annotations=tuple(found))
 
 
 def document(record: Record) -> str:

@@ -32,7 +32,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class BioCreative(Form):
-    """The three files of a split, found by the one with abstracts."""
+    """The three files of a split, found by the one with abstracts. Of two relations of a pair the last counts; the others, and those whose two are in no sentence together, are counted."""
 
     files: Files
     negative: str = "False"
@@ -45,21 +45,32 @@ class BioCreative(Form):
                 raise UserError(f"{place} has no offsets in its fourth and fifth cells.")
             mentions[pmid].append(Mention(id, kind == "CHEMICAL", int(first), int(last)))
         related: dict[tuple[str, ...], str] = {}
+        relations = 0
         for _, (pmid, label, one, other) in rows(beside(file, "gold_standard"), 4):
             related[pmid, one.removeprefix("Arg1:"), other.removeprefix("Arg2:")] = label
+            relations += 1
+        twice = relations - len(related)
         for place, (pmid, title, abstract) in rows(file, 3):
             text = f"{title} {abstract}"
             for chemical, gene, start, end in pairs(text, mentions[pmid]):
-                label = related.get((pmid, chemical.id, gene.id), self.negative)
+                label = related.pop((pmid, chemical.id, gene.id), self.negative)
                 inside = [one for one in mentions[pmid] if start <= one.start and one.end <= end]
                 sentence = masked(text, start, end, inside, chemical, gene)
                 yield Example(f"{pmid}#{chemical.id}.{gene.id}", sentence, place, labels=(label,))
+        left_out = (
+            *["relations beside another of the same pair"] * twice,
+            *["relations across sentences"] * len(related),
+        )
+        if left_out:
+            yield Example("relations", "", str(file), left_out=left_out)
 
 
 def rows(file: Path, cells: int) -> Iterator[tuple[str, list[str]]]:
-    """Place and cells of each line."""
+    """Yield place and cells of each line that is not blank, without the blanks at the end of the line."""
     for place, line in lines(file):
-        found = line.split("\t")
+        if not line.strip():
+            continue
+        found = line.rstrip(" ").split("\t")
         if len(found) != cells:
             raise UserError(f"{place} has {len(found)} cells, not {cells}.")
         yield place, found

@@ -17,7 +17,8 @@ from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
 
 BOUND = re.compile(r"T\S*\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
 NOTE = re.compile(r"#\S*\t(\S+) T\S+\t(.*)")
-NORMALISATION = re.compile(r"N\S*\tReference T\S+ ([^:\s]+):(\S+)(?:\t.*)?")
+NORMALISATION = re.compile(r"N\S*\tReference T\S+ ([^:\s]+):(\S+)\s*(?:\t.*)?")
+KINDS = "TREAMN#*"  # what a line of the format begins with
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Brat(Form):
             (f"{annotated} line {number}", line.removesuffix("\r"))
             for number, line in enumerate(read_text(annotated).removeprefix("\ufeff").split("\n"), start=1)
         ]
+        for place, line in rows:
+            if line.strip() and line[0] not in KINDS:
+                raise UserError(f"{place} ({len(line)} characters) begins like no line of BRAT; correct it.")
         if self.codes:
             labels = dict.fromkeys(code for _, line in rows for code in self.codes_of(line))
             yield Example(file.stem, text, str(file), labels=tuple(labels))
@@ -58,7 +62,7 @@ class Brat(Form):
     def codes_of(self, line: str) -> Iterator[str]:
         """The code of a note or a normalisation of one of the kinds that count."""
         match = NOTE.fullmatch(line) or NORMALISATION.fullmatch(line)
-        if match and match[1] in self.codes:
+        if match and match[1] in self.codes and match[2].strip():
             yield match[2].strip()
 
     def annotation(self, place: str, line: str, text: str) -> Annotation:

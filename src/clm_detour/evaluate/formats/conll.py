@@ -1,7 +1,8 @@
 """CoNLL: a word and its tags a line, a blank line after each sentence, a sentence an example.
 
-Tags are read as `conlleval` reads them: IOB1, IOB2 and IOBES alike, and an inside tag that continues nothing begins an entity. The text is
-the words with a space between. `-DOCSTART- ID` begins a document, whose sentences are `ID#1`, `ID#2`, ...; others are `FILE:1`, `FILE:2`, ...
+Columns are divided by tabs if a line has tabs between them, otherwise by blanks; blanks around them and at the end of a line do not count, and
+every line of a file has as many columns. Tags are read as `conlleval` reads them: IOB1, IOB2 and IOBES alike, and an inside tag that continues
+nothing begins an entity. The text is the words with a space between. `-DOCSTART- ID` begins a document, whose sentences are `ID#1`, `ID#2`, ...; others are `FILE:1`, `FILE:2`, ...
 """
 
 from __future__ import annotations
@@ -50,9 +51,17 @@ class Conll(Form):
     def examples(self, file: Path, split: str) -> Iterator[Example]:
         """A sentence each."""
         document, numbers, sentence = prefix_of(DOCUMENT, file), Counter[str](), list[Row]()
+        columns: int | None = None
         for place, line in [*lines(file), ("", "")]:
+            line = line.strip(" ").rstrip()  # a tab at the start ends an empty first column
             if line.strip() and not line.startswith(DOCUMENT):
-                sentence.append(self.row(place, line))
+                cells = line.split("\t") if "\t" in line else re.split(" +", line)
+                sentence.append(self.row(place, line, cells))
+                columns = columns or len(cells)
+                if len(cells) != columns:
+                    raise UserError(
+                        f"{place} has {len(cells)} columns, but the lines before it have {columns}; correct the line."
+                    )
                 continue
             if sentence:
                 numbers[document] += 1  # an abstract may come twice, as in JNLPBA
@@ -61,9 +70,8 @@ class Conll(Form):
             if line.startswith(DOCUMENT):
                 document = prefix_of(line, file)
 
-    def row(self, place: str, line: str) -> Row:
-        """A word and its tag."""
-        cells = line.split("\t") if "\t" in line else line.split(" ")
+    def row(self, place: str, line: str, cells: Sequence[str]) -> Row:
+        """Return the word and its tag."""
         try:
             word, tag = cells[self.word].strip(), cells[self.tag].strip()
         except IndexError:
@@ -84,7 +92,7 @@ def tag_of(tag: str, label: str | None, place: str) -> tuple[str, str]:
     match = TAG.fullmatch(tag)
     if match is None:
         raise UserError(
-            f"{place} has no tag like O, B-Disease or I-Disease in its column; say which column with `tag`."
+            f"{place} has no tag like O, B-Disease or I-Disease in its column; say which column with `tag` (of the hub: `tags`)."
         )
     if tag != "O" and not (match[2] or label):
         raise UserError(f"{place}: the tag {tag} names no type; say which it is with `label`.")
@@ -92,16 +100,25 @@ def tag_of(tag: str, label: str | None, place: str) -> tuple[str, str]:
 
 
 def tagged(id: str, rows: Sequence[Row]) -> Example:
-    """A sentence of tagged words."""
-    words, end = [], -1
-    for row in rows:
-        words.append((end + 1, end + 1 + len(row.word)))
-        end = words[-1][1]
-    annotations = tuple(
-        Annotation(rows[first].label, ((words[first][0], words[last][1]),), rows[first].place)
-        for first, last in chunks([(row.prefix, row.label) for row in rows])
+    """Return a sentence of tagged words. A word that is an empty string has no place in the text, so an entity covers the others of its words only."""
+    words: dict[int, tuple[int, int]] = {}
+    end = -1
+    for number, row in enumerate(rows):
+        if row.word:
+            words[number] = (end + 1, end + 1 + len(row.word))
+            end = words[number][1]
+    annotations, left_out = [], []
+    for first, last in chunks([(row.prefix, row.label) for row in rows]):
+        covered = [words[number] for number in range(first, last + 1) if number in words]
+        if covered:
+            span = (covered[0][0], covered[-1][1])
+            annotations.append(Annotation(rows[first].label, (span,), rows[first].place))
+        else:
+            left_out.append("annotations on empty words")
+    text = " ".join(row.word for row in rows if row.word)
+    return Example(
+        id, text, rows[0].place, tuple(words.values()), tuple(annotations), left_out=tuple(left_out)
     )
-    return Example(id, " ".join(row.word for row in rows), rows[0].place, tuple(words), annotations)
 
 
 def chunks(tags: Sequence[tuple[str, str]]) -> Iterator[tuple[int, int]]:

@@ -34,7 +34,9 @@ class Example:
     """A document as its file has it.
 
     Args:
+        text: empty for a row that is no document; it is skipped, and counted by the reasons in `left_out`.
         words: where the form divides the text into words.
+        left_out: what the file has and the example has not, one reason for each, like "annotations on empty words".
     """
 
     id: str
@@ -43,6 +45,7 @@ class Example:
     words: tuple[tuple[int, int], ...] | None = None
     annotations: tuple[Annotation, ...] = ()
     labels: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,9 @@ class Form(ABC):
         Raises:
             UserError: it cannot be read; says where and why.
         """
+
+
+def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return a span without the white space at its ends."""
+    inside = text[start:end]
+    return start + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip())

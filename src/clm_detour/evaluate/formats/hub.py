@@ -13,7 +13,7 @@ from clm_detour.data.sources.registry import READERS
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.conll import Row, tag_of, tagged
 from clm_detour.evaluate.formats.form import Example
-from clm_detour.evaluate.formats.table import Table, cell
+from clm_detour.evaluate.formats.table import Table, cell, written
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,22 @@ class Hub(Table):
         check_words(record.place, self.words, words, self.tags, given)
         tags = [self.tag_name(tag, record.place) for tag in given]
         rows = [
-            Row(word, *tag_of(tag, None, record.place), record.place)
+            Row(word.strip(), *tag_of(tag, None, record.place), record.place)
             for word, tag in zip(words, tags, strict=True)
         ]
-        id = number if self.id is None else str(cell(record, self.id))
-        return tagged(id, rows)
+        id = self.id_of(record, number)
+        return tagged(id, rows) if rows else Example(id, "", record.place)
 
     def tag_name(self, tag: Any, place: str) -> str:
         """A tag as the other forms have it."""
-        if not isinstance(tag, int):
-            return str(tag)
-        if not 0 <= tag < len(self.tag_names):
+        if isinstance(tag, str):
+            return tag.strip()
+        number = written(tag)
+        if not number.isdecimal() or int(number) >= len(self.tag_names):
             raise UserError(
-                f"{place}: the tag {tag} is none of {len(self.tag_names)} names; set `tag_names` to those of 0, 1, 2, ..."
+                f"{place}: the tag {number or 'null'} is none of {len(self.tag_names)} names; set `tag_names` to those of 0, 1, 2, ..."
             )
-        return self.tag_names[tag]
+        return self.tag_names[int(number)]
 
 
 def check_words(place: str, words_name: str, words: Any, tags_name: str, tags: Any) -> None:
@@ -89,7 +90,7 @@ def check_words(place: str, words_name: str, words: Any, tags_name: str, tags: A
         UserError: they are not.
     """
     for name, value in ((words_name, words), (tags_name, tags)):
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list):
             raise UserError(
                 f"{place}: {name} is no list with an entry for each word; set `words` and `tags` to columns that have such."
             )

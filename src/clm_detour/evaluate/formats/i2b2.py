@@ -52,14 +52,16 @@ class I2b2(Form):
         """A record of 2006: the text is put together from what stands between and inside the tags."""
         id = record.get("ID", "")
         body = record.find("TEXT")
-        text, found = (body.text or "") if body is not None else "", []
+        text, found, nested = (body.text or "") if body is not None else "", [], 0
         for tag in body if body is not None else ():
             inside = "".join(tag.itertext())
+            nested += sum(one.tag == "PHI" for one in tag.iter() if one is not tag)
             if tag.tag == "PHI":
                 span = (len(text), len(text) + len(inside))
                 found.append(Annotation(tag.get(self.attribute, tag.tag), (span,), f"{file} record {id}"))
             text += inside + (tag.tail or "")
-        return Example(id, text, f"{file} record {id}", annotations=tuple(found))
+        left_out = ("annotations inside another tag",) * nested
+        return Example(id, text, f"{file} record {id}", annotations=tuple(found), left_out=left_out)
 
 
 def place(file: Path, tag: ElementTree.Element) -> str:

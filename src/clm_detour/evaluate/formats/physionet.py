@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import read_text
-from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
+from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form, trimmed
 
 RECORD = re.compile(r"START_OF_RECORD=(\d+)\|\|\|\|(\d+)\|\|\|\|\r?\n(.*?)\|\|\|\|END_OF_RECORD", re.DOTALL)
 MARK = re.compile(r"\[\*\*(.*?)\*\*\]", re.DOTALL)
@@ -44,7 +44,9 @@ class PhysioNet(Form):
             if (patient, note) not in marked:
                 raise UserError(f"{place}: {masked.name} has no note {note} of patient {patient}.")
             annotations = tuple(uncovered(text, marked[patient, note], place))
-            yield Example(f"{patient}#{note}", text, place, annotations=annotations)
+            marks = len(MARK.findall(marked[patient, note]))
+            left_out = ("marks without text",) * (marks - len(annotations))
+            yield Example(f"{patient}#{note}", text, place, annotations=annotations, left_out=left_out)
 
 
 def records(file: Path) -> Iterator[tuple[tuple[str, str], str, str]]:
@@ -81,12 +83,6 @@ def uncovered(text: str, marked: str, place: str) -> Iterator[Annotation]:
         if number and text[position:start].strip():
             yield Annotation(kind(pieces[number - 1]), (trimmed(text, position, start),), place)
         position = start + len(plain)
-
-
-def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """A span without the white space at its ends."""
-    inside = text[start:end]
-    return start + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip())
 
 
 def kind(mark: str) -> str:

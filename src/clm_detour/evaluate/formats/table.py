@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ NAMES = (
     "{split}-*.parquet",
 )
 FLAG = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "": False}
+NO_SPLIT = "rows of no split"
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Table(Form):
     Args:
         text: the column of the text.
         label: the column of the one label, or of several: a list, or a cell that `separate` takes apart (a ValueError says why not).
-            Null and an empty cell are no label.
-        flags: instead of `label`, a column for each label, 0 or 1, by its name.
+            Null, NaN and an empty cell are no label, and the number 1.0 is the label 1.
+        flags: instead of `label`, a column for each label, 0 or 1, by its name. Null, NaN and an empty cell are 0.
         id: the column of what names a record; otherwise its file and number do.
         document: a pattern whose first group, found in `id`, names the document that a row is a sentence of. A document's
             rows follow each other; they are joined with spaces, and its labels are those of any of them.
@@ -63,9 +65,13 @@ class Table(Form):
         rows = (
             self.example(record, f"{file.stem}:{number}")
             for number, record in enumerate(self.rows(file, split), start=1)
-            if self.split is None or str(cell(record, self.split)).strip() in SPLIT_NAMES[split]
+            if self.split is None or split_of(record, self.split) == split
         )
-        return rows if self.document is None else self.documents(rows)
+        yield from rows if self.document is None else self.documents(rows)
+        if self.split is not None and split == "train":  # each file is read once for each split
+            for record in self.rows(file, split):
+                if split_of(record, self.split) is None:
+                    yield Example(NO_SPLIT, "", record.place, left_out=(NO_SPLIT,))
 
     def rows(self, file: Path, split: str) -> Iterator[Record]:
         """The records of a file."""
@@ -76,8 +82,11 @@ class Table(Form):
         text = cell(record, self.text)
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{record.place} has no text in {self.text}; remove it.")
-        id = number if self.id is None else str(cell(record, self.id))
-        return Example(id, text, record.place, labels=tuple(self.labels(record)))
+        return Example(self.id_of(record, number), text, record.place, labels=tuple(self.labels(record)))
+
+    def id_of(self, record: Record, number: str) -> str:
+        """Return what names a row: its cell, or `number` where no column does."""
+        return number if self.id is None else name_of(record, self.id)
 
     def labels(self, record: Record) -> list[str]:
         """Those of one row."""
@@ -90,7 +99,9 @@ class Table(Form):
             except ValueError as error:
                 raise UserError(f"{record.place}: {error}") from None
         parts = value if isinstance(value, list) else [value]
-        return [label for part in parts if part is not None and (label := str(part).strip())]
+        if not all(is_label(part) for part in parts):
+            raise UserError(f"{record.place}: {self.label} has something that is neither text nor a number.")
+        return [label for part in parts if (label := written(part))]
 
     def documents(self, rows: Iterable[Example]) -> Iterator[Example]:
         """Sentences joined."""
@@ -110,7 +121,7 @@ class Table(Form):
 
 def is_set(record: Record, name: str) -> bool:
     """A flag."""
-    value = str(cell(record, name)).strip().lower()
+    value = written(cell(record, name)).lower()
     if value not in FLAG:
         raise UserError(f"{record.place}: {name} is neither 0 nor 1.")
     return FLAG[value]
@@ -121,6 +132,38 @@ def cell(record: Record, name: str) -> Any:
     if name not in record.fields:
         raise UserError(f"{record.place}{missing(record, name)}.")
     return record.fields[name]
+
+
+def written(value: Any) -> str:
+    """Return a cell as a text file would have it: nothing for null and NaN, and a whole number without its point."""
+    if value is None or value != value:  # only NaN differs from itself
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def is_label(value: Any) -> bool:
+    """Return whether a cell, or an entry of its list, can be a label or stand for none."""
+    return value is None or (isinstance(value, (str, int, float)) and value not in (math.inf, -math.inf))
+
+
+def name_of(record: Record, column: str) -> str:
+    """Return what names a record.
+
+    Raises:
+        UserError: the cell is empty.
+    """
+    name = written(cell(record, column))
+    if not name:
+        raise UserError(f"{record.place} has nothing in {column}, which names the records; fill it in.")
+    return name
+
+
+def split_of(record: Record, column: str) -> str | None:
+    """Return the split that a record's cell names in any usual way, or None."""
+    name = written(cell(record, column)).lower()
+    return next((split for split, names in SPLIT_NAMES.items() if name in names), None)
 
 
 class HeadedRecord(Record):
@@ -150,6 +193,10 @@ def records(file: Path, format: str | None = None, quoted: bool | None = None) -
                 found = True
                 yield HeadedRecord(*record) if format in DELIMITERS else record
     except BadRecord as error:
-        raise UserError(f"{error}; repair it.") from error
+        cells = error.reason == "wrong number of cells" and not source.quoted
+        hint = (
+            "; repair it, or set `quoted: true` if cells stand in double quotes." if cells else "; repair it."
+        )
+        raise UserError(f"{error}{hint}") from error
     if not found:
         raise UserError(f"{file} is empty; get the data set again.")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clm_detour.errors import UserError
-from clm_detour.evaluate.formats.files import SPLIT_NAMES
+from clm_detour.evaluate.formats.files import visible
 from clm_detour.evaluate.formats.form import Example, Files, Form
-from clm_detour.evaluate.formats.table import Table, cell, records
+from clm_detour.evaluate.formats.table import NO_SPLIT, Table, cell, name_of, records, split_of
 from clm_detour.evaluate.tasks.make import make_task
 from clm_detour.evaluate.tasks.protocols import FRENCH_CODES
 
@@ -30,8 +30,10 @@ class Dialogues(Form):
         """A question and its answer each."""
         texts = edited(file.parent)
         for record in records(file, "tsv", quoted=True):
-            id = str(cell(record, "id"))
-            if cell(record, "split") not in SPLIT_NAMES[split]:
+            id = name_of(record, "id")
+            if (named := split_of(record, "split")) != split:
+                if named is None and split == "train":  # the file is read once for each split
+                    yield Example(id, "", record.place, left_out=(NO_SPLIT,))
                 continue
             question, answer = texts.get(id), texts.get(f"{id.removesuffix('_q')}_a")
             if not question:
@@ -43,7 +45,7 @@ class Dialogues(Form):
 def edited(folder: Path) -> dict[str, str]:
     """The texts by id."""
     places = (folder, folder.parent / "post-editing")
-    file = next((path for place in places for path in sorted(place.glob("*post-editing.csv"))), None)
+    file = next((path for place in places for path in visible(place, "*post-editing.csv")), None)
     if file is None:
         raise UserError(f"{folder} has no meddialog-fr-women_post-editing.csv, here or in ../post-editing.")
     return {

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from clm_detour.errors import UserError
+from clm_detour.evaluate.tasks.left_out import of_data, sentence
 from clm_detour.evaluate.tasks.registry import load, locate
 from clm_detour.evaluate.tasks.splits import shared_ids, shared_texts
 from clm_detour.evaluate.tasks.task import SPLITS, Splits, Task
@@ -78,7 +78,7 @@ def print_overview(tasks: Sequence[Task], root: Path | None) -> None:
     for note in notes:
         console.print(note, soft_wrap=True)
     for task in absent:
-        console.print(f"[bold]{task.name}[/bold]: {task.obtain} Licence: {task.licence}.", soft_wrap=True)
+        console.print(f"{task.name}: {task.obtain} Licence: {task.licence}.", soft_wrap=True)
 
 
 def present(task: Task, root: Path, notes: list[str]) -> list[str]:
@@ -86,15 +86,13 @@ def present(task: Task, root: Path, notes: list[str]) -> list[str]:
     try:
         loaded, splits = load(task, root)
     except UserError as error:
-        notes.append(f"[red]{task.name} cannot be read:[/red] {escape(str(error))}")
+        notes.append(f"{task.name} cannot be read: {error}")
         return ["broken"]
-    notes += [f"[yellow]Warning:[/yellow] {said}." for said in differences(loaded, splits)]
+    notes += [f"Warning: {said}." for said in differences(loaded, splits)]
     notes += [f"{said}." for said in overlaps(loaded, splits)]
     found = counts(loaded, splits)
-    if left_out := found.get("annotations", 0) - found.get("entities", 0):
-        notes.append(
-            f"{task.name}: {left_out:,} annotations overlap others and are left out, since tags are flat."
-        )
+    if left_out := of_data(loaded, splits):
+        notes.append(f"{sentence(task.name, left_out)}.")
     labels = f"{sum(count for name, count in found.items() if name.startswith('labels.')):,} labels"
     annotated = f"{found['annotations']:,} entities" if "annotations" in found else labels
     return [*(f"{found.get(f'{split}.documents', 0):,}" for split in SPLITS), annotated]

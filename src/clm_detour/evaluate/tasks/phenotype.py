@@ -44,7 +44,8 @@ class Annotated(Form):
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
         """A note each; those of a patient are parts of one document."""
-        kept = [record for record in records(file) if not contradictory(record)]
+        every = list(records(file))
+        kept = [record for record in every if not contradictory(record)]
         texts = notes(file.parent, {str(cell(record, "ROW_ID")) for record in kept})
         for record in kept:
             row = str(cell(record, "ROW_ID"))
@@ -53,6 +54,9 @@ class Annotated(Form):
             labels = tuple(name for name in CONDITIONS if is_set(record, name))
             patient = cell(record, "SUBJECT_ID")
             yield Example(f"{patient}#{row}", texts[row], record.place, labels=labels)
+        reasons = ("notes with a condition and none",) * (len(every) - len(kept))
+        if reasons:
+            yield Example("contradictory", "", str(file), left_out=reasons)
 
 
 def contradictory(record: Record) -> bool:

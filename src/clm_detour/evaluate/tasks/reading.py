@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from clm_detour.errors import UserError
-from clm_detour.evaluate.formats.form import Annotation, Example, Form, Fragments
+from clm_detour.evaluate.formats.form import Annotation, Example, Form, Fragments, trimmed
 from clm_detour.evaluate.tasks.splits import hold_out, most_frequent
-from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Kind, Splits, find_words
+from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Kind, Reading, find_words
 
 LONGEST_SHOWN = 40  # characters of a label
 Overlaps = Literal["error", "longest", "last"]
@@ -39,23 +39,25 @@ class Reader:
     held_out: Mapping[str, float] = field(default_factory=dict)
     most_frequent: int | None = None
 
-    def __call__(self, folder: Path) -> Splits:
-        """The splits of a task.
+    def __call__(self, folder: Path) -> Reading:
+        """Return the splits of a task.
 
         Raises:
             UserError: a split is missing, or something in the files is wrong; says where.
         """
-        stored = {name: self.split(folder, name) for name in SPLITS if name not in self.held_out}
+        skipped: Counter[str] = Counter()
+        stored = {name: self.split(folder, name, skipped) for name in SPLITS if name not in self.held_out}
         if self.most_frequent is not None:
-            stored = most_frequent(stored, self.most_frequent)
-        return hold_out(self.held_out, stored)
+            stored, rare = most_frequent(stored, self.most_frequent)
+            skipped.update(rare)
+        return Reading(hold_out(self.held_out, stored), skipped)
 
     def form(self, folder: Path) -> Form | None:
         """The form in which the training split lies in a folder."""
         return next((form for form in self.forms if form.find(folder, "train")), None)
 
-    def split(self, folder: Path, name: str) -> list[Document]:
-        """One split."""
+    def split(self, folder: Path, name: str, skipped: Counter[str]) -> list[Document]:
+        """Return one split; adds what is no document to `skipped`."""
         form = self.form(folder)
         files = form.find(folder, name) if form else []
         if form is None or not files:
@@ -64,11 +66,16 @@ class Reader:
                 f"{folder} has no {name} split of {self.name} (no file {wanted.pattern(name) or 'is named for it'}); get the data set "
                 "again, say where it is with `files`, or draw it from train with `held_out`."
             )
-        documents = [
-            self.document(example)
-            for file in files
-            for example in form.examples(file, name)  # type: ignore[union-attr]
-        ]
+        documents = []
+        for example in (one for file in files for one in form.examples(file, name)):
+            if example.text.strip():
+                documents.append(self.document(example))
+            elif example.annotations:
+                raise UserError(f"{example.place} has annotations but no text; get the data set again.")
+            else:
+                skipped.update(example.left_out or ["documents without text"])
+        if not documents:
+            raise UserError(f"{folder} has no documents in the {name} split of {self.name}.")
         twice = next((id for id, count in Counter(one.id for one in documents).items() if count > 1), None)
         if twice is not None:
             raise UserError(f"{folder} has two documents {twice} in the {name} split; ids must differ.")
@@ -77,7 +84,7 @@ class Reader:
     def document(self, example: Example) -> Document:
         """What the task makes of an example."""
         if self.kind in ("single_label", "multi_label"):
-            return Document(example.id, example.text, labels=self.classes(example))
+            return self.classified(example)
         words = example.words
         if words is None:
             words = find_words(example.text)
@@ -86,19 +93,31 @@ class Reader:
             for annotation in example.annotations
             if (label := self.label(annotation.label, annotation.place)) is not None
         ]
+        renamed = ("annotations by rename",) * (len(example.annotations) - len(found))
         kept, left_out = (found, []) if self.kind == "nested_entities" else self.flat(found)
-        return Document(example.id, example.text, words, entities(kept), left_out=entities(left_out))
+        return Document(
+            example.id,
+            example.text,
+            words,
+            entities(kept),
+            left_out=entities(left_out),
+            reasons=example.left_out + renamed,
+        )
 
-    def classes(self, example: Example) -> tuple[str, ...]:
-        """The labels of a classified document, in the task's order."""
-        known = (self.label(label, example.place) for label in example.labels)
+    def classified(self, example: Example) -> Document:
+        """Return a document with its labels, in the task's order."""
+        known = [self.label(label, example.place) for label in example.labels]
         found = {label for label in known if label is not None}
         if self.kind == "single_label" and len(found) != 1:
             raise UserError(f"{example.place} has {len(found)} labels, but {self.name} gives exactly one.")
-        return tuple(sorted(found, key=self.labels.index if self.labels else None))
+        labels = tuple(sorted(found, key=self.labels.index if self.labels else None))
+        renamed = ("labels by rename",) * known.count(None)
+        return Document(example.id, example.text, labels=labels, reasons=example.left_out + renamed)
 
     def label(self, raw: str, place: str) -> str | None:
         """The task's label, or None for one that is no part of it."""
+        if not raw.strip():
+            raise UserError(f"{place} has an annotation without a type; correct it.")
         label = self.rename.get(raw, raw)
         if label is not None and self.labels and label not in self.labels:
             known = ", ".join(dict.fromkeys([*self.labels, *self.rename]))
@@ -149,7 +168,10 @@ def overlap(one: Annotation, other: Annotation) -> bool:
 
 
 def checked(annotation: Annotation, text: str) -> Fragments:
-    """The pieces in order, once they lie in the text, apart from each other, on the words that the file says."""
+    """Return the pieces in order, once they lie in the text, apart from each other, on the words that the file says.
+
+    Pieces with only white space between them are one, as BRAT cuts an annotation at a line break; white space at the ends of a piece does not belong to it.
+    """
     pieces = sorted(annotation.fragments)
     if pieces[-1][1] > len(text):
         raise UserError(
@@ -164,7 +186,22 @@ def checked(annotation: Annotation, text: str) -> Fragments:
             f"{annotation.place}: the text at {bounds} ({len(words)} characters) is not what the file says is there "
             f"({len(annotation.text)} characters)."
         )
-    return tuple(pieces)
+    found = [trimmed(text, *piece) for piece in joined(text, pieces)]
+    if not found:
+        raise UserError(f"{annotation.place}: {annotation.label} at {bounds} is white space only.")
+    return tuple(found)
+
+
+def joined(text: str, pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the pieces that hold more than white space; those with only white space between them are one."""
+    found: list[tuple[int, int]] = []
+    for start, end in pieces:
+        if not text[start:end].strip():
+            continue
+        if found and not text[found[-1][1] : start].strip():
+            start = found.pop()[0]
+        found.append((start, end))
+    return found
 
 
 def shown(label: str) -> str:

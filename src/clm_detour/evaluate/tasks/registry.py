@@ -55,13 +55,14 @@ def load(task: Task, root: Path) -> tuple[Task, Splits]:
     folder = locate(task, root)
     if folder is None:
         raise UserError(f"{root} has no folder {task.name}. {task.obtain}")
-    splits = task.read(folder)
+    splits, skipped = task.read(folder)
     for (one, other), both in shared_ids(splits).items() if task.disjoint else ():
         raise UserError(
             f"{folder}: {one} and {other} share {len(both)} documents, {min(both)} among them; get the data set again, "
             "or set `disjoint: false` if it is meant so."
         )
-    return replace(task, labels=task.labels or labels_of(splits.values())), splits
+    labels = task.labels or labels_of(splits.values())
+    return replace(task, labels=labels, skipped=skipped), splits
 
 
 def labels_of(splits: Iterable) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ class TaskSettings:
         None  # tables: a pattern; sentences whose ids have the same first group are one document
     )
     split: str | None = None  # tables: the column that says a record's split
-    quoted: bool | None = None  # csv, tsv: cells may stand in double quotes
+    quoted: bool | None = None  # csv, tsv: cells may stand in double quotes; null: those of a csv may
     word: int = 0  # conll: its column
     tag: int = -1  # conll: its column
     codes: list[str] = field(default_factory=list)  # brat: kinds of notes that are labels of the document

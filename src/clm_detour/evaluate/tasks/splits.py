@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 
-from clm_detour.evaluate.tasks.task import SPLITS, Document, Splits
+from clm_detour.evaluate.tasks.task import SPLITS, Counts, Document, Splits
 
 UNNAMED = re.compile(r":\d+$")  # ids of a file's name and a number
 
@@ -40,8 +40,12 @@ def origin(document: Document) -> str:
     return document.id.partition("#")[0]
 
 
-def most_frequent(splits: Splits, count: int) -> Splits:
-    """Only the labels that most documents have; of equally frequent ones the first by name."""
+def most_frequent(splits: Splits, count: int) -> tuple[Splits, Counts]:
+    """Keep only the labels that most documents have, of equally frequent ones the first by name, and the documents that have any of them.
+
+    Returns:
+        The splits, and how many labels and documents are left out.
+    """
     frequency = Counter(label for documents in splits.values() for one in documents for label in one.labels)
     kept = set(sorted(frequency, key=lambda label: (-frequency[label], label))[:count])
     filtered = {
@@ -50,7 +54,13 @@ def most_frequent(splits: Splits, count: int) -> Splits:
         ]
         for name, documents in splits.items()
     }
-    return {name: [one for one in documents if one.labels] for name, documents in filtered.items()}
+    found = {name: [one for one in documents if one.labels] for name, documents in filtered.items()}
+    skipped = {
+        "labels that are not among the most frequent": sum(frequency.values())
+        - sum(frequency[label] for label in kept),
+        "documents without a frequent label": sum(map(len, splits.values())) - sum(map(len, found.values())),
+    }
+    return found, {reason: number for reason, number in skipped.items() if number}
 
 
 def shared_ids(splits: Splits) -> dict[tuple[str, str], set[str]]:

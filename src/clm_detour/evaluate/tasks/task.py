@@ -9,11 +9,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 Kind = Literal["entities", "nested_entities", "single_label", "multi_label"]
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, list["Document"]]  # by the names in SPLITS
+Counts = Mapping[str, int]  # of things that were left out, by what they are and why
 F1 = ("micro_f1", "macro_f1", "weighted_f1")
 METRICS: dict[Kind, tuple[str, ...]] = {  # scores that may stand in the table; see evaluate/metrics.py
     "entities": (*F1, "micro_precision", "micro_recall", "tag_f1"),
@@ -55,7 +57,8 @@ class Document:
         words: character spans of the words that are tagged, in order (entity tasks).
         entities: sorted by start, end, label.
         labels: exactly one for `single_label`, any number for `multi_label`.
-        left_out: annotations that a flat task cannot hold, since they overlap one that it keeps.
+        left_out: annotations that a flat task cannot hold, since they overlap one that it keeps or are in several pieces.
+        reasons: what else of the file is not in the document, one entry for each, like "annotations by rename".
     """
 
     id: str
@@ -64,6 +67,18 @@ class Document:
     entities: tuple[Entity, ...] = ()
     labels: tuple[str, ...] = ()
     left_out: tuple[Entity, ...] = ()
+    reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+
+class Reading(NamedTuple):
+    """What a task's files hold.
+
+    Args:
+        skipped: what was left out whole, before the splits were made.
+    """
+
+    splits: Splits
+    skipped: Counts = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,7 @@ class Task:
     Args:
         labels: entity types, or classes, in a fixed order; empty for those that the data has (`load` fills them in).
         metric: which of the scores stands in the table.
-        read: folder -> splits.
+        read: the folder of the data set -> its splits.
         folders: other names of the folder in which the data set lies; the task's own name always is one.
         elsewhere: it does not lie in a folder below that of all tasks, as a dataset of the hub or one that is made here.
         negative: the class that stands for none of the others; `positive_*` scores leave it out.
@@ -105,6 +120,7 @@ class Task:
         licence: under which the data set is handed round.
         obtain: where to get it, one sentence.
         disjoint: no document that the files name may be in two splits.
+        skipped: what the reader left out whole; `load` fills it in. See `left_out.py`.
     """
 
     name: str
@@ -112,7 +128,7 @@ class Task:
     kind: Kind
     labels: tuple[str, ...]
     metric: str
-    read: Callable[[Path], Splits]
+    read: Callable[[Path], Reading]
     folders: tuple[str, ...] = ()
     elsewhere: bool = False
     negative: str | None = None
@@ -121,3 +137,4 @@ class Task:
     licence: str = ""
     obtain: str = ""
     disjoint: bool = True
+    skipped: Counts = field(default_factory=dict)

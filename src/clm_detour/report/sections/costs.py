@@ -14,7 +14,7 @@ from clm_detour.report.costs import cost_of
 from clm_detour.report.curves import speed_figure
 from clm_detour.report.markup import Section, figure, join, key, side_by_side
 from clm_detour.report.records import Phase, PhaseEnd, Run
-from clm_detour.report.tables import Row, Text, table
+from clm_detour.report.tables import Cell, Row, Text, number, table
 
 Ended = list[tuple[Phase, PhaseEnd]]
 
@@ -38,7 +38,13 @@ def speed_table(ended: Ended) -> Markup:
     """How fast each phase ran."""
     head: list[Text] = ["Phase", "Tokens/s", "MFU", "Rows full", "Waited for data"]
     rows = [
-        Row([phase.id, speed(phase, end), *(median(phase, name) for name in ("mfu", "packing", "data_wait"))])
+        Row(
+            [
+                phase.id,
+                number(speed(phase, end), human),
+                *(number(median(phase, name), wording.percent) for name in ("mfu", "packing", "data_wait")),
+            ]
+        )
         for phase, end in ended
     ]
     note = (
@@ -48,20 +54,20 @@ def speed_table(ended: Ended) -> Markup:
     return table("Speed", head, rows, note=note)
 
 
-def speed(phase: Phase, end: PhaseEnd) -> str:
-    """Tokens a second."""
+def speed(phase: Phase, end: PhaseEnd) -> float | None:
+    """Tokens a second, where they are known."""
     values = phase.curve.tokens_per_second if phase.curve else np.array([])
     values = values[values > 0]
     if len(values):
-        return human(float(np.median(values)))
-    return human(end.tokens / end.seconds) if end.seconds > 0 else wording.ABSENT
+        return float(np.median(values))
+    return end.tokens / end.seconds if end.seconds > 0 else None
 
 
-def median(phase: Phase, name: str) -> str:
-    """Of a share that was logged at some steps."""
+def median(phase: Phase, name: str) -> float | None:
+    """Of a share, where it was logged at some steps."""
     values = getattr(phase.curve, name) if phase.curve else np.array([])
     values = values[np.isfinite(values)]
-    return wording.percent(float(np.median(values))) if len(values) else wording.ABSENT
+    return float(np.median(values)) if len(values) else None
 
 
 def speed_panel(run: Run, phases: list[Phase]) -> Markup:
@@ -77,7 +83,7 @@ def phase_table(run: Run, ended: Ended) -> Markup:
     for phase, end in ended:
         cost = cost_of(run, phase.id, end)
         rows.append(
-            Row([phase.id, *amounts(cost.seconds, cost.gpu_hours, cost.operations, cost.energy), share(cost.utilisation)])
+            Row([phase.id, *amounts(cost.seconds, cost.gpu_hours, cost.operations, cost.energy), number(cost.utilisation, wording.percent)])
         )  # fmt: skip
     note = (
         "Operations: floating-point operations of training, counted from the model and its rows. Energy: the GPUs at full power for "
@@ -96,7 +102,7 @@ def arm_table(run: Run) -> Markup | None:
                 total([getattr(cost, name) for cost in costs])
                 for name in ("seconds", "gpu_hours", "operations", "energy")
             ]
-            rows.append(Row([key(colour_slot(run, arm), arm), *amounts(sums[0] or 0.0, *sums[1:])]))
+            rows.append(Row([key(colour_slot(run, arm), arm), *amounts(*sums)]))
     if not rows:
         return None
     note = "From its start to its end; phases that arms share count in each."
@@ -110,17 +116,12 @@ def total(values: list[float | None]) -> float | None:
 
 
 def amounts(
-    seconds: float, gpu_hours: float | None, operations: float | None, energy: float | None
-) -> list[str]:
-    """As words."""
+    seconds: float | None, gpu_hours: float | None, operations: float | None, energy: float | None
+) -> list[Cell]:
+    """As cells."""
     return [
-        wording.duration(seconds),
-        wording.ABSENT if gpu_hours is None else f"{gpu_hours:,.2f}",
-        wording.ABSENT if operations is None else f"{operations:.2e}",
-        wording.ABSENT if energy is None else f"{energy:,.2f}{wording.NARROW}kWh",
+        number(seconds, wording.duration, "seconds"),
+        number(gpu_hours, "{:,.2f}".format),
+        number(operations, "{:.2e}".format),
+        number(energy, f"{{:,.2f}}{wording.NARROW}kWh".format, "kWh"),
     ]
-
-
-def share(value: float | None) -> str:
-    """Percent, where known."""
-    return wording.ABSENT if value is None else wording.percent(value)

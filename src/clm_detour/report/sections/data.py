@@ -7,7 +7,7 @@ from markupsafe import Markup
 from clm_detour.report import wording
 from clm_detour.report.markup import Section, join, paragraph
 from clm_detour.report.records import Run
-from clm_detour.report.tables import Row, Text, table
+from clm_detour.report.tables import Cell, Row, Text, number, table
 
 SPLITS = {"train": "training", "held_out": "held out"}
 
@@ -19,9 +19,10 @@ def data_section(run: Run) -> Section | None:
     rows = []
     for source, report in run.sources.items():
         for i, (name, split) in enumerate(report.splits.items()):
-            first: Text = source if i == 0 else Markup('<span class="unseen">{}</span>').format(source)
-            counts = [wording.count(number) for number in (split.documents, split.tokens, split.rows)]
-            rows.append(Row([first, SPLITS.get(name, name), *counts, wording.percent(split.fullness, 2)]))
+            first = source if i == 0 else Markup('<span class="unseen">{}</span>').format(source)
+            counts = [number(count, wording.count) for count in (split.documents, split.tokens, split.rows)]
+            full = number(split.fullness if split.rows else None, two_decimals)
+            rows.append(Row([Cell(first, {"": source}), SPLITS.get(name, name), *counts, full]))
     head: list[Text] = ["Source", "Split", "Documents", "Tokens", "Rows", "Full"]
     text = (
         "Documents are packed into rows of a fixed length and never see each other. "
@@ -31,13 +32,18 @@ def data_section(run: Run) -> Section | None:
     return Section("data", "Data", body)
 
 
+def two_decimals(share: float) -> str:
+    """0.9911 -> '99.11 %'."""
+    return wording.percent(share, 2)
+
+
 def dropped(run: Run) -> Markup:
     """Documents left out, by reason."""
     rows = [
-        Row([source, reason, wording.count(number)])
+        Row([source, reason, number(count, wording.count)])
         for source, report in run.sources.items()
-        for reason, number in report.dropped.items()
-        if number
+        for reason, count in report.dropped.items()
+        if count
     ]
     if not rows:
         return paragraph("No document was dropped.")

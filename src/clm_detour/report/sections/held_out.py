@@ -13,7 +13,7 @@ from clm_detour.report.arms import arms_of, colour_slot
 from clm_detour.report.dots import difference_bars, loss_dots
 from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side
 from clm_detour.report.records import HeldOut, Run, Score, Scores
-from clm_detour.report.tables import Row, Text, table, with_best
+from clm_detour.report.tables import Cell, Row, Text, number, table, with_best
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,16 @@ def held_out_section(run: Run) -> Section | None:
     held_out = run.held_out
     if not held_out or not held_out.models:
         return None
-    models = held_out.models
-    sources = list(dict.fromkeys(source for scores in models.values() for source in scores.by_source))
+    if not held_out.totals:
+        return Section(
+            "held-out", "Held-out text", paragraph("There is no held-out text: nothing was measured.")
+        )
+    models, sources = held_out.models, held_out.sources
     body = join(
         paragraph(introduction(held_out)),
         loss_table(run, models, sources),
         accuracy_table(run, models, sources),
-        figures(run, models, sources),
+        figures(run, models, [source for source in sources if source not in held_out.unmeasured]),
         trajectory(run, held_out.phases),
     )
     return Section("held-out", "Held-out text", body)
@@ -49,10 +52,15 @@ def held_out_section(run: Run) -> Section | None:
 
 def introduction(held_out: HeldOut) -> str:
     """How it was measured."""
+    absent = (
+        f" There is no held-out text of {wording.listing(held_out.unmeasured)}."
+        if held_out.unmeasured
+        else ""
+    )
     return (
         f"No phase was trained on this text. {wording.percent(held_out.mask_rate, 0)} of its tokens are masked, "
         "and each model predicts them from both sides. Loss is the mean over the masked tokens, in nats; "
-        "accuracy is the share that a model's first guess gets right."
+        f"accuracy is the share that a model's first guess gets right.{absent}"
     )
 
 
@@ -60,8 +68,8 @@ def loss_table(run: Run, models: dict[str, Scores], sources: list[str]) -> Marku
     """Models by sources, with the differences and the numbers of tokens below."""
     rows = rows_of(run, models, sources, LOSS)
     rows.append(Row(["masked tokens", *(predicted(models, source) for source in (None, *sources))], "rest"))
-    perplexities = [wording.perplexity(scores.total.loss) for scores in models.values()]
-    blank = [""] * (len(rows) - len(models))
+    perplexities = [perplexity(scores.total) for scores in models.values()]
+    blank = [Cell("", {"": None})] * (len(rows) - len(models))
     rows = [
         Row([*row.cells[:2], perplexity, *row.cells[2:]], row.kind)
         for row, perplexity in zip(rows, perplexities + blank, strict=True)
@@ -79,15 +87,15 @@ def accuracy_table(run: Run, models: dict[str, Scores], sources: list[str]) -> M
 
 def rows_of(run: Run, models: dict[str, Scores], sources: list[str], measure: Measure) -> list[Row]:
     """A row for each model, the best of each column marked, and one for detour minus twin."""
-    columns: list[list[Text]] = []
-    changes: list[Text] = []
+    columns: list[list[Cell]] = []
+    changes: list[Cell] = []
     for source in (None, *sources):
         scores = {model: pick(entry, source) for model, entry in models.items()}
         values = [None if score is None else measure.read(score) for score in scores.values()]
-        columns.append(with_best(values, measure.write, measure.lowest, wording.ABSENT))
+        columns.append(with_best(values, measure.write, measure.lowest))
         detour, twin = scores.get("detour"), scores.get("twin")
-        change = measure.write_change(measure.read(detour) - measure.read(twin)) if detour and twin else None
-        changes.append(change or wording.ABSENT)
+        change = measure.read(detour) - measure.read(twin) if detour and twin else None
+        changes.append(number(change, measure.write_change))
     lines = zip(models, *columns, strict=True)
     rows = [Row([key(colour_slot(run, model), model), *values]) for model, *values in lines]
     if {"detour", "twin"} <= models.keys():
@@ -100,11 +108,20 @@ def pick(scores: Scores, source: str | None) -> Score | None:
     return scores.total if source is None else scores.by_source.get(source)
 
 
-def predicted(models: dict[str, Scores], source: str | None) -> str:
+def perplexity(score: Score | None) -> Cell:
+    """exp(loss)."""
+    if score is None:
+        return number(None, str)
+    value = math.exp(score.loss) if score.loss < 700 else None
+    return Cell(wording.perplexity(score.loss), {"": value})
+
+
+def predicted(models: dict[str, Scores], source: str | None) -> Cell:
     """How many tokens were predicted: one number where it is the same for all models."""
     picked = [pick(scores, source) for scores in models.values()]
-    counts = sorted({score.predicted for score in picked if score})
-    return " to ".join(dict.fromkeys((wording.count(counts[0]), wording.count(counts[-1]))))
+    counts = sorted({score.predicted if score else 0 for score in picked})
+    text = " to ".join(dict.fromkeys((wording.count(counts[0]), wording.count(counts[-1]))))
+    return Cell(text, {"": counts[0] if len(counts) == 1 else None})
 
 
 def figures(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup | None:
@@ -114,8 +131,10 @@ def figures(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup |
     drawings = [figure(loss_dots(run, models, sources), "Held-out loss by source", legend(run, models))]
     if {"detour", "twin"} <= models.keys():
         detour, twin = models["detour"].by_source, models["twin"].by_source
-        shared = [source for source in sources if source in detour and source in twin]
-        differences = {source: detour[source].loss - twin[source].loss for source in shared}
+        pairs = {source: (detour.get(source), twin.get(source)) for source in sources}
+        differences = {
+            source: one.loss - other.loss for source, (one, other) in pairs.items() if one and other
+        }
         differences = {source: value for source, value in differences.items() if math.isfinite(value)}
         drawing = difference_bars("detour", "twin", differences)
         drawings.append(
@@ -136,14 +155,17 @@ def trajectory(run: Run, phases: dict[str, Scores]) -> Markup | None:
     rows = []
     for id, scores in phases.items():
         depth = min(id.count("."), 4)
-        name = Markup('<span class="depth-{}">{}</span>').format(depth, id.rsplit(".", 1)[-1])
+        text = Markup('<span class="depth-{}">{}</span>').format(depth, id.rsplit(".", 1)[-1])
         objective = run.phases[id].objective if id in run.phases else None
-        loss, accuracy = wording.loss(scores.total.loss), wording.percent(scores.total.accuracy)
+        total = scores.total
+        loss = number(total.loss if total else None, wording.loss)
+        accuracy = number(total.accuracy if total else None, wording.percent)
         arms = wording.listing(arms_of(run, id))
+        name = Cell(text, {"": id})
         rows.append(Row([name, (objective or wording.ABSENT).upper(), arms, loss, accuracy]))
-    text = (
+    said = (
         "The same measure at the end of every phase. A model fresh from causal training is out of practice at "
         "filling masks from both sides; what counts is where it stands after the decay."
     )
     head: list[Text] = ["Phase", "Trained as", "In arms", "Loss", "Accuracy"]
-    return join(heading("On the way"), paragraph(text), table("Ends of the phases", head, rows, left={1, 2}))
+    return join(heading("On the way"), paragraph(said), table("Ends of the phases", head, rows, left={1, 2}))

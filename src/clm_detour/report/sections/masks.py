@@ -11,7 +11,7 @@ from clm_detour.report import wording
 from clm_detour.report.arms import colour_slot
 from clm_detour.report.markup import Section, join, key, paragraph, render
 from clm_detour.report.records import FilledMask, Guess, Run
-from clm_detour.report.tables import Row, Text, table
+from clm_detour.report.tables import Row, number, table
 
 MASK = re.compile(r"\[MASK\]|<mask>")  # as tokenizers write it
 SHOWN = 5
@@ -51,6 +51,7 @@ def card(run: Run, item: FilledMask) -> dict[str, object]:
     models = [
         (key(colour_slot(run, model), model), [line(guess, answer) for guess in guesses[:SHOWN]])
         for model, guesses in item.models.items()
+        if guesses
     ]
     return {
         "before": before,
@@ -81,10 +82,11 @@ def hits(run: Run) -> Markup:
     models = list(dict.fromkeys(model for item in run.filled_masks for model in item.models))
     rows = []
     for model in models:
-        items = [item for item in run.filled_masks if model in item.models]
+        items = [item for item in run.filled_masks if item.models.get(model)]
         ranks = [[guess.token for guess in item.models[model][:SHOWN]] for item in items]
         first = sum(tokens[:1] == [item.answer] for tokens, item in zip(ranks, items, strict=True))
         among = sum(item.answer in tokens for tokens, item in zip(ranks, items, strict=True))
-        cells: list[Text] = [key(colour_slot(run, model), model), str(first), str(among)]
-        rows.append(Row([*cells, wording.count(len(items))]))
+        if items:
+            counts = [number(count, wording.count) for count in (first, among, len(items))]
+            rows.append(Row([key(colour_slot(run, model), model), *counts]))
     return table("Answers found", ["Model", "first guess", f"among {SHOWN}", "sentences"], rows)

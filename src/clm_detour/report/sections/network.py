@@ -14,7 +14,7 @@ from clm_detour.report.layers import Line, heat_map, layer_curves, lowest_of
 from clm_detour.report.markup import Section, figure, heading, join, paragraph, side_by_side
 from clm_detour.report.plots import COLOURS, draw
 from clm_detour.report.records import Run
-from clm_detour.report.tables import Row, Text, table
+from clm_detour.report.tables import Cell, Row, Text, number, table
 
 NAMES = {
     "biased": "CKA as in the paper (biased)",
@@ -92,25 +92,26 @@ def estimator_table(found: Comparison) -> Markup:
     return table("Divergence of detour and twin", head, rows, note=note)
 
 
-def share(found: Estimate | None) -> str:
+def share(found: Estimate | None) -> Cell:
     """12.3 (11.0 to 13.4)."""
     return quantity(found, 100, 1)
 
 
-def times(found: Estimate | None) -> str:
+def times(found: Estimate | None) -> Cell:
     """1.32 (1.20 to 1.41)."""
     return quantity(found, 1, 2)
 
 
-def quantity(found: Estimate | None, scale: float, decimals: int) -> str:
+def quantity(found: Estimate | None, scale: float, decimals: int) -> Cell:
     """A number and its interval."""
     if found is None or found.value is None:
-        return wording.ABSENT
+        return number(None, str)
     text = f"{scale * found.value:.{decimals}f}"
     if found.interval is None:
-        return text
+        return Cell(text, {"": found.value})
     low, high = (f"{scale * value:.{decimals}f}" for value in found.interval)
-    return f"{text} ({low} to {high})"
+    ends = dict(zip(("low", "high"), found.interval, strict=True))
+    return Cell(f"{text} ({low} to {high})", {"": found.value, **ends})
 
 
 def divergence_figure(found: Comparison) -> Markup:
@@ -148,7 +149,7 @@ def layer_table(found: Comparison) -> Markup:
             [
                 one if one == other else f"{one} / {other}",
                 *(share(Estimate(variant.divergence[i], None)) for _, variant in columns),
-                str(found.outliers.get(one, wording.ABSENT)),
+                number(found.outliers.get(one), wording.count),
             ]
         )
         for i, (one, other) in enumerate(found.pairs)
@@ -184,7 +185,7 @@ def on_the_way(found: Trajectory) -> Markup:
         Row(
             [
                 point.phase.rsplit(".", 1)[-1],
-                wording.count(point.tokens),
+                number(point.tokens, wording.count),
                 *(share(point.divergence[reference]["debiased"].get(group)) for group in found.groups),
             ]
         )
@@ -247,15 +248,20 @@ def weight_figure(whole: list[WeightChange]) -> Markup:
     return figure(drawing, "Change of the weights by layer", "Each arm over all its own phases.")
 
 
-def change(value: float | None) -> str:
+def change(value: float | None) -> Cell:
     """In percent."""
-    return wording.ABSENT if value is None or not math.isfinite(value) else f"{100 * value:.2f}"
+    return number(known(value), lambda found: f"{100 * found:.2f}")
+
+
+def known(value: float | None) -> float | None:
+    """Return a number that is one."""
+    return None if value is None or not math.isfinite(value) else value
 
 
 def gradients(run: Run) -> Markup:
     """How much each objective teaches on the same texts."""
     rows = [
-        Row([objective_name(name), wording.percent(found.density), wording.loss(found.loss)])
+        Row([objective_name(name), number(found.density, wording.percent), number(found.loss, wording.loss)])
         for name, found in run.gradients.items()
     ]  # fmt: skip
     text = "Measured on the model that both arms start from, on the same held-out texts: a causal step has a target at nearly every position."
@@ -277,9 +283,9 @@ def gradient_table(run: Run) -> Markup:
     return table("Gradient by layer", head, rows, note=note)
 
 
-def norm(value: float | None) -> str:
+def norm(value: float | None) -> Cell:
     """Three figures."""
-    return wording.ABSENT if value is None or not math.isfinite(value) else f"{value:.3g}"
+    return number(known(value), "{:.3g}".format)
 
 
 def objective_name(name: str) -> str:

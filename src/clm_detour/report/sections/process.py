@@ -8,7 +8,7 @@ from clm_detour.report import wording
 from clm_detour.report.arms import pairs, same_rows
 from clm_detour.report.markup import Section, join, paragraph
 from clm_detour.report.records import Phase, PhaseEnd, Run
-from clm_detour.report.tables import Row, Text, table
+from clm_detour.report.tables import Cell, Row, Text, number, table
 
 Ended = list[tuple[Phase, PhaseEnd]]
 
@@ -39,9 +39,12 @@ def phases_table(ended: Ended) -> Markup:
                 objective(phase, end),
                 end.mixture,
                 WORDS.get(end.schedule.name, end.schedule.name),
-                f"{end.schedule.peak:g}",
-                f"{wording.count(end.steps)} × {wording.count(end.batch_tokens)}",
-                wording.count(end.tokens),
+                number(end.schedule.peak, "{:g}".format),
+                Cell(
+                    f"{wording.count(end.steps)} × {wording.count(end.batch_tokens)}",
+                    {"": end.steps, "tokens each": end.batch_tokens},
+                ),
+                number(end.tokens, wording.count),
             ]
         )
         for phase, end in ended
@@ -59,8 +62,8 @@ def rows_table(ended: Ended) -> Markup:
         Row(
             [
                 phase.id,
-                wording.count(end.first_row),
-                wording.count(end.next_row),
+                number(end.first_row, wording.count),
+                number(end.next_row, wording.count),
                 where(end),
             ]
         )
@@ -105,22 +108,22 @@ def shares_table(ended: Ended) -> Markup:
     return table("Shares of the sources", ["Phase", *sources], rows, note=note)
 
 
-def share(end: PhaseEnd, source: str) -> str:
+def share(end: PhaseEnd, source: str) -> Cell:
     """60.12 / 60.00."""
     if source not in end.shares:
-        return wording.ABSENT
+        return Cell(wording.ABSENT, {"observed": None, "target": None})
     target, observed = end.shares[source]
-    return f"{100 * observed:.2f} / {100 * target:.2f}"
+    return Cell(f"{100 * observed:.2f} / {100 * target:.2f}", {"observed": observed, "target": target})
 
 
 def steps_table(run: Run) -> Markup:
     """Wall time of everything, with its share of the whole."""
     total = sum(step.seconds for step in run.steps)
     rows = [
-        Row([step.title, wording.duration(step.seconds), share_bar(step.seconds / total if total else 0.0)])
+        Row([step.title, number(step.seconds, wording.duration, "seconds"), number(step.seconds / total if total else None, share_bar)])
         for step in run.steps
-    ]
-    rows.append(Row(["All", wording.duration(total), ""], "rest"))
+    ]  # fmt: skip
+    rows.append(Row(["All", number(total, wording.duration, "seconds"), Cell("", {"": None})], "rest"))
     return table("Time", ["Step", "Time", "Share"], rows, left={2})
 
 

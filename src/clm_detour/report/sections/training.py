@@ -5,7 +5,14 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from clm_detour.report.arms import colour_slot
-from clm_detour.report.curves import describe, learning_rate_figure, logged, loss_figure, watched_figure
+from clm_detour.report.curves import (
+    describe,
+    first_to_last,
+    learning_rate_figure,
+    logged,
+    loss_figure,
+    watched_figure,
+)
 from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side
 from clm_detour.report.records import Phase, Run
 
@@ -47,8 +54,8 @@ def watched(run: Run) -> Markup | None:
     )
     panels = []
     for causal, name in ((False, "Masked-LM"), (True, "Causal-LM")):
-        ends = [(p.id, (p.watched.causal if causal else p.watched.masked)) for p in phases if p.watched]
-        told = "; ".join(f"{id} from {losses[0]:.3g} to {losses[-1]:.3g}" for id, losses in ends)
+        curves = {p.id: (p.watched.causal if causal else p.watched.masked) for p in phases if p.watched}
+        told = "; ".join(f"{id} {first_to_last(losses)}" for id, losses in curves.items())
         slug = name.lower().replace("-lm", "")
         label = f"{name} loss on held-out text over tokens: {told}."
         drawing = watched_figure(run, phases, f"watched-{slug}", label, causal)

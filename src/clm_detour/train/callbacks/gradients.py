@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from clm_detour.data.loader import StepBatches
 from clm_detour.errors import UserError
-from clm_detour.progress import console
+from clm_detour.progress import warn
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.parallel import is_first, sharded_gradient_scale
 
@@ -94,7 +94,7 @@ class Gradients(Callback):
         state.optimizers[0].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
         self.checkpoints.skipped += 1
         if is_first():
-            console.print(f"[yellow]{what}: left out.[/yellow]", soft_wrap=True)
+            warn(f"{what}: left out.")
 
     def _stopped(self, state: State) -> str:
         kept = "nothing was trained yet in this phase"

@@ -11,6 +11,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 
 from clm_detour.evaluate.held_out import HeldOut
+from clm_detour.files import finite
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.train.callbacks.clock import is_last_step, passed
 from clm_detour.train.callbacks.lines import JsonLines
@@ -64,4 +65,5 @@ class HeldOutLoss(Callback):
             clock = state.timestamp
             line = {"step": clock.batch.value, "tokens": clock.token.value, **scores}
             self.lines.append(line)
-        logger.log_metrics({f"held_out/{kind}": score["loss"] for kind, score in scores.items()})
+        losses = {f"held_out/{kind}": score["loss"] for kind, score in scores.items() if score["predicted"]}
+        logger.log_metrics({name: loss for name, loss in losses.items() if finite(loss) is not None})

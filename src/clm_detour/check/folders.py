@@ -1,0 +1,78 @@
+"""Where a run writes: folders that can be written and hold nothing that would be lost, room on the disk and in memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from clm_detour.config.schema import Config
+from clm_detour.data.cache import is_remote
+from clm_detour.errors import UserError
+from clm_detour.plan import RecipePlan
+from clm_detour.progress import human_bytes
+from clm_detour.run_folder import RunFolder
+from clm_detour.train.export import check_replaceable
+from clm_detour.train.recipe import plan_recipe
+
+
+def check_folders(config: Config) -> None:
+    """Check every folder that preparing, training, evaluation, analysis and the page write to.
+
+    Raises:
+        UserError: one cannot be written, or holds something else that would be lost.
+    """
+    folder = RunFolder.of(config)
+    below = [folder.phase("any").root.parent, folder.tasks, folder.analysis, folder.report_files]
+    for path in (folder.root, *below, *(folder.model(arm).parent for arm in config.arms)):
+        check_writable(path)
+    if folder.report.is_dir():
+        raise UserError(f"{folder.report} is a folder, where the page is to be written; remove it.")
+    for arm in config.arms:
+        check_replaceable(folder.model(arm))
+    for phase in map(folder.phase, plan_recipe(config)):
+        check_writable(phase.root)
+        check_replaceable(phase.model)
+    if not is_remote(config.data.dir):
+        check_writable(Path(config.data.dir))
+    if config.data.cache_dir is not None:
+        check_writable(Path(config.data.cache_dir))
+    for keys in config.train.loggers.values():
+        if log_dir := (keys or {}).get("log_dir"):  # TensorBoard's
+            check_writable(Path(log_dir))
+
+
+def check_writable(folder: Path) -> None:
+    """The folder, or the nearest one above it that exists, must be writable.
+
+    Raises:
+        UserError: it is not.
+    """
+    existing = nearest(folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"Cannot write below {existing}; choose another folder for {folder}.")
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+
+
+def room_warnings(config: Config, plan: RecipePlan) -> Iterator[str]:
+    """What may not have room: a warning, since a part may be there already and activations are an estimate."""
+    import torch
+
+    if plan.sizes is None:
+        return
+    needed = plan.sizes.disk + plan.sizes.peak_disk
+    free = shutil.disk_usage(nearest(Path(config.run_dir))).free
+    if needed > free:
+        yield f"The whole run takes {human_bytes(needed)} below {config.run_dir}, and {human_bytes(free)} are free there."
+    memory = sum(plan.sizes.memory.values())
+    if torch.cuda.is_available():
+        there = torch.cuda.get_device_properties(0).total_memory
+        if memory > there:
+            yield (
+                f"Training takes about {human_bytes(memory)} on each GPU, which has {human_bytes(there)}; lower train.micro_rows, or set it to auto."
+            )

@@ -1,0 +1,58 @@
+"""What transformers' `AutoTokenizer` makes of a tokenizer's files, which users of an exported model get.
+
+Training reads `tokenizer.json`. `AutoTokenizer` follows `tokenizer_config.json` as well: a class of its own, `add_bos_token`, or
+other special tokens may change what `tokenizer.json` says, in some releases more than in others.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from clm_detour.data.tokenizer import EXAMPLE, Tokenizer, copy_tokenizer
+from clm_detour.errors import UserError, on_one_line
+from clm_detour.files import write_json
+
+SAMPLES = (EXAMPLE, "Fièvre à 38,5 °C\n\n  (p < 0.05); IL-6 UP.")
+REMEDY = (
+    "mend its tokenizer_config.json: tokenizer_class: PreTrainedTokenizerFast takes tokenizer.json as it is"
+)
+
+
+def check_auto_tokenizer(path_or_hub_id: str, tokenizer: Tokenizer) -> None:
+    """Check that `AutoTokenizer` of the installed transformers reads a tokenizer as training does.
+
+    Args:
+        path_or_hub_id: Where `tokenizer` was opened.
+
+    Raises:
+        UserError: It cannot be opened, or has other ids for a text, a mask or padding.
+    """
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)  # as an exported model has it
+        copy_tokenizer(path_or_hub_id, folder)
+        write_json(folder / "config.json", {"model_type": "modernbert"})
+        try:
+            theirs = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
+        except Exception as error:  # of a kind that differs between releases and tokenizers
+            raise UserError(
+                f"transformers cannot open the tokenizer {path_or_hub_id} ({on_one_line(error)}); {REMEDY}."
+            ) from error
+    for ours, text in zip(tokenizer.encode_batch(SAMPLES), SAMPLES, strict=True):
+        found = theirs(text)["input_ids"]
+        if found != ours.tolist():
+            here, there = (
+                " ".join(map(str, theirs.convert_ids_to_tokens(ids))) for ids in (ours.tolist(), found)
+            )
+            raise UserError(
+                f'Training reads the tokenizer {path_or_hub_id} otherwise than transformers does: "{here}" here, "{there}" there; {REMEDY}.'
+            )
+    for role in ("mask", "pad"):
+        found = getattr(theirs, f"{role}_token_id")
+        if found != getattr(tokenizer, role):
+            raise UserError(
+                f"The {role} token of {path_or_hub_id} has the id {getattr(tokenizer, role)} here and {found} in transformers; name it "
+                f"as {role}_token in its tokenizer_config.json."
+            )

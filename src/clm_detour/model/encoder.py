@@ -1,0 +1,91 @@
+"""ModernBERT without a head: hidden states for a probe, a retriever, or a head of your own.
+
+Shapes: B rows, L positions of a row, T tokens, E hidden size.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import ModernBertConfig
+from transformers.modeling_outputs import BaseModelOutput
+
+from clm_detour.model import hf
+from clm_detour.model.backbone import ModernBertPreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+class ModernBertModel(ModernBertPreTrainedModel):
+    """The network up to its final norm.
+
+    A folder that it saves is one of transformers' `ModernBertModel`. It opens such a folder, and also one of a class
+    with a head, of which it takes the body as `AutoModel` does; a warning in the log names what is left out. In
+    memory the weights are named `model.*`, as in the classes with a head; in its folders they are named without it.
+
+    Args, attributes and errors: see `ModernBertPreTrainedModel`.
+    """
+
+    architecture = "ModernBertModel"
+
+    def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
+        super().__init__(config, attention_backend)
+        del self.head
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        document_lengths: Sequence[Sequence[int]] | None = None,
+        output_hidden_states: bool | None = None,
+        *,
+        causal: bool | None = None,
+        inputs_embeds: Tensor | None = None,
+        return_dict: bool | None = None,
+        **others: Any,
+    ) -> BaseModelOutput:
+        """Compute the hidden states of a batch of rows.
+
+        Args:
+            input_ids: (B, L) int64.
+            attention_mask: (B, L), 0 = padding, anywhere; it is taken out and its states are zeros.
+            document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
+            document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
+            output_hidden_states, causal, inputs_embeds, return_dict, others: see `ModernBertForPretraining.forward`.
+
+        Returns:
+            `last_hidden_state` (B, L, E), after the final norm; and, if asked for, `hidden_states`, (B, L, E) of the
+            embeddings and of each layer, all before the final norm. transformers 4 returns the same; transformers 5
+            puts `last_hidden_state` in place of the last entry.
+
+        Raises:
+            UserError: shapes or lengths differ, a keyword asks for what this network does not do, or the model is in training
+                mode with attention dropout.
+        """
+        each = self._each(output_hidden_states)
+        hidden_TE, rows = self.encode(
+            input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
+        )
+        hidden_states = None if each is None else tuple(map(rows.put_back, each))
+        output = BaseModelOutput(last_hidden_state=rows.put_back(hidden_TE), hidden_states=hidden_states)
+        return self._as_asked(output, return_dict)
+
+    @classmethod
+    def _from_folder(
+        cls, weights: Mapping[str, Tensor], path: str | os.PathLike[str]
+    ) -> Mapping[str, Tensor]:
+        weights = hf.as_with_head(weights)
+        body = {name: weight for name, weight in weights.items() if name.startswith(hf.BODY)}
+        left_out = hf.modules_of(name for name in weights if name not in body)
+        if body and left_out:
+            logger.warning("%s from %s: the model is taken over, %s left out.", cls.__name__, path, left_out)
+        return body or weights
+
+    def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {name.removeprefix(hf.BODY): weight for name, weight in weights.items()}

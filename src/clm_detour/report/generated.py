@@ -1,0 +1,40 @@
+"""Which of a run's texts no person wrote: those of the bundled sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clm_detour.config.schema import Config
+from clm_detour.data.sample.write import SOURCES
+from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
+from clm_detour.report.records import Run
+from clm_detour.run_folder import RunFolder
+
+FILES = {f"{source}.jsonl.gz" for source in SOURCES}
+
+
+def generated_sources(run: Run) -> list[str]:
+    """Return the sources that are read from the sample, that of this run or of another one."""
+    if not run.config:
+        return []
+    sources = run.config.data.sources.items()
+    return [name for name, source in sources if is_sample(run.config, Path(source.path))]
+
+
+def is_sample(config: Config, path: Path) -> bool:
+    """Whether a source's path leads into the sample's folder; that of another run has the sample's settings beside the texts."""
+    own = RunFolder.of(config).sample
+    if config.data.sample is not None and path.is_relative_to(own):
+        return True
+    return path.name in FILES and path.parent.name == own.name and (path.parent / "settings.json").is_file()
+
+
+def is_all_generated(run: Run) -> bool:
+    """Whether every source is read from the sample."""
+    return run.config is not None and len(generated_sources(run)) == len(run.config.data.sources) > 0
+
+
+def generated_tasks(run: Run) -> list[str]:
+    """Return the tasks whose texts the sample's program wrote."""
+    tasks = run.evaluation.tasks if run.evaluation else []
+    return [task.name for task in tasks if task.name in SAMPLE_TASKS]
