@@ -383,7 +383,7 @@ def on_two_machines(trials: Trials, config: Config) -> list[int]:
     machines = []
     for node in ("0", "1"):
         variables = {"WORLD_SIZE": "2", "NODE_RANK": node, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        words = [sys.executable, "-c", "from clm_detour.cli import main; main()", "run", str(path)]
+        words = [sys.executable, "-c", "from clm_detour.__main__ import main; main()", "run", str(path)]
         with open(path.with_suffix(f".{node}.log"), "w") as log:
             machines.append(subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **variables}))
     wait_for_checkpoint(config, machines[1])

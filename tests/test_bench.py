@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clm_detour.cli import main
+from clm_detour.__main__ import main
 from clm_detour.config import load_config
 from clm_detour.errors import UserError
 from clm_detour.pipeline import prepare_data

@@ -546,7 +546,7 @@ def test_a_tilde_is_the_home_folder_in_an_evaluation_and_on_the_command_line(tmp
         f"{tmp_path}/runs",
         {"a": f"{tmp_path}/a", "b": f"{tmp_path}/b"},
     )
-    program = "from clm_detour.cli import main; main()"
+    program = "from clm_detour.__main__ import main; main()"
     words = [sys.executable, "-c", program, "tasks", "~/nowhere"]
     said = subprocess.run(
         words, capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(tmp_path)}

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from clm_detour.cli import main
+from clm_detour.__main__ import main
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clm_detour.__main__ import main
 from clm_detour.check import check_recipe, existing_tokenizer
-from clm_detour.cli import main
 from clm_detour.config import load_config
 from clm_detour.config.debug import STEPS
 from clm_detour.files import read_json

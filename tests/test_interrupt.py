@@ -30,12 +30,12 @@ def program(tmp_path, body: str, **environment: str) -> Command:
     return command
 
 
-@pytest.mark.parametrize(("verb", "module"), [("run", " torch.nn.modules"), ("evaluate", " numpy.linalg")])
+@pytest.mark.parametrize(("verb", "module"), [("run", " typer.core"), ("run", " torch.nn.modules"), ("evaluate", " numpy.linalg")])
 def test_while_libraries_are_imported(tiny_recipe, tmp_path, verb, module):
     path = tiny_recipe(tmp_path / "run")
     if verb == "evaluate":
         path.write_text(f"run_dir: {tmp_path}/run\ntasks: [SampleVerdict]\nmodels: {{nobody: nowhere}}\n")
-    words = [sys.executable, "-X", "importtime", "-c", "from clm_detour.cli import main; main()", verb]
+    words = [sys.executable, "-X", "importtime", "-c", "from clm_detour.__main__ import main; main()", verb]
     command = Command([*words, str(path)], tmp_path / "log")
     command.wait_until(lambda: module in command.said())
     command.press_ctrl_c()
@@ -108,7 +108,7 @@ def test_of_several_processes_one_says_it(tmp_path, environment):
 
 
 def test_output_that_nobody_reads_is_no_traceback():
-    words = [sys.executable, "-c", "from clm_detour.cli import main; main()", "--help"]
+    words = [sys.executable, "-c", "from clm_detour.__main__ import main; main()", "--help"]
     command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     command.stdout.close()
     assert command.stderr.read() == ""

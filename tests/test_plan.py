@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import ModernBertConfig
 
+from clm_detour.__main__ import main
 from clm_detour.check import existing_tokenizer
-from clm_detour.cli import main
 from clm_detour.config import load_config
 from clm_detour.data.loader import StepBatches
 from clm_detour.errors import UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import ModernBertConfig
 
-from clm_detour.cli import main
+from clm_detour.__main__ import main
 from clm_detour.config import load_config
 from clm_detour.plan import make_plan
 

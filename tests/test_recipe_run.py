@@ -51,7 +51,7 @@ def metrics(run_dir: str | Path, phase: str) -> list[dict]:
 
 
 def command(*words: object) -> list[str]:
-    return [sys.executable, "-c", "from clm_detour.cli import main; main()", *map(str, words)]
+    return [sys.executable, "-c", "from clm_detour.__main__ import main; main()", *map(str, words)]
 
 
 def test_a_folder_says_which_mask_and_which_length_it_was_trained_with(finished):

@@ -14,8 +14,7 @@ from clm_detour import __version__
 from clm_detour.analyze import verbs as analysis
 from clm_detour.config import load_config
 from clm_detour.config.load import DEBUG
-from clm_detour.errors import UserError, exit_on_user_error
-from clm_detour.preemption import requeue_on_signals
+from clm_detour.errors import UserError
 from clm_detour.report import verbs as reporting
 
 app = typer.Typer(
@@ -247,7 +246,6 @@ for analyses in analysis.VERBS:
     app.command(rich_help_panel="Analysis")(analyses)
 
 
-def main() -> None:
-    """Entry point; `~/` at the start of a word or after its `=` is the home folder, quoted or not."""
-    with exit_on_user_error(), requeue_on_signals():
-        app([re.sub(r"(?:^|(?<==))~(?=/)", os.path.expanduser("~"), word) for word in sys.argv[1:]])
+def run_words() -> None:
+    """Run the verb that the command line names; `~/` at the start of a word or after its `=` is the home folder, quoted or not."""
+    app([re.sub(r"(?:^|(?<==))~(?=/)", os.path.expanduser("~"), word) for word in sys.argv[1:]])

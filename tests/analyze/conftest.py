@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel, ModernBertConfig
 
-from clm_detour.cli import main
+from clm_detour.__main__ import main
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model import ModernBertForPretraining

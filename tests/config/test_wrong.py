@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clm_detour.cli import main
+from clm_detour.__main__ import main
 from clm_detour.config import load_config
 from clm_detour.errors import UserError
 

@@ -15,7 +15,7 @@ from clm_detour.pipeline import prepare_data
 from commands import Command
 
 PREPARE = """
-from clm_detour.cli import main
+from clm_detour.__main__ import main
 from clm_detour.data import groups, prepare
 
 prepare.SMALL_BYTES, groups.LARGE_BYTES = 0, 0  # a small corpus is prepared in several processes

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from reading import write
 
-from clm_detour.cli import main
+from clm_detour.__main__ import main
 from clm_detour.data.card import CARD, PICTURE
 from clm_detour.data.decontaminate import SharedRuns
 from clm_detour.data.prepare import prepare_source

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clm_detour.cli import main
+from clm_detour.__main__ import main
 from clm_detour.config.load import load_evaluation
 from clm_detour.config.schema import FineTuning
 from clm_detour.errors import UserError
@@ -294,7 +294,7 @@ def test_a_command_that_is_killed_goes_on_to_the_same_scores(
         f"name: made\nrun_dir: {tmp_path}/run\ntasks: [{', '.join(TASKS)}]\nseeds: [1, 2]\ndocuments: 12\nprotocol: {{epochs: 1}}\n"
     )
     words = [f"--model={name}={path}" for name, path in models.items()]
-    program = "from clm_detour.cli import main; main()"
+    program = "from clm_detour.__main__ import main; main()"
     command = [sys.executable, "-c", program, "evaluate", str(config), *words]
     running = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -24,7 +24,7 @@ protocol: {{epochs: {epochs}}}
 def test_ctrl_c_in_an_evaluation(encoders, tmp_path, epochs, moment):
     config, folder = tmp_path / "eval.yaml", tmp_path / "run"
     config.write_text(EVALUATION.format(folder=folder, epochs=epochs))
-    words = [sys.executable, "-c", "from clm_detour.cli import main; main()", "evaluate", str(config)]
+    words = [sys.executable, "-c", "from clm_detour.__main__ import main; main()", "evaluate", str(config)]
     command = Command([*words, f"--model=ours={encoders['modernbert']}"], tmp_path / "log")
     if moment == "processes start":
         command.wait_until(lambda: command.children() >= 2)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from clm_detour.cli import main
+from clm_detour.__main__ import main
 from clm_detour.config.schema import FineTuning
 from clm_detour.evaluate.command import read_tasks
 

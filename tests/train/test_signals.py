@@ -61,7 +61,7 @@ def test_ctrl_c_in_a_step_with_a_loader_process_is_one_sentence_and_the_same_com
     config, quiet = prepared("run", *words), prepared("quiet", *words)
     path, folder = tmp_path / "finite.yaml", RunFolder.of(config).phase("pretrain")
     save_config(config, path)
-    command = [sys.executable, "-c", "from clm_detour.cli import main; main()", "train"]
+    command = [sys.executable, "-c", "from clm_detour.__main__ import main; main()", "train"]
     training = Command([*command, str(path), "arm=base", "phase=pretrain"], tmp_path / "log")
     training.wait_until(lambda: newest_good(folder.checkpoints) is not None)
     training.assert_leaves_at_ctrl_c()
