@@ -34,7 +34,7 @@ from clm_detour.evaluate.held_out import HeldOut
 from clm_detour.files import read_json, write_json
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.pipeline import prepare_data, run_recipe
-from clm_detour.train.base import read_shapes
+from clm_detour.train.base import shapes_of
 from clm_detour.train.phase import train_phase
 from clm_detour.train.recipe import choose_phase
 from clm_detour.train.stream import vocabulary_of
@@ -141,7 +141,7 @@ def untied(folder: Path, sizes) -> None:
         (headless, "holds a ModernBertModel, which lacks the prediction head .*; use the folder of the ModernBertForMaskedLM"),
         (headless_without_its_name, "holds a ModernBertModel, which lacks the prediction head"),
         (classifier, "holds a ModernBertForSequenceClassification, which lacks the prediction head"),
-        (pickled, r"has no model\.safetensors but pytorch_model\.bin, .* save it with save_pretrained"),
+        (pickled, r"has no model\.safetensors; its pytorch_model\.bin is not read.* save it with save_pretrained"),
         (other_names, r"missing: head\.dense\.weight; unexpected: head\.linear\.weight"),
         (other_shape, r"of another shape: model\.layers\.0\.mlp\.Wi\.weight \(96, 32\) instead of \(128, 32\)"),
         (truncated, r"model\.safetensors is missing or damaged"),
@@ -164,7 +164,7 @@ def test_a_base_in_shards_is_whole_and_no_weight_of_it_is_loaded(load, base, cap
     ModernBertForMaskedLM.from_pretrained(base).save_pretrained(base, max_shard_size="40KB")
     (base / "model.safetensors").unlink(missing_ok=True)
     assert (base / "model.safetensors.index.json").exists()
-    monkeypatch.setattr("clm_detour.model.hf.load_file", lambda path: pytest.fail("weights were read"))
+    monkeypatch.setattr("clm_detour.model.weights.load_file", lambda path: pytest.fail("weights were read"))
     assert said_by(capsys, load(*with_base(base)))[-1] == "Nothing wrong found."
 
 
@@ -172,11 +172,11 @@ def test_a_hub_base_that_is_not_in_the_cache_is_known_by_its_headers_over_the_ne
     with pytest.raises(
         UserError, match=r"safetensors of some/model are neither in the cache nor can they be looked at"
     ):
-        read_shapes("some/model")
+        shapes_of("some/model")
     files = {"model.safetensors": SimpleNamespace(tensors={"decoder.bias": SimpleNamespace(shape=[8])})}
     seen = SimpleNamespace(files_metadata=files)
     monkeypatch.setattr("clm_detour.train.base.get_safetensors_metadata", lambda path: seen)
-    assert read_shapes("some/model") == {"decoder.bias": (8,)}
+    assert shapes_of("some/model") == {"decoder.bias": (8,)}
 
 
 @pytest.mark.skipif(transformers.__version__ < "5", reason="older releases have no such decoder")
@@ -192,7 +192,7 @@ def test_a_causal_decoder_is_a_base_and_a_spoilt_one_is_not(load, base, tmp_path
     assert start_of(config) is None  # the analysis cannot open it
     rename(decoder, lambda name: name.replace("lm_head.dense", "head.dense"))
     with pytest.raises(
-        UserError, match=r"are not those of its config \(head\.dense\.weight, lm_head\.dense\.weight\)"
+        UserError, match=r"\(missing: lm_head\.dense\.weight; unexpected: head\.dense\.weight\)"
     ):
         refuse(config)
 

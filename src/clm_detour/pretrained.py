@@ -15,6 +15,7 @@ from transformers.models.auto import modeling_auto
 
 from clm_detour.errors import UserError
 from clm_detour.model import hf
+from clm_detour.model.weights import read_shapes, weight_files
 
 AFTER_PADDING = (  # transformers numbers their positions from the padding id + 1
     "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
@@ -74,7 +75,7 @@ def check_encoder(path: str, tokenizer: str | None = None) -> None:
     config = read_encoder_config(path)
     check_vocabulary(path, config, load_fast_tokenizer(tokenizer or path))
     if Path(path).is_dir():
-        hf.weight_files(Path(path))
+        weight_files(Path(path))
 
 
 def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -119,7 +120,7 @@ def can_fill_masks(path: str) -> bool:
     Raises:
         UserError: there are no weights.
     """
-    names = hf.weight_names(hf.fetch(path))
+    names = read_shapes(hf.fetch(path))
     return any(name.startswith(HEAD) for name in names) and not any(
         name.startswith(CLASSIFIER) for name in names
     )
@@ -132,7 +133,7 @@ def load_body(path: str) -> nn.Module:
         UserError: it cannot be read, or a weight is missing.
     """
     if Path(path).is_dir():
-        hf.weight_files(Path(path))
+        weight_files(Path(path))
     try:
         network, info = AutoModel.from_pretrained(path, use_safetensors=True, output_loading_info=True)
     except Exception as error:  # of a kind that differs between releases and models

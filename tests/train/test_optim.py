@@ -9,7 +9,7 @@ from torch import nn
 
 from clm_detour.config.schema import Optimizer
 from clm_detour.errors import UserError
-from clm_detour.model import hf
+from clm_detour.model.weights import read_tensors
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.optim import load_moments, make_optimizer, save_moments
 from clm_detour.train.phase import train_phase
@@ -99,7 +99,7 @@ def test_moments_before_any_step_are_those_that_a_first_step_starts_with(tmp_pat
     frozen[0].requires_grad_(False)
     optimizer = make_optimizer(frozen, SETTINGS, PEAK)
     save_moments(optimizer, frozen, tmp_path / "optimizer.safetensors")
-    assert not any("/0." in name for name in hf.read_tensors(tmp_path / "optimizer.safetensors", ""))
+    assert not any("/0." in name for name in read_tensors(tmp_path / "optimizer.safetensors", ""))
     other = network()
     other[0].requires_grad_(False)
     restored = make_optimizer(other, SETTINGS, PEAK)

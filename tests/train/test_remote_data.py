@@ -68,7 +68,11 @@ def test_what_cannot_be_read_is_refused_before_training(prepared, tmp_path, over
 
 def test_held_out_rows_that_are_not_there_are_missed_before_training(prepared, tmp_path):
     (tmp_path / "data" / "general" / "held_out").rename(tmp_path / "elsewhere")
-    words = [f"data.dir=file://{tmp_path}/data", f"data.cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run"]
+    words = [
+        f"data.dir=file://{tmp_path}/data",
+        f"data.cache_dir={tmp_path}/cache",
+        f"run_dir={tmp_path}/run",
+    ]
     config = load_config(prepared, words)
     for refuses in (lambda: check_recipe(config, deep=False), lambda: run_recipe(config)):
         with pytest.raises(UserError, match="general/held_out holds no finished shards"):

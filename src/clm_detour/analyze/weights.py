@@ -21,6 +21,7 @@ from torch import Tensor
 
 from clm_detour.errors import UserError
 from clm_detour.model import hf
+from clm_detour.model.weights import DECODER, EMBEDDING, as_with_head, read_weights
 
 KINDS = ("attention", "mlp", "norms", "embeddings", "head")
 LARGEST = 10
@@ -101,9 +102,9 @@ def weight_change(before: str, after: str) -> dict[str, Any]:
 def _weights(path: str) -> Mapping[str, Tensor]:
     folder = hf.fetch(path)
     hf.read_config(folder)
-    weights = {name: weight.double() for name, weight in hf.as_with_head(hf.read_weights(folder)).items()}
-    if hf.EMBEDDING in weights and hf.DECODER in weights and weights[hf.DECODER].equal(weights[hf.EMBEDDING]):
-        del weights[hf.DECODER]  # tied
+    weights = {name: weight.double() for name, weight in as_with_head(read_weights(folder)).items()}
+    if EMBEDDING in weights and DECODER in weights and weights[DECODER].equal(weights[EMBEDDING]):
+        del weights[DECODER]  # tied
     return weights
 
 

@@ -33,6 +33,7 @@ from clm_detour.model.classification_loss import (
 )
 from clm_detour.model.documents import Documents, Unpadded
 from clm_detour.model.layers import Head
+from clm_detour.model.weights import as_with_head, is_headless, modules_of, read_weights
 
 OUTPUT_LAYERS = ("decoder.", "classifier.")
 CLS, MEAN = "cls", "mean"
@@ -115,14 +116,12 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
         folder = hf.fetch(path, revision)
         config = hf.read_config(folder, changes)
         model = hf.without_weights(cls, config, attention_backend)
-        weights = hf.read_weights(folder)
-        headless = hf.is_headless(weights)
+        weights = read_weights(folder)
+        headless = is_headless(weights)
         fresh = model._draw_fresh(headless)
-        taken = {
-            name: w for name, w in hf.as_with_head(weights).items() if not name.startswith(OUTPUT_LAYERS)
-        }
+        taken = {name: w for name, w in as_with_head(weights).items() if not name.startswith(OUTPUT_LAYERS)}
         hf.fill(model, {**taken, **fresh}, str(path), torch.float32)
-        left_out = "" if headless else hf.modules_of(name for name in weights if name not in taken)
+        left_out = "" if headless else modules_of(name for name in weights if name not in taken)
         logger.warning(
             "%s from %s: %s, %s%s and must be trained.", cls.__name__, path,
             "the model is taken over" if headless else "model and head are taken over",

@@ -18,6 +18,7 @@ from transformers import ModernBertConfig
 from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.layout import layout_of
+from clm_detour.model.weights import check_tied
 
 if TYPE_CHECKING:
     from clm_detour.model.modernbert import ModernBertForPretraining
@@ -45,7 +46,7 @@ def to_decoder(model: ModernBertForPretraining) -> Any:
         raise UserError("A decoder is causal but this model is bidirectional; set model.causal = True first.")
     weights = model.state_dict()
     if hf.is_tied(model):
-        hf.check_tied(weights)
+        check_tied(weights)
     keys = {key: getattr(model.config, key) for key in SAME_KEYS}
     try:
         config = decoder_config(**keys, local_attention=2 * (layout_of(model.config).window + 1))

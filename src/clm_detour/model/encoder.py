@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import ModernBertConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from clm_detour.model import hf
 from clm_detour.model.backbone import ModernBertPreTrainedModel
+from clm_detour.model.weights import BODY, as_with_head, modules_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +80,12 @@ class ModernBertModel(ModernBertPreTrainedModel):
     def _from_folder(
         cls, weights: Mapping[str, Tensor], path: str | os.PathLike[str]
     ) -> Mapping[str, Tensor]:
-        weights = hf.as_with_head(weights)
-        body = {name: weight for name, weight in weights.items() if name.startswith(hf.BODY)}
-        left_out = hf.modules_of(name for name in weights if name not in body)
+        weights = as_with_head(weights)
+        body = {name: weight for name, weight in weights.items() if name.startswith(BODY)}
+        left_out = modules_of(name for name in weights if name not in body)
         if body and left_out:
             logger.warning("%s from %s: the model is taken over, %s left out.", cls.__name__, path, left_out)
         return body or weights
 
     def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {name.removeprefix(hf.BODY): weight for name, weight in weights.items()}
+        return {name.removeprefix(BODY): weight for name, weight in weights.items()}

@@ -8,36 +8,42 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import ModernBertConfig
 
 from clm_detour.errors import UserError
 from clm_detour.files import atomic_write, read_json, write_json
 from clm_detour.model.layout import layout_of
+from clm_detour.model.weights import (
+    AGAIN,
+    DECODER,
+    EMBEDDING,
+    INDEX,
+    WEIGHTS,
+    are_one,
+    check_fit,
+    check_tied,
+    is_headless,
+    read_weights,
+)
 
 if TYPE_CHECKING:
     from clm_detour.model.backbone import ModernBertPreTrainedModel
 
 Model = TypeVar("Model", bound="ModernBertPreTrainedModel")
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-BODY, BODY_ALONE = "model.", "ModernBertModel"  # the body's prefix, which a folder without a head leaves out
-EMBEDDING, DECODER = f"{BODY}embeddings.tok_embeddings.weight", "decoder.weight"
+CONFIG, BODY_ALONE = "config.json", "ModernBertModel"
 ADAPTER, SENTENCE_TRANSFORMERS = "adapter_config.json", "modules.json"
 COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
-NAMES_SHOWN = 10
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
-AGAIN = "save or fetch the model again"
 CAUSAL = "causal"  # a key of config.json that transformers takes no notice of; there only if it is true
 NOT_OF_A_CONFIG = ("dtype", "keys_to_ignore_at_inference")
 logger = logging.getLogger(__name__)
@@ -231,94 +237,6 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
         ) from error
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read `model.safetensors` or its shards.
-
-    Raises:
-        UserError: there are none, or a file is damaged or missing.
-    """
-    return {
-        name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, AGAIN).items()
-    }
-
-
-def weight_names(folder: Path) -> list[str]:
-    """Read the names of the weights from the headers of their files, without the weights.
-
-    Raises:
-        UserError: there are none, or a file is damaged or missing.
-    """
-    names: list[str] = []
-    for file in weight_files(folder):
-        with _safetensors_errors(file, AGAIN), safe_open(file, framework="pt") as opened:
-            names.extend(opened.keys())
-    return names
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return `model.safetensors` or the shards that its index names.
-
-    Raises:
-        UserError: there are none, or the index is damaged.
-    """
-    if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).exists():
-        return [folder / shard for shard in _shards(folder / INDEX)]
-    pickled = next(folder.glob("*.bin"), None)
-    unread = f"; its {pickled.name} is not read, because such a file can run code" if pickled else ""
-    raise UserError(
-        f"{folder} has no {WEIGHTS}{unread}; open the model with its class of transformers and save it with save_pretrained, "
-        "which writes that file."
-    )
-
-
-def is_headless(names: Iterable[str]) -> bool:
-    """Whether these are the weights of a `ModernBertModel`, which has no head."""
-    return EMBEDDING.removeprefix(BODY) in names
-
-
-def as_with_head(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the weights of a folder, named as in a class with a head: those of the body begin with `model.`."""
-    if not is_headless(weights):
-        return weights
-    return {BODY + name: weight for name, weight in weights.items()}
-
-
-def modules_of(names: Iterable[str]) -> str:
-    """Return the modules that these weights belong to, for a sentence."""
-    return " and ".join(sorted({name.split(".")[0] for name in names}))
-
-
-def _shards(index: Path) -> list[str]:
-    found = read_json(index, AGAIN)
-    places = found.get("weight_map") if isinstance(found, dict) else None
-    if not isinstance(places, dict):
-        raise UserError(f"{index} does not say in which file each weight lies (weight_map); {AGAIN}.")
-    return sorted(set(places.values()))
-
-
-def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
-    """Read a file of safetensors.
-
-    Args:
-        remedy: what to do if it cannot be read, for the error.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    with _safetensors_errors(path, remedy):
-        return load_file(path)
-
-
-@contextmanager
-def _safetensors_errors(path: Path, remedy: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}); {remedy}.") from None
-
-
 def fill(
     model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor], source: str, dtype: torch.dtype | None
 ) -> None:
@@ -340,7 +258,7 @@ def fill(
         weights.setdefault(DECODER, weights[EMBEDDING])
         check_tied(weights, source, "set tie_word_embeddings to false in its config")
     expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-    _check_fit(expected, weights, source, model.architecture, "use a folder that was saved whole")
+    check_fit(expected, weights, source, model.architecture, "use a folder that was saved whole")
     model.load_state_dict(
         {name: w.to(dtype or w.dtype, copy=True) for name, w in weights.items()}, assign=True
     )
@@ -350,69 +268,6 @@ def fill(
 def is_tied(model: ModernBertPreTrainedModel) -> bool:
     """Whether the decoder is to be the embedding; a classifier has no decoder."""
     return model.config.tie_word_embeddings and model.get_output_embeddings() is not None
-
-
-def check_tied(
-    weights: Mapping[str, Tensor],
-    source: str = "the model",
-    remedy: str = "call tie_weights(), or set config.tie_word_embeddings to False",
-) -> None:
-    """Of two weights that its config calls one, a folder or another class would keep one.
-
-    Raises:
-        UserError: the decoder is not the embedding.
-    """
-    embedding = weights[EMBEDDING]
-    decoder = weights.get(DECODER, embedding)
-    if not _are_one(decoder, embedding) and not torch.equal(decoder, embedding):
-        raise UserError(
-            f"{source} has tie_word_embeddings, but its {DECODER} is not its {EMBEDDING}; {remedy}."
-        )
-
-
-def _are_one(one: Tensor, other: Tensor) -> bool:
-    return one.data_ptr() == other.data_ptr()
-
-
-def _check_fit(
-    expected: Mapping[str, tuple[int, ...]],
-    weights: Mapping[str, Tensor],
-    source: str,
-    architecture: str,
-    remedy: str,
-) -> None:
-    problems = {
-        "missing": [name for name in expected if name not in weights],
-        "unexpected": [name for name in weights if name not in expected],
-        "of another shape": [
-            f"{name} {tuple(weights[name].shape)} instead of {shape}"
-            for name, shape in expected.items()
-            if name in weights and tuple(weights[name].shape) != shape
-        ],
-    }
-    if prefix := _wrappers_prefix(problems["missing"], weights):
-        raise UserError(
-            f"The weights of {source} are named with {prefix!r} before each name, because a wrapper of the model was saved; save "
-            "the model inside it."
-        )
-    found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
-    if found:
-        raise UserError(
-            f"The weights of {source} are not those of a {architecture} with its config ({found}); {remedy}."
-        )
-
-
-def _wrappers_prefix(missing: list[str], weights: Mapping[str, Tensor]) -> str | None:
-    """Return what a wrapper of the model has put before every missing name, if that is why they are missing."""
-    if not missing:
-        return None
-    prefix = next((name.removesuffix(missing[0]) for name in weights if name.endswith(f".{missing[0]}")), "")
-    return prefix if all(prefix + name in weights for name in missing if name != DECODER) else None
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def save(
@@ -435,7 +290,7 @@ def save(
     if is_tied(model):
         check_tied(weights)
         weights.pop(DECODER, None)
-    elif DECODER in weights and _are_one(weights[DECODER], weights[EMBEDDING]):
+    elif DECODER in weights and are_one(weights[DECODER], weights[EMBEDDING]):
         weights[DECODER] = weights[DECODER].clone()  # a file holds no weight twice
     with atomic_write(Path(folder) / WEIGHTS) as file:
         save_file(dict(model._to_folder(weights)), file.name, metadata={"format": "pt"})
@@ -449,7 +304,7 @@ def _check_whole(model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor]
     if is_tied(new) and DECODER not in weights:
         expected.pop(DECODER)
     remedy = "merge adapters first, and give as state_dict all weights of the model itself, without a wrapper, or leave it out"
-    _check_fit(expected, weights, "the model to save", model.architecture, remedy)
+    check_fit(expected, weights, "the model to save", model.architecture, remedy)
 
 
 def config_keys(model: ModernBertPreTrainedModel) -> dict[str, Any]:

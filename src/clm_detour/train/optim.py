@@ -14,7 +14,7 @@ from torch import nn
 
 from clm_detour.config.schema import Optimizer
 from clm_detour.errors import UserError
-from clm_detour.model import hf
+from clm_detour.model.weights import read_tensors
 from clm_detour.train.parallel import save_whole, share_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -68,7 +68,7 @@ def load_moments(
     Raises:
         UserError: the file is missing or damaged, or misses a parameter.
     """
-    tensors = hf.read_tensors(
+    tensors = read_tensors(
         path,
         "delete its folder, and that checkpoint or phase is made again, or set `moments: fresh` in a phase that would start with it",
     )

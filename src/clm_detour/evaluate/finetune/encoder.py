@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from clm_detour.model import ModernBertForTokenClassification, hf
 from clm_detour.model.flops import flops_per_batch
+from clm_detour.model.weights import is_headless, read_shapes
 from clm_detour.pretrained import (
     check_vocabulary,
     load_body,
@@ -170,7 +171,7 @@ def pool(states_TE: Tensor, lengths: list[int], pooling: str) -> Tensor:
 def say_if_headless(path: str) -> None:
     """Log, once in a process, that a ModernBERT has no prediction head of its own."""
     modern = read_encoder_config(path).model_type == MODERNBERT
-    if modern and hf.is_headless(hf.weight_names(hf.fetch(path))):
+    if modern and is_headless(read_shapes(hf.fetch(path))):
         logger.warning(
             "%s has no prediction head; a fresh one is drawn, which only fine-tuning trains.", path
         )

@@ -201,9 +201,9 @@ def missing_table(found: Evaluation) -> Markup:
 def left_out_table(found: Evaluation) -> Markup:
     """Return what the scores are without, a row for each task and reason."""
     rows = [
-        Row([task.name, what, str(count)])
-        for task in found.tasks
-        for what, count in task.left_out.items()
+        Row([task.name, what, str(count)]) for task in found.tasks for what, count in task.left_out.items()
     ]
-    note = "What the data sets have and these scores do not speak of; docs/tasks.md says what each line means."
+    note = (
+        "What the data sets have and these scores do not speak of; docs/tasks.md says what each line means."
+    )
     return table("Left out of the tasks", ["Task", "What", "Count"], rows, left={1}, note=note)

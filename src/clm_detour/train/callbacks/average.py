@@ -11,8 +11,8 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.model.weights import read_tensors
 from clm_detour.train.callbacks.clock import tokens_before
 from clm_detour.train.parallel import save_whole, share_of
 
@@ -43,7 +43,7 @@ class Average(Callback):
         if self.saved is None:
             self.averages = {name: weight.detach().clone() for name, weight in self.weights.items()}
             return
-        saved = hf.read_tensors(self.saved, "delete that checkpoint to go on from the one before")
+        saved = read_tensors(self.saved, "delete that checkpoint to go on from the one before")
         self.averages = {name: share_of(saved[name], weight) for name, weight in self.weights.items()}
 
     def batch_end(self, state: State, logger: Logger) -> None:
