@@ -282,6 +282,8 @@ BAD_FIRST_RECORDS = [
         r"line 1: 'text' is dict, not a string; name a field inside it",
     ),
     ("a.jsonl", b'{\n  "text": "x"\n}\n', r"has JSON over several lines, .*; jq -c \. writes it so"),
+    ("a.jsonl", b'{"text": "a"}{"text": "b"}\n', r"line 1 is not valid JSON: Extra data \(column 14\)"),
+    ("a.jsonl", b'{"text": "a"},\n{"text": "b"}\n', r"line 1 is not valid JSON: Extra data \(column 14\)"),
     ("a.jsonl", b'[\n  {"text": "x"},\n', r"is one JSON array, .*; jq -c '\.\[\]' writes it so"),
     ("a.json.gz", b'[{"text": "x"}]', r"is one JSON array, .*; jq -c '\.\[\]' writes it so"),
     ("a.jsonl", b'{"text": "x', r"line 1 is not valid JSON: .*; the line ends before its object does"),

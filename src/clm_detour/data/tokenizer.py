@@ -107,8 +107,8 @@ class Tokenizer:
 
     def spells_special(self, text: str) -> bool:
         """Return whether a text has a special token in it, in capital letters or small ones, as transformers' pipelines read it."""
-        tokens = (name_of(self.tokenizer, special).casefold() for special in self.special_ids)
-        return any(token in text.casefold() for token in tokens)
+        folded = text.casefold()
+        return any(name_of(self.tokenizer, special).casefold() in folded for special in self.special_ids)
 
     def _framed(self, ids: list[int] | array[int]) -> np.ndarray:
         if self.spelled:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 from clm_detour.config.schema import Source
 from clm_detour.data.fields import Field
@@ -13,7 +12,7 @@ from clm_detour.data.sources.lines import line_units, place_of, read_lines
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
 
 ARRAY = re.compile(r"\s*\[\s*\{")
-LINES_OF_AN_OBJECT = 1000  # a first object over more lines is reported as broken
+FIRST_OBJECT = 2**20  # bytes; a longer first object is reported as broken
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
@@ -37,17 +36,26 @@ def records(
 
 def other_json(unit: Unit) -> str | None:
     """Return what to say of a file that is JSON, but not an object a line; None where that is not so."""
-    lines = islice(read_lines(unit, lambda _: None), LINES_OF_AN_OBJECT)
-    text = b"".join(line for _, line in lines).decode(errors="replace")
+    text = first_bytes(unit).decode(errors="replace").lstrip()
     if ARRAY.match(text):
         return f"{unit.file} is one JSON array, but must hold an object a line; jq -c '.[]' writes it so"
     try:
-        json.JSONDecoder().raw_decode(text.lstrip())
+        _, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    if not text.lstrip().startswith("{"):
+    if not text.startswith("{") or "\n" not in text[:end]:
         return None
     return f"{unit.file} has JSON over several lines, but must hold an object a line; jq -c . writes it so"
+
+
+def first_bytes(unit: Unit) -> bytes:
+    """Return the first lines of a file, `FIRST_OBJECT` bytes of them or a little more."""
+    text = bytearray()
+    for _, line in read_lines(unit, lambda _: None):
+        text += line
+        if len(text) >= FIRST_OBJECT:
+            break
+    return bytes(text)
 
 
 def parse(line: bytes, place: str) -> Record | BadRecord:
