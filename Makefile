@@ -17,8 +17,9 @@ $(VENV)/installed: pyproject.toml $(wildcard constraints/*.txt)
 quickstart: install
 	$(BIN)/clm-detour run configs/quickstart.yaml
 
+# Two processes of one thread each: most tests are too small to use more.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 lint: install
 	$(BIN)/ruff check .
