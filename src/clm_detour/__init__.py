@@ -22,18 +22,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PLACES = {
-    "Documents": "model",
-    "ModernBertForPretraining": "model",
-    "ModernBertForSequenceClassification": "model",
-    "ModernBertForTokenClassification": "model",
-    "ModernBertModel": "model",
-    "PretrainingOutput": "model",
-    "UserError": "errors",
-    "load_config": "config",
-    "next_token_labels": "model",
-    "run_recipe": "pipeline",
-}
+_NOT_IN_MODEL = {"UserError": "errors", "load_config": "config", "run_recipe": "pipeline"}
 __all__ = [
     "Documents",
     "ModernBertForPretraining",
@@ -50,9 +39,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_NOT_IN_MODEL.get(name, 'model')}"), name)
     globals()[name] = value
     return value
 

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto import modeling_auto
 
-from clm_detour.errors import UserError
+from clm_detour.errors import UserError, on_one_line
 from clm_detour.model import hf
-from clm_detour.model.weights import read_shapes, weight_files
+from clm_detour.model.weights import held_by, read_shapes, weight_files
 
 AFTER_PADDING = (  # transformers numbers their positions from the padding id + 1
     "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
@@ -23,7 +23,6 @@ AFTER_PADDING = (  # transformers numbers their positions from the padding id + 
 )  # fmt: skip
 
 
-HEAD, CLASSIFIER = "head.", "classifier."  # before the names of weights
 ADD_TOKENIZER = (
     "put the tokenizer.json and tokenizer_config.json of the model that it was trained from into the folder "
     "(AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER))"
@@ -41,7 +40,7 @@ def read_config(path: str) -> Any:
         return AutoConfig.from_pretrained(path)
     except Exception as error:  # of a kind that differs between releases
         raise UserError(
-            f"{path} is not a model that can be opened ({first_line(error)}); give a Hugging Face folder or hub id."
+            f"{path} is not a model that can be opened ({on_one_line(error)}); give a Hugging Face folder or hub id."
         ) from None
 
 
@@ -88,7 +87,7 @@ def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, split_special_tokens=True)
     except Exception as error:  # of a kind that differs between releases and tokenizers
         raise UserError(
-            f"{path} has no tokenizer that can be opened ({first_line(error)}); {ADD_TOKENIZER}."
+            f"{path} has no tokenizer that can be opened ({on_one_line(error)}); {ADD_TOKENIZER}."
         ) from None
     words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
     if (
@@ -120,10 +119,7 @@ def can_fill_masks(path: str) -> bool:
     Raises:
         UserError: there are no weights.
     """
-    names = read_shapes(hf.fetch(path))
-    return any(name.startswith(HEAD) for name in names) and not any(
-        name.startswith(CLASSIFIER) for name in names
-    )
+    return held_by(read_shapes(hf.fetch(path))) == "language model"
 
 
 def load_body(path: str) -> nn.Module:
@@ -138,7 +134,7 @@ def load_body(path: str) -> nn.Module:
         network, info = AutoModel.from_pretrained(path, use_safetensors=True, output_loading_info=True)
     except Exception as error:  # of a kind that differs between releases and models
         raise UserError(
-            f"{path} cannot be opened as a model with safetensors weights ({first_line(error)})."
+            f"{path} cannot be opened as a model with safetensors weights ({on_one_line(error)})."
         ) from None
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:

@@ -246,7 +246,7 @@ def test_a_body_is_not_opened_as_a_model_with_a_head(says_so: bool, tmp_path: Pa
         del keys["architectures"]
         (tmp_path / "config.json").write_text(json.dumps(keys))
     for cls in (ModernBertForPretraining, *CLASSIFIERS):
-        with pytest.raises(UserError, match=r"ModernBertModel.*from_encoder|body of a model .*from_encoder"):
+        with pytest.raises(UserError, match=r"body of a model without its head.*from_encoder"):
             cls.from_pretrained(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_keywords_that_ask_for_nothing_pass(cls: type[Any]) -> None:
     [
         ({"output_attentions": True}, r"forward does not support output_attentions: .* transformers' class"),
         ({"use_cache": True}, r"use_cache: .*to_decoder\(\)"),
-        ({"shift_labels": IDS}, "pass labels that are shifted already as labels"),
+        ({"shift_labels": IDS}, "pass labels that are shifted already as labels, or .* with shift=True"),
         ({"cu_seqlens": torch.tensor([0, 40])}, "document_lengths"),
         ({"token_type_ids": torch.ones_like(IDS)}, "no token types"),
         ({"position_ids": torch.arange(20).flip(0)[None]}, "position_ids .* document_ids"),
@@ -131,6 +132,28 @@ def test_keywords_that_ask_for_nothing_pass(cls: type[Any]) -> None:
 def test_what_is_not_done_is_refused_by_name(cls: type[Any], asked: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         model_of(cls)(IDS, **asked)
+
+
+def test_a_device_that_fails_without_a_message_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("clm_detour.model.hf.torch.empty", fail)
+    with pytest.raises(UserError, match=r"'cpu' is not one device that is here \(AssertionError\)"):
+        ModernBertForPretraining.from_pretrained(tmp_path, device_map="cpu")
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_refusal_names_the_class_that_was_called(cls: type[Any], tmp_path: Path) -> None:
+    name = cls.__name__
+    with pytest.raises(UserError, match=rf"^{name}\.forward does not support"):
+        model_of(cls)(IDS, use_cache=True)
+    with pytest.raises(UserError, match=rf"^{name}\.from_pretrained has no keyword"):
+        cls.from_pretrained(tmp_path, zzz=1)
+    with pytest.raises(UserError, match=rf"^{name}\.save_pretrained does not support"):
+        model_of(cls).save_pretrained(tmp_path, variant="fp16")
 
 
 def test_positions_that_start_anew_in_each_document_are_those_of_the_network() -> None:
@@ -166,17 +189,21 @@ def test_a_tuple_holds_what_transformers_tuple_holds(cls: type[Any]) -> None:
     with torch.no_grad():
         loss, logits = model(IDS, labels=labels, return_dict=False)
         assert loss == model(IDS, labels=labels).loss
-    model.config.return_dict = False
-    assert isinstance(model(IDS), tuple)
 
 
-def test_the_config_may_ask_for_hidden_states_and_not_for_attention() -> None:
-    model = tiny_model()
-    model.config.output_hidden_states = True
-    assert len(model(IDS).hidden_states) == 5
-    model.config.output_attentions = True
-    with pytest.raises(UserError, match="output_attentions"):
-        model(IDS)
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_base_whose_config_asks_for_other_outputs_gives_its_usual_ones(
+    cls: type[Any], tmp_path: Path
+) -> None:
+    """Training relies on them, and holds no hidden states; a forward asks for others by its keywords."""
+    model_of(cls).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"return_dict": False, "output_attentions": True, "output_hidden_states": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = cls.from_pretrained(tmp_path)
+    assert model(IDS).logits is not None
+    assert model(IDS).hidden_states is None
+    assert len(model(IDS, output_hidden_states=True).hidden_states) == 5
 
 
 def test_hidden_states_of_classifiers_are_those_of_transformers() -> None:
@@ -206,7 +233,7 @@ def test_folders_open_with_transformers_keywords(tmp_path: Path) -> None:
     model = ModernBertForPretraining.from_pretrained(
         pretrained_model_name_or_path=tmp_path, torch_dtype="bfloat16", device_map="cpu", local_files_only=True,
         token=None, cache_dir=tmp_path / "cache", trust_remote_code=True, use_safetensors=True, config=None,
-        low_cpu_mem_usage=True,
+        low_cpu_mem_usage=True, subfolder="",
     )  # fmt: skip
     assert (model.dtype, model.device.type) == (torch.bfloat16, "cpu")
     assert ModernBertForPretraining.from_pretrained(tmp_path, device_map={"": "cpu"}).device.type == "cpu"
@@ -216,10 +243,15 @@ def test_folders_open_with_transformers_keywords(tmp_path: Path) -> None:
     ("asked", "said"),
     [
         ({"device_map": "auto"}, "device_map 'auto' is not one device"),
-        ({"device_map": {"model": "cpu", "head": "cpu"}}, "several devices"),
+        (
+            {"device_map": {"model": "cpu", "head": "cpu"}},
+            r"device_map \{'model': 'cpu', 'head': 'cpu'\} is not",
+        ),
+        ({"device_map": {"": None}}, "one is named by a string or a number"),
+        ({"device_map": "meta"}, "the meta device holds no weights"),
         ({"torch_dtype": torch.bfloat16, "dtype": torch.float16}, "give one of them"),
         ({"attn_implementation": "sdpa"}, "attention_backend"),
-        ({"num_labels": 3}, "from_encoder"),
+        ({"num_labels": 3}, "num_labels: it stands in the folder's config.json; .* from_encoder"),
         ({"ignore_mismatched_sizes": True}, "from_encoder"),
         ({"use_safetensors": False}, "safetensors only"),
         ({"output_loading_info": True}, "nothing to tell"),

@@ -273,6 +273,19 @@ def test_weights_that_are_not_the_models_are_not_saved(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_that_have_no_values_are_not_saved(tied: bool, tmp_path: Path) -> None:
+    model = tiny_model(tie_word_embeddings=tied)
+    on_meta = {name: weight.to("meta") for name, weight in model.state_dict().items()}
+    with pytest.raises(
+        UserError, match="meta device, which holds no values; load or gather all weights first"
+    ):
+        model.save_pretrained(tmp_path / "given", state_dict=on_meta)
+    with pytest.raises(UserError, match="meta device"):
+        model.to("meta").save_pretrained(tmp_path / "own")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_tied_decoder_may_be_left_out_of_what_is_saved_and_no_other(tmp_path: Path) -> None:
     model = tiny_model()
     model.save_pretrained(tmp_path, state_dict=without("decoder.weight"))

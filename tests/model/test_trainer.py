@@ -100,6 +100,15 @@ def test_the_loss_of_a_step_is_the_mean_over_its_micro_batches(shift: bool) -> N
     assert alone.loss.item() == pytest.approx(whole.loss.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("none", [0, torch.tensor(0)], ids=["int", "tensor"])
+def test_a_step_without_any_label_has_loss_and_gradients_of_zero(none: int | torch.Tensor) -> None:
+    model = tiny_model()
+    loss = model(IDS, labels=torch.full_like(IDS, -100), num_items_in_batch=none).loss
+    loss.backward()
+    assert loss == 0
+    assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
+
+
 def test_accumulated_steps_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     """Trainer hands the number of labels of a step to the model, so micro-batches of few labels do not weigh more."""
     labels = IDS.clone()

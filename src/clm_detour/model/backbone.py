@@ -8,7 +8,6 @@ Shapes: B rows, L positions of a row, T tokens, E hidden size.
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -142,7 +141,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             UserError: shapes or lengths differ, an id is not in the vocabulary (seen on a CPU), a keyword asks for what this network
                 does not do, or training with attention dropout.
         """
-        self._check_keywords(others)
+        check_keywords(type(self), "forward", others, FORWARD)
         shape = check_inputs(input_ids, inputs_embeds, self.config.hidden_size)
         inputs: Any = input_ids if inputs_embeds is None else inputs_embeds
         rows = unpad(shape, inputs.device, attention_mask, document_ids, document_lengths)
@@ -162,22 +161,9 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         """The mask of a call."""
         return self.causal if asked is None else asked
 
-    def _check_keywords(self, others: Mapping[str, Any]) -> None:
-        given = {"output_attentions": getattr(self.config, "output_attentions", None), **others}
-        method = type(self).forward
-        check_keywords(method.__qualname__, given, FORWARD, inspect.signature(method).parameters)
-
-    def _each(self, output_hidden_states: bool | None) -> list[Tensor] | None:
-        """Where `encode` is to put the embeddings and each layer's output; None if nobody wants them."""
-        if output_hidden_states is None:
-            output_hidden_states = getattr(self.config, "output_hidden_states", False)
-        return [] if output_hidden_states else None
-
     def _as_asked(self, output: Any, return_dict: bool | None) -> Any:
         """The output, or what it holds as a tuple."""
-        if return_dict is None:
-            return_dict = getattr(self.config, "return_dict", True)
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
     def compile_layers(self) -> None:
         """Run the layers through `torch.compile` from now on; each shape of a batch is compiled once.
@@ -277,8 +263,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             UserError: there is no such model, it is of another architecture, its config cannot be honoured exactly, its weights
                 do not fit, or a keyword asks for what is not done here.
         """
-        method = cls.from_pretrained
-        check_keywords(method.__qualname__, others, FROM_PRETRAINED, inspect.signature(method).parameters)
+        check_keywords(cls, "from_pretrained", others, FROM_PRETRAINED)
         return hf.load(
             cls,
             pretrained_model_name_or_path,
@@ -315,8 +300,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             UserError: the weights are not those of the config, as with adapters that are not merged, the folder cannot be
                 written, or a keyword asks for what is not done here.
         """
-        method = type(self).save_pretrained
-        check_keywords(method.__qualname__, others, SAVE_PRETRAINED, inspect.signature(method).parameters)
+        check_keywords(type(self), "save_pretrained", others, SAVE_PRETRAINED)
         if is_main_process:
             hf.save(self, save_directory, state_dict)
 

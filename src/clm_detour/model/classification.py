@@ -193,7 +193,7 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
             raise UserError(
                 "A causal model's first token sees only itself, so classifier_pooling 'cls' would ignore the text; use 'mean'."
             )
-        each = self._each(output_hidden_states)
+        each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE, rows = self.encode(
             input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
         )
@@ -274,7 +274,7 @@ class ModernBertForTokenClassification(ModernBertClassifier):
             UserError: shapes or lengths differ, labels do not fit, a keyword asks for what this network does not do, or training with
                 attention dropout.
         """
-        each = self._each(output_hidden_states)
+        each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE, rows = self.encode(
             input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
         )

@@ -39,6 +39,7 @@ def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) 
 
     Args:
         labels: single-label: (N,) integers, -100 = left out. Multi-label: (N, C), 0 to 1. Regression: (N, C), or (N,) if C is 1.
+            NaN is refused on a CPU only; on a GPU, where the host does not wait for the labels, it makes the loss NaN.
         problem_type: one of `PROBLEM_TYPES`.
 
     Returns:
@@ -69,7 +70,7 @@ def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) 
                 "A label is not a finite number, as those of regression are; leave documents without a value out."
             )
         return F.mse_loss(logits_NC.float(), labels.float())
-    if on_cpu and not ((labels >= 0) & (labels <= 1)).all():  # which no NaN is
+    if on_cpu and not ((labels >= 0) & (labels <= 1)).all():  # False for NaN
         raise UserError(
             "A label is not from 0 to 1, as those of multi_label_classification are; repair the labels."
         )

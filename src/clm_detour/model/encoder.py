@@ -68,7 +68,7 @@ class ModernBertModel(ModernBertPreTrainedModel):
             UserError: shapes or lengths differ, a keyword asks for what this network does not do, or the model is in training
                 mode with attention dropout.
         """
-        each = self._each(output_hidden_states)
+        each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE, rows = self.encode(
             input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
         )

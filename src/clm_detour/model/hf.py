@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import ModernBertConfig
 
-from clm_detour.errors import UserError
+from clm_detour.errors import UserError, on_one_line
 from clm_detour.files import atomic_write, read_json, write_json
+from clm_detour.hub_reasons import hub_reason
 from clm_detour.model.layout import layout_of
 from clm_detour.model.weights import (
     AGAIN,
@@ -111,16 +112,24 @@ def one_device(device_map: Any) -> torch.device | None:
     """
     if device_map is None:
         return None
-    if isinstance(device_map, Mapping):
-        device_map = device_map[""] if set(device_map) == {""} else "several devices"
     try:
-        device = torch.device(device_map)
-        torch.empty(0, device=device)
+        return _open_device(device_map)
     except (RuntimeError, TypeError, AssertionError) as error:  # of torch's builds without a device
         raise UserError(
-            f"device_map {device_map!r} is not one device that is here ({str(error).splitlines()[0]}); the model goes to one as a "
-            'whole, such as "cpu" or "cuda:0".'
+            f"device_map {device_map!r} is not one device that is here ({on_one_line(error)}); the model goes to one as a whole, "
+            'such as "cpu" or "cuda:0".'
         ) from None
+
+
+def _open_device(device_map: Any) -> torch.device:
+    if isinstance(device_map, Mapping) and set(device_map) == {""}:
+        device_map = device_map[""]
+    if not isinstance(device_map, str | int | torch.device):
+        raise TypeError("one is named by a string or a number")
+    device = torch.device(device_map)
+    if device.type == "meta":
+        raise RuntimeError("the meta device holds no weights")
+    torch.empty(0, device=device)
     return device
 
 
@@ -147,10 +156,19 @@ def _check_architecture(
     """Two classifiers can have the same weights and mean other things by them."""
     found, wanted = config.architectures, cls.architecture
     if found and wanted not in found and wanted != BODY_ALONE:
+        if BODY_ALONE in found:
+            raise _without_head(path, wanted)
         raise UserError(
             f"{path} holds a {' and '.join(found)}, not a {wanted}; open it with that class (a classifier starts from the encoder "
             "of either by from_encoder)."
         )
+
+
+def _without_head(source: str | os.PathLike[str], architecture: str) -> UserError:
+    return UserError(
+        f"{source} holds the body of a model without its head, not a {architecture}; open it as a {BODY_ALONE}, or with "
+        "from_encoder of a classifier, which makes a fresh head."
+    )
 
 
 def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: Any) -> Path:
@@ -173,7 +191,7 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: 
     except (OSError, ValueError) as error:  # huggingface_hub's errors are of these kinds
         raise UserError(
             f"{path} is neither a folder nor a model that can be fetched from the Hugging Face Hub "
-            f"({type(error).__name__}); check the name, and the network or cache."
+            f"({hub_reason(error)}); check the name, and the network or cache."
         ) from error
 
 
@@ -233,7 +251,7 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
         return ModernBertConfig.from_dict({**keys, **changes})
     except Exception as error:  # of a kind that differs between releases
         raise UserError(
-            f"The config of {folder} is not valid ({' '.join(str(error).split())}); correct it there or in what you asked for."
+            f"The config of {folder} is not valid ({on_one_line(error)}); correct it there or in what you asked for."
         ) from error
 
 
@@ -249,10 +267,7 @@ def fill(
         UserError: they do not fit exactly. Only a tied `decoder.weight` may be absent.
     """
     if is_headless(weights):
-        raise UserError(
-            f"{source} holds the body of a model without its head, not a {model.architecture}; open it as a {BODY_ALONE}, or with "
-            "from_encoder of a classifier, which makes a fresh head."
-        )
+        raise _without_head(source, model.architecture)
     weights = dict(weights)
     if is_tied(model) and EMBEDDING in weights:
         weights.setdefault(DECODER, weights[EMBEDDING])
@@ -281,12 +296,17 @@ def save(
         state_dict: the weights, gathered from many processes; None: the model's own.
 
     Raises:
-        UserError: the folder cannot be written, the weights are not all those and only those of the model's config, or the
-            decoder is no longer the embedding though the config says so.
+        UserError: the folder cannot be written, the weights are not all those and only those of the model's config, one is on
+            the meta device, or the decoder is no longer the embedding though the config says so.
     """
     state_dict = model.state_dict() if state_dict is None else state_dict
     weights = {name.replace(COMPILED, ""): w.detach().contiguous() for name, w in state_dict.items()}
     _check_whole(model, weights)
+    if any(weight.is_meta for weight in weights.values()):
+        raise UserError(
+            "The model to save has weights on the meta device, which holds no values; load or gather all weights first, or give "
+            "them as state_dict."
+        )
     if is_tied(model):
         check_tied(weights)
         weights.pop(DECODER, None)

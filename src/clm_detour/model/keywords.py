@@ -5,7 +5,8 @@ A keyword passes if it asks for nothing: it is None or its default, mostly False
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +20,9 @@ Reasons = Mapping[str, str]
 _NO_CACHE = "nothing is cached here; generate text with model.to_decoder().generate(...)"
 _PACKED = "texts that share a row are told apart by document_ids or document_lengths"
 _LOADED_ELSEWHERE = "weights are loaded whole onto one device; leave it out"
-_CONFIG = "the folder's config.json says it; change it there, or start a fresh classifier with from_encoder"
+_CONFIG = (
+    "it stands in the folder's config.json; change it there, or start a fresh classifier with from_encoder"
+)
 _SAFETENSORS = "weights are read and written as safetensors only"
 
 FORWARD: Reasons = {
@@ -30,7 +33,7 @@ FORWARD: Reasons = {
     "cache_position": _NO_CACHE,
     "encoder_hidden_states": "ModernBERT has no cross-attention",
     "encoder_attention_mask": "ModernBERT has no cross-attention",
-    "shift_labels": "pass labels that are shifted already as labels",
+    "shift_labels": "pass labels that are shifted already as labels, or those of the inputs with shift=True",
     "sliding_window_mask": "the window of local layers is local_attention of the config",
     **dict.fromkeys(("indices", "cu_seqlens", "max_seqlen", "batch_size", "seq_len"), _PACKED),
     **dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"), _PACKED),
@@ -63,25 +66,26 @@ WITHOUT_EFFECT = {  # whatever they say: no code of a folder is run, nothing is 
 }  # fmt: skip
 
 
-def check_keywords(method: str, given: Mapping[str, Any], known: Reasons, own: Iterable[str] = ()) -> None:
-    """Refuse what `method` cannot do.
+def check_keywords(cls: type, method: str, given: Mapping[str, Any], known: Reasons) -> None:
+    """Refuse what a method of `cls` cannot do.
 
     Args:
         given: keywords that the method has no parameter for.
         known: those of transformers' method, and why they are refused.
-        own: the method's parameters, one of which may have been meant.
 
     Raises:
         UserError: a keyword is unknown, or asks for something.
     """
     for name, value in given.items():
         if name in known:
-            if value is not None and value is not DEFAULTS.get(name, False):
-                raise UserError(f"{method} does not support {name}: {known[name]}.")
+            default = isinstance(value, bool | str) and value == DEFAULTS.get(name, False)
+            if value is not None and not default:
+                raise UserError(f"{cls.__name__}.{method} does not support {name}: {known[name]}.")
         elif name not in WITHOUT_EFFECT:
-            likely = nearest(name, [*own, *known])
+            likely = nearest(name, [*inspect.signature(getattr(cls, method)).parameters, *known])
             raise UserError(
-                f"{method} has no keyword {name!r}; {f'did you mean {likely}?' if likely else 'leave it out.'}"
+                f"{cls.__name__}.{method} has no keyword {name!r}; "
+                f"{f'did you mean {likely}?' if likely else 'leave it out.'}"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from clm_detour.errors import UserError
@@ -29,6 +30,8 @@ def real_tokens(attention_mask: Tensor, shape: tuple[int, int]) -> Tensor:
             "Which tokens see which is said by document_ids and by the model's causal."
         )
     check_shape("attention_mask", mask, shape)
+    if mask.dtype == torch.bool:
+        return mask
     zero, one = mask == 0, mask == 1
     if not (zero | one).all():
         return _from_penalties(mask, zero)

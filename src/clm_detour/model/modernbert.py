@@ -69,9 +69,8 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
     def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
         super().__init__(config, attention_backend)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
-        self.config.keys_to_ignore_at_inference = list(
-            BEYOND_TRANSFORMERS
-        )  # by transformers' Trainer; not saved
+        # For transformers' Trainer; not saved.
+        self.config.keys_to_ignore_at_inference = list(BEYOND_TRANSFORMERS)
         self._labels_are_shifted = False  # not seen yet
         self.post_init()
 
@@ -108,15 +107,15 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
                 waits for the device.
             predicted: how many labels outside padding are not -100, exactly, once they are shifted; None: counted, for which the
                 host waits.
-            output_hidden_states: give the embeddings and each layer's output too; None: if the config says so.
+            output_hidden_states: give the embeddings and each layer's output too; None: no, whatever the config says.
             return_logits: give the logits of all positions; None: if there are no labels, or in evaluation mode without gradients.
             causal: the mask of this call; None: the attribute's.
             shift: `labels` are those of the inputs, as transformers' causal classes take them, and each position predicts the next
                 token's; the last of a document predicts nothing. Only under the causal mask.
             inputs_embeds: (B, L, E) in place of `input_ids`: what the token embeddings would give, before their norm.
-            return_dict: False: a tuple; None: as the config says.
+            return_dict: False: a tuple; None: no tuple, whatever the config says.
             num_items_in_batch: labels that are not -100 in the whole step, of which this batch is a part, as transformers' Trainer
-                gives it: the loss is then the batch's share of the step's.
+                gives it: the loss is then the batch's share of the step's; 0 if there are none.
             others: `position_ids` and `token_type_ids`, which must say what is so anyway, and further keywords of transformers,
                 none of which may ask for anything; see `encode`.
 
@@ -125,7 +124,7 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
                 (looked at once, unless `predicted` is given), a keyword asks for what this network does not do, or training with
                 attention dropout.
         """
-        each = self._each(output_hidden_states)
+        each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE, rows = self.encode(
             input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
         )
@@ -134,7 +133,8 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
             labels_T = self._labels(labels, rows, input_ids, self._is_causal(causal), shift, predicted)
             found = self._loss(hidden_TE, labels_T, predicted)
             if num_items_in_batch is not None:
-                found["loss"] = found["loss"] * ((labels != IGNORED).sum() / num_items_in_batch)
+                of_step = torch.as_tensor(num_items_in_batch).clamp_min(1)
+                found["loss"] = found["loss"] * ((labels != IGNORED).sum() / of_step)
         if return_logits is None:
             return_logits = labels is None or not (self.training or torch.is_grad_enabled())
         if return_logits:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, ModernBertConfig
 
 from clm_detour.errors import UserError
+from clm_detour.hub_reasons import hub_reason
 from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.weights import (
@@ -22,7 +23,7 @@ from clm_detour.model.weights import (
     check_fit,
     check_tied,
     has_weights,
-    is_headless,
+    held_by,
     read_shapes,
     weight_files,
 )
@@ -51,8 +52,8 @@ def check_masked(path: str) -> None:
     if found and wanted not in found:
         raise without_head(path, " and ".join(found))
     shapes = shapes_of(path)
-    if is_headless(shapes):
-        raise without_head(path, hf.BODY_ALONE)
+    if (held := held_by(shapes)) != "language model":
+        raise without_head(path, hf.BODY_ALONE if held == "body" else held)
     network = hf.without_weights(ModernBertForPretraining, config, None)
     hf.fill(network, on_meta(shapes), path, None)
     check_tie(path, config)
@@ -130,6 +131,6 @@ def remote_shapes(path: str) -> Shapes:
     ) as error:  # no such model, no safetensors, no network: of kinds that differ between releases
         raise UserError(
             f"the safetensors of {path} are neither in the cache nor can they be looked at on the Hugging Face Hub "
-            f"({type(error).__name__}); check the name and the network."
+            f"({hub_reason(error)}); check the name and the network."
         ) from None
     return {name: tuple(info.shape) for file in files.values() for name, info in file.tensors.items()}

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, ModernBertConfig
 from clm_detour.config.rules import unknown_key
 from clm_detour.config.schema import Config
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.errors import UserError
+from clm_detour.errors import UserError, on_one_line
 from clm_detour.model.decoder import encoder_config
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.pretrained import first_line, read_config
+from clm_detour.pretrained import read_config
 from clm_detour.run_folder import RunFolder
 from clm_detour.train.freeze import freeze, frozen_names, head_names
 from clm_detour.train.recipe import PhaseRun
@@ -114,7 +114,7 @@ def read_decoder(path: str) -> tuple[Any, dict[str, Any]]:
         )
     except Exception as error:  # of a kind that differs between releases
         raise UserError(
-            f"model.base: the weights of {path} cannot be read ({first_line(error)}); use a folder that was saved whole."
+            f"model.base: the weights of {path} cannot be read ({on_one_line(error)}); use a folder that was saved whole."
         ) from None
     return loaded
 
