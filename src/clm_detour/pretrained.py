@@ -62,19 +62,23 @@ def read_encoder_config(path: str) -> Any:
     return config
 
 
-def check_encoder(path: str, tokenizer: str | None = None) -> None:
+def check_encoder(path: str, tokenizer: str | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
     """Refuse what cannot be opened as an encoder, before any work is done; the weights are not read.
 
     Args:
         tokenizer: the folder or hub id of its tokenizer; None: the model's own.
 
+    Returns:
+        The model's config, and its tokenizer.
+
     Raises:
         UserError: there is no encoder, it has no weights in safetensors, or no fast tokenizer that fits it.
     """
-    config = read_encoder_config(path)
-    check_vocabulary(path, config, load_fast_tokenizer(tokenizer or path))
+    config, opened = read_encoder_config(path), load_fast_tokenizer(tokenizer or path)
+    check_vocabulary(path, config, opened)
     if Path(path).is_dir():
         weight_files(Path(path))
+    return config, opened
 
 
 def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -292,11 +292,9 @@ def test_interval_and_p_of_an_evaluation_of_0_1_0_are_read_as_the_papers_bootstr
 
 def test_sentences_name_what_an_interval_speaks_of():
     few, many = markdown(summary_apart(*SEVEN[:2])), markdown(summary_apart(*SEVEN))
-    assert "95 % interval over seeds (these tasks only) +1.25 to +1.85; 2 won" in few
+    assert "95 % interval over seeds, on these tasks only: +1.25 to +1.85; 2 won" in few
     assert "p =" not in few
-    assert (
-        "95 % interval over tasks (tasks like these) +0.20 to +1.70, p = 0.031; 6 won, 1 lost, 0 tied" in many
-    )
+    assert "95 % interval over tasks like these: +0.20 to +1.70, p = 0.031; 6 won, 1 lost, 0 tied" in many
     assert "by task and seed 12 won, 2 lost" in many
     assert "Holm" not in many
 
@@ -308,7 +306,7 @@ def test_a_figure_has_one_kind_of_interval(tasks, intervals):
     paint(axes, found, several=False)
     bars = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"]
     assert len([bar for bar in bars if bar.get_color() != "grey"]) == intervals
-    kind = "over seeds (these tasks only)" if tasks < 6 else "over tasks (tasks like these)"
+    kind = "over seeds, on these tasks only" if tasks < 6 else "over tasks like these"
     assert kind in axes.get_title(loc="left")
 
 

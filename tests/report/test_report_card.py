@@ -78,7 +78,7 @@ def test_the_card_compares_detour_and_twin_on_tasks_and_names_the_kind_of_interv
     card = str(model_card(load_run(whole_run.path), "detour"))
     assert "test scores in percent, ± their standard deviation over 3 seeds:" in card
     assert "Fine-tuned on 2 tasks, the detour is " in card
-    assert "(95 % interval over seeds, these tasks only, " in card
+    assert "(95 % interval over seeds, on these tasks only: " in card
     assert "p = " not in card  # two tasks are too few for a test over tasks
 
 

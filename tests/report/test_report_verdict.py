@@ -12,6 +12,7 @@ from test_report_page import table_rows
 
 from clm_detour.config.load import load_config, save_config
 from clm_detour.evaluate.summary import TaskRow, summarise
+from clm_detour.evaluate.tables import comparison_lines
 from clm_detour.files import write_json
 from clm_detour.report.caveats import caveats
 from clm_detour.report.generated import is_all_generated
@@ -222,7 +223,7 @@ def test_the_tasks_result_is_said_with_its_interval(fake_run):
 
     fake_run.edit("evaluation/tasks/summary.json", level)
     assert (
-        "95 % interval over seeds, these tasks only, −1.00 to +1.00; which leaves open which is better"
+        "95 % interval over seeds, on these tasks only: −1.00 to +1.00; which leaves open which is better"
         in top_of(fake_run)
     )
     assert title_of(fake_run).endswith(" Tasks: undecided.")
@@ -264,7 +265,7 @@ def test_a_gain_on_many_tasks_and_seeds_is_left_as_it_is(fake_run):
     top = top_of(fake_run)
     for words in ("leaves open", "no test over tasks", "these tasks only"):
         assert words not in top
-    assert "(95 % interval over tasks, +" in top
+    assert "(95 % interval over tasks like these: +" in top
     assert "; p after Holm = 0.016)" in top  # 2 of 2**7 flips of sign
     assert "7 tasks won, 0 lost, 0 tied; of single runs with equal seeds 21 won, 0 lost." in top
 
@@ -396,3 +397,29 @@ def test_tasks_networks_and_caveats_are_said_whatever_became_of_the_held_out_sco
     top = unescape(write_page(fake_run.path).read_text(encoding="utf-8").split("<nav", 1)[0])
     for words in ("Fine-tuned on 2 tasks", "the networks of detour and twin diverge", "One seed (17)"):
         assert words in top
+
+
+@pytest.mark.parametrize(("p", "title"), [(0.05, "equivalent within 1 points"), (0.0501, "undecided")])
+def test_page_and_table_call_two_models_equivalent_at_the_same_p(fake_run, p, title):
+    make_tasks(fake_run, 7, (1, 2, 3), gain=0.0, equivalence_points=1.0)
+
+    def set_p(found):
+        found["comparisons"][0]["equivalence"]["p"] = p
+
+    fake_run.edit("evaluation/tasks/summary.json", set_p)
+    (sentence,) = comparison_lines(fake_run.json("evaluation/tasks/summary.json"))
+    shown = "; equivalent within" if title != "undecided" else "; not shown to be equivalent within"
+    assert f"{shown} ±1 points (p = 0.05)" in sentence
+    assert f"{shown} ±1 points (p = 0.05)" in top_of(fake_run)
+    assert title_of(fake_run).endswith(f" Tasks: {title}.")
+
+
+@pytest.mark.parametrize(("p", "title"), [(0.05, "the detour is ahead"), (0.0501, "undecided")])
+def test_a_p_at_the_level_decides_which_is_better(fake_run, p, title):
+    make_tasks(fake_run, 7, (1, 2, 3))
+
+    def set_p(found):
+        found["comparisons"][0]["p_adjusted"] = p
+
+    fake_run.edit("evaluation/tasks/summary.json", set_p)
+    assert title_of(fake_run).endswith(f" Tasks: {title}.")

@@ -40,7 +40,7 @@ from torch import Tensor
 
 from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
-from clm_detour.analyze.states import Encoder, Ids, check_model, longest_text, open_encoder, read_states
+from clm_detour.analyze.states import Encoder, Ids, check_opens, longest_text, open_encoder, read_states
 from clm_detour.analyze.streams import Minibatches, StreamedCKA
 from clm_detour.analyze.texts import Samples, draw_samples
 from clm_detour.files import finite
@@ -93,7 +93,7 @@ def compare(
         UserError: too few texts, or a folder that is no encoder.
     """
     for path in models.values():
-        check_model(path)
+        check_opens(path)
     samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
     chosen, asked = [texts[i] for i in samples.pool], settings.max_tokens
     settings = replace(settings, max_tokens=readable_by_all(models.values(), asked))

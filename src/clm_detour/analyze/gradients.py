@@ -108,7 +108,7 @@ class _Sums:
         outputs = ("embeddings", *map(str, range(len(self.sum) - 1)))
         spread = self.sum.square() / (self.tokens * self.square)
         return {
-            "loss": self.loss / self.predicted if self.predicted else None,
+            "loss": self.loss / self.predicted,
             "predicted": self.predicted,
             "density": self.predicted / self.tokens,
             "norm": sum(squares.values()) ** 0.5,

@@ -70,12 +70,12 @@ def open_masked(path: str, tokenizer: str | None = None) -> tuple[ModernBertForP
     Raises:
         UserError: it is something else, or its tokenizer is larger than its vocabulary.
     """
-    opened = check_masked(path, tokenizer)
+    opened = tokenizer_of_masked(path, tokenizer)
     return ModernBertForPretraining.from_pretrained(path, causal=False), opened
 
 
-def check_masked(path: str, tokenizer: str | None = None) -> Tokenizer:
-    """Return the tokenizer of a ModernBERT; the weights are not read, only their names.
+def tokenizer_of_masked(path: str, tokenizer: str | None = None) -> Tokenizer:
+    """Return the tokenizer of a ModernBERT that fills masks; the weights are not read, only their names.
 
     Args:
         tokenizer: see `open_masked`.

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from clm_detour.analyze.masked import check_masked, open_masked
+from clm_detour.analyze.masked import open_masked, tokenizer_of_masked
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
@@ -72,7 +72,7 @@ def find_needles(
         UserError: no ModernBERT, too little text, or a tokenizer with too few whole words.
     """
     for path in models:
-        check_masked(path)
+        tokenizer_of_masked(path)
     total = len(models) * len(lengths) * (len(POSITIONS) + 1) * trials
     accuracy, control = {}, {}
     with progress("Needles", total, "haystacks") as advance:

@@ -78,14 +78,14 @@ def open_encoder(
     return _padded(path, device, tokenizer or path)
 
 
-def check_model(path: str) -> None:
+def check_opens(path: str) -> None:
     """Refuse what `open_encoder` would refuse, as far as that can be known without the weights.
 
     Raises:
         UserError: see `open_encoder`.
     """
-    check_encoder(path)
-    if read_config(path).model_type == ModernBertConfig.model_type:
+    config, _ = check_encoder(path)
+    if config.model_type == ModernBertConfig.model_type:
         load_tokenizer(path)
 
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from clm_detour.analyze.cka import half_samples, interval
-from clm_detour.analyze.masked import check_masked, masked_sums, open_masked
+from clm_detour.analyze.masked import masked_sums, open_masked, tokenizer_of_masked
 from clm_detour.analyze.show import percent
 from clm_detour.analyze.weights import place_of
 from clm_detour.config.units import parse_layers
@@ -110,7 +110,7 @@ def transplant(
 
 def write_transplant(donor: str, recipient: str, graft: Graft, folder: Path) -> None:
     """Write the recipient with its graft as a Hugging Face folder, which says where it comes from."""
-    check_masked(recipient)
+    tokenizer_of_masked(recipient)
     network = ModernBertForPretraining.from_pretrained(recipient)  # and its mask
     network.load_state_dict(transplant(open_masked(donor)[0], network, graft))
     about = {"transplant": {"donor": donor, "recipient": recipient, **graft._asdict()}}

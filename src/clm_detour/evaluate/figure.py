@@ -12,7 +12,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from clm_detour.evaluate.tables import OVER, p_value, several_tests
+from clm_detour.evaluate.statistics import OVER
+from clm_detour.evaluate.tables import p_value, several_tests
 from clm_detour.files import atomic_write
 
 WIDTH, ROW = 6.5, 0.28  # inches
@@ -59,5 +60,5 @@ def title(row: Mapping[str, Any], several: bool) -> str:
     """Return the pair, its p if it has one, and what the panel's bars are if it has any."""
     kind = row["interval_over"] or "seeds"
     some = kind == "tasks" or any(each["interval"] for each in row["by_task"].values())
-    bars = f"\nbars: 95 % intervals over {OVER[kind]}" if some else ""
+    bars = f"\nbars: 95 % intervals {OVER[kind]}" if some else ""
     return f"{row['a']} - {row['b']}{p_value(row, several)}{bars}"

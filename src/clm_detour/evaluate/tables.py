@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_detour.evaluate.statistics import OVER, Equivalence
 from clm_detour.evaluate.tasks.left_out import sentence
 from clm_detour.files import atomic_write
 
 ABSENT = ""
-LEVEL = 0.05  # of a test
-OVER = {
-    "tasks": "tasks (tasks like these)",
-    "seeds": "seeds (these tasks only)",
-}  # what an interval speaks of
 CSV_HEAD = ("model", "origin", "over", "name", "tasks", "mean", "std", "low", "high")
 
 
@@ -113,7 +109,7 @@ def certainty(row: Mapping[str, Any], several: bool) -> str:
     if row["interval"] is None:
         return "no interval (a task with one seed, or seeds that do not differ)"
     low, high = row["interval"]
-    return f"95 % interval over {OVER[row['interval_over']]} {low:+.2f} to {high:+.2f}{p_value(row, several)}"
+    return f"95 % interval {OVER[row['interval_over']]}: {low:+.2f} to {high:+.2f}{p_value(row, several)}"
 
 
 def p_value(row: Mapping[str, Any], several: bool) -> str:
@@ -127,11 +123,7 @@ def p_value(row: Mapping[str, Any], several: bool) -> str:
 def equivalence_line(row: Mapping[str, Any]) -> str:
     """What the test of equivalence shows; nothing without one."""
     found = row["equivalence"]
-    if found is None:
-        return ""
-    shown = "equivalent" if found["p"] <= LEVEL else "not shown to be equivalent"
-    where = " on these tasks" if row["interval_over"] == "seeds" else ""
-    return f"{shown} within ±{found['bound']:g} points{where} (p = {found['p']:.2g})"
+    return "" if found is None else Equivalence(**found).sentence(row["interval_over"])
 
 
 def paper_bootstrap_line(row: Mapping[str, Any]) -> str:

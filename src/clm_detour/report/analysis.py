@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clm_detour.report.evaluation import Interval, interval
+from clm_detour.evaluate.statistics import Interval
+from clm_detour.report.evaluation import interval
 
 Layers = list[float | None]  # null: not a number
 

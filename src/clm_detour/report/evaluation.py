@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-Interval = tuple[float, float]
+from clm_detour.evaluate.statistics import Equivalence, Interval, PaperBootstrap
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,6 @@ class Average:
     tasks: int
     of: int
     models: dict[str, TaskScore]
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """A test of whether two models differ by less than `bound` points; a small p shows that they do."""
-
-    bound: float
-    p: float
-
-
-@dataclass(frozen=True)
-class PaperBootstrap:
-    """The paper's paired bootstrap over tasks and seeds, which rejects a true null too often when tasks are few."""
-
-    interval: Interval
-    p: float
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from enum import Enum
 
+from clm_detour.evaluate.statistics import significant
 from clm_detour.report import wording
 from clm_detour.report.evaluation import Difference
 from clm_detour.report.records import Run, Score
 
 STEP = 0.0005  # what the page's decimals can show, of a loss and of an accuracy
-LEVEL = 0.05  # of a test
-OVER = {"tasks": "over tasks", "seeds": "over seeds, these tasks only"}  # what an interval speaks of
 
 
 class Outcome(Enum):
@@ -44,7 +43,7 @@ def of_tasks(found: Difference, noise: float | None) -> Outcome:
         noise: see `task_noise`.
     """
     same = found.equivalence
-    if same is not None and same.p < LEVEL and (noise is None or noise <= same.bound):
+    if same is not None and same.shown and (noise is None or noise <= same.bound):
         return Outcome.EQUIVALENT
     if not is_clear(found) or (noise is not None and abs(found.value) <= noise):
         return Outcome.UNDECIDED
@@ -54,7 +53,7 @@ def of_tasks(found: Difference, noise: float | None) -> Outcome:
 def is_clear(found: Difference) -> bool:
     """Whether chance alone does not explain the difference: on tasks like these if there is a test over tasks, else on these only."""
     if found.p is not None:
-        return (found.p if found.p_adjusted is None else found.p_adjusted) < LEVEL
+        return significant(found.p if found.p_adjusted is None else found.p_adjusted)
     if found.interval is None or found.interval_over != "seeds":
         return False
     return not found.interval[0] <= 0 <= found.interval[1]

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from clm_detour.evaluate.statistics import Interval
 from clm_detour.report.analysis import Layers
-from clm_detour.report.evaluation import Interval
 from clm_detour.report.plots import draw
 
 SHADES = 20  # of a heat map

@@ -11,10 +11,11 @@ from itertools import takewhile
 
 from markupsafe import Markup
 
+from clm_detour.evaluate.statistics import OVER
 from clm_detour.report import wording
 from clm_detour.report.arms import colour_slot, own_phases, planned_tokens, same_rows, schedule_name
 from clm_detour.report.evaluation import Difference
-from clm_detour.report.judged import LEVEL, OVER, is_clear, loss_clause, sign, task_clause, task_noise
+from clm_detour.report.judged import is_clear, loss_clause, sign, task_clause, task_noise
 from clm_detour.report.markup import key
 from clm_detour.report.records import Phase, Run, Score, Scores
 from clm_detour.report.tables import Content, Row, Text, number, table, with_best
@@ -146,7 +147,7 @@ def on_tasks(run: Run) -> str:
 def certainty(found: Difference) -> str:
     """The interval and of what it speaks, or why there is none; p where there is a test; whether it is open which is better."""
     parts = []
-    if found.interval is None:
+    if found.interval is None or found.interval_over is None:
         old = found.seed_wins is None
         parts.append(
             "no interval: "
@@ -154,13 +155,12 @@ def certainty(found: Difference) -> str:
         )
     else:
         low, high = (wording.signed(end, 2) for end in found.interval)
-        parts.append(f"95 % interval {OVER.get(found.interval_over or '', '')}, {low} to {high}")
+        parts.append(f"95 % interval {OVER[found.interval_over]}: {low} to {high}")
     if found.p_adjusted is not None or found.p is not None:
         p, named = (found.p, "p") if found.p_adjusted is None else (found.p_adjusted, "p after Holm")
         parts.append(f"{named} = {p:.2g}")
     if found.equivalence:
-        shown = "equivalent" if found.equivalence.p < LEVEL else "not shown to be equivalent"
-        parts.append(f"{shown} within {found.equivalence.bound:g} points, p = {found.equivalence.p:.2g}")
+        parts.append(found.equivalence.sentence(found.interval_over))
     if not is_clear(found):
         parts.append("which leaves open which is better")
     elif found.p is None:

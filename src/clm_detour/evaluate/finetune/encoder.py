@@ -8,8 +8,6 @@ Shapes: T tokens, N documents, E hidden size, B rows, L positions.
 
 from __future__ import annotations
 
-from functools import cache
-from logging import getLogger
 from typing import Any, Protocol, cast
 
 import torch
@@ -20,18 +18,10 @@ from transformers.utils import logging
 from clm_detour.model import ModernBertForTokenClassification, hf
 from clm_detour.model.flops import flops_per_batch
 from clm_detour.model.weights import is_headless, read_shapes
-from clm_detour.pretrained import (
-    check_vocabulary,
-    load_body,
-    load_fast_tokenizer,
-    longest_input,
-    read_encoder_config,
-    without_news,
-)
+from clm_detour.pretrained import check_encoder, load_body, longest_input, without_news
 
 CLS, MEAN = "cls", "mean"
 MODERNBERT = "modernbert"
-logger = getLogger(__name__)
 
 
 class Encoder(Protocol):
@@ -167,14 +157,17 @@ def pool(states_TE: Tensor, lengths: list[int], pooling: str) -> Tensor:
     return torch.stack([document.mean(0) for document in states_TE.split(lengths)])
 
 
-@cache
-def say_if_headless(path: str) -> None:
-    """Log, once in a process, that a ModernBERT has no prediction head of its own."""
-    modern = read_encoder_config(path).model_type == MODERNBERT
-    if modern and is_headless(read_shapes(hf.fetch(path))):
-        logger.warning(
-            "%s has no prediction head; a fresh one is drawn, which only fine-tuning trains.", path
-        )
+def needs_fresh_head(path: str, config: Any) -> bool:
+    """Return whether a model is a ModernBERT without a prediction head, for which each run draws one.
+
+    Args:
+        path: a folder or hub id.
+        config: the model's.
+
+    Raises:
+        UserError: there are no weights in safetensors.
+    """
+    return config.model_type == MODERNBERT and is_headless(read_shapes(hf.fetch(path)))
 
 
 def load_encoder(path: str, pooling: str | None = None) -> tuple[Encoder, PreTrainedTokenizerBase]:
@@ -186,14 +179,9 @@ def load_encoder(path: str, pooling: str | None = None) -> tuple[Encoder, PreTra
 
     Raises:
         UserError: there is no such model, it is no encoder, weights are missing, or there is no fast tokenizer.
-
-    A warning in the log says, once, that a model has no prediction head and gets a fresh one.
     """
     logging.disable_progress_bar()  # transformers' own, for loading weights
-    config = read_encoder_config(path)
-    tokenizer = load_fast_tokenizer(path)
-    check_vocabulary(path, config, tokenizer)
-    say_if_headless(path)
+    config, tokenizer = check_encoder(path)
     if config.model_type == MODERNBERT:
         return cast(Encoder, PackedModernBert(path, pooling).eval()), tokenizer
     return cast(Encoder, PaddedEncoder(path, pooling, tokenizer.pad_token_id or 0).eval()), tokenizer

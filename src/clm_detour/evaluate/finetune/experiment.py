@@ -13,21 +13,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from logging import ERROR, getLogger
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from clm_detour.environment import usable_cores
 from clm_detour.errors import UserError
-from clm_detour.evaluate.finetune.encoder import say_if_headless
+from clm_detour.evaluate.finetune.encoder import needs_fresh_head
 from clm_detour.evaluate.finetune.problem import check_splits
 from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
 from clm_detour.evaluate.tasks.task import Reading, Splits, Task
 from clm_detour.files import file_checksum, read_json
 from clm_detour.interrupt import interrupts_held, leave_interrupts_to_parent
 from clm_detour.preemption import REQUEUE, on_signals
-from clm_detour.progress import progress
+from clm_detour.pretrained import check_encoder
+from clm_detour.progress import progress, warn
 from clm_detour.settings import agree, check
 
 MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
@@ -139,7 +139,6 @@ def start_worker(numbers: Any, jobs: int, documents: dict[str, Splits]) -> None:
 
     from clm_detour.allocator import keep_freed_memory
 
-    getLogger("clm_detour").setLevel(ERROR)  # what is to be said of the models has been said
     torch.set_num_threads(max(1, usable_cores() // jobs))
     keep_freed_memory()
     IN_PROCESS.update(documents)
@@ -179,8 +178,17 @@ def no_reader(folder: Path) -> Reading:
 
 
 def agree_on_settings(experiment: Experiment) -> None:
-    """No result is taken for one that was made with other settings: all folders are checked before the first run."""
-    models = {name: fingerprint(path) for name, path in experiment.models.items()}
+    """No result is taken for one that was made with other settings: all folders are checked before the first run.
+
+    Raises:
+        UserError: there is no such model, it is no encoder, it has no tokenizer or weights that can be opened, or there are results
+            made with other settings.
+    """
+    configs = {path: check_encoder(path)[0] for path in experiment.models.values()}
+    models = {name: fingerprint(path, configs[path]) for name, path in experiment.models.items()}
+    for given, config in configs.items():
+        if needs_fresh_head(given, config):
+            warn(f"{given} has no prediction head; a fresh one is drawn, which only fine-tuning trains.")
     for act in (check, agree):
         for task, splits in experiment.tasks:
             data = data_fingerprint(splits)
@@ -189,18 +197,10 @@ def agree_on_settings(experiment: Experiment) -> None:
                 act(path, settings_of(task, experiment.options, model, data))
 
 
-def fingerprint(path: str) -> str:
-    """Of a folder's config, tokenizer and weights; of a hub id the commit that is used.
-
-    Raises:
-        UserError: there is no such model, it is no encoder, or it has no tokenizer or weights that can be opened.
-    """
-    from clm_detour.pretrained import check_encoder, read_encoder_config
-
-    check_encoder(path)
-    say_if_headless(path)
+def fingerprint(path: str, config: Any) -> str:
+    """Of a folder's config, tokenizer and weights; of a hub id the commit that is used, which its config knows."""
     if not Path(path).is_dir():
-        return f"{path}@{getattr(read_encoder_config(path), '_commit_hash', None)}"
+        return f"{path}@{getattr(config, '_commit_hash', None)}"
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for pattern in MODEL_FILES for file in Path(path).glob(pattern)):
         digest.update(f"{file.name} {file_checksum(file)}".encode())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import lines
-from clm_detour.evaluate.formats.form import Example, Files, Form
+from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
 
 SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z0-9])")
 
@@ -57,12 +57,8 @@ class BioCreative(Form):
                 inside = [one for one in mentions[pmid] if start <= one.start and one.end <= end]
                 sentence = masked(text, start, end, inside, chemical, gene)
                 yield Example(f"{pmid}#{chemical.id}.{gene.id}", sentence, place, labels=(label,))
-        left_out = (
-            *["relations beside another of the same pair"] * twice,
-            *["relations across sentences"] * len(related),
-        )
-        if left_out:
-            yield Example("relations", "", str(file), left_out=left_out)
+        across = ["relations across sentences"] * len(related)
+        yield from skipped(str(file), ["relations beside another of the same pair"] * twice + across)
 
 
 def rows(file: Path, cells: int) -> Iterator[tuple[str, list[str]]]:

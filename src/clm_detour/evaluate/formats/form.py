@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,17 @@ class Example:
     annotations: tuple[Annotation, ...] = ()
     labels: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+
+
+def skipped(place: str, reasons: Sequence[str]) -> Iterator[Example]:
+    """Yield an example without text, which counts what is in no document; nothing where there is no reason.
+
+    Args:
+        place: file, or file and line.
+        reasons: one for each thing that is left out.
+    """
+    if reasons:
+        yield Example(place, "", place, left_out=tuple(reasons))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from clm_detour.data.sources.records import BadRecord, Record
 from clm_detour.data.sources.registry import READERS
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import SPLIT_NAMES
-from clm_detour.evaluate.formats.form import Example, Files, Form
+from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
 
 NAMES = (
     "{split}.tsv",
@@ -62,16 +62,20 @@ class Table(Form):
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
         """A row each, or a document each."""
-        rows = (
-            self.example(record, f"{file.stem}:{number}")
-            for number, record in enumerate(self.rows(file, split), start=1)
-            if self.split is None or split_of(record, self.split) == split
-        )
+        unplaced: list[str] = []
+        rows = self.rows_of(file, split, unplaced)
         yield from rows if self.document is None else self.documents(rows)
-        if self.split is not None and split == "train":  # each file is read once for each split
-            for record in self.rows(file, split):
-                if split_of(record, self.split) is None:
-                    yield Example(NO_SPLIT, "", record.place, left_out=(NO_SPLIT,))
+        if split == "train":  # the file is read for each split, and they are counted once
+            yield from skipped(str(file), unplaced)
+
+    def rows_of(self, file: Path, split: str, unplaced: list[str]) -> Iterator[Example]:
+        """Yield the rows of one split; adds `NO_SPLIT` to `unplaced` for each row that names no split."""
+        for number, record in enumerate(self.rows(file, split), start=1):
+            named = split if self.split is None else split_of(record, self.split)
+            if named is None:
+                unplaced.append(NO_SPLIT)
+            elif named == split:
+                yield self.example(record, f"{file.stem}:{number}")
 
     def rows(self, file: Path, split: str) -> Iterator[Record]:
         """The records of a file."""

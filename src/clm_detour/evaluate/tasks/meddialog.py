@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import visible
-from clm_detour.evaluate.formats.form import Example, Files, Form
+from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
 from clm_detour.evaluate.formats.table import NO_SPLIT, Table, cell, name_of, records, split_of
 from clm_detour.evaluate.tasks.make import make_task
 from clm_detour.evaluate.tasks.protocols import FRENCH_CODES
@@ -33,7 +33,7 @@ class Dialogues(Form):
             id = name_of(record, "id")
             if (named := split_of(record, "split")) != split:
                 if named is None and split == "train":  # the file is read once for each split
-                    yield Example(id, "", record.place, left_out=(NO_SPLIT,))
+                    yield from skipped(record.place, [NO_SPLIT])
                 continue
             question, answer = texts.get(id), texts.get(f"{id.removesuffix('_q')}_a")
             if not question:

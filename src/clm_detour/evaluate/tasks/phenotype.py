@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clm_detour.data.sources.records import Record
 from clm_detour.errors import UserError
-from clm_detour.evaluate.formats.form import Example, Files, Form
+from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
 from clm_detour.evaluate.formats.table import cell, is_set, records
 from clm_detour.evaluate.tasks.make import make_task
 from clm_detour.evaluate.tasks.protocols import ENGLISH_LABELS, LONG
@@ -54,9 +54,7 @@ class Annotated(Form):
             labels = tuple(name for name in CONDITIONS if is_set(record, name))
             patient = cell(record, "SUBJECT_ID")
             yield Example(f"{patient}#{row}", texts[row], record.place, labels=labels)
-        reasons = ("notes with a condition and none",) * (len(every) - len(kept))
-        if reasons:
-            yield Example("contradictory", "", str(file), left_out=reasons)
+        yield from skipped(str(file), ["notes with a condition and none"] * (len(every) - len(kept)))
 
 
 def contradictory(record: Record) -> bool:
