@@ -27,10 +27,10 @@ from clm_detour.data import sources, tokenizer
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample.write import SOURCES, write_sample
 from clm_detour.environment import describe_environment
-from clm_detour.errors import UserError, sentence
+from clm_detour.errors import UserError, on_one_line, sentence
 from clm_detour.files import read_json, write_json
+from clm_detour.interrupt import interrupted
 from clm_detour.lock import alone
-from clm_detour.pretrained import first_line
 from clm_detour.progress import console, progress, warn
 from clm_detour.run_folder import RunFolder
 from clm_detour.settings import agree
@@ -55,9 +55,13 @@ class Steps:
         try:
             self.run(name, title, work)
         except Exception as error:
+            if interrupted():  # a library may have made an error of Ctrl-C
+                raise
             self.failed.append(error)
-            known = isinstance(error, UserError)
-            reason = sentence(error) if known else f"{type(error).__name__}: {first_line(error)}."  # type: ignore[arg-type]
+            if isinstance(error, UserError):
+                reason = sentence(error)
+            else:
+                reason = f"{type(error).__name__}: {on_one_line(error)}."
             warn(f"{title}: left out. {reason}")
 
     def run(self, name: str, title: str, work: Callable[[], bool | str]) -> None:
