@@ -30,7 +30,9 @@ def program(tmp_path, body: str, **environment: str) -> Command:
     return command
 
 
-@pytest.mark.parametrize(("verb", "module"), [("run", " typer.core"), ("run", " torch.nn.modules"), ("evaluate", " numpy.linalg")])
+@pytest.mark.parametrize(
+    ("verb", "module"), [("run", " typer.core"), ("run", " torch.nn.modules"), ("evaluate", " numpy.linalg")]
+)
 def test_while_libraries_are_imported(tiny_recipe, tmp_path, verb, module):
     path = tiny_recipe(tmp_path / "run")
     if verb == "evaluate":
