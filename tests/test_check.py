@@ -347,14 +347,27 @@ def test_a_source_whose_file_was_only_touched_is_the_same(started, tmp_path):
     check_recipe(started(), deep=False)
 
 
+def test_another_file_with_the_same_documents_is_a_warning_and_the_run_goes_on(started, tmp_path, capsys):
+    lines = [json.loads(line) for line in (tmp_path / "guidelines.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**line, "year": 2020}) for line in lines]
+    (tmp_path / "guidelines.jsonl").write_text("\n".join(lines))
+    assert re.search(
+        r"source guidelines: its files changed \(\S+ in 1 file, now \S+ in 1 file\); preparing will show whether its documents did\.",
+        "\n".join(said_by(capsys, started())),
+    )
+    prepare_data(started())
+    assert "files changed" not in "\n".join(said_by(capsys, started()))
+    assert not train_phase(started(), choose_phase(started(), "detour", "clm"))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ("train.batch_rows=16", r"\(train\.batch_rows was 8, is now 16\)"),
         ("data.shuffle_seed=1", r"\(data\.shuffle_seed was 42, is now 1\)"),
         ("phases.clm.schedule.peak=1e-4", r"\(phases\.clm\.schedule\.peak was 0\.001, is now 0\.0001\)"),
-        ("data={sources: {extra: {path: x}}, prepared: {extra: x}, mixtures: {all: {guidelines: 0.5, extra: 0.5}}}", r"shares\.guidelines was 1\.0, is now 0\.5; .*shares\.extra was None, is now 0\.5\)"),
-        ("data.sources.guidelines.where=\"text != 'x'\"", r"\(data\.sources\.guidelines\.where was None, is now text != 'x'\)"),
+        ("data={sources: {extra: {path: x}}, prepared: {extra: x}, mixtures: {all: {guidelines: 0.5, extra: 0.5}}}", r"shares\.guidelines was 1\.0, is now 0\.5; .*shares\.extra was not set, is now 0\.5\)"),
+        ("data.sources.guidelines.where=\"text != 'x'\"", r"\(data\.sources\.guidelines\.where was not set, is now text != 'x'\)"),
         ("data.held_out=0.2", r"\(data\.held_out was 0\.1, is now 0\.2\)"),
     ],
 )  # fmt: skip

@@ -30,7 +30,9 @@ def program(tmp_path, body: str, **environment: str) -> Command:
     return command
 
 
-@pytest.mark.parametrize(("verb", "module"), [("run", " typer.core"), ("run", " torch.nn.modules"), ("evaluate", " numpy.linalg")])
+@pytest.mark.parametrize(
+    ("verb", "module"), [("run", " typer.core"), ("run", " torch.nn.modules"), ("evaluate", " numpy.linalg")]
+)
 def test_while_libraries_are_imported(tiny_recipe, tmp_path, verb, module):
     path = tiny_recipe(tmp_path / "run")
     if verb == "evaluate":
@@ -52,6 +54,37 @@ def test_an_error_that_a_library_makes_of_it_is_no_error(tmp_path):
         raise RuntimeError("DataLoader worker is killed")
     """
     program(tmp_path, body).assert_leaves_at_ctrl_c()
+
+
+def test_neither_is_an_exit_with_another_code(tmp_path):
+    body = """
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise SystemExit(1)  # as click does
+    """
+    program(tmp_path, body).assert_leaves_at_ctrl_c()
+
+
+def test_a_step_that_a_run_can_do_without_is_not_left_out_for_it(tmp_path):
+    body = """
+    from pathlib import Path
+    from clm_detour.pipeline import Steps
+
+    def work():
+        print("in the step", flush=True)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise RuntimeError("DataLoader worker is killed")
+
+    Steps(Path("nowhere")).attempt("score", "Score", work)
+    print("goes on as if nothing had been")
+    """
+    command = program(tmp_path, body)
+    command.wait_until(lambda: "in the step" in command.said())
+    command.assert_leaves_at_ctrl_c()
+    assert command.said() == f"ready\nin the step\n{SENTENCE}\n"
 
 
 def test_where_python_cannot_raise_it_the_program_leaves_too(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import ModernBertConfig
 
 from clm_detour.__main__ import main
 from clm_detour.check import existing_tokenizer
+from clm_detour.check.folders import room_warnings
 from clm_detour.config import load_config
 from clm_detour.data.loader import StepBatches
 from clm_detour.errors import UserError
@@ -101,7 +103,7 @@ def test_sizes_are_those_of_the_network(recipe):
     }
 
 
-def test_a_finished_run_takes_the_disk_that_was_planned(tiny_recipe, tmp_path):
+def test_a_finished_run_takes_the_disk_that_was_planned_and_no_more(tiny_recipe, tmp_path, monkeypatch):
     config = load_config(
         tiny_recipe(tmp_path / "run"),
         [
@@ -113,10 +115,14 @@ def test_a_finished_run_takes_the_disk_that_was_planned(tiny_recipe, tmp_path):
         ],
     )
     prepare_data(config)
-    planned = make_plan(config, existing_tokenizer(config)).sizes.disk
+    plan = make_plan(config, existing_tokenizer(config))
+    planned = plan.sizes.disk
     run_recipe(config)
     taken = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*.safetensors"))
     assert taken == pytest.approx(planned, rel=0.02)
+    free = plan.sizes.peak_disk + 0.02 * planned
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    assert not list(room_warnings(config, plan))
 
 
 def test_only_several_processes_under_ddp_hold_buckets_of_gradients(recipe):
@@ -134,7 +140,7 @@ def test_a_run_shows_the_plan_for_its_own_number_of_processes(recipe, tmp_path, 
     config = load_config(recipe)
     config.run_dir = str(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    plan_step(config)
+    plan_step(config, existing_tokenizer(config))
     said = capsys.readouterr().err
     print_plan(make_plan(config, existing_tokenizer(config), 4))
     assert said == capsys.readouterr().err

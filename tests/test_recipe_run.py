@@ -235,7 +235,7 @@ def test_a_step_after_training_that_fails_does_not_keep_the_page_from_being_made
     (root / "report.html").unlink()
     (root / "evaluation" / "fill_mask.json").unlink()
 
-    def fails(config):
+    def fails(config, tokenizer):
         raise error
 
     with monkeypatch.context() as patched:

@@ -35,8 +35,9 @@ def exit_on_user_error() -> Iterator[None]:
             print(f"Error: {sentence(error)}", file=sys.stderr, flush=True)
         sys.exit(USER_ERROR)
     except SystemExit as leave:
-        if leave.code == INTERRUPTED:  # typer makes one of a KeyboardInterrupt
+        if interrupted() or leave.code == INTERRUPTED:  # click and typer make one of a KeyboardInterrupt
             say_interrupted()
+            sys.exit(INTERRUPTED)
         raise
 
 

@@ -27,10 +27,10 @@ from clm_detour.data import sources, tokenizer
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample.write import SOURCES, write_sample
 from clm_detour.environment import describe_environment
-from clm_detour.errors import UserError, sentence
+from clm_detour.errors import UserError, on_one_line, sentence
 from clm_detour.files import read_json, write_json
+from clm_detour.interrupt import interrupted
 from clm_detour.lock import alone
-from clm_detour.pretrained import first_line
 from clm_detour.progress import console, progress, warn
 from clm_detour.run_folder import RunFolder
 from clm_detour.settings import agree
@@ -55,9 +55,13 @@ class Steps:
         try:
             self.run(name, title, work)
         except Exception as error:
+            if interrupted():  # a library may have made an error of Ctrl-C
+                raise
             self.failed.append(error)
-            known = isinstance(error, UserError)
-            reason = sentence(error) if known else f"{type(error).__name__}: {first_line(error)}."  # type: ignore[arg-type]
+            if isinstance(error, UserError):
+                reason = sentence(error)
+            else:
+                reason = f"{type(error).__name__}: {on_one_line(error)}."
             warn(f"{title}: left out. {reason}")
 
     def run(self, name: str, title: str, work: Callable[[], bool | str]) -> None:
@@ -92,32 +96,39 @@ def run_recipe(config: Config, sizes: bool = True) -> int:
         How many steps had something to do.
     """
     if not is_first_node():
-        return sum(launch_phase(config, run) for run in plan_recipe(config).values())
-    refuse_early(config)
+        loaded = tokenizer.load_tokenizer(tokenizer_path(config))
+        return sum(launch_phase(config, run, loaded) for run in plan_recipe(config).values())
+    checked = refuse_early(config)
     root = RunFolder.of(config).root
     with alone(root, "Another run works"):
-        return run_steps(config, sizes)
+        return run_steps(config, checked, sizes)
 
 
-def run_steps(config: Config, sizes: bool) -> int:
-    """Each step that is not done."""
+def run_steps(config: Config, checked: tokenizer.Tokenizer | None, sizes: bool) -> int:
+    """Do each step that is not done.
+
+    Args:
+        checked: The tokenizer; None where the run has yet to train it.
+    """
     folder = RunFolder.of(config)
     steps = Steps(folder.steps)
     tokenizer_steps(config, steps)
-    check_model(config, tokenizer.load_tokenizer(tokenizer_path(config)))
-    source_steps(config, steps)
-    check_shards(config, tokenizer.load_tokenizer(tokenizer_path(config)), deep=False)
+    loaded = checked or tokenizer.load_tokenizer(tokenizer_path(config))
+    if checked is None:
+        check_model(config, loaded)
+    source_steps(config, steps, loaded)
+    check_shards(config, loaded, deep=False)
     for run in plan_recipe(config).values():
-        is_finished(config, run)  # refuses other settings than those that its folder was started with
-    plan_step(config, sizes)
+        is_finished(config, run, loaded)  # refuses other settings than those that its folder was started with
+    plan_step(config, loaded, sizes)
     save_config(config, folder.config)
     write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
     for run in plan_recipe(config).values():
-        steps.run(f"phase {run.id}", f"Train {run.id}", partial(launch_phase, config, run))
+        steps.run(f"phase {run.id}", f"Train {run.id}", partial(launch_phase, config, run, loaded))
     for arm in config.arms:
         steps.attempt(f"export {arm}", f"Export {arm}", partial(export_step, config, arm))
-    steps.attempt("held-out", "Score on held-out text", partial(held_out_step, config))
-    steps.attempt("fill masks", "Fill masks", partial(fill_masks_step, config))
+    steps.attempt("held-out", "Score on held-out text", partial(held_out_step, config, loaded))
+    steps.attempt("fill masks", "Fill masks", partial(fill_masks_step, config, loaded))
     if config.evaluate.tasks is not None:
         steps.attempt("tasks", "Fine-tune on tasks", partial(tasks_step, config))
     if can_be_analyzed(config):
@@ -130,13 +141,19 @@ def run_steps(config: Config, sizes: bool) -> int:
     return steps.ran
 
 
-def refuse_early(config: Config) -> None:
-    """Refuse before the data is prepared, which may take hours, whatever could stop the run on its way."""
+def refuse_early(config: Config) -> tokenizer.Tokenizer | None:
+    """Refuse before the data is prepared, which may take hours, whatever could stop the run on its way.
+
+    Returns:
+        The tokenizer; None where the run has yet to train it.
+    """
     from clm_detour.model.attention import choose_backend
 
-    for warning in refuse(config, prepared=False)[1]:
+    loaded, warnings = refuse(config, prepared=False)
+    for warning in warnings:
         warn(warning)
     choose_backend(config.model.attention)
+    return loaded
 
 
 def prepare_data(config: Config) -> int:
@@ -145,7 +162,7 @@ def prepare_data(config: Config) -> int:
     with alone(folder.root, "Another run works"):
         steps = Steps(folder.steps)
         tokenizer_steps(config, steps)
-        source_steps(config, steps)
+        source_steps(config, steps, tokenizer.load_tokenizer(tokenizer_path(config)))
     return steps.ran
 
 
@@ -157,9 +174,8 @@ def tokenizer_steps(config: Config, steps: Steps) -> None:
         steps.run("tokenizer", "Train the tokenizer", partial(tokenizer_step, config))
 
 
-def source_steps(config: Config, steps: Steps) -> None:
+def source_steps(config: Config, steps: Steps, loaded: tokenizer.Tokenizer) -> None:
     """From sources to packed rows."""
-    loaded = tokenizer.load_tokenizer(tokenizer_path(config))
     for name in config.data.sources:
         if is_prepared_elsewhere(config, name):
             continue
@@ -224,13 +240,12 @@ def prepare_step(config: Config, name: str, loaded: tokenizer.Tokenizer) -> bool
     return not report.skipped
 
 
-def plan_step(config: Config, sizes: bool = True) -> None:
+def plan_step(config: Config, loaded: tokenizer.Tokenizer, sizes: bool = True) -> None:
     """Show what is to come and what is doubtful about it, if there is any training to come, and refuse now what would be refused later."""
     from clm_detour.plan import make_plan, print_plan
 
     folder = RunFolder.of(config)
     if not all(folder.phase(run).finished for run in plan_recipe(config)):
-        loaded = tokenizer.load_tokenizer(tokenizer_path(config))
         plan = make_plan(config, loaded, processes())
         print_plan(plan)
         for doubt in (*room_warnings(config, plan), *all_doubts(config, loaded, sizes)):
@@ -265,7 +280,7 @@ def fills_masks(base: str | None) -> bool:
     return base is not None and not is_decoder(base)
 
 
-def held_out_step(config: Config) -> bool:
+def held_out_step(config: Config, loaded: tokenizer.Tokenizer) -> bool:
     """Score the models, and the end of every phase, on held-out rows of the arms' last mixtures."""
     from clm_detour.evaluate.held_out import HeldOut
     from clm_detour.model.modernbert import ModernBertForPretraining
@@ -283,7 +298,6 @@ def held_out_step(config: Config) -> bool:
     }
     if is_current(folder.held_out, [folder.phase(run).record for run in phases], settings):
         return False
-    loaded = tokenizer.load_tokenizer(tokenizer_path(config))
     held_out = HeldOut(
         sources=open_sources(config, domain_sources(config), "held_out", loaded),
         vocabulary=vocabulary_of(loaded),
@@ -310,7 +324,7 @@ def held_out_step(config: Config) -> bool:
     return True
 
 
-def fill_masks_step(config: Config) -> bool:
+def fill_masks_step(config: Config, loaded: tokenizer.Tokenizer) -> bool:
     """Show what the models say."""
     from clm_detour.evaluate.fill_mask import fill, masked_sentences
     from clm_detour.train.stream import open_sources
@@ -325,7 +339,6 @@ def fill_masks_step(config: Config) -> bool:
     }
     if is_current(folder.fill_masks, [folder.model(arm) / "config.json" for arm in config.arms], settings):
         return False
-    loaded = tokenizer.load_tokenizer(tokenizer_path(config))
     sentences = [
         {"source": name, **sentence}
         for name, source in open_sources(config, domain_sources(config), "held_out", loaded).items()

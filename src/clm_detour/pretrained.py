@@ -169,8 +169,3 @@ def longest_input(config: Any) -> int | None:
         return None
     lost = (config.pad_token_id or 0) + 1 if config.model_type in AFTER_PADDING else 0
     return positions - lost
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a message, without its stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

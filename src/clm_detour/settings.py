@@ -21,7 +21,8 @@ class Change(NamedTuple):
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.key} was {self.was}, is now {self.now}"
+        was, now = ("not set" if value is None else value for value in (self.was, self.now))
+        return f"{self.key} was {was}, is now {now}"
 
 
 def agree(path: Path, settings: Mapping[str, Any]) -> None:

@@ -99,7 +99,7 @@ def test_a_run_on_texts_about_masks_from_a_base_without_a_tokenizer_fills_masks(
     config = load_config(tmp_path / "recipe.yaml")
     prepare_data(config)
     shutil.copytree(encoders["modernbert"], tmp_path / "run" / "models" / "twin")  # as if it had been trained
-    assert fill_masks_step(config)
+    assert fill_masks_step(config, load_tokenizer(config.tokenizer.path))
     filled = json.loads((tmp_path / "run" / "evaluation" / "fill_mask.json").read_text())
     assert filled
     assert all(

@@ -88,13 +88,16 @@ def test_a_crash_of_another_process_than_the_first_shows_what_that_one_printed(l
     assert capfd.readouterr().err.rstrip().endswith("KeyError: 'here'")
 
 
-def test_a_process_that_the_system_kills_is_named(launch, capfd):
-    killed = "if os.environ['RANK'] == '1':\n        os.kill(os.getpid(), 9)\n    time.sleep(60)"
+@pytest.mark.parametrize(
+    ("number", "cause"), [(signal.SIGKILL, ", for want of memory perhaps"), (signal.SIGABRT, "")]
+)
+def test_a_process_that_a_signal_ends_is_named(launch, capfd, number, cause):
+    killed = f"if os.environ['RANK'] == '1':\n        os.kill(os.getpid(), {number:d})\n    time.sleep(60)"
     frame = (
         "import os, time\nfrom clm_detour.errors import exit_on_user_error\nwith exit_on_user_error():\n    "
     )
-    assert launch(frame + killed) == 128 + signal.SIGKILL
-    assert capfd.readouterr().err == "Process 1 was ended by SIGKILL, for want of memory perhaps.\n"
+    assert launch(frame + killed) == 128 + number
+    assert capfd.readouterr().err == f"Process 1 was ended by {number.name}{cause}.\n"
 
 
 @pytest.mark.parametrize(("code", "expected"), [(2, SystemExit), (REQUEUE, Requeue), (1, None)])

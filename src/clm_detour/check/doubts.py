@@ -9,20 +9,18 @@ from typing import cast
 
 from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.analyze.texts import FEWEST, held_out_texts
-from clm_detour.check.data import is_of_sample
+from clm_detour.check.data import is_of_sample, is_quickly_read
 from clm_detour.config.schema import Config, Evaluate
-from clm_detour.data.cache import is_remote
 from clm_detour.data.held_out import is_held_out
 from clm_detour.data.mixture import exact_shares
 from clm_detour.data.packing import PackedSource, is_packed
-from clm_detour.data.sources import OnError, read_documents, source_stamps
+from clm_detour.data.sources import OnError, read_documents
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.train.recipe import PhaseRun, domain_sources, plan_recipe
 from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder, shard_cache
 
 ROUNDED = 0.05  # of a phase's tokens: more than this is said
 FEWEST_MASKED = 20  # tokens of a step: of fewer there may be none
-COUNTED_BYTES = 2**22  # larger sources are not read before they are prepared
 
 
 @dataclass(frozen=True)
@@ -149,9 +147,7 @@ def count_held_out(config: Config, name: str, tokenizer: Tokenizer | None) -> He
         )
         return HeldOutText(train.documents + held_out.documents, held_out.documents, len(held_out))
     source = config.data.sources[name]
-    if is_prepared_elsewhere(config, name) or is_of_sample(config, source) or source.format == "hub":
-        return None
-    if is_remote(source.path) or sum(file["size"] for file in source_stamps(source)) > COUNTED_BYTES:
+    if is_prepared_elsewhere(config, name) or is_of_sample(config, source) or not is_quickly_read(source):
         return None
     texts = read_documents(source, on_error=cast(OnError, config.data.on_error))
     kept_out = [is_held_out(text, config.data.held_out) for text in texts]

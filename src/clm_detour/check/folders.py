@@ -49,26 +49,28 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: it is not.
     """
-    existing = nearest(folder)
+    existing = nearest_folder(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"Cannot write below {existing}; choose another folder for {folder}.")
 
 
-def nearest(folder: Path) -> Path:
+def nearest_folder(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
     return next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
 
 
 def room_warnings(config: Config, plan: RecipePlan) -> Iterator[str]:
-    """What may not have room: a warning, since a part may be there already and activations are an estimate."""
+    """What may not have room: a warning, since activations are an estimate."""
     import torch
 
     if plan.sizes is None:
         return
-    needed = plan.sizes.disk + plan.sizes.peak_disk
-    free = shutil.disk_usage(nearest(Path(config.run_dir))).free
+    there = weights_there(config)
+    needed = plan.sizes.disk + plan.sizes.peak_disk - there
+    free = shutil.disk_usage(nearest_folder(Path(config.run_dir))).free
     if needed > free:
-        yield f"The whole run takes {human_bytes(needed)} below {config.run_dir}, and {human_bytes(free)} are free there."
+        amount = f"{human_bytes(needed)}{' more' if there else ''}"
+        yield f"The run takes {amount} below {config.run_dir}, and {human_bytes(free)} are free there."
     memory = sum(plan.sizes.memory.values())
     if torch.cuda.is_available():
         there = torch.cuda.get_device_properties(0).total_memory
@@ -76,3 +78,10 @@ def room_warnings(config: Config, plan: RecipePlan) -> Iterator[str]:
             yield (
                 f"Training takes about {human_bytes(memory)} on each GPU, which has {human_bytes(there)}; lower train.micro_rows, or set it to auto."
             )
+
+
+def weights_there(config: Config) -> int:
+    """Return the bytes of weights and moments that the run has written already."""
+    folder = RunFolder.of(config)
+    roots = [folder.phase("any").root.parent, *map(folder.model, config.arms)]
+    return sum(file.stat().st_size for root in roots for file in root.rglob("*.safetensors"))

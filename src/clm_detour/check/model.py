@@ -61,10 +61,13 @@ def check_model(config: Config, tokenizer: Tokenizer) -> None:
         check_fit(fresh_config(config.model.config or {}, tokenizer), tokenizer)
 
 
-def check_base_tokenizer(config: Config) -> None:
+def check_base_tokenizer(config: Config, tokenizer: Tokenizer | None) -> None:
     """Check the tokenizer that comes with `model.base`, if the base is to be fine-tuned or compared with it once the arms are trained.
 
     Its masks and held-out text are those of the run's tokenizer.
+
+    Args:
+        tokenizer: That of the run; None where the run has yet to train it.
 
     Raises:
         UserError: it is missing, cannot be opened, or has ids that the base does not have.
@@ -80,7 +83,7 @@ def check_base_tokenizer(config: Config) -> None:
             f"model.base: {base} has no tokenizer, with which {' and '.join(needed_by)} would open it; "
             "copy the files of its tokenizer (tokenizer.json, tokenizer_config.json) into its folder."
         )
-    check_vocabulary(base, base_config(base), load_tokenizer(base).tokenizer)
+    check_vocabulary(base, base_config(base), tokenizer_of_base(config, tokenizer).tokenizer)
     load_fast_tokenizer(base)
 
 
@@ -103,13 +106,19 @@ def has_tokenizer(base: str) -> bool:
     return not Path(base).is_dir() or (Path(base) / "tokenizer.json").is_file()
 
 
+def tokenizer_of_base(config: Config, tokenizer: Tokenizer | None) -> Tokenizer:
+    """Return the tokenizer that comes with `model.base`, which may be the run's own."""
+    base = str(config.model.base)
+    return tokenizer if tokenizer is not None and base == config.tokenizer.path else load_tokenizer(base)
+
+
 def tokenizer_doubts(config: Config, tokenizer: Tokenizer) -> Iterator[str]:
     """Say that the base comes with another tokenizer than that of the prepared data."""
     base = config.model.base
     if base is None or not has_tokenizer(base):
         return
     with suppress(UserError):
-        if load_tokenizer(base).fingerprint != tokenizer.fingerprint:
+        if tokenizer_of_base(config, tokenizer).fingerprint != tokenizer.fingerprint:
             yield (
                 f"model.base: {base} comes with another tokenizer than {config.tokenizer.path}, with which the data is prepared; "
                 "the base may do badly on it."

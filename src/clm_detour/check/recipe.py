@@ -73,11 +73,10 @@ def refuse(config: Config, prepared: bool = True) -> tuple[Tokenizer | None, lis
     tokenizer = existing_tokenizer(config)
     if tokenizer is not None:
         check_model(config, tokenizer)
-    check_base_tokenizer(config)
+    check_base_tokenizer(config, tokenizer)
     check_sources(config, prepared)
-    warnings = check_tasks(config.evaluate.tasks)
-    check_started(config, tokenizer)
-    return tokenizer, warnings
+    tasks, warnings = check_tasks(config.evaluate.tasks)
+    return tokenizer, warnings + check_started(config, tokenizer, tasks)
 
 
 def all_doubts(config: Config, tokenizer: Tokenizer | None, sizes: bool) -> list[str]:

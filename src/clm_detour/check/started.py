@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from clm_detour.check.data import is_of_sample
+from clm_detour.check.data import is_of_sample, is_quickly_read
 from clm_detour.config.schema import Config
 from clm_detour.data.cache import is_remote
 from clm_detour.data.packing import PackedSource
@@ -30,22 +30,28 @@ from clm_detour.train.settings import (
 )
 from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder
 
+if TYPE_CHECKING:
+    from clm_detour.evaluate.tasks.task import Splits, Task
+
 BASE, SETTINGS = "base", "settings.json"
 APART = (
     "files",
     "tokenizer",
     "on_error",
 )  # of what shards are made from: compared in other ways, or not at all
-COUNTED_BYTES = 2**22  # documents of larger sources are not counted before they are prepared
 
 
-def check_started(config: Config, tokenizer: Tokenizer | None) -> None:
+def check_started(config: Config, tokenizer: Tokenizer | None, tasks: list[tuple[Task, Splits]]) -> list[str]:
     """Check that the phases that the run folder holds were started with this recipe, tokenizer and documents.
 
     Nothing is prepared: sources whose files are others by now are told by what their shards were made from.
 
     Args:
         tokenizer: None where the run has yet to train it.
+        tasks: Those that are there, with their documents.
+
+    Returns:
+        Warnings that name sources of which only preparing can tell.
 
     Raises:
         UserError: a phase was started with others; the message says what changed.
@@ -61,9 +67,10 @@ def check_started(config: Config, tokenizer: Tokenizer | None) -> None:
         now = recipe_settings(config, run)
         check_settings(config, run, now if tokenizer is None else {**now, "tokenizer": tokenizer.fingerprint})
     if tokenizer is None:
-        return
-    check_documents(config, started, tokenizer)
-    check_results(config)
+        return []
+    warnings = check_documents(config, started, tokenizer)
+    check_results(config, tasks)
+    return warnings
 
 
 def sample_settings(config: Config) -> dict[str, Any]:
@@ -85,13 +92,12 @@ def tokenizer_settings(config: Config) -> dict[str, Any]:
     }
 
 
-def check_results(config: Config) -> None:
+def check_results(config: Config, read: list[tuple[Task, Splits]]) -> None:
     """Check that results on tasks that are there were made with the recipe's protocols, documents and arms.
 
     Raises:
         UserError: new ones would not be comparable with them.
     """
-    from clm_detour.evaluate.command import read_tasks
     from clm_detour.evaluate.finetune.experiment import data_fingerprint
     from clm_detour.evaluate.finetune.run import Options, settings_of
 
@@ -101,7 +107,7 @@ def check_results(config: Config) -> None:
     for arm in config.arms:
         check_arm(config, arm)
     options = Options(tuple(tasks.learning_rates), tasks.patience, tasks.pooling, tasks.precision)
-    for task, splits in read_tasks(tasks)[0]:
+    for task, splits in read:
         for settings in folder.tasks.glob(f"*/{task.name}/{SETTINGS}"):
             model = read_json(settings)["model"]
             if settings.parent.parent.name in (BASE, *config.arms):
@@ -124,12 +130,16 @@ def check_arm(config: Config, arm: str) -> None:
         )
 
 
-def check_documents(config: Config, started: list[PhaseRun], tokenizer: Tokenizer) -> None:
+def check_documents(config: Config, started: list[PhaseRun], tokenizer: Tokenizer) -> list[str]:
     """Check that the sources hold the documents on which phases were started.
+
+    Returns:
+        Warnings that name sources whose files are others by now, but perhaps not their documents.
 
     Raises:
         UserError: one holds others.
     """
+    warnings = []
     users: dict[str, list[PhaseRun]] = {}
     for run in started:
         for name in config.data.mixtures[run.phase.mixture]:
@@ -137,10 +147,19 @@ def check_documents(config: Config, started: list[PhaseRun], tokenizer: Tokenize
     for name, runs in users.items():
         if is_remote(prepared_folder(config, name)):
             continue
-        if not is_prepared_elsewhere(config, name) and (changed := change_of_source(config, name, tokenizer)):
-            raise refused(config, runs[0], [changed])
+        origins = None if is_prepared_elsewhere(config, name) else changed_origins(config, name, tokenizer)
+        if origins is not None:
+            if changed := changed_setting(name, *origins):
+                raise refused(config, runs[0], [changed])
+            if other_files := changed_files(*origins):
+                if changed := changed_number(config, name):
+                    raise refused(config, runs[0], [changed])
+                warnings.append(
+                    f"source {name}: its files changed ({other_files}); preparing will show whether its documents did."
+                )
         for run in runs:
             check_rows(config, run, name)
+    return warnings
 
 
 def check_rows(config: Config, run: PhaseRun, name: str) -> None:
@@ -155,13 +174,11 @@ def check_rows(config: Config, run: PhaseRun, name: str) -> None:
     )
 
 
-def change_of_source(config: Config, name: str, tokenizer: Tokenizer) -> str | None:
-    """Say in words how a source differs from what its shards were made from; None if it does not, or there are none.
-
-    Files that have only been touched may hold what they held; preparing them shows it.
-    """
-    source, folder = config.data.sources[name], Path(prepared_folder(config, name))
-    data = config.data
+def changed_origins(
+    config: Config, name: str, tokenizer: Tokenizer
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return what the shards of a source were made from and what it is now; None where they are right, or there are none."""
+    source, folder, data = config.data.sources[name], Path(prepared_folder(config, name)), config.data
     try:
         was = TokenShards.open(folder / "train").index["made_from"]
         now = origin(source, tokenizer, data.held_out, cast(OnError, data.on_error))
@@ -169,21 +186,40 @@ def change_of_source(config: Config, name: str, tokenizer: Tokenizer) -> str | N
         return None
     if is_done(folder, now, data.sequence_length, data.shuffle_seed):
         return None
+    if is_of_sample(config, source):
+        now["files"] = was["files"]  # the run itself writes them
+    return was, now
+
+
+def changed_setting(name: str, was: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Say in words the first setting of a source that differs, if one does."""
     known, wanted = ({key: value for key, value in made.items() if key not in APART} for made in (was, now))
     for change in changes(known, wanted):
         key = {"text_field": f"data.sources.{name}.text", "held_out": "data.held_out"}.get(change.key)
         return str(change._replace(key=key or f"data.sources.{name}.{change.key}"))
-    sizes = [[(Path(file["path"]).name, file["size"]) for file in made["files"]] for made in (was, now)]
-    if sizes[0] == sizes[1] or is_of_sample(config, source):
+    return None
+
+
+def changed_files(was: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Say in words how the files of a source changed; None where they have at most been touched."""
+    before, after = (
+        [(Path(file["path"]).name, file["size"]) for file in made["files"]] for made in (was, now)
+    )
+    if before == after:
         return None
-    return files_in_words(config, name, was, now)
+    sizes = [human_bytes(sum(size for _, size in files)) for files in (before, after)]
+    return f"{sizes[0]} in {in_files(before)}, now {sizes[1]} in {in_files(after)}"
 
 
-def files_in_words(config: Config, name: str, was: dict[str, Any], now: dict[str, Any]) -> str:
-    """Say how a source's files changed: by its documents where they are quickly counted, else by size."""
-    source = config.data.sources[name]
-    before, after = (sum(file["size"] for file in made["files"]) for made in (was, now))
-    if after <= COUNTED_BYTES and not source.repeat and source.format != "hub":
-        documents = sum(1 for _ in read_documents(source, on_error=cast(OnError, config.data.on_error)))
-        return source_in_words(name, count_documents(config, name), documents)
-    return f"source {name}: {human_bytes(before)} in {len(was['files'])} files, now {human_bytes(after)} in {len(now['files'])} files"
+def in_files(files: list[Any]) -> str:
+    """Return a number of files in words."""
+    return "1 file" if len(files) == 1 else f"{len(files)} files"
+
+
+def changed_number(config: Config, name: str) -> str | None:
+    """Say in words that a source has more or fewer documents than its shards, where that is quickly counted."""
+    source, was = config.data.sources[name], count_documents(config, name)
+    if was is None or source.repeat or not is_quickly_read(source):
+        return None
+    now = sum(1 for _ in read_documents(source, on_error=cast(OnError, config.data.on_error)))
+    return None if was == now else source_in_words(name, was, now)

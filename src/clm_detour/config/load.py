@@ -24,7 +24,7 @@ from clm_detour.config.debug import debug
 from clm_detour.config.evaluation import check_evaluation
 from clm_detour.config.rules import unknown_key
 from clm_detour.config.schema import Config, Evaluation
-from clm_detour.errors import UserError
+from clm_detour.errors import UserError, on_one_line
 
 DEBUG = "+debug"
 Schema = TypeVar("Schema")
@@ -124,7 +124,7 @@ def merge(*trees: DictConfig) -> DictConfig:
         return cast(DictConfig, OmegaConf.merge(*trees))
     except (TypeError, OmegaConfBaseException) as error:
         raise UserError(
-            f"A value and a section of the same name cannot be merged: {one_line(error)}."
+            f"A value and a section of the same name cannot be merged: {on_one_line(error)}."
         ) from None
 
 
@@ -139,7 +139,7 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {error}.") from None
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} is not valid YAML: {one_line(error)}.") from None
+        raise UserError(f"{path} is not valid YAML: {on_one_line(error)}.") from None
     if not isinstance(tree, DictConfig):
         raise UserError(f"{path} must hold `key: value` pairs at its top level.")
     extends = tree.pop("extends", None)
@@ -157,7 +157,7 @@ def parse_override(text: str) -> DictConfig:
     try:
         return OmegaConf.from_dotlist([text])
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{text!r} cannot be read as key=value: {one_line(error)}.") from None
+        raise UserError(f"{text!r} cannot be read as key=value: {on_one_line(error)}.") from None
 
 
 def check_keys(value: Any, kind: Any, where: str) -> None:
@@ -198,12 +198,7 @@ def without_none(kind: Any) -> Any:
 def explain(error: OmegaConfBaseException) -> str:
     """OmegaConf's message as one sentence."""
     key = getattr(error, "full_key", None) or "config"
-    message = one_line(str(error).splitlines()[0])
+    message, *_ = on_one_line(error).partition(" full_key: ")  # after which come details
     if "Missing mandatory value" in message or "MissingMandatory" in type(error).__name__:
         return f"{key} is not set; add {key}=VALUE or write it into the config."
     return f"{key}: {message.rstrip('.')}."
-
-
-def one_line(error: object) -> str:
-    """Any message on one line."""
-    return " ".join(str(error).split())

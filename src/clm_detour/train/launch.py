@@ -12,6 +12,7 @@ import torch
 
 from clm_detour.config.load import save_config
 from clm_detour.config.schema import Config
+from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.errors import USER_ERROR, UserError
 from clm_detour.interrupt import LAUNCHED, interrupts_held
 from clm_detour.preemption import REQUEUE, Requeue, handlers_kept, on_signals
@@ -22,7 +23,7 @@ from clm_detour.train.settings import is_finished
 NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def launch_phase(config: Config, run: PhaseRun) -> bool:
+def launch_phase(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> bool:
     """Train `run` on all GPUs of this machine, together with other machines if WORLD_SIZE says that there are any.
 
     Returns:
@@ -32,7 +33,7 @@ def launch_phase(config: Config, run: PhaseRun) -> bool:
         UserError: it cannot be trained, or the launched processes failed.
         Requeue: it was asked to leave.
     """
-    if is_finished(config, run):
+    if is_finished(config, run, tokenizer):
         return False
     here = max(torch.cuda.device_count(), 1)
     world = world_size(here)

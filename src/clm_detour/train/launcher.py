@@ -140,10 +140,8 @@ def show_reasons(processes: Processes, failed: Mapping[int, int]) -> None:
         return
     for rank, code in failed.items():
         if code < 0:
-            print(
-                f"Process {rank} was ended by {signal.Signals(-code).name}, for want of memory perhaps.",
-                file=sys.stderr,
-            )
+            cause = ", for want of memory perhaps" if -code == signal.SIGKILL else ""
+            print(f"Process {rank} was ended by {signal.Signals(-code).name}{cause}.", file=sys.stderr)
         elif rank != first and code != REQUEUE:
             print(reason(code, what_it_printed(processes[rank])), file=sys.stderr)
             return

@@ -19,7 +19,8 @@ from composer.utils import dist
 from clm_detour.allocator import keep_freed_memory
 from clm_detour.config.schema import Config
 from clm_detour.data.loader import StepBatches
-from clm_detour.errors import UserError
+from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.errors import UserError, on_one_line
 from clm_detour.files import write_json
 from clm_detour.lock import alone
 from clm_detour.model.modernbert import ModernBertForPretraining
@@ -32,6 +33,7 @@ from clm_detour.train.checkpoints import MOMENTS, Position, clear_leftovers, res
 from clm_detour.train.close import close
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.describe import boundary_table, computation_lines
+from clm_detour.train.export import tokenizer_path
 from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
 from clm_detour.train.optim import load_moments, make_optimizer
@@ -58,7 +60,7 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
     other = f"Another process trains {run.id}"
     with ExitStack() as held:
         decided_by_first(lambda: held.enter_context(alone(folder.root, other, still_waiting)))
-        if decided_by_first(lambda: is_finished(config, run)):
+        if decided_by_first(lambda: is_finished(config, run, load_tokenizer(tokenizer_path(config)))):
             return False
         train_unfinished(config, run, folder)
     if torch.cuda.is_available():
@@ -114,7 +116,7 @@ def loader_errors() -> Iterator[None]:
             raise
         raise UserError(
             "A loader process died, most often for want of memory; the same command goes on from the newest checkpoint. "
-            f"If it happens again, lower train.workers or train.checkpoint_every ({str(error).splitlines()[0]})"
+            f"If it happens again, lower train.workers or train.checkpoint_every ({on_one_line(error)})."
         ) from error
 
 

@@ -11,12 +11,11 @@ from clm_detour.config.schema import Config
 from clm_detour.data.held_out import SPLITS
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.shards import TokenShards
-from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.errors import UserError
 from clm_detour.files import read_json
 from clm_detour.run_folder import RunFolder
 from clm_detour.settings import Change, changes, started_otherwise
-from clm_detour.train.export import tokenizer_path
 from clm_detour.train.recipe import PhaseRun
 from clm_detour.train.stream import open_stream, prepared_folder, shard_cache
 
@@ -31,14 +30,13 @@ KEYS = {  # where the settings that have another name here stand in a recipe
 DECIDE_ROWS = {"tokenizer", "sequence_length", "shuffle_seed"}  # with other ones all rows are others
 
 
-def is_finished(config: Config, run: PhaseRun) -> bool:
+def is_finished(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> bool:
     """Whether `run` is trained to its end.
 
     Raises:
         UserError: its folder was started with other settings, or its data is not there.
     """
     folder = RunFolder.of(config).phase(run.id)
-    tokenizer = load_tokenizer(tokenizer_path(config))
     sources = open_stream(config, run, tokenizer).sources
     check_settings(config, run, phase_settings(config, run, sources, tokenizer.fingerprint))
     return folder.finished

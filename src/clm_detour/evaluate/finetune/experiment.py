@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -25,7 +26,7 @@ from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
 from clm_detour.evaluate.tasks.task import Reading, Splits, Task
 from clm_detour.files import file_checksum, read_json
 from clm_detour.interrupt import interrupts_held, leave_interrupts_to_parent
-from clm_detour.preemption import REQUEUE, on_signals
+from clm_detour.preemption import REQUEUE, SIGNALS, on_signals
 from clm_detour.pretrained import check_encoder
 from clm_detour.progress import progress, warn
 from clm_detour.settings import agree, check
@@ -115,7 +116,7 @@ def run_in_processes(todo: Sequence[Run], documents: Mapping[str, Splits], jobs:
         raise
     except BrokenProcessPool:
         raise UserError(
-            "A process was ended from outside, for want of memory perhaps; run again to go on, with fewer jobs."
+            "A process ended without a word, most often for want of memory; run again to go on, with fewer jobs."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -152,13 +153,18 @@ def gpus() -> int:
 
 
 def work(run: Run) -> str:
-    """A run in a worker. One that is told to stop removes what it has written by half."""
+    """Make a run in a worker. A worker that is told to stop removes what it has written by half, and ends."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:  # the pool sends one too once another worker has ended
+            signal.signal(each, signal.SIG_IGN)
         raise SystemExit(REQUEUE)
 
-    with on_signals(stop):
-        return result_of(do_run(run, IN_PROCESS[run.task.name], lambda *amount, **note: None))
+    try:
+        with on_signals(stop):
+            return result_of(do_run(run, IN_PROCESS[run.task.name], lambda *amount, **note: None))
+    except SystemExit:
+        os._exit(REQUEUE)  # the pool would take it for a result, and give this process the next run
 
 
 def result_of(record: Mapping[str, Any]) -> str:
