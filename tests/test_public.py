@@ -45,7 +45,9 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("way", [["-m", "clm_detour"], ["-c", "from clm_detour.__main__ import main; main()"]])
+@pytest.mark.parametrize(
+    "way", [["-m", "clm_detour"], ["-c", "from clm_detour.__main__ import main; main()"]]
+)
 def test_the_version_is_printed(way: list[str]) -> None:
     done = subprocess.run([sys.executable, *way, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, f"clm-detour {clm_detour.__version__}")

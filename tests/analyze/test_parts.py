@@ -171,7 +171,9 @@ def test_in_the_last_layer_gradient_reaches_the_supervised_positions_only(models
 
 
 def test_gradients_of_texts_of_which_nothing_is_predicted_are_refused(models):
-    with pytest.raises(UserError, match=r"The texts are too few: under mlm \d+ % no token of them is predicted"):
+    with pytest.raises(
+        UserError, match=r"The texts are too few: under mlm \d+ % no token of them is predicted"
+    ):
         gradients(models["far"], ["a"], 64)
 
 
