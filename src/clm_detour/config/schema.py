@@ -56,9 +56,7 @@ class Data:
     cache_limit: str = "100GB"  # what the copies may take
     root: str | None = None  # for `${data.root}/...` in the sources' paths
     sources: dict[str, Source] = field(default_factory=dict)
-    mixtures: dict[str, dict[str, float]] = field(
-        default_factory=dict
-    )  # name -> source -> share of tokens; normalised to sum to 1
+    mixtures: dict[str, dict[str, float]] = field(default_factory=dict)  # name -> source -> share, normalised
     sequence_length: int = 8192  # tokens in a row
     held_out: float = 0.01  # fraction of each source's documents kept out of training
     shuffle_seed: int = 42  # order of rows
