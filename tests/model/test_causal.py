@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from model_reference import packed_ids, tiny_config, tiny_model, tokens
@@ -267,6 +268,34 @@ def test_shifting_needs_the_causal_mask() -> None:
     with pytest.raises(UserError, match="set causal = True"):
         tiny_model()(IDS, labels=IDS, shift=True)
     assert tiny_model()(IDS, labels=IDS, shift=True, causal=True).loss.isfinite()
+
+
+def test_a_shift_without_labels_to_shift_is_refused() -> None:
+    with pytest.raises(UserError, match="label_smoothing_factor"):
+        tiny_model()(IDS, shift=True, causal=True)
+
+
+@pytest.mark.parametrize("value", ["no", None, 1])
+def test_the_mask_is_true_or_false_and_nothing_else(value: Any) -> None:
+    model = tiny_model()
+    with pytest.raises(UserError, match="set it to True or False"):
+        model.causal = value
+    assert model.causal is False
+    if value is not None:
+        with pytest.raises(UserError, match="set it to True or False"):
+            model(IDS, causal=value)
+    model.causal = np.bool_(True)
+    assert model.causal is True
+
+
+def test_without_labels_the_loss_is_no_measurement_and_no_step() -> None:
+    model, nothing = tiny_model(), torch.full_like(IDS, -100)
+    with torch.no_grad():
+        assert model(IDS, labels=nothing).loss.isnan()
+    loss = model(IDS, labels=nothing).loss
+    loss.backward()
+    assert loss == 0
+    assert all(not p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
 def test_an_adapter_on_the_decoder_is_not_left_out_of_the_loss() -> None:

@@ -20,7 +20,7 @@ from transformers import ModernBertConfig, PreTrainedModel
 from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.attention import Choice, choose_backend
-from clm_detour.model.checks import check_ids, check_inputs
+from clm_detour.model.checks import check_causal, check_ids, check_inputs
 from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.documents import Unpadded, unpad
 from clm_detour.model.keywords import (
@@ -84,6 +84,15 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         """`forward`, in fp32 under an autocast that would not pay; see `clm_detour.model.precision`."""
         with autocast_that_pays(self.device):
             return super().__call__(*args, **kwargs)
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only itself and what is left of it."""
+        return self._causal
+
+    @causal.setter
+    def causal(self, value: bool) -> None:
+        self._causal = check_causal(value)
 
     def extra_repr(self) -> str:
         """The mask, for `repr`."""
@@ -159,7 +168,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
 
     def _is_causal(self, asked: bool | None) -> bool:
         """The mask of a call."""
-        return self.causal if asked is None else asked
+        return self._causal if asked is None else check_causal(asked)
 
     def _as_asked(self, output: Any, return_dict: bool | None) -> Any:
         """The output, or what it holds as a tuple."""

@@ -8,10 +8,22 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clm_detour.errors import UserError
+
+
+def check_causal(value: Any) -> bool:
+    """Return what the mask is set to.
+
+    Raises:
+        UserError: it is no bool.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise UserError(f"causal is {value!r}; set it to True or False.")
+    return bool(value)
 
 
 def check_tensor(name: str, value: Any) -> None:

@@ -33,7 +33,8 @@ class PretrainingOutput(ModelOutput):
     """What a forward gives. As a tuple it is what transformers' class gives: loss, logits and hidden states, those there are.
 
     Args:
-        loss: mean cross-entropy of the predicted positions, fp32 nats; 0 if there are none.
+        loss: mean cross-entropy of the predicted positions, fp32 nats. If there are none it is 0 in training, so that the step
+            changes nothing, and NaN without gradients, where it would be taken for a measurement.
         logits: (B, L, V), if asked for.
         hidden_states: if asked for, (B, L, E) of the embeddings and of each layer, all before the final norm.
             transformers 4 gives the same; transformers 5 puts `last_hidden_state` in place of the last entry.
@@ -115,15 +116,20 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
             inputs_embeds: (B, L, E) in place of `input_ids`: what the token embeddings would give, before their norm.
             return_dict: False: a tuple; None: no tuple, whatever the config says.
             num_items_in_batch: labels that are not -100 in the whole step, of which this batch is a part, as transformers' Trainer
-                gives it: the loss is then the batch's share of the step's; 0 if there are none.
+                gives it: the loss is then the batch's share of the step's, by its labels before any shift; 0 if there are none.
             others: `position_ids` and `token_type_ids`, which must say what is so anyway, and further keywords of transformers,
                 none of which may ask for anything; see `encode`.
 
         Raises:
-            UserError: shapes or lengths differ, `predicted` is wrong (seen on a CPU), labels under the causal mask are the inputs
+            UserError: shapes or lengths differ, `shift` comes without labels, `predicted` is wrong (seen on a CPU), labels under the causal mask are the inputs
                 (looked at once, unless `predicted` is given), a keyword asks for what this network does not do, or training with
                 attention dropout.
         """
+        if shift and labels is None:
+            raise UserError(
+                "shift=True shifts labels, but there are none. transformers' Trainer takes them out where label_smoothing_factor is "
+                "set, and would compare the logits with unshifted ones; leave it at 0."
+            )
         each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE, rows = self.encode(
             input_ids, attention_mask, document_ids, document_lengths, each, inputs_embeds, causal, **others
@@ -195,7 +201,7 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
             labels_T[places_P],
         )
         return {
-            "loss": loss_sum / max(len(places_P), 1),
+            "loss": loss_sum / (max(len(places_P), 1) if torch.is_grad_enabled() else len(places_P)),
             "loss_sum": loss_sum,
             "predicted": labels_T.new_full((), len(places_P)),
             "correct": correct,
