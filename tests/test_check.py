@@ -330,7 +330,7 @@ def test_a_source_that_has_grown_is_told_in_documents_and_its_shards_are_left_as
     index = tmp_path / "run" / "data" / "guidelines" / "train" / "index.json"
     before = index.read_bytes()
     write_guidelines(tmp_path, 120)
-    words = rf"phases/clm was started with other settings \(source guidelines: 80 documents, now 120\); choose another run_dir, with data\.dir={tmp_path}/run/data"
+    words = rf"phases/clm was started with other settings \(source guidelines: 80 documents, now 120\); choose another run_dir and another data\.dir \(preparing in {tmp_path}/run/data replaces the data of the old run\)"
     for refuses in (lambda config: check_recipe(config, deep=False), run_recipe):
         with pytest.raises(UserError, match=words):
             refuses(started())
@@ -345,6 +345,36 @@ def test_a_source_whose_file_was_only_touched_is_the_same(started, tmp_path):
     check_recipe(started(), deep=False)
     prepare_data(started())
     check_recipe(started(), deep=False)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_source_that_is_as_it_was_is_not_refused_after_another_run_prepared_other_documents(
+    started, tmp_path, capsys, recorded
+):
+    settings = tmp_path / "run" / "phases" / "clm" / "settings.json"
+    if not recorded:  # as an earlier version wrote it
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "documents": {}}))
+    before = (tmp_path / "guidelines.jsonl").read_bytes()
+    write_guidelines(tmp_path, 42)
+    prepare_data(started(f"run_dir={tmp_path}/other", f"data.dir={tmp_path}/run/data"))
+    (tmp_path / "guidelines.jsonl").write_bytes(before)
+    assert "was prepared for another run since clm was started" in "\n".join(said_by(capsys, started()))
+    prepare_data(started())
+    assert "another run" not in "\n".join(said_by(capsys, started()))
+    assert not train_phase(started(), choose_phase(started(), "detour", "clm"))
+
+
+def test_another_runs_seed_or_held_out_share_in_the_same_data_folder_is_not_laid_to_this_run(
+    started, tmp_path, capsys
+):
+    for change in ("data.shuffle_seed=1", "data.held_out=0.2"):
+        prepare_data(started(f"run_dir={tmp_path}/other", f"data.dir={tmp_path}/run/data", change))
+        assert "was prepared for another run" in "\n".join(said_by(capsys, started()))
+
+
+def test_what_leaves_the_rows_alone_is_to_be_tried_on_the_same_prepared_data(started, tmp_path):
+    with pytest.raises(UserError, match=rf"another run_dir, with data\.dir={tmp_path}/run/data to share"):
+        check_recipe(started("train.batch_rows=16"), deep=False)
 
 
 def test_another_file_with_the_same_documents_is_a_warning_and_the_run_goes_on(started, tmp_path, capsys):
