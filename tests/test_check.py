@@ -26,6 +26,7 @@ from clm_detour.analyze.run import start_of
 from clm_detour.check import check_recipe, refuse
 from clm_detour.config import load_config
 from clm_detour.config.load import load_evaluation
+from clm_detour.data.held_out import is_held_out
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.tokenizer import load_tokenizer
@@ -506,11 +507,21 @@ def test_a_source_of_which_nothing_is_held_out_is_told_before_and_after_it_is_pr
     *_, source, comparison, verdict = said_by(capsys, config)
     assert "source guidelines: none of its 6 documents is held out, so nothing is measured on it" in source
     assert (
-        "There are 0 held-out texts, and comparing the networks of detour and twin (CKA) takes 20"
+        "There are 0 distinct held-out texts, and comparing the networks of detour and twin (CKA) takes 20"
         in comparison
     )
     assert verdict == "No errors; 2 warnings."
     assert said_by(capsys, config, sizes=False)[-1] == "Nothing wrong found."  # under +debug
+
+
+def test_copies_of_a_held_out_text_count_once_for_the_comparison(tiny_data, tmp_path, capsys):
+    config = guidelines(tmp_path, tiny_data, 60, "data.held_out=0.2", "evaluate.fill_masks=1")
+    path = tmp_path / "guidelines.jsonl"
+    path.write_text("\n".join([path.read_text()] * 5))
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    distinct = {text for text in texts if is_held_out(text, 0.2)}
+    assert len(distinct) < 20 < 5 * len(distinct)
+    assert f"There are {len(distinct)} distinct held-out texts" in "\n".join(said_by(capsys, config))
 
 
 def test_a_check_shows_how_a_text_is_framed(load, capsys):
