@@ -176,7 +176,9 @@ def check_origins(
     if rows is not None and rows.fingerprint == (began.get("data") or {}).get(name):
         documents, changed = count_documents(config, name), changed_setting(name, was, now)
         files = changed_files(was, now)
-        doubt = f"its files changed ({files}); preparing will show whether its documents did" if files else None
+        doubt = (
+            f"its files changed ({files}); preparing will show whether its documents did" if files else None
+        )
     else:
         documents, changed = (began.get(DOCUMENTS) or {}).get(name), None
         doubt = (
