@@ -469,6 +469,22 @@ def test_a_file_in_the_place_of_a_folder_is_told_first(load, place):
         check_recipe(config, deep=False)
 
 
+def test_a_run_folder_where_even_an_administrator_cannot_write_is_refused(load):
+    with pytest.raises(UserError, match="Cannot write below /proc"):
+        check_recipe(load(ONE_ARM, "run_dir=/proc/run"), deep=False)
+
+
+@pytest.mark.parametrize("base", ["/no/such/model", "~/no-such-model"])
+def test_a_base_that_is_a_path_and_not_there_is_said_not_to_exist(load, base):
+    with pytest.raises(UserError, match=r"no.such.model does not exist"):
+        check_recipe(load("model={config: null, base: " + base + "}"), deep=False)
+
+
+def test_a_duration_without_tokens_names_its_phase(load):
+    with pytest.raises(UserError, match=r"^phases\.\w+\.duration: '10k' is not a duration"):
+        load("phases.decay.duration=10k")
+
+
 # -- what is doubtful
 
 
