@@ -331,7 +331,7 @@ def test_a_source_that_has_grown_is_told_in_documents_and_its_shards_are_left_as
     index = tmp_path / "run" / "data" / "guidelines" / "train" / "index.json"
     before = index.read_bytes()
     write_guidelines(tmp_path, 120)
-    words = rf"phases/clm was started with other settings \(source guidelines: 80 documents, now 120\); choose another run_dir and another data\.dir \(preparing in {tmp_path}/run/data replaces the data of the old run\)"
+    words = rf"phases/clm was started with other settings \(source guidelines: 80 documents, now 120\); choose another run_dir, with data\.dir={tmp_path}/run/data to share the prepared data \(what changed is prepared anew there, in place of the old run's"
     for refuses in (lambda config: check_recipe(config, deep=False), run_recipe):
         with pytest.raises(UserError, match=words):
             refuses(started())

@@ -66,11 +66,11 @@ def refused(config: Config, run: PhaseRun, changed: list[str], other_data: bool)
         other_data: Whether its sources would be prepared to other rows, in place of those that are there.
     """
     data = config.data.dir
-    remedy = (
-        f"choose another run_dir and another data.dir (preparing in {data} replaces the data of the old run)"
-        if other_data
-        else f"choose another run_dir, with data.dir={data} to share the prepared data"
-    )
+    remedy = f"choose another run_dir, with data.dir={data} to share the prepared data"
+    if other_data:
+        remedy += (
+            " (what changed is prepared anew there, in place of the old run's; another data.dir keeps both)"
+        )
     return started_otherwise(RunFolder.of(config).phase(run.id).root, changed, remedy)
 
 
