@@ -26,6 +26,7 @@ from clm_detour.analyze.run import start_of
 from clm_detour.check import check_recipe, refuse
 from clm_detour.config import load_config
 from clm_detour.config.load import load_evaluation
+from clm_detour.data.held_out import is_held_out
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.tokenizer import load_tokenizer
@@ -330,7 +331,7 @@ def test_a_source_that_has_grown_is_told_in_documents_and_its_shards_are_left_as
     index = tmp_path / "run" / "data" / "guidelines" / "train" / "index.json"
     before = index.read_bytes()
     write_guidelines(tmp_path, 120)
-    words = rf"phases/clm was started with other settings \(source guidelines: 80 documents, now 120\); choose another run_dir, with data\.dir={tmp_path}/run/data"
+    words = rf"phases/clm was started with other settings \(source guidelines: 80 documents, now 120\); choose another run_dir, with data\.dir={tmp_path}/run/data to share the prepared data \(what changed is prepared anew there, in place of the old run's"
     for refuses in (lambda config: check_recipe(config, deep=False), run_recipe):
         with pytest.raises(UserError, match=words):
             refuses(started())
@@ -345,6 +346,36 @@ def test_a_source_whose_file_was_only_touched_is_the_same(started, tmp_path):
     check_recipe(started(), deep=False)
     prepare_data(started())
     check_recipe(started(), deep=False)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_source_that_is_as_it_was_is_not_refused_after_another_run_prepared_other_documents(
+    started, tmp_path, capsys, recorded
+):
+    settings = tmp_path / "run" / "phases" / "clm" / "settings.json"
+    if not recorded:  # as an earlier version wrote it
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "documents": {}}))
+    before = (tmp_path / "guidelines.jsonl").read_bytes()
+    write_guidelines(tmp_path, 42)
+    prepare_data(started(f"run_dir={tmp_path}/other", f"data.dir={tmp_path}/run/data"))
+    (tmp_path / "guidelines.jsonl").write_bytes(before)
+    assert "was prepared for another run since clm was started" in "\n".join(said_by(capsys, started()))
+    prepare_data(started())
+    assert "another run" not in "\n".join(said_by(capsys, started()))
+    assert not train_phase(started(), choose_phase(started(), "detour", "clm"))
+
+
+def test_another_runs_seed_or_held_out_share_in_the_same_data_folder_is_not_laid_to_this_run(
+    started, tmp_path, capsys
+):
+    for change in ("data.shuffle_seed=1", "data.held_out=0.2"):
+        prepare_data(started(f"run_dir={tmp_path}/other", f"data.dir={tmp_path}/run/data", change))
+        assert "was prepared for another run" in "\n".join(said_by(capsys, started()))
+
+
+def test_what_leaves_the_rows_alone_is_to_be_tried_on_the_same_prepared_data(started, tmp_path):
+    with pytest.raises(UserError, match=rf"another run_dir, with data\.dir={tmp_path}/run/data to share"):
+        check_recipe(started("train.batch_rows=16"), deep=False)
 
 
 def test_another_file_with_the_same_documents_is_a_warning_and_the_run_goes_on(started, tmp_path, capsys):
@@ -438,6 +469,22 @@ def test_a_file_in_the_place_of_a_folder_is_told_first(load, place):
         check_recipe(config, deep=False)
 
 
+def test_a_run_folder_where_even_an_administrator_cannot_write_is_refused(load):
+    with pytest.raises(UserError, match="Cannot write below /proc"):
+        check_recipe(load(ONE_ARM, "run_dir=/proc/run"), deep=False)
+
+
+@pytest.mark.parametrize("base", ["/no/such/model", "~/no-such-model"])
+def test_a_base_that_is_a_path_and_not_there_is_said_not_to_exist(load, base):
+    with pytest.raises(UserError, match=r"no.such.model does not exist"):
+        check_recipe(load("model={config: null, base: " + base + "}"), deep=False)
+
+
+def test_a_duration_without_tokens_names_its_phase(load):
+    with pytest.raises(UserError, match=r"^phases\.\w+\.duration: '10k' is not a duration"):
+        load("phases.decay.duration=10k")
+
+
 # -- what is doubtful
 
 
@@ -476,11 +523,21 @@ def test_a_source_of_which_nothing_is_held_out_is_told_before_and_after_it_is_pr
     *_, source, comparison, verdict = said_by(capsys, config)
     assert "source guidelines: none of its 6 documents is held out, so nothing is measured on it" in source
     assert (
-        "There are 0 held-out texts, and comparing the networks of detour and twin (CKA) takes 20"
+        "There are 0 distinct held-out texts, and comparing the networks of detour and twin (CKA) takes 20"
         in comparison
     )
     assert verdict == "No errors; 2 warnings."
     assert said_by(capsys, config, sizes=False)[-1] == "Nothing wrong found."  # under +debug
+
+
+def test_copies_of_a_held_out_text_count_once_for_the_comparison(tiny_data, tmp_path, capsys):
+    config = guidelines(tmp_path, tiny_data, 60, "data.held_out=0.2", "evaluate.fill_masks=1")
+    path = tmp_path / "guidelines.jsonl"
+    path.write_text("\n".join([path.read_text()] * 5))
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    distinct = {text for text in texts if is_held_out(text, 0.2)}
+    assert len(distinct) < 20 < 5 * len(distinct)
+    assert f"There are {len(distinct)} distinct held-out texts" in "\n".join(said_by(capsys, config))
 
 
 def test_a_check_shows_how_a_text_is_framed(load, capsys):

@@ -70,6 +70,7 @@ class Steps:
         outcome = work()
         if isinstance(outcome, str):
             warn(f"{title}: left out. {outcome}")
+            self.keep(name, {"step": name, "title": title, "left_out": outcome})
             return
         if not outcome:
             console.print(f"{title}: done before", style="dim")
@@ -78,7 +79,10 @@ class Steps:
         seconds = time.monotonic() - start
         console.print(f"{title}: {seconds:.1f} s", style="green")
         finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        record = {"step": name, "title": title, "seconds": round(seconds, 2), "finished": finished}
+        self.keep(name, {"step": name, "title": title, "seconds": round(seconds, 2), "finished": finished})
+
+    def keep(self, name: str, record: dict[str, Any]) -> None:
+        """Write the record of a step in place of its last one."""
         self.records = [*(old for old in self.records if old["step"] != name), record]
         write_json(self.path, self.records)
 

@@ -35,6 +35,8 @@ def read_config(path: str) -> Any:
     Raises:
         UserError: there is none.
     """
+    if path.startswith(("/", "~", "./", "../")) and not Path(path).expanduser().exists():
+        raise UserError(f"{path} does not exist; give a Hugging Face folder or hub id.")
     hf.check_folder(Path(path))
     try:
         return AutoConfig.from_pretrained(path)

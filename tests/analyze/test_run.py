@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from clm_detour.analyze.run import analyze_run, start_of, texts_of
 from clm_detour.analyze.weights import weight_change
 from clm_detour.config import load_config
 from clm_detour.errors import UserError
+from clm_detour.files import read_json
 from clm_detour.pipeline import Steps, analysis_step, domain_sources, prepare_data, run_recipe
 from clm_detour.run_folder import RunFolder
 
@@ -134,7 +136,9 @@ def test_with_too_few_held_out_texts_the_step_is_left_out_and_says_why(tiny_reci
     assert "held-out texts" in said
     assert "done before" not in said
     assert steps.ran == 0
-    assert not Path(tmp_path / "steps.json").exists()
+    (record,) = read_json(tmp_path / "steps.json")
+    assert record["step"] == "analysis"
+    assert re.match(r"There are \d+ distinct held-out texts", record["left_out"])
 
 
 def test_a_damaged_held_out_shard_stops_the_step_and_is_named(tiny_recipe, tmp_path):

@@ -307,6 +307,36 @@ def test_any_bad_first_record_is_found_with_its_reason(tmp_path, name, content, 
         check_first_record(Source(path=write(tmp_path / name, content)))
 
 
+WHOLE_FILES = [
+    ("a.jsonl", b'[{"text": "x"}]'),
+    ("a.jsonl", b'{\n  "text": "x"\n}\n'),
+    ("a.jsonl", '{"text": "x"}\n{"text": "y"}\n'.encode("utf-16")),
+    ("a.csv", "text\nx\n".encode("utf-16")),
+    ("a.txt", "x\n".encode("utf-16")),
+    ("a.jsonl.gz", b'{"text": "x"}\n'),
+    ("a.xml", ARTICLE),
+    ("a.parquet", b"PAR1"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), WHOLE_FILES)
+def test_skipping_is_no_remedy_where_nothing_of_a_file_can_be_read(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    source = Source(path=str(tmp_path / name))
+    for read in (check_first_record, lambda source: list(read_documents(source))):
+        with pytest.raises(UserError, match=r"; repair it\.$"):
+            read(source)
+    with pytest.raises(UserError, match="holds no document"):
+        list(read_documents(source, on_error="skip"))
+
+
+def test_skipping_is_a_remedy_for_a_bad_record_among_others(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": 1}\n{"text": "x"}\n')
+    with pytest.raises(UserError, match="repair it, or leave such records out with on_error: skip"):
+        list(read_documents(path))
+    assert list(read_documents(path, on_error="skip")) == ["x"]
+
+
 def test_a_bad_first_record_that_is_skipped_and_an_empty_first_file_are_no_mistakes(tmp_path):
     write(tmp_path / "a.jsonl", "")
     write(tmp_path / "b.jsonl", '{"text": 1}\n{"text": "x"}\n')

@@ -323,7 +323,9 @@ def test_missing_data_sets_are_named_and_left_out(models, tmp_path):
     found, missing = read_tasks(fine_tuning(tasks=["SampleVerdict", "GAD"], data=str(tmp_path)))
     assert [task.name for task, _ in found] == ["SampleVerdict"]
     assert "no folder GAD" in missing["GAD"]
-    with pytest.raises(UserError, match=r"None of the tasks is there \(GAD\)"):
+    with pytest.raises(
+        UserError, match=r"None of the tasks is there \(GAD\); set data \(evaluate\.tasks\.data in a recipe\)"
+    ):
         read_tasks(fine_tuning(tasks=["GAD"]))
     with pytest.raises(UserError, match="did you mean GAD"):
         read_tasks(fine_tuning(tasks=["GADD"]))

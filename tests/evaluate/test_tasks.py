@@ -290,8 +290,17 @@ def test_a_classified_document_has_exactly_one_known_label(tmp_path):
         with pytest.raises(UserError, match=r"dev\.jsonl line 1 has 0 labels, but mine gives exactly one"):
             load(from_yaml("mine", {**settings, "labels": labels}), tmp_path)
     written(tmp_path / "mine" / "dev.jsonl", '{"text": "x", "label": "maybe"}\n')
-    with pytest.raises(UserError, match=r"dev\.jsonl line 1: 'maybe' is no label of mine; it has no, yes"):
+    with pytest.raises(UserError, match=r"dev\.jsonl line 1: 'maybe' is no label of mine; it has no, yes\.$"):
         load(task, tmp_path)
+
+
+def test_labels_that_yaml_took_for_true_and_false_are_to_be_quoted(tmp_path):
+    for split in ("train", "dev", "test"):
+        written(tmp_path / "mine" / f"{split}.jsonl", '{"text": "x", "label": "yes"}\n')
+    settings = {"form": "jsonl", "kind": "single_label", "labels": [True, False]}
+    said = r"'yes' is no label of mine; it has True, False; put its labels in quotes"
+    with pytest.raises(UserError, match=said):
+        load(from_yaml("mine", settings), tmp_path)
 
 
 def test_splits_are_drawn_from_train_by_document_the_same_every_time():

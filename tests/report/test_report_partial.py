@@ -68,6 +68,19 @@ def test_each_file_that_is_absent_is_listed(original, tmp_path):
             assert (folder if folder.startswith("models/") else name) in listed
 
 
+def test_a_comparison_that_was_left_out_is_told_with_its_reason_and_not_promised(original, tmp_path):
+    run = shutil.copytree(original, tmp_path / "run")
+    damage(run / "analysis/compare.json", "delete")
+    steps = json.loads((run / "steps.json").read_text())
+    reason = "There are 9 distinct held-out texts, and a comparison of networks takes 20."
+    left_out = {"step": "analysis", "title": "Compare detour and twin", "left_out": reason}
+    (run / "steps.json").write_text(json.dumps([*steps, left_out]))
+    page = page_text(load_run(run))
+    assert f"Comparison of the networks: left out. {reason}" in missing(page)
+    assert "has not been written" not in missing(page)
+    assert "goes on where it stopped" not in page
+
+
 def test_each_record_that_is_cut_off_is_listed(original, tmp_path):
     for number, name in enumerate(records(original)):
         if name.endswith(".json") and not name.startswith("models/"):

@@ -54,7 +54,7 @@ def too_few(texts: Sequence[str]) -> str | None:
     """Why these texts do not allow a comparison, if so."""
     if len(texts) >= FEWEST:
         return None
-    return f"There are {len(texts)} held-out texts, and a comparison of networks takes {FEWEST}; give more documents, or raise data.held_out."
+    return f"There are {len(texts)} distinct held-out texts, and a comparison of networks takes {FEWEST}; give more documents, or raise data.held_out."
 
 
 def analyze_run(config: Config, texts: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.analyze.texts import FEWEST, held_out_texts
 from clm_detour.check.data import is_of_sample, is_quickly_read
 from clm_detour.config.schema import Config, Evaluate
+from clm_detour.data.deduplicate import digest
 from clm_detour.data.held_out import is_held_out
 from clm_detour.data.mixture import exact_shares
 from clm_detour.data.packing import PackedSource, is_packed
@@ -30,11 +31,13 @@ class HeldOutText:
     Args:
         documents: of both splits.
         rows: of held-out text; None before it is packed.
+        digests: of the distinct held-out texts; None where they are not read.
     """
 
     documents: int
     held_out: int
     rows: int | None
+    digests: frozenset[bytes] | None = None
 
 
 def doubts(config: Config, tokenizer: Tokenizer | None, sizes: bool = True) -> list[str]:
@@ -120,14 +123,12 @@ def held_out_doubts(config: Config, tokenizer: Tokenizer | None) -> Iterator[str
     ]
     if few and wanted.rows != Evaluate.rows:
         yield f"evaluate.rows: {wanted.rows} of each source are wanted, and there are only {', '.join(few)}; all of these are scored."
-    of_domain = [counts[name] for name in names]
-    if can_be_analyzed(config) and None not in of_domain:
-        texts = count_texts(
-            config, sum(count.held_out for count in of_domain if count is not None), tokenizer
-        )
+    of_domain = [count for count in map(counts.get, names) if count is not None]
+    if can_be_analyzed(config) and len(of_domain) == len(names):
+        texts = count_texts(config, of_domain, tokenizer)
         if texts < FEWEST:
             yield (
-                f"There are {texts} held-out texts, and comparing the networks of detour and twin (CKA) takes {FEWEST}, so it will be "
+                f"There are {texts} distinct held-out texts, and comparing the networks of detour and twin (CKA) takes {FEWEST}, so it will be "
                 "left out; give more documents, or raise data.held_out."
             )
 
@@ -150,13 +151,17 @@ def count_held_out(config: Config, name: str, tokenizer: Tokenizer | None) -> He
     if is_prepared_elsewhere(config, name) or is_of_sample(config, source) or not is_quickly_read(source):
         return None
     texts = read_documents(source, on_error=cast(OnError, config.data.on_error))
-    kept_out = [is_held_out(text, config.data.held_out) for text in texts]
-    return HeldOutText(len(kept_out), sum(kept_out), None)
+    kept_out = [digest(text) if is_held_out(text, config.data.held_out) else None for text in texts]
+    digests = [found for found in kept_out if found is not None]
+    return HeldOutText(len(kept_out), len(digests), None, frozenset(digests))
 
 
-def count_texts(config: Config, documents: int, tokenizer: Tokenizer | None) -> int:
-    """Count distinct held-out texts, of few documents at least; copies are rare, so many documents are as many texts."""
-    names = domain_sources(config)
+def count_texts(config: Config, counts: list[HeldOutText], tokenizer: Tokenizer | None) -> int:
+    """Count distinct held-out texts, of few prepared documents at least; copies are rare, so many documents are as many texts."""
+    read = [count.digests for count in counts if count.digests is not None]
+    if len(read) == len(counts):
+        return len(frozenset().union(*read))
+    names, documents = domain_sources(config), sum(count.held_out for count in counts)
     prepared = all(Path(prepared_folder(config, name), "held_out", "index.json").exists() for name in names)
     if tokenizer is None or not prepared or documents > 10 * FEWEST:
         return documents

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from clm_detour.config.schema import Config
 from clm_detour.data.cache import is_remote
@@ -50,8 +50,13 @@ def check_writable(folder: Path) -> None:
         UserError: it is not.
     """
     existing = nearest_folder(folder)
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"Cannot write below {existing}; choose another folder for {folder}.")
+    try:
+        with TemporaryFile(
+            dir=existing
+        ):  # an administrator may write anywhere by permission, yet not in /proc
+            pass
+    except OSError:
+        raise UserError(f"Cannot write below {existing}; choose another folder for {folder}.") from None
 
 
 def nearest_folder(folder: Path) -> Path:

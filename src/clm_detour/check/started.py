@@ -148,30 +148,63 @@ def check_documents(config: Config, started: list[PhaseRun], tokenizer: Tokenize
         if is_remote(prepared_folder(config, name)):
             continue
         origins = None if is_prepared_elsewhere(config, name) else changed_origins(config, name, tokenizer)
-        if origins is not None:
-            if changed := changed_setting(name, *origins):
-                raise refused(config, runs[0], [changed])
-            if other_files := changed_files(*origins):
-                if changed := changed_number(config, name):
-                    raise refused(config, runs[0], [changed])
-                warnings.append(
-                    f"source {name}: its files changed ({other_files}); preparing will show whether its documents did."
-                )
         for run in runs:
-            check_rows(config, run, name)
-    return warnings
+            if origins is None:
+                check_rows(config, run, name)
+            elif doubt := check_origins(config, run, name, *origins):
+                warnings.append(doubt)
+    return list(dict.fromkeys(warnings))
+
+
+def check_origins(
+    config: Config, run: PhaseRun, name: str, was: dict[str, Any], now: dict[str, Any]
+) -> str | None:
+    """Check a source that will be prepared anew against what a phase was started on.
+
+    Args:
+        was: What the shards that are there were made from, perhaps by another run since then.
+        now: What they would be made from.
+
+    Returns:
+        A warning where only preparing can tell.
+
+    Raises:
+        UserError: The source holds other documents than those of the phase.
+    """
+    began = read_json(RunFolder.of(config).phase(run.id).settings)
+    rows = rows_there(config, name)
+    if rows is not None and rows.fingerprint == (began.get("data") or {}).get(name):
+        documents, changed = count_documents(config, name), changed_setting(name, was, now)
+        files = changed_files(was, now)
+        doubt = (
+            f"its files changed ({files}); preparing will show whether its documents did" if files else None
+        )
+    else:
+        documents, changed = (began.get(DOCUMENTS) or {}).get(name), None
+        doubt = (
+            f"{prepared_folder(config, name)} was prepared for another run since {run.id} was started; "
+            "preparing it again will show whether its documents are the same"
+        )
+    if doubt and not changed:
+        changed = changed_number(config, name, documents)
+    if changed:
+        raise refused(config, run, [changed], other_data=True)
+    return doubt and f"source {name}: {doubt}."
 
 
 def check_rows(config: Config, run: PhaseRun, name: str) -> None:
     """Check that the rows of a source, if they are there, are those on which a phase was started."""
-    folder = prepared_folder(config, name)
+    if rows := rows_there(config, name):
+        documents = {name: count_documents(config, name)}
+        check_settings(config, run, {"data": {name: rows.fingerprint}, DOCUMENTS: documents})
+
+
+def rows_there(config: Config, name: str) -> PackedSource | None:
+    """Return the rows of a source as they are prepared; None where they are not."""
     try:
-        rows = PackedSource.open(f"{folder}/train", config.data.sequence_length)
-    except UserError:  # to be prepared
-        return
-    check_settings(
-        config, run, {"data": {name: rows.fingerprint}, DOCUMENTS: {name: count_documents(config, name)}}
-    )
+        return PackedSource.open(f"{prepared_folder(config, name)}/train", config.data.sequence_length)
+    except UserError:
+        return None
 
 
 def changed_origins(
@@ -216,10 +249,10 @@ def in_files(files: list[Any]) -> str:
     return "1 file" if len(files) == 1 else f"{len(files)} files"
 
 
-def changed_number(config: Config, name: str) -> str | None:
-    """Say in words that a source has more or fewer documents than its shards, where that is quickly counted."""
-    source, was = config.data.sources[name], count_documents(config, name)
-    if was is None or source.repeat or not is_quickly_read(source):
+def changed_number(config: Config, name: str, was: int | None) -> str | None:
+    """Say in words that a source has more or fewer documents than it had, where that is quickly counted."""
+    source = config.data.sources[name]
+    if was is None or source.repeat or is_of_sample(config, source) or not is_quickly_read(source):
         return None
     now = sum(1 for _ in read_documents(source, on_error=cast(OnError, config.data.on_error)))
     return None if was == now else source_in_words(name, was, now)

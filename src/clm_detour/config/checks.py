@@ -243,7 +243,9 @@ def check_watch(config: Config) -> None:
         train.ema_half_life is None or parse_tokens(train.ema_half_life, "train.ema_half_life") > 0,
         "train.ema_half_life must be positive; leave it out to keep no average of the weights.",
     )
-    longest = max((parse_tokens(p.duration, "duration") for p in config.phases.values()), default=0)
+    longest = max(
+        (parse_tokens(p.duration, f"phases.{name}.duration") for name, p in config.phases.items()), default=0
+    )
     for at in train.export_at:
         require(
             0 < parse_tokens(at, "train.export_at") <= longest,

@@ -97,7 +97,7 @@ def read_tasks(settings: FineTuning) -> tuple[Read, dict[str, str]]:
         found.append((task, chosen))
     if not found:
         raise UserError(
-            f"None of the tasks is there ({', '.join(missing)}); set data=FOLDER to the folder that holds their folders."
+            f"None of the tasks is there ({', '.join(missing)}); set data (evaluate.tasks.data in a recipe) to the folder that holds their folders."
         )
     return found, missing
 

@@ -73,6 +73,6 @@ def numbers(run: Run) -> dict[str, Any]:
         "weights": [asdict(change) for change in run.weights],
         "trajectory": run.trajectory and asdict(run.trajectory),
         "gradients": {name: asdict(found) for name, found in run.gradients.items()},
-        "missing": run.missing,
+        "missing": [*run.missing, *run.left_out],
     }
     return finite(found)

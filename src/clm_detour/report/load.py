@@ -30,6 +30,7 @@ from clm_detour.report.records import (
     parse_arms,
     parse_filled_masks,
     parse_held_out,
+    parse_left_out,
     parse_operations,
     parse_phase,
     parse_source,
@@ -79,7 +80,12 @@ def read_optional(files: Reader, folder: RunFolder, run: Run) -> None:
         folder.tasks / "summary.json", "Scores on tasks", parse_evaluation, asks_tasks
     )
     analysis, what = folder.analysis, "Comparison of the networks"
-    run.comparison = files.read(analysis / "compare.json", what, parse_comparison, both)
+    # A file that cannot be read has been named where the steps themselves are read.
+    left_out = Reader(files.root, []).read(folder.steps, "What was left out", parse_left_out, False) or {}
+    reason = left_out.get("analysis")
+    run.comparison = files.read(analysis / "compare.json", what, parse_comparison, both and not reason)
+    if reason and both and run.comparison is None:
+        run.left_out.append(f"{what}: left out. {reason}")
     run.trajectory = files.read(
         analysis / "trajectory.json", "Divergence on the way", parse_trajectory, False
     )

@@ -204,12 +204,20 @@ class Run:
     gradients: dict[str, Supervision] = field(default_factory=dict)
     operations: dict[str, float] = field(default_factory=dict)  # phase id -> floating-point operations
     exported: list[str] = field(default_factory=list)  # arms with a model folder
-    missing: list[str] = field(default_factory=list)  # one sentence each
+    missing: list[str] = field(default_factory=list)  # one sentence each; running again makes them
+    left_out: list[str] = field(
+        default_factory=list
+    )  # one sentence each; running again leaves them out again
 
 
 def parse_steps(raw: Any) -> list[Step]:
-    """steps.json."""
-    return [Step(str(step["title"]), float(step["seconds"])) for step in raw]
+    """Return the steps of steps.json that had something to do."""
+    return [Step(str(step["title"]), float(step["seconds"])) for step in raw if "left_out" not in step]
+
+
+def parse_left_out(raw: Any) -> dict[str, str]:
+    """Return why steps of steps.json cannot be done with this recipe, by their names."""
+    return {str(step["step"]): str(step["left_out"]) for step in raw if "left_out" in step}
 
 
 def parse_arms(raw: Any) -> dict[str, list[str]]:

@@ -56,13 +56,28 @@ def check_settings(config: Config, run: PhaseRun, now: Mapping[str, Any]) -> Non
         return
     there = {key: value for key, value in read_json(path).items() if key in now}
     if found := in_words(there, now):
-        raise refused(config, run, found)
+        raise refused(config, run, found, is_of_data(there, now))
 
 
-def refused(config: Config, run: PhaseRun, changed: list[str]) -> UserError:
-    """The error for a phase that was started with other settings."""
-    remedy = f"choose another run_dir, with data.dir={config.data.dir} to share the prepared data"
+def refused(config: Config, run: PhaseRun, changed: list[str], other_data: bool) -> UserError:
+    """Return the error for a phase that was started with other settings.
+
+    Args:
+        other_data: Whether its sources would be prepared to other rows, in place of those that are there.
+    """
+    data = config.data.dir
+    remedy = f"choose another run_dir, with data.dir={data} to share the prepared data"
+    if other_data:
+        remedy += (
+            " (what changed is prepared anew there, in place of the old run's; another data.dir keeps both)"
+        )
     return started_otherwise(RunFolder.of(config).phase(run.id).root, changed, remedy)
+
+
+def is_of_data(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether the settings differ in what the rows of the sources follow from."""
+    keys = [change.key for change in changes(there, here)]
+    return any(key in DECIDE_ROWS or key.startswith("data.") for key in keys)
 
 
 def in_words(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

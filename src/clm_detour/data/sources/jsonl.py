@@ -29,7 +29,7 @@ def records(
         if line.strip():
             record = parse(line, place_of(unit, number))
             if first and isinstance(record, BadRecord) and (other := other_json(unit)):
-                record = BadRecord(record.reason, other)
+                record = BadRecord(record.reason, other, whole_file=True)
             first = False
             yield record
 

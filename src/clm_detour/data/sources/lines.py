@@ -7,10 +7,11 @@ from itertools import pairwise
 
 from clm_detour.data.formats import compression_of
 from clm_detour.data.sources.files import file_stamp, open_raw, unpacked
-from clm_detour.data.sources.records import UNIT_BYTES, OnBytes, Unit, lost
+from clm_detour.data.sources.records import UNIT_BYTES, BadRecord, OnBytes, Unit, lost
 
 LINES_BETWEEN_REPORTS = 256
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def line_units(file: str, format: str) -> list[Unit]:
@@ -32,7 +33,7 @@ def read_lines(unit: Unit, on_bytes: OnBytes) -> Iterator[tuple[int, bytes]]:
     """The lines that begin in a unit, with their numbers from 1 and their ends; no byte order mark.
 
     Raises:
-        BadRecord: the file is damaged from here on.
+        BadRecord: the file is damaged from here on, or in UTF-16.
     """
     number = reported = 0
     try:
@@ -44,6 +45,10 @@ def read_lines(unit: Unit, on_bytes: OnBytes) -> Iterator[tuple[int, bytes]]:
             position = unit.start - 1 + len(lines.readline()) if unit.start else 0
             while (unit.end is None or position < unit.end) and (line := lines.readline()):
                 number += 1
+                if position == 0 and line.startswith(UTF_16):
+                    raise BadRecord(
+                        "not UTF-8", f"{unit.file} is in UTF-16, but must be in UTF-8; save it so", True
+                    )
                 position += len(line)
                 yield number, line.removeprefix(BYTE_ORDER_MARK) if position == len(line) else line
                 if number % LINES_BETWEEN_REPORTS == 0:

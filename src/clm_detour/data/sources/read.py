@@ -22,7 +22,8 @@ from clm_detour.data.sources.selection import Document, Selection
 from clm_detour.errors import UserError
 
 OnError = Literal["stop", "skip"]
-REMEDY = "repair it, or leave such records out with on_error: skip"
+REPAIR = "repair it"
+SKIP = "or leave such records out with on_error: skip"
 # Settings of no effect on the documents; what `revision` means stands in the stamp, as a commit.
 HOW_NOT_WHAT = ("streaming", "revision", "max_epochs")
 
@@ -56,7 +57,7 @@ def documents(
         UserError: the file cannot be read, or (with "stop") a record is bad.
     """
     reader = READERS[unit.format]
-    records = until_lost(reader.records(unit, selection.source, selection.fields, on_bytes))
+    records = until_lost(unit, reader.records(unit, selection.source, selection.fields, on_bytes))
     empty_file = unit.end is None
     for record in records:
         empty_file = False
@@ -64,19 +65,28 @@ def documents(
         if isinstance(made, Document):
             yield made
         elif isinstance(made, BadRecord) and on_error == "stop":
-            raise UserError(f"{made}; {REMEDY}.") from made
+            raise UserError(f"{made}; {remedy(made)}.") from made
         else:
             counts[made.reason] += 1
     if empty_file:
         counts["empty file"] += 1
 
 
-def until_lost(records: Iterator[Record | BadRecord]) -> Iterator[Record | BadRecord]:
+def until_lost(unit: Unit, records: Iterator[Record | BadRecord]) -> Iterator[Record | BadRecord]:
     """A reader raises the BadRecord after which nothing of its unit can be read; here it is the last one."""
+    any_record = False
     try:
-        yield from records
+        for record in records:
+            any_record = True
+            yield record
     except BadRecord as error:
+        error.whole_file |= unit.start == 0 and not any_record
         yield error
+
+
+def remedy(bad: BadRecord) -> str:
+    """Say what helps: where nothing of a file can be read, to skip its records leaves none."""
+    return REPAIR if bad.whole_file else f"{REPAIR}, {SKIP}"
 
 
 def read_documents(
@@ -152,15 +162,16 @@ def check_first_record(source: Source, on_error: OnError = "stop") -> None:
     for path in source.decontaminate:
         list_files(path, format=ANY)
     for unit in units(source):
-        records = until_lost(READERS[unit.format].records(unit, source, selection.fields, lambda _: None))
+        records = until_lost(
+            unit, READERS[unit.format].records(unit, source, selection.fields, lambda _: None)
+        )
         record = next(records, None)
         if record is None:
             continue  # an empty file
         made = selection.document(record) if isinstance(record, Record) else record
         if on_error == "stop" and isinstance(made, BadRecord):
-            remedy = (
-                "" if made.reason == "no such field" else f"; {REMEDY}"
-            )  # it names the fields that there are
-            raise UserError(f"{made}{remedy}.") from made
+            # The message on a field names those that there are.
+            then = "" if made.reason == "no such field" else f"; {remedy(made)}"
+            raise UserError(f"{made}{then}.") from made
         return
     raise UserError(f"{source.path} holds no record; give files that hold text.")

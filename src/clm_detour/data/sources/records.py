@@ -43,11 +43,14 @@ class BadRecord(Exception):
     """Something that cannot be read: `reason` is what it is counted as, the message says where it is.
 
     A reader yields it and goes on, or raises it where the rest of its unit is lost.
+
+    Args:
+        whole_file: Whether it is the file that is at fault, so that none of its records can be read.
     """
 
-    def __init__(self, reason: str, message: str):
+    def __init__(self, reason: str, message: str, whole_file: bool = False):
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.whole_file = reason, whole_file
 
 
 class Reader(Protocol):

@@ -121,8 +121,18 @@ class Reader:
         label = self.rename.get(raw, raw)
         if label is not None and self.labels and label not in self.labels:
             known = ", ".join(dict.fromkeys([*self.labels, *self.rename]))
-            raise UserError(f"{place}: {shown(raw)} is no label of {self.name}; it has {known}.")
+            raise UserError(
+                f"{place}: {shown(raw)} is no label of {self.name}; it has {known}{self.unquoted(raw)}."
+            )
         return label
+
+    def unquoted(self, raw: str) -> str:
+        """Return a hint where labels seem to be words that YAML takes for true and false."""
+        if raw.lower() not in YAML_BOOLEANS or not {"True", "False"} & {*self.labels}:
+            return ""
+        return (
+            "; put its labels in quotes, since YAML reads yes, no, on and off without them as true and false"
+        )
 
     def flat(self, found: Sequence[Annotation]) -> tuple[list[Annotation], list[Annotation]]:
         """Annotations of which no two overlap, and the others."""
@@ -141,6 +151,7 @@ class Reader:
         return kept, left_out
 
 
+YAML_BOOLEANS = {"yes", "no", "on", "off", "true", "false", "y", "n"}
 REMEDY = "set `overlaps: longest` to keep the longest, or `kind: nested_entities` to keep all."
 
 
