@@ -69,15 +69,17 @@ def one_seed(run: Run) -> list[str]:
     """A run is one seed; a second twin shows what another would change."""
     if not run.config:
         return []
-    apart = [*loss_apart(run), *tasks_apart(run)]
+    loss = loss_apart(run)
+    apart = [*loss, *tasks_apart(run)]
     if apart:
+        unknown = "" if loss else " In held-out loss they were not both measured, so it is undecided."
         return [
             f"One seed ({run.config.seed}) of the detour. Two twins that differ in their seed alone (twin and control) end "
-            f"{wording.listing(apart)}; two runs are little to judge chance by."
+            f"{wording.listing(apart)}; two runs are little to judge chance by.{unknown}"
         ]
     return [
-        f"One seed ({run.config.seed}) and no control arm: how far apart two runs of the same arm would end is not known, so a "
-        "difference may be chance."
+        f"One seed ({run.config.seed}) and no control arm that was measured: how far apart two runs of the same arm would end is not "
+        "known, so a difference may be chance, and held-out loss is undecided."
     ]
 
 
