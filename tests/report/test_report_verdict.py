@@ -250,9 +250,9 @@ def test_the_tasks_result_is_said_with_its_interval(fake_run):
     assert title_of(fake_run).endswith(" Tasks: undecided.")
 
 
-def make_tasks(run, tasks, seeds, gain=1.0, control=None, **settings) -> None:
+def make_tasks(run, tasks, seeds, gain=1.0, control=None, documents=100, **settings) -> None:
     """Scores of detour and twin through the code that writes them: the detour is better everywhere."""
-    rows = [TaskRow(f"task {i}", "en", "single_label", "f1", 100) for i in range(tasks)]
+    rows = [TaskRow(f"task {i}", "en", "single_label", "f1", documents) for i in range(tasks)]
     noise = random.Random(5)
     gains = {"detour": gain, "twin": 0.0} | ({} if control is None else {"control": control})
     scores = {
@@ -279,6 +279,19 @@ def test_one_seed_or_few_tasks_are_said_to_leave_it_open(fake_run, tasks, seeds,
     assert words in top
     assert "p = " not in top
     assert "fewer than 6: there is no test over tasks" in top
+
+
+@pytest.mark.parametrize(("documents", "few"), [(99, True), (100, False)])
+def test_page_and_card_say_which_scores_are_of_few_test_texts(fake_run, documents, few):
+    make_tasks(fake_run, 1, (1, 2, 3), documents=documents)
+    words = "Scores of fewer than 100 test texts: task 0 (99)."
+    assert (words in top_of(fake_run)) == few
+    assert (words in str(model_card(load_run(fake_run.path), "detour"))) == few
+
+
+def test_one_task_is_not_called_tasks(fake_run):
+    make_tasks(fake_run, 1, (1, 2, 3))
+    assert "Average, all (1 task)" in page_text(load_run(fake_run.path))
 
 
 def test_a_gain_on_many_tasks_and_seeds_is_left_as_it_is(fake_run):
