@@ -27,7 +27,7 @@ from clm_detour.analyze.cka import cka
 from clm_detour.analyze.compare import Settings, compare
 from clm_detour.analyze.figures import layer_curves
 from clm_detour.analyze.masked import open_masked
-from clm_detour.analyze.show import comparison_tables
+from clm_detour.analyze.show import comparison_tables, percent
 from clm_detour.analyze.states import open_encoder, read_states
 from clm_detour.analyze.texts import StoredTexts, draw_samples, read_texts
 from clm_detour.data.tokenizer import copy_tokenizer
@@ -333,6 +333,7 @@ def test_the_command_writes_json_csv_and_figures(run_cli, models, texts_file, tm
     assert "retention" in said
     found = json.loads((tmp_path / "compare.json").read_text())
     lines = list(csv.DictReader((tmp_path / "layers.csv").open()))
+    assert {x["comparison"] for x in lines} == {"a_b", "control", "before"}
     (line,) = (
         x for x in lines if (x["comparison"], x["variant"], x["layer_a"]) == ("control", "debiased", "1")
     )
@@ -405,3 +406,7 @@ def test_samples_are_disjoint_if_there_are_enough_texts():
     assert all(len(set(rows)) == 30 for rows in few.pool[few.members])
     with pytest.raises(UserError, match="distinct"):
         draw_samples(29, 3, 30, seed=1)
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert percent(-0.0001, (-0.0004, -0.02)) == "0.0 (0.0 to -2.0)"

@@ -415,3 +415,11 @@ def test_tables_hold_every_score_and_mark_the_best(tmp_path):
     assert (tmp_path / "differences.png").read_bytes()[:4] == b"\x89PNG"
     names = {"table.md", "table.tex", "table.csv", "left_out.csv", "differences.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_where_no_pair_is_compared_an_earlier_figure_goes(tmp_path):
+    figure = tmp_path / "differences.png"
+    write_differences(summary({"a": scores(GAD=70), "b": scores(GAD=69)}), figure)
+    assert figure.exists()
+    write_differences(summary({"a": scores(GAD=70)}), figure)
+    assert not figure.exists()

@@ -164,5 +164,6 @@ def test_the_guides_notebook_runs(quickstart: Path) -> None:
     before = tiny_model().state_dict()
     trained = ModernBertForPretraining.from_pretrained(quickstart / "my-model")
     assert trained.causal
+    assert (quickstart / "my-model" / "tokenizer.json").exists()
     assert not torch.equal(trained.state_dict()["head.dense.weight"], before["head.dense.weight"])
     assert ModernBertForSequenceClassification.from_pretrained(quickstart / "my-classifier").num_labels == 4

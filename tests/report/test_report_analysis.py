@@ -320,7 +320,12 @@ def test_the_same_records_give_the_same_bytes(fake_run, whole_run, whole_page):
 
 
 def test_what_weakens_tasks_and_comparison_is_said(whole_page):
-    for words in ("1 of 3 tasks are missing (COS)", "with 3 seeds", "compared on 60 texts", "no control arm"):
+    for words in (
+        "1 of 3 tasks is missing (COS)",
+        "with 3 seeds",
+        "compared on 60 texts",
+        "no control arm that was measured",
+    ):
         assert words in whole_page
 
 

@@ -14,6 +14,7 @@ from clm_detour.config.load import load_config, save_config
 from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.evaluate.tables import comparison_lines
 from clm_detour.files import write_json
+from clm_detour.report.card import model_card
 from clm_detour.report.caveats import caveats
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
@@ -46,6 +47,15 @@ def set_totals(run, **totals) -> None:
     run.edit("evaluation/held_out.json", change)
 
 
+def add_control(run, loss, accuracy) -> None:
+    """Give the run a second twin's held-out scores."""
+
+    def change(record):
+        record["models"]["control"] = {**record["models"]["twin"], "loss": loss, "accuracy": accuracy}
+
+    run.edit("evaluation/held_out.json", change)
+
+
 def test_the_page_opens_with_these_sentences(fake_run):
     top = unescape(write_page(fake_run.path).read_text(encoding="utf-8").split("<nav", 1)[0])
     assert all(sentence in top for sentence in sentences_of(fake_run))
@@ -66,7 +76,22 @@ def test_the_page_opens_with_these_sentences(fake_run):
 )
 def test_the_title_says_who_is_ahead_in_held_out_loss(fake_run, detour, title):
     set_totals(fake_run, detour=detour, twin=(3.0, 0.4))
+    add_control(fake_run, 3.05, 0.395)
     assert title_of(fake_run).partition(" Tasks:")[0] == title
+
+
+@pytest.mark.parametrize(("loss", "word"), [(2.0, "lower"), (3.0, "the same"), (4.0, "higher")])
+@pytest.mark.parametrize("control", [None, float("nan")])
+def test_without_a_measured_control_no_difference_in_loss_puts_either_ahead(fake_run, loss, word, control):
+    set_totals(fake_run, detour=(loss, 0.6), twin=(3.0, 0.4))
+    if control is not None:
+        add_control(fake_run, control, 0.4)
+    assert title_of(fake_run).partition(" Tasks:")[0] == (
+        f"Held-out loss: undecided, the detour's is {word} in this one run and no control shows the noise."
+    )
+    warning = "held-out loss is undecided"
+    assert warning in top_of(fake_run)
+    assert warning in str(model_card(load_run(fake_run.path), "detour"))
 
 
 @pytest.mark.parametrize(
@@ -79,11 +104,7 @@ def test_the_title_says_who_is_ahead_in_held_out_loss(fake_run, detour, title):
 )
 def test_a_difference_that_two_twins_show_as_well_counts_for_nothing(fake_run, control, title):
     set_totals(fake_run, detour=(2.9, 0.42), twin=(3.0, 0.4))
-
-    def second_twin(record):
-        record["models"]["control"] = {**record["models"]["twin"], "loss": control[0], "accuracy": control[1]}
-
-    fake_run.edit("evaluation/held_out.json", second_twin)
+    add_control(fake_run, *control)
     assert title_of(fake_run).startswith(title)
     assert (
         f"end {abs(3.0 - control[0]):.3f} apart in held-out loss (detour and twin 0.100); two runs are little"
@@ -229,9 +250,9 @@ def test_the_tasks_result_is_said_with_its_interval(fake_run):
     assert title_of(fake_run).endswith(" Tasks: undecided.")
 
 
-def make_tasks(run, tasks, seeds, gain=1.0, control=None, **settings) -> None:
+def make_tasks(run, tasks, seeds, gain=1.0, control=None, documents=100, **settings) -> None:
     """Scores of detour and twin through the code that writes them: the detour is better everywhere."""
-    rows = [TaskRow(f"task {i}", "en", "single_label", "f1", 100) for i in range(tasks)]
+    rows = [TaskRow(f"task {i}", "en", "single_label", "f1", documents) for i in range(tasks)]
     noise = random.Random(5)
     gains = {"detour": gain, "twin": 0.0} | ({} if control is None else {"control": control})
     scores = {
@@ -258,6 +279,19 @@ def test_one_seed_or_few_tasks_are_said_to_leave_it_open(fake_run, tasks, seeds,
     assert words in top
     assert "p = " not in top
     assert "fewer than 6: there is no test over tasks" in top
+
+
+@pytest.mark.parametrize(("documents", "few"), [(99, True), (100, False)])
+def test_page_and_card_say_which_scores_are_of_few_test_texts(fake_run, documents, few):
+    make_tasks(fake_run, 1, (1, 2, 3), documents=documents)
+    words = "Scores of fewer than 100 test texts: task 0 (99)."
+    assert (words in top_of(fake_run)) == few
+    assert (words in str(model_card(load_run(fake_run.path), "detour"))) == few
+
+
+def test_one_task_is_not_called_tasks(fake_run):
+    make_tasks(fake_run, 1, (1, 2, 3))
+    assert "Average, all (1 task)" in page_text(load_run(fake_run.path))
 
 
 def test_a_gain_on_many_tasks_and_seeds_is_left_as_it_is(fake_run):

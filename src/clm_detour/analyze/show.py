@@ -11,6 +11,7 @@ from rich.table import Table
 
 from clm_detour.files import atomic_write
 
+IN_CSV = {"detour_twin": "a_b"}  # A and B may be any two models; control and before are what they are called
 SHOWN = ("biased", "debiased", "biased_trimmed", "debiased_trimmed", "minibatch", "tokens", "every_text")
 
 
@@ -23,7 +24,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def write_comparison_csv(comparison: Mapping[str, Any], folder: Path) -> None:
-    """`layers.csv`, a line a comparison, variant and matched pair; `matrices.csv`, a line a comparison, variant and any pair."""
+    """Write `layers.csv`, a line a comparison, variant and matched pair, and `matrices.csv`, a line a comparison, variant and any pair.
+
+    The comparisons are `a_b`, `control` and `before`.
+    """
     header = ("comparison", "variant", "layer_a", "layer_b", "cka", "divergence", "low", "high", "chance")
     write_csv(folder / "layers.csv", header, _layers(comparison))
     write_csv(
@@ -36,7 +40,7 @@ def _variants(
 ) -> Iterator[tuple[str, Mapping[str, Any], str, Mapping[str, Any]]]:
     for name, part in comparison["comparisons"].items():
         for variant, values in part["variants"].items():
-            yield name, part, variant, values
+            yield IN_CSV.get(name, name), part, variant, values
 
 
 def _layers(comparison: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
@@ -69,8 +73,17 @@ def percent(value: float | None, bounds: Sequence[float | None] | None = None) -
     if value is None:
         return ""
     low, high = bounds or (None, None)
-    text = f"{100 * value:.1f}"
-    return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+    text = one_decimal(100 * value)
+    return (
+        text
+        if low is None or high is None
+        else f"{text} ({one_decimal(100 * low)} to {one_decimal(100 * high)})"
+    )
+
+
+def one_decimal(value: float) -> str:
+    """-0.04 -> '0.0', without the sign of what rounds to zero."""
+    return f"{round(value, 1) + 0.0:.1f}"
 
 
 def times(value: Mapping[str, Any] | None) -> str:

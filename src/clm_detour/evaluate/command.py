@@ -5,7 +5,7 @@ RUN/summary.json                see `clm_detour.evaluate.summary`
 RUN/table.md, .tex              a row a model
 RUN/table.csv                   a line a score, see `clm_detour.evaluate.tables.as_csv`
 RUN/left_out.csv                what the scores are without, a line a task and reason
-RUN/differences.png             each pair of models, task by task
+RUN/differences.png             each pair of models, task by task; not there where only one has scores
 """
 
 from __future__ import annotations

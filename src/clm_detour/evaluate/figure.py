@@ -21,9 +21,10 @@ TASK, MEAN = "#3a6ea5", "#b3541e"
 
 
 def write_differences(summary: Mapping[str, Any], path: Path) -> None:
-    """Write a PNG with a panel for each comparison of a summary; nothing if it has none."""
+    """Write a PNG with a panel for each comparison of a summary; if it has none, remove an earlier one's figure."""
     comparisons = summary["comparisons"]
     if not comparisons:
+        path.unlink(missing_ok=True)
         return
     heights = [len(row["by_task"]) + 3 for row in comparisons]
     figure = Figure(figsize=(WIDTH, ROW * sum(heights) + 0.6), layout="constrained")

@@ -96,7 +96,7 @@ def comparison_line(row: Mapping[str, Any], several: bool) -> str:
     """What one pair shows."""
     parts = [
         certainty(row, several),
-        f"{row['wins']} won, {row['losses']} lost, {row['ties']} tied, of {len(row['tasks'])} tasks",
+        f"{row['wins']} won, {row['losses']} lost, {row['ties']} tied, of {len(row['tasks'])} {'task' if len(row['tasks']) == 1 else 'tasks'}",
         f"by task and seed {row['seed_wins']} won, {row['seed_losses']} lost",
         equivalence_line(row),
         paper_bootstrap_line(row),

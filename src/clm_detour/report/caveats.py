@@ -17,6 +17,7 @@ PAPER_TOKENS = 11_000_000_000  # the paper's smallest run: 10B of detour and 1B 
 SMALL = PAPER_TOKENS / 10
 PAPER_TEXTS = 500  # in a sample
 FEW_SEEDS = 5
+FEW_TEST_TEXTS = 100
 COMPUTE = 1.05  # arms whose times differ by less are called equal
 SETTINGS = ("schedule", "batch_tokens", "precision", "device", "world_size")
 
@@ -69,15 +70,17 @@ def one_seed(run: Run) -> list[str]:
     """A run is one seed; a second twin shows what another would change."""
     if not run.config:
         return []
-    apart = [*loss_apart(run), *tasks_apart(run)]
+    loss = loss_apart(run)
+    apart = [*loss, *tasks_apart(run)]
     if apart:
+        unknown = "" if loss else " In held-out loss they were not both measured, so it is undecided."
         return [
             f"One seed ({run.config.seed}) of the detour. Two twins that differ in their seed alone (twin and control) end "
-            f"{wording.listing(apart)}; two runs are little to judge chance by."
+            f"{wording.listing(apart)}; two runs are little to judge chance by.{unknown}"
         ]
     return [
-        f"One seed ({run.config.seed}) and no control arm: how far apart two runs of the same arm would end is not known, so a "
-        "difference may be chance."
+        f"One seed ({run.config.seed}) and no control arm that was measured: how far apart two runs of the same arm would end is not "
+        "known, so a difference may be chance, and held-out loss is undecided."
     ]
 
 
@@ -102,13 +105,14 @@ def tasks_apart(run: Run) -> list[str]:
 
 
 def of_tasks(found: Evaluation | None) -> list[str]:
-    """Tasks that are missing, and scores with few seeds."""
+    """Tasks that are missing, and scores with few seeds or of few test texts."""
     if not found:
         return []
     sentences = []
     if found.missing:
         sentences.append(
-            f"{len(found.missing)} of {len(found.missing) + len(found.tasks)} tasks are missing "
+            f"{len(found.missing)} of {wording.counted(len(found.missing) + len(found.tasks), 'task')} "
+            f"{'is' if len(found.missing) == 1 else 'are'} missing "
             f"({wording.listing(list(found.missing))}): averages are over the others."
         )
     seeds = [score.seeds for scores in found.scores.values() for score in scores.values()]
@@ -116,6 +120,12 @@ def of_tasks(found: Evaluation | None) -> list[str]:
         sentences.append(
             f"{'Tasks' if min(seeds) == max(seeds) else 'Some tasks'} were fine-tuned with {min(seeds)} {'seed' if min(seeds) == 1 else 'seeds'}, the paper's with 5 or 9: "
             "their scores are uncertain by more than a small difference."
+        )
+    few = [f"{task.name} ({task.documents})" for task in found.tasks if task.documents < FEW_TEST_TEXTS]
+    if few:
+        sentences.append(
+            f"Scores of fewer than {FEW_TEST_TEXTS} test texts: {wording.listing(few)}. Other texts may change them by more than a small "
+            "difference, and intervals over seeds do not show that."
         )
     if 0 < len(found.tasks) < FEWEST_TASKS:
         sentences.append(

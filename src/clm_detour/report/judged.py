@@ -1,7 +1,7 @@
 """Whether the detour or its twin is ahead, on held-out loss and on tasks apart.
 
 Each is judged beside the noise of the same kind: how far two equal twins, the arms `twin` and `control`, are apart there. A difference that
-is no larger leaves it open which is better.
+is no larger leaves it open which is better, and so does held-out loss where no control was measured.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ class Outcome(Enum):
 
 
 def of_scores(detour: Score, twin: Score, control: Score | None, measure: str) -> Outcome:
-    """Judge a measure of held-out text: "loss", of which less is better, or "accuracy"."""
+    """Judge a measure of held-out text: "loss", of which less is better, or "accuracy". It is undecided without a control."""
+    if control is None:
+        return Outcome.UNDECIDED
     difference = getattr(detour, measure) - getattr(twin, measure)
-    noise = 0.0 if control is None else abs(getattr(twin, measure) - getattr(control, measure))
+    noise = abs(getattr(twin, measure) - getattr(control, measure))
     if not sign(difference) or abs(difference) <= noise:
         return Outcome.UNDECIDED
     return Outcome.AHEAD if (difference < 0) == (measure == "loss") else Outcome.BEHIND
@@ -88,6 +90,9 @@ def loss_clause(run: Run) -> str:
         return "Held-out loss: not measured, since there is no held-out text."
     if not (math.isfinite(detour.loss) and math.isfinite(twin.loss)):
         return "Held-out loss: not finite."
+    if not control or not math.isfinite(control.loss):
+        words = {-1: "lower", 0: "the same", 1: "higher"}[sign(detour.loss - twin.loss)]
+        return f"Held-out loss: undecided, the detour's is {words} in this one run and no control shows the noise."
     loss, accuracy = (of_scores(detour, twin, control, measure) for measure in ("loss", "accuracy"))
     against = {(Outcome.AHEAD, Outcome.BEHIND): "behind", (Outcome.BEHIND, Outcome.AHEAD): "ahead"}
     but = against.get((loss, accuracy))

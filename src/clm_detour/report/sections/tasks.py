@@ -74,7 +74,8 @@ def score_table(run: Run, found: Evaluation) -> Markup:
 def average_name(average: Average) -> str:
     """With how many tasks it lacks."""
     whole = average.tasks == average.of
-    over = f"{average.tasks} tasks" if whole else f"{average.tasks} of {average.of} tasks"
+    every = wording.counted(average.of, "task")
+    over = every if whole else f"{average.tasks} of {every}"
     return f"Average, {average.group} ({over})"
 
 
