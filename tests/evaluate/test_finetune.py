@@ -271,7 +271,7 @@ def test_a_folder_that_is_no_encoder(encoders, tmp_path):
     gpt = {"model_type": "gpt2", "vocab_size": 832, "architectures": ["GPT2LMHeadModel"]}
     with pytest.raises(UserError, match="gpt2 model, which is no bidirectional encoder"):
         load_encoder(broken(encoders["bert"], tmp_path / "gpt", gpt))
-    with pytest.raises(UserError, match="not a model that can be opened"):
+    with pytest.raises(UserError, match="nowhere does not exist; give a Hugging Face folder or hub id"):
         load_encoder(str(tmp_path / "nowhere"))
     t5 = {"model_type": "t5", "vocab_size": 832}
     with pytest.raises(UserError, match="no bidirectional encoder"):
