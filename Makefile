@@ -25,6 +25,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # Renews constraints/X.Y.txt, every version that the two commands install, for the Python that PYTHON names.
 constraints:

@@ -19,10 +19,10 @@ from record import record
 from rich.console import Console
 from rich.table import Table
 
-from clm_detour.allocator import keep_freed_memory
 from clm_detour.model.attention import BACKENDS, attention
 from clm_detour.model.documents import Documents
 from clm_detour.model.flops import seen_pairs
+from clm_detour.utils.allocator import keep_freed_memory
 
 HEADS, SIZE = 12, 64
 LENGTHS = {

@@ -6,7 +6,7 @@ python benchmarks/data.py packing CONFIG [key=value ...] --papers PAPERS.jsonl.g
 python benchmarks/data.py tokenise TOKENIZER FILE ...         beside the tokenizers library alone
 python benchmarks/data.py others CONFIG [key=value ...] --streaming-python PATH
 
-Processes that prepare data import this file again, so what is slow to import (torch, Composer) is imported where it is used, as in `clm_detour.cli`.
+Processes that prepare data import this file again, so what is slow to import (torch, Composer) is imported where it is used, as in `clm_detour.cli.main`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from record import record
 from rich.console import Console
 from rich.table import Table
 
-from clm_detour.allocator import keep_freed_memory
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.data.mixture import Mixture
@@ -45,11 +44,12 @@ from clm_detour.data.shards import SHARD_TOKENS
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenize import MOST_CHARACTERS
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
-from clm_detour.environment import usable_cores
-from clm_detour.progress import human
+from clm_detour.utils.allocator import keep_freed_memory
+from clm_detour.utils.environment import usable_cores
+from clm_detour.utils.progress import human
 
 if TYPE_CHECKING:
-    from clm_detour.train.recipe import PhaseRun
+    from clm_detour.recipe.phases import PhaseRun
 
 BATCH_ROWS = 16
 BARE = "tokenizers, encode_batch_fast"
@@ -142,7 +142,7 @@ def loader(config: ConfigPath, overrides: Overrides = None, seconds: Seconds = 2
 
 def one_phase_each(config: Config) -> dict[str, PhaseRun]:
     """The last phase of each objective."""
-    from clm_detour.train.recipe import plan_recipe
+    from clm_detour.recipe.phases import plan_recipe
 
     return {run.phase.objective: run for run in plan_recipe(config).values()}
 
@@ -151,8 +151,8 @@ def measure(config: Config, kind: str, workers: int, first_row: int, seconds: fl
     """Open the stream of an objective and read it for a while; the first batch counts as start-up. Memory is kept as a phase keeps it."""
     from clm_detour.data.loader import StepBatches, make_loader
     from clm_detour.data.steps import StepRows
-    from clm_detour.train.export import tokenizer_path
-    from clm_detour.train.stream import open_stream
+    from clm_detour.recipe.export import tokenizer_path
+    from clm_detour.recipe.stream import open_stream
 
     keep_freed_memory()
     tokenizer, run = load_tokenizer(tokenizer_path(config)), one_phase_each(config)[kind]
@@ -182,8 +182,8 @@ def packing(
     Lengths are drawn from each source's with replacement, so that the last row, which is never full, does not count. Last, each source
     is packed as `prepare` does it: shards are read and verified, rows checked and written.
     """
-    from clm_detour.train.export import tokenizer_path
-    from clm_detour.train.stream import prepared_folder
+    from clm_detour.recipe.export import tokenizer_path
+    from clm_detour.recipe.stream import prepared_folder
 
     loaded = load_config(config, overrides or ())
     row_length, results = loaded.data.sequence_length, {}
@@ -312,8 +312,8 @@ def others(
 
     Theirs mask with transformers' collator (mlm) or only stack the rows (clm). Ours shifts labels, and gives where documents end.
     """
-    from clm_detour.train.export import tokenizer_path
-    from clm_detour.train.stream import open_stream
+    from clm_detour.recipe.export import tokenizer_path
+    from clm_detour.recipe.stream import open_stream
 
     loaded = load_config(config, [*(overrides or ()), "phases.decay.mask_rate=0.3"])
     runs, tokenizer = one_phase_each(loaded), tokenizer_path(loaded)

@@ -36,16 +36,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from clm_detour.allocator import keep_freed_memory
 from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
-from clm_detour.evaluate.finetune import encoder as encoders
 from clm_detour.evaluate.finetune.batch import Batch
 from clm_detour.evaluate.finetune.experiment import documents_of
 from clm_detour.evaluate.finetune.problem import ENTITY_KINDS, make_problem
 from clm_detour.evaluate.finetune.training import Prepared, prepare, train
 from clm_detour.evaluate.metrics import score
 from clm_detour.evaluate.tasks import TASKS, Protocol, load
+from clm_detour.measure import encoder as encoders
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.utils.allocator import keep_freed_memory
 
 console = Console(width=150)
 app = typer.Typer(add_completion=False)

@@ -27,8 +27,8 @@ from train_step import (
     make_ours,
 )
 
-from clm_detour.allocator import give_back_freed_memory, keep_freed_memory
 from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.utils.allocator import give_back_freed_memory, keep_freed_memory
 
 
 class WithMasters(Competitor):

@@ -19,19 +19,18 @@ import typer
 from composer.core import Callback
 from record import record
 
-from clm_detour.allocator import keep_freed_memory
 from clm_detour.config import load_config
 from clm_detour.data.loader import make_loader
-from clm_detour.pipeline import prepare_data
-from clm_detour.progress import console, human
-from clm_detour.train.batches import split_batch
+from clm_detour.recipe.phases import choose_phase
+from clm_detour.recipe.schedules import phase_rate
+from clm_detour.run.steps import prepare_data
 from clm_detour.train.callbacks.all import make_callbacks
-from clm_detour.train.composer_model import PretrainingModel
+from clm_detour.train.composer_model import PretrainingModel, split_batch
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.phase import make_batches, make_network, make_trainer
-from clm_detour.train.recipe import choose_phase
-from clm_detour.train.schedules import phase_rate
 from clm_detour.train.setup import Setup
+from clm_detour.utils.allocator import keep_freed_memory
+from clm_detour.utils.progress import console, human
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 

@@ -14,7 +14,7 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM, PreTrainedMode
 from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.train.stream import vocabulary_of
+from clm_detour.recipe.stream import vocabulary_of
 
 
 @dataclass(frozen=True)

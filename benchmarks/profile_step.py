@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from train_step import DTYPES, Layers, Papers, ResultName, TokenizerFolder, config_of, make_batch, make_ours
 
-from clm_detour.allocator import keep_freed_memory
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model.flops import flops_per_batch
+from clm_detour.utils.allocator import keep_freed_memory
 
 KINDS = {  # of torch's operators, by what their names contain; the first that fits
     "attention": ("scaled_dot_product", "flash", "varlen", "flex", "_Attention"),  # the last: onednn

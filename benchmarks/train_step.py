@@ -27,10 +27,10 @@ from rich.table import Table
 from transformers import ModernBertConfig
 from workloads import documents_of
 
-from clm_detour.allocator import give_back_freed_memory, keep_freed_memory
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.flops import flops_per_batch
+from clm_detour.utils.allocator import give_back_freed_memory, keep_freed_memory
 
 SIZES: dict[str, dict[str, Any]] = {
     "base": {},

@@ -28,10 +28,10 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, ModernBertConfig, ModernBertForMaskedLM
 
-from clm_detour.errors import UserError, exit_on_user_error
-from clm_detour.files import read_json, write_json
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.progress import progress
+from clm_detour.utils.errors import UserError, exit_on_user_error
+from clm_detour.utils.files import read_json, write_json
+from clm_detour.utils.progress import progress
 
 VERSIONS = ("4.48.3", "4.*", "installed", "5.*")
 ENVIRONMENTS = Path(__file__).parents[1] / "build" / "compatibility"

@@ -31,19 +31,19 @@ import psutil
 import torch
 
 from clm_detour.config import load_config
-from clm_detour.config.load import save_config
+from clm_detour.config.loading import save_config
 from clm_detour.config.schema import Config
-from clm_detour.errors import exit_on_user_error
 from clm_detour.evaluate.fill_mask import fill  # noqa: F401  imported once, for all children
-from clm_detour.files import file_checksum, read_json, read_json_lines
-from clm_detour.interrupt import INTERRUPTED
-from clm_detour.pipeline import run_recipe
-from clm_detour.preemption import REQUEUE, requeue_on_signals
+from clm_detour.recipe.phases import plan_recipe
+from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.page import write_page  # noqa: F401  imported once, for all children
-from clm_detour.run_folder import RunFolder
+from clm_detour.run.steps import run_recipe
 from clm_detour.train import phase
 from clm_detour.train.checkpoints import sealed
-from clm_detour.train.recipe import plan_recipe
+from clm_detour.utils.errors import exit_on_user_error
+from clm_detour.utils.files import file_checksum, read_json, read_json_lines
+from clm_detour.utils.interrupt import INTERRUPTED
+from clm_detour.utils.signals import REQUEUE, requeue_on_signals
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 TINY = [

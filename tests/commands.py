@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from clm_detour.interrupt import SENTENCE
+from clm_detour.utils.interrupt import SENTENCE
 
 TIMEOUT = 300.0  # seconds; other tests may keep the machine busy
 

@@ -12,7 +12,7 @@ import torch
 from transformers import ModernBertConfig
 
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.train.export import write_model
+from clm_detour.recipe.export import write_model
 
 TWO_MASKS = str(Path(__file__).parents[1] / "examples" / "two_masks.py")
 

@@ -4,11 +4,11 @@ The public names are imported when they are first asked for, so that `import clm
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clm_detour.config import load_config
-    from clm_detour.errors import UserError
     from clm_detour.model import (
         Documents,
         ModernBertForPretraining,
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
         PretrainingOutput,
         next_token_labels,
     )
-    from clm_detour.pipeline import run_recipe
+    from clm_detour.run.steps import run_recipe
+    from clm_detour.utils.errors import UserError
 
-__version__ = "0.1.0"
+__version__ = version("clm-detour")
 
-_NOT_IN_MODEL = {"UserError": "errors", "load_config": "config", "run_recipe": "pipeline"}
+_NOT_IN_MODEL = {"UserError": "utils.errors", "load_config": "config", "run_recipe": "run.steps"}
 __all__ = [
     "Documents",
     "ModernBertForPretraining",

@@ -13,7 +13,7 @@ from clm_detour.__main__ import main
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.train.export import write_model
+from clm_detour.recipe.export import write_model
 
 
 def make_model(

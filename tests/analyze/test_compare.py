@@ -26,18 +26,18 @@ from transformers import (
 from clm_detour.analyze.cka import cka
 from clm_detour.analyze.compare import Settings, compare
 from clm_detour.analyze.figures import layer_curves
-from clm_detour.analyze.masked import open_masked
 from clm_detour.analyze.show import comparison_tables, percent
-from clm_detour.analyze.states import open_encoder, read_states
 from clm_detour.analyze.texts import StoredTexts, draw_samples, read_texts
 from clm_detour.data.tokenizer import copy_tokenizer
-from clm_detour.errors import UserError
+from clm_detour.measure.masked import open_masked
+from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model import (
     ModernBertForPretraining,
     ModernBertForSequenceClassification,
     ModernBertForTokenClassification,
     ModernBertModel,
 )
+from clm_detour.utils.errors import UserError
 
 SMALL = Settings(per_sample=30, max_tokens=64, half_samples=40)
 SIZES = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

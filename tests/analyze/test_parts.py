@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
 from clm_detour.analyze.gradients import gradients
-from clm_detour.analyze.masked import batches, masked_sums, open_masked
 from clm_detour.analyze.needles import Straw, find_needles, haystacks, short_names, whole_words
 from clm_detour.analyze.transplant import (
     Graft,
@@ -25,12 +24,9 @@ from clm_detour.analyze.transplant import (
 from clm_detour.analyze.weights import weight_change
 from clm_detour.data.objectives import Objective
 from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
-from clm_detour.errors import UserError
-from clm_detour.model import (
-    ModernBertForPretraining,
-    ModernBertForSequenceClassification,
-    ModernBertModel,
-)
+from clm_detour.measure.masked import batches, masked_sums, open_masked
+from clm_detour.model import ModernBertForPretraining, ModernBertForSequenceClassification, ModernBertModel
+from clm_detour.utils.errors import UserError
 
 from .test_compare import assert_refused, saved_causal
 

@@ -14,10 +14,10 @@ from clm_detour.analyze.compare import Settings, compare
 from clm_detour.analyze.run import analyze_run, start_of, texts_of
 from clm_detour.analyze.weights import weight_change
 from clm_detour.config import load_config
-from clm_detour.errors import UserError
-from clm_detour.files import read_json
-from clm_detour.pipeline import Steps, analysis_step, domain_sources, prepare_data, run_recipe
-from clm_detour.run_folder import RunFolder
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.run.steps import Steps, analysis_step, domain_sources, prepare_data, run_recipe
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import read_json
 
 from .test_compare import assert_refused
 

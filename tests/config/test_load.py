@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config, parse_selection
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"

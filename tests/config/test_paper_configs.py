@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config
-from clm_detour.train.recipe import choose_phase, plan_recipe
-from clm_detour.train.schedules import phase_rate
+from clm_detour.recipe.phases import choose_phase, plan_recipe
+from clm_detour.recipe.schedules import phase_rate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PAPER = sorted((CONFIGS / "paper").rglob("*.yaml"))

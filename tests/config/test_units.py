@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clm_detour.config.units import parse_tokens
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 
 @pytest.mark.parametrize(

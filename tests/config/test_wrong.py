@@ -9,7 +9,7 @@ import pytest
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 

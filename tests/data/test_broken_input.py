@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from reading import read_all, read_rest
 
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 SECRET = "patient-name"
 Writer = Callable[[Sequence[bytes]], bytes]

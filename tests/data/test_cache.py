@@ -23,7 +23,7 @@ from clm_detour.data.objectives import Objective
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.shards import checksum
 from clm_detour.data.steps import StepRows
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 LENGTH, SIZE = 16, 1000
 

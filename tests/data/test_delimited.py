@@ -15,7 +15,7 @@ from reading import read_all, read_rest, write
 from clm_detour.config.schema import Source
 from clm_detour.data.sources import Unit
 from clm_detour.data.sources.registry import READERS
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 MIMIC_3 = (
     '"ROW_ID","SUBJECT_ID","HADM_ID","CHARTDATE","CHARTTIME","STORETIME","CATEGORY","DESCRIPTION","CGID","ISERROR","TEXT"\n'

@@ -11,7 +11,7 @@ from reading import read_all, read_rest
 
 from clm_detour.config.schema import Source
 from clm_detour.data.sources import hub, source_stamps, units
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 ROWS = {
     "text": ["one", "two", "three"],

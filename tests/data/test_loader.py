@@ -18,7 +18,7 @@ from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.steps import StepRows
-from clm_detour.errors import UserError, sentence
+from clm_detour.utils.errors import UserError, sentence
 
 LENGTH, BATCH = 32, 24
 STEP = StepRows.constant(BATCH)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_detour.data.mixture import WINDOW_SHARDS, EpochOrder, Mixture, permute
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 weights = st.lists(st.integers(1, 60), min_size=1, max_size=7)
 

@@ -15,7 +15,7 @@ from reading import write_shards
 from clm_detour.data.best_fit import PackedRows, pack
 from clm_detour.data.packing import PackedSource, write_packing
 from clm_detour.data.shards import TokenShards
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 ROW = 8192
 SOME_LENGTHS = arrays.arrays(np.uint32, st.integers(0, 200), elements=st.integers(1, 300))

@@ -17,16 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clm_detour import files
 from clm_detour.config.schema import Source
 from clm_detour.data import prepare, tokens_of_group
 from clm_detour.data import tokenizer as tokenizer_module
-from clm_detour.data.held_out import SPLITS, is_held_out
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import SourceReport, prepare_source
 from clm_detour.data.sources import read_documents
+from clm_detour.data.tokenize import SPLITS, is_held_out
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from clm_detour.errors import UserError
+from clm_detour.utils import files
+from clm_detour.utils.errors import UserError
 
 ROW = 64
 TEXTS = [

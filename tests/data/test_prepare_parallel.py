@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from reading import write
 
-from clm_detour import files
 from clm_detour.config.schema import Source
 from clm_detour.data import groups, prepare
 from clm_detour.data.groups import together
@@ -28,7 +27,8 @@ from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources.records import Unit
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from clm_detour.data.workers import Desk, Workers
-from clm_detour.errors import UserError
+from clm_detour.utils import files
+from clm_detour.utils.errors import UserError
 
 FILES, DOCUMENTS = 4, 60
 AGAIN = 35  # documents in a part of a split, in what the other split had begun, and in a batch under way

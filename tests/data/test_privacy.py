@@ -15,7 +15,7 @@ from clm_detour.data.decontaminate import SharedRuns
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer import load_tokenizer
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 NAMES = ("Aldebaran", "Betelgeuse", "Cassiopeia", "Deneb")
 BAD = [

@@ -7,7 +7,7 @@ import gzip
 import pytest
 from reading import read_all, read_rest, write
 
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 HEAD = """<?xml version="1.0" encoding="utf-8"?>
 <!DOCTYPE PubmedArticleSet SYSTEM "http://dtd.nlm.nih.gov/ncbi/pubmed/out/pubmed_250101.dtd">

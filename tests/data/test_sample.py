@@ -21,7 +21,7 @@ from clm_detour.data.sample.general import grammar
 from clm_detour.data.sample.grammar import Document
 from clm_detour.data.sample.vocabulary import vocabulary
 from clm_detour.data.sample.write import SOURCES, generate, write_sample
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 COUNT = 600
 DOMAIN = tuple(source for source in SOURCES if source != "general")

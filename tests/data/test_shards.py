@@ -11,7 +11,7 @@ import pytest
 from reading import FINGERPRINT, write_shards
 
 from clm_detour.data.shards import ShardWriter, TokenShards, token_dtype
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 
 def some_documents(count: int = 50, vocab_size: int = 50_368, seed: int = 0) -> list[np.ndarray]:

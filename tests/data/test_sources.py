@@ -18,7 +18,7 @@ from reading import write
 
 from clm_detour.data.sources import file_stamp, list_files, read_documents
 from clm_detour.data.sources.files import ANY
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 TEXTS = ["Aspirin 100 mg.", "Déjà vu\nà l'hôpital", "血压 120/80 😀", " leading and trailing "]
 SECRET = "patient-name"

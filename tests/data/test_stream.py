@@ -16,7 +16,7 @@ from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import Objective
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.steps import StepRows
-from clm_detour.train.batches import split_batch
+from clm_detour.train.composer_model import split_batch
 
 LENGTH, FIRST = 16, 5
 CASES, STEPS = 10_000, 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from reading import read_all, read_rest, write
 
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 TEXT = "\n\nFirst line.\r\nSecond line.\n\n \t\nThird, déjà vu.\n\n"
 

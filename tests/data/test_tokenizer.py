@@ -31,12 +31,12 @@ from clm_detour.data.tokenizer import (
     set_max_length,
     train_tokenizer,
 )
-from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune.windows import WordEncoder, frame_text
-from clm_detour.files import write_json
-from clm_detour.pipeline import tokenizer_step
-from clm_detour.pretrained import load_fast_tokenizer
-from clm_detour.train.start import check_fit
+from clm_detour.model.pretrained import load_fast_tokenizer
+from clm_detour.recipe.start import check_fit
+from clm_detour.run.steps import tokenizer_step
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import write_json
 
 TEXTS = [
     "The patient was given aspirin 100 mg twice daily for chest pain.",

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from clm_detour.__main__ import main
-from clm_detour.config.load import load_evaluation
+from clm_detour.config.loading import load_evaluation
 from clm_detour.config.schema import FineTuning
-from clm_detour.errors import UserError
 from clm_detour.evaluate.command import evaluate_models, probe_models, read_tasks
 from clm_detour.evaluate.finetune.experiment import documents_of
 from clm_detour.evaluate.finetune.run import write_predictions
@@ -27,6 +26,7 @@ from clm_detour.evaluate.tasks import SPLITS
 from clm_detour.evaluate.tasks import TASKS as TASKS_OF_THE_REGISTRY
 from clm_detour.evaluate.tasks.left_out import of_records
 from clm_detour.evaluate.tasks.task import Document, Entity, Task
+from clm_detour.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "eval"
 TASKS = ["SampleEntities", "SampleVerdict"]

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from clm_detour.check import check_recipe
 from clm_detour.config import load_config
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
-from clm_detour.errors import UserError
 from clm_detour.evaluate.fill_mask import fill, masked_sentences
-from clm_detour.pipeline import fill_masks_step, prepare_data
+from clm_detour.run.check import check_recipe
+from clm_detour.run.steps import fill_masks_step, prepare_data
+from clm_detour.utils.errors import UserError
 
 PLAIN = "In adults with the disease the primary benefit of placebo in patients with cancer was standard; participants"
 SPELLED = ["[MASK]", "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[mask]"]

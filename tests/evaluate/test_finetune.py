@@ -10,15 +10,16 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from clm_detour.errors import UserError
+from clm_detour.config.protocols import Protocol
 from clm_detour.evaluate.finetune import training
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches
-from clm_detour.evaluate.finetune.encoder import load_encoder, output_layer
 from clm_detour.evaluate.finetune.labelling import positive_weights
 from clm_detour.evaluate.finetune.problem import make_examples, make_problem
 from clm_detour.evaluate.finetune.training import Trained, best_round, length_of, prepare, train
-from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Task
-from clm_detour.pretrained import longest_input, read_encoder_config
+from clm_detour.evaluate.tasks.task import Document, Entity, Task
+from clm_detour.measure.encoder import load_encoder, output_layer
+from clm_detour.model.pretrained import longest_input, read_encoder_config
+from clm_detour.utils.errors import UserError
 
 PROTOCOL = Protocol(learning_rate=3e-3, epochs=6, batch_size=8, max_tokens=48)
 DRUGS, ILLNESSES = ("aspirin", "letrozole", "tadalafil"), ("asthma", "gout", "migraine")

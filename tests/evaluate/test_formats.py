@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.bigbio import BigBio
 from clm_detour.evaluate.formats.biocreative import BioCreative
 from clm_detour.evaluate.formats.brat import Brat
@@ -24,6 +23,7 @@ from clm_detour.evaluate.formats.hub import Hub
 from clm_detour.evaluate.formats.i2b2 import I2b2
 from clm_detour.evaluate.formats.physionet import PhysioNet, kind
 from clm_detour.evaluate.formats.table import Table, records
+from clm_detour.utils.errors import UserError
 
 
 def written(path: Path, content: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from clm_detour.files import HALF_WRITTEN
+from clm_detour.utils.files import HALF_WRITTEN
 from commands import Command
 
 EVALUATION = """

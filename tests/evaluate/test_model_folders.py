@@ -10,15 +10,15 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM
 
-from clm_detour.analyze.masked import open_masked
-from clm_detour.analyze.states import open_encoder
 from clm_detour.config.schema import FineTuning
 from clm_detour.data.tokenizer import copy_tokenizer
-from clm_detour.errors import UserError
 from clm_detour.evaluate.command import evaluate_models, probe_models, probe_table
-from clm_detour.evaluate.finetune.encoder import load_encoder
+from clm_detour.measure.encoder import load_encoder
+from clm_detour.measure.masked import open_masked
+from clm_detour.measure.states import open_encoder
 from clm_detour.model import ModernBertForPretraining, ModernBertForSequenceClassification, ModernBertModel
-from clm_detour.progress import console
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.progress import console
 
 TASK = "SampleVerdict"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.biocreative import BioCreative
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.conll import Conll
@@ -12,6 +11,7 @@ from clm_detour.evaluate.formats.physionet import PhysioNet
 from clm_detour.evaluate.formats.table import Table
 from clm_detour.evaluate.tasks.hoc import hallmarks
 from clm_detour.evaluate.tasks.reading import Reader
+from clm_detour.utils.errors import UserError
 
 NAME = "Aldebaran"
 NOTE = "START_OF_RECORD=1||||2||||\n{} came.\n||||END_OF_RECORD\n"

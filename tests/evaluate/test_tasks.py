@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from clm_detour.cli import app
-from clm_detour.config.load import load_evaluation
-from clm_detour.errors import UserError
+from clm_detour.cli.main import app
+from clm_detour.config.loading import load_evaluation
 from clm_detour.evaluate.command import known_tasks
 from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, from_yaml, load, locate
 from clm_detour.evaluate.tasks.left_out import of_data
 from clm_detour.evaluate.tasks.overview import counts, differences, print_overview
 from clm_detour.evaluate.tasks.registry import PAPER
 from clm_detour.evaluate.tasks.splits import hold_out, origin, shared_ids, shared_texts
+from clm_detour.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_reference import assert_close, eager_attention
 
-from clm_detour.errors import UserError
 from clm_detour.model.attention import BACKENDS, attention
 from clm_detour.model.documents import Documents
+from clm_detour.utils.errors import UserError
 
 WINDOWS = [None, 4, 64]
 ROWS = {  # documents for a window of w

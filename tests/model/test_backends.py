@@ -31,10 +31,11 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.model.attention import attention, choose_backend, flash, flex, kernels, onednn
+from clm_detour.model.attention import attention, choose_backend, flash, flex, kernels
+from clm_detour.model.cpu import attention as onednn
 from clm_detour.model.documents import Documents
+from clm_detour.utils.errors import UserError
 
 KERNELS = {
     "FlashAttention 2": (8, FA2, Calls.two),

@@ -23,9 +23,9 @@ from model_reference import (
 )
 from torch import Tensor
 
-from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForSequenceClassification, ModernBertForTokenClassification
 from clm_detour.model.backbone import ModernBertPreTrainedModel
+from clm_detour.utils.errors import UserError
 
 LENGTHS = [9, 1, 23, 4, 5, 17]
 TOTAL = sum(LENGTHS)

@@ -13,8 +13,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
-from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining, layers, precision
+from clm_detour.utils.errors import UserError
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"

@@ -10,8 +10,8 @@ import torch
 from kernel_standins import Machine, forget
 from model_reference import tiny_model
 
-from clm_detour.errors import UserError
 from clm_detour.model.compiling import cannot_compile
+from clm_detour.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clm_detour.errors import UserError
 from clm_detour.model.documents import Documents, next_token_labels, unpad
+from clm_detour.utils.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -24,13 +24,13 @@ from model_reference import (
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from clm_detour.errors import UserError
 from clm_detour.model import (
     ModernBertForPretraining,
     ModernBertForSequenceClassification,
     ModernBertForTokenClassification,
     ModernBertModel,
 )
+from clm_detour.utils.errors import UserError
 
 LENGTHS = [9, 1, 23, 4]
 CONFIGS: dict[str, dict[str, Any]] = {

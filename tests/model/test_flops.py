@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clm_detour.config.schema import Freeze
 from clm_detour.model.documents import Documents
 from clm_detour.model.flops import Frozen, flops_per_batch, seen_pairs
-from clm_detour.train.freeze import freeze
+from clm_detour.recipe.freezing import freeze
 
 LENGTHS = [9, 1, 23]
 

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast, pipeline
 
-from clm_detour.errors import UserError
 from clm_detour.model import (
     ModernBertForPretraining,
     ModernBertForSequenceClassification,
     ModernBertForTokenClassification,
 )
+from clm_detour.utils.errors import UserError
 
 VERSION_5 = int(transformers.__version__.split(".")[0]) >= 5
 needs_decoder = pytest.mark.skipif(not VERSION_5, reason="transformers >= 5 has an exact decoder")

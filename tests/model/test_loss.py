@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from model_reference import assert_close, gradients, packed_ids, some_labels, tiny_model, tokens
 from torch import Tensor
 
-from clm_detour.errors import UserError
 from clm_detour.model.loss import chunk_positions, predicted_places, summed_cross_entropy
+from clm_detour.utils.errors import UserError
 
 
 def problem(

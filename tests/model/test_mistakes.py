@@ -13,12 +13,8 @@ import transformers
 from model_reference import VOCABULARY, same_masked_lm, tiny_config, tiny_model, tokens
 from torch import nn
 
-from clm_detour.errors import UserError
-from clm_detour.model import (
-    ModernBertForPretraining,
-    ModernBertForSequenceClassification,
-    next_token_labels,
-)
+from clm_detour.model import ModernBertForPretraining, ModernBertForSequenceClassification, next_token_labels
+from clm_detour.utils.errors import UserError
 
 IDS = tokens(20).view(2, 10)
 needs_decoder = pytest.mark.skipif(

@@ -16,8 +16,8 @@ from model_reference import (
 )
 from transformers import ModernBertForMaskedLM
 
-from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.utils.errors import UserError
 
 
 def test_causal_can_be_switched_at_any_time_and_back() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clm_detour.model import native, softmax
+from clm_detour.model.cpu import compiler as native
+from clm_detour.model.cpu import softmax
 
 REASON = softmax.unavailable()
 compiles_here = pytest.mark.skipif(REASON is not None, reason=str(REASON))

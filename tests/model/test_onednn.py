@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from model_reference import assert_close, packed_ids, randomise, tiny_config, tokens
 from test_attention import A_WINDOW, DOCUMENTS, ROWS, WINDOWS, check, projected
 
-from clm_detour.errors import UserError
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.model.attention import attention, choose_backend, onednn
+from clm_detour.model.attention import attention, choose_backend
+from clm_detour.model.cpu import attention as onednn
 from clm_detour.model.documents import Documents
+from clm_detour.utils.errors import UserError
 
 BF16 = torch.bfloat16
 REASON = onednn.unavailable()

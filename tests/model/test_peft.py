@@ -9,12 +9,12 @@ import pytest
 import torch
 from model_reference import assert_close, tiny_model, tokens
 
-from clm_detour.errors import UserError
 from clm_detour.model import (
     ModernBertForSequenceClassification,
     ModernBertForTokenClassification,
     ModernBertModel,
 )
+from clm_detour.utils.errors import UserError
 
 peft = pytest.importorskip("peft")
 IDS = tokens(8 * 12).view(8, 12)

@@ -13,11 +13,11 @@ from model_reference import assert_close
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
-from clm_detour.errors import UserError
-from clm_detour.model import softmax
 from clm_detour.model.compiling import cannot_compile
+from clm_detour.model.cpu import softmax
+from clm_detour.model.cpu.softmax import add_rows, loss_and_gradient
 from clm_detour.model.loss import summed_cross_entropy
-from clm_detour.model.softmax import add_rows, loss_and_gradient
+from clm_detour.utils.errors import UserError
 
 REASON = softmax.unavailable()
 compiles_here = pytest.mark.skipif(REASON is not None, reason=str(REASON))

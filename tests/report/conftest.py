@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from clm_detour.config.load import load_config, save_config
+from clm_detour.config.loading import load_config, save_config
 from clm_detour.evaluate.summary import TaskRow, summarise
-from clm_detour.files import write_json
 from clm_detour.report.page import write_page
+from clm_detour.utils.files import write_json
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 SIZES = [

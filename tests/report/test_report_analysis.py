@@ -15,9 +15,7 @@ import pytest
 from matplotlib.image import imread
 from test_report_page import page_and_sheets, page_of, table_rows
 
-from clm_detour.config.load import load_config, save_config
-from clm_detour.errors import UserError
-from clm_detour.files import atomic_folder
+from clm_detour.config.loading import load_config, save_config
 from clm_detour.report.caveats import caveats
 from clm_detour.report.costs import known_device
 from clm_detour.report.load import load_run
@@ -27,6 +25,8 @@ from clm_detour.report.sections.arms import arm_rows
 from clm_detour.report.sections.costs import costs_section
 from clm_detour.report.sections.network import network_section
 from clm_detour.report.sections.tasks import introduction, tasks_section
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import atomic_folder
 
 SECTIONS = [(tasks_section, "evaluation/tasks"), (network_section, "analysis"), (costs_section, "phases")]
 
@@ -292,7 +292,7 @@ def test_files_that_cannot_take_their_place_leave_the_old_ones(tmp_path, monkeyp
             raise OSError("no")
         replace(*paths)
 
-    monkeypatch.setattr("clm_detour.files.os.replace", unsteady)
+    monkeypatch.setattr("clm_detour.utils.files.os.replace", unsteady)
     with pytest.raises(UserError, match="Cannot write"), atomic_folder(folder) as temporary:
         (temporary / "new.csv").write_text("new", encoding="utf-8")
     assert [path.name for path in tmp_path.rglob("*")] == ["report", "old.csv"]

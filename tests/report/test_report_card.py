@@ -11,12 +11,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.repocard import metadata_load
 from typer.testing import CliRunner
 
-from clm_detour.cli import app
-from clm_detour.errors import UserError
+from clm_detour.cli.main import app
 from clm_detour.report.card import model_card, write_cards
 from clm_detour.report.generated import generated_sources
 from clm_detour.report.load import load_run
 from clm_detour.report.push import plan_upload, upload
+from clm_detour.utils.errors import UserError
 
 
 class StandIn:

@@ -8,9 +8,9 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
-from clm_detour.report.attachments import Sheet, gathered
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
+from clm_detour.report.plots import Sheet, gathered
 
 SCORE = {"loss": 1.0, "accuracy": 0.5, "predicted": 9}
 VOID = {"meta", "link", "br", "img", "wbr"}

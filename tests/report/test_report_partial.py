@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_report_page import Parsed, page_and_sheets, table_rows
 
-from clm_detour.config.load import load_config, save_config
-from clm_detour.errors import UserError
+from clm_detour.config.loading import load_config, save_config
 from clm_detour.report.card import write_cards
 from clm_detour.report.files import numbers
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
+from clm_detour.utils.errors import UserError
 
 OPTIONAL = ("analysis/trajectory.json", "analysis/weights.json", "analysis/gradients.json", "plan.json")
 GARBAGE = (b"", b"{", b"[]", b"3", b"null", b'{"a": [1]}', b'[{"a": null}]', b"\xff\x00")

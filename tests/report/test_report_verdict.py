@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from test_report_page import table_rows
 
-from clm_detour.config.load import load_config, save_config
+from clm_detour.config.loading import load_config, save_config
 from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.evaluate.tables import comparison_lines
-from clm_detour.files import write_json
 from clm_detour.report.card import model_card
 from clm_detour.report.caveats import caveats
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
 from clm_detour.report.verdict import verdict, what_was_done
+from clm_detour.utils.files import write_json
 
 
 def sentences_of(run) -> list[str]:

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from clm_detour.config.schema import Config
-from clm_detour.errors import UserError
-from clm_detour.run_folder import PhaseFolder, RunFolder
-from clm_detour.train.export import export_arm
+from clm_detour.recipe.export import export_arm
+from clm_detour.recipe.phases import choose_phase
+from clm_detour.records.run_folder import PhaseFolder, RunFolder
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import choose_phase
+from clm_detour.utils.errors import UserError
 
 STEP = 8 * 64  # tokens
 HALF_LIFE = 1500

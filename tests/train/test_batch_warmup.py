@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from clm_detour.check import existing_tokenizer
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
-from clm_detour.errors import UserError
-from clm_detour.pipeline import prepare_data
+from clm_detour.recipe.phases import check_world, choose_phase
+from clm_detour.recipe.stream import open_stream
+from clm_detour.run.check import existing_tokenizer
+from clm_detour.run.steps import prepare_data
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import check_world, choose_phase
-from clm_detour.train.stream import open_stream
+from clm_detour.utils.errors import UserError
 
 WARMUP = ["phases.pretrain.batch_warmup={rows: 2, duration: 3ktok}", "train.checkpoint_every=500tok"]
 

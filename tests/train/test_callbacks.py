@@ -19,11 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
-from clm_detour.errors import UserError
-from clm_detour.files import read_json_lines
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.preemption import REQUEUE, Requeue
-from clm_detour.run_folder import PhaseFolder, RunFolder
+from clm_detour.recipe.phases import PhaseRun, choose_phase
+from clm_detour.records.run_folder import PhaseFolder, RunFolder
 from clm_detour.train import phase
 from clm_detour.train.callbacks import checkpoint
 from clm_detour.train.callbacks.gradients import PATIENCE
@@ -33,7 +31,9 @@ from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.loggers import LOGGERS
 from clm_detour.train.optim import save_moments
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import PhaseRun, choose_phase
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import read_json_lines
+from clm_detour.utils.signals import REQUEUE, Requeue
 
 
 def folder(config: Config, run: PhaseRun) -> PhaseFolder:

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from clm_detour.config.schema import Config
 from clm_detour.data.loader import RowStream
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.run_folder import RunFolder
+from clm_detour.recipe.phases import choose_phase
+from clm_detour.records.run_folder import RunFolder
 from clm_detour.train.checkpoints import SEAL, checksums, clear_leftovers, newest_good
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import choose_phase
 
 
 def phase_folder(config: Config) -> Path:

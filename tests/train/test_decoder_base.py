@@ -10,13 +10,13 @@ from transformers import ModernBertConfig
 
 from clm_detour.config import load_config
 from clm_detour.data.tokenizer import load_tokenizer
-from clm_detour.errors import UserError
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.pipeline import model_paths, prepare_data
 from clm_detour.plan import make_plan
+from clm_detour.recipe.phases import plan_arm
+from clm_detour.recipe.start import base_config, load_base
+from clm_detour.run.steps import model_paths, prepare_data
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import plan_arm
-from clm_detour.train.start import base_config, load_base
+from clm_detour.utils.errors import UserError
 
 pytestmark = pytest.mark.skipif(
     int(transformers.__version__.split(".")[0]) < 5, reason="transformers before 5 has no such decoders"

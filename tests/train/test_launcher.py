@@ -9,16 +9,16 @@ import sys
 import psutil
 import pytest
 
-from clm_detour.preemption import REQUEUE, Requeue
 from clm_detour.train import launch as starting
 from clm_detour.train import launcher
 from clm_detour.train.launcher import exit_code, tell_processes
+from clm_detour.utils.signals import REQUEUE, Requeue
 from commands import Command
 
 RANKS = """
 import os, sys, time
-from clm_detour.errors import exit_on_user_error
-from clm_detour.preemption import requeue_on_signals
+from clm_detour.utils.errors import exit_on_user_error
+from clm_detour.utils.signals import requeue_on_signals
 
 with exit_on_user_error(), requeue_on_signals():
     if os.environ["RANK"] == "{first}":
@@ -51,8 +51,8 @@ def test_a_process_that_fails_while_another_loads_decides(launch, first, code):
 
 MISTAKE = """
 import os, time
-from clm_detour.errors import UserError, exit_on_user_error
-from clm_detour.preemption import requeue_on_signals
+from clm_detour.utils.errors import UserError, exit_on_user_error
+from clm_detour.utils.signals import requeue_on_signals
 from clm_detour.train import main
 
 main.OTHERS_SECONDS = {patience}
@@ -83,7 +83,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2_whichever_process_makes_it(
 
 def test_a_crash_of_another_process_than_the_first_shows_what_that_one_printed(launch, capfd):
     crash = "import os, time\nif os.environ['RANK'] == '1':\n    raise KeyError('here')\ntime.sleep(60)"
-    frame = "from clm_detour.errors import exit_on_user_error\nwith exit_on_user_error():\n    "
+    frame = "from clm_detour.utils.errors import exit_on_user_error\nwith exit_on_user_error():\n    "
     assert launch(frame + crash.replace("\n", "\n    ")) == 1
     assert capfd.readouterr().err.rstrip().endswith("KeyError: 'here'")
 
@@ -93,9 +93,7 @@ def test_a_crash_of_another_process_than_the_first_shows_what_that_one_printed(l
 )
 def test_a_process_that_a_signal_ends_is_named(launch, capfd, number, cause):
     killed = f"if os.environ['RANK'] == '1':\n        os.kill(os.getpid(), {number:d})\n    time.sleep(60)"
-    frame = (
-        "import os, time\nfrom clm_detour.errors import exit_on_user_error\nwith exit_on_user_error():\n    "
-    )
+    frame = "import os, time\nfrom clm_detour.utils.errors import exit_on_user_error\nwith exit_on_user_error():\n    "
     assert launch(frame + killed) == 128 + number
     assert capfd.readouterr().err == f"Process 1 was ended by {number.name}{cause}.\n"
 

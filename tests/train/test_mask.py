@@ -7,11 +7,11 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from transformers import ModernBertConfig
 
-from clm_detour.analyze.masked import masked_sums, open_masked
 from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
+from clm_detour.measure.masked import masked_sums, open_masked
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.recipe.start import load_base
 from clm_detour.train.parallel import whole_network
-from clm_detour.train.start import load_base
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from composer.optim import DecoupledAdamW
 from torch import nn
 
 from clm_detour.config.schema import Optimizer
-from clm_detour.errors import UserError
 from clm_detour.model.weights import read_tensors
-from clm_detour.run_folder import RunFolder
+from clm_detour.recipe.phases import choose_phase
+from clm_detour.records.run_folder import RunFolder
 from clm_detour.train.optim import load_moments, make_optimizer, save_moments
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import choose_phase
+from clm_detour.utils.errors import UserError
 
 PEAK = 2e-2
 SETTINGS = Optimizer(betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-2)

@@ -14,19 +14,19 @@ from composer.core import State
 from composer.loggers import Logger
 from safetensors.torch import load_file
 
-from clm_detour.check import existing_tokenizer
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
-from clm_detour.lock import alone
-from clm_detour.pipeline import prepare_data
-from clm_detour.run_folder import PhaseFolder, RunFolder
+from clm_detour.recipe.phases import PhaseRun, choose_phase
+from clm_detour.recipe.stream import open_stream
+from clm_detour.records.run_folder import PhaseFolder, RunFolder
+from clm_detour.run.check import existing_tokenizer
+from clm_detour.run.steps import prepare_data
 from clm_detour.train import parallel
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.checkpoints import sealed
 from clm_detour.train.launch import launch_processes
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import PhaseRun, choose_phase
-from clm_detour.train.stream import open_stream
+from clm_detour.utils.locks import alone
 
 COMPOSER = [sys.executable, "-m", "composer.cli.launcher", "-n"]
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -166,8 +166,8 @@ import sys
 import time
 from pathlib import Path
 
-from clm_detour.errors import UserError, exit_on_user_error
-from clm_detour.lock import alone
+from clm_detour.utils.errors import UserError, exit_on_user_error
+from clm_detour.utils.locks import alone
 from clm_detour.train import parallel
 from clm_detour.train.parallel import decided_by_first, is_first, still_waiting
 

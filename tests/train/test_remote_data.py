@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from clm_detour.check import check_recipe
 from clm_detour.config import load_config
-from clm_detour.errors import UserError
-from clm_detour.pipeline import prepare_data, run_recipe
+from clm_detour.recipe.phases import choose_phase
+from clm_detour.run.check import check_recipe
+from clm_detour.run.steps import prepare_data, run_recipe
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import choose_phase
+from clm_detour.utils.errors import UserError
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-from clm_detour.config.load import save_config
-from clm_detour.files import HALF_WRITTEN, read_json_lines
-from clm_detour.preemption import REQUEUE
-from clm_detour.run_folder import RunFolder
+from clm_detour.config.loading import save_config
+from clm_detour.recipe.phases import choose_phase
+from clm_detour.records.run_folder import RunFolder
 from clm_detour.train.checkpoints import newest_good
 from clm_detour.train.phase import train_phase
-from clm_detour.train.recipe import choose_phase
+from clm_detour.utils.files import HALF_WRITTEN, read_json_lines
+from clm_detour.utils.signals import REQUEUE
 from commands import Command
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -75,14 +75,14 @@ def test_ctrl_c_in_a_step_with_a_loader_process_is_one_sentence_and_the_same_com
 
 RUN_ON_TWO = """
 import sys
-from clm_detour.errors import exit_on_user_error
-from clm_detour.preemption import requeue_on_signals
+from clm_detour.utils.errors import exit_on_user_error
+from clm_detour.utils.signals import requeue_on_signals
 from clm_detour.train import launch
 
 launch.torch.cuda.device_count = lambda: 2
 with exit_on_user_error(), requeue_on_signals():
     from clm_detour.config import load_config
-    from clm_detour.pipeline import run_recipe
+    from clm_detour.run.steps import run_recipe
 
     run_recipe(load_config(sys.argv[1], sys.argv[2:]))
 """

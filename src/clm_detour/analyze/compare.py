@@ -32,6 +32,7 @@ import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,15 @@ import torch
 from torch import Tensor
 
 from clm_detour.analyze.cka import half_samples, interval
+from clm_detour.analyze.figures import draw_comparison
+from clm_detour.analyze.show import write_comparison_csv
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
-from clm_detour.analyze.states import Encoder, Ids, check_opens, longest_text, open_encoder, read_states
 from clm_detour.analyze.streams import Minibatches, StreamedCKA
 from clm_detour.analyze.texts import Samples, draw_samples
-from clm_detour.files import finite
+from clm_detour.measure.states import Encoder, Ids, check_opens, longest_text, open_encoder, read_states
 from clm_detour.model.precision import best_device
-from clm_detour.progress import progress
+from clm_detour.utils.files import finite, write_json
+from clm_detour.utils.progress import progress
 
 PAIRS = {"detour_twin": ("a", "b"), "control": ("b", "control"), "before": ("before_a", "before_b")}
 EVERY_BLOCK = 256  # texts whose states are held at a time when the whole file is gone through
@@ -330,3 +333,10 @@ def _notes(
             "No control: how much of the divergence two seeds of one recipe would show is not known."
         )
     return notes
+
+
+def write_comparison(comparison: Mapping[str, Any], folder: Path) -> None:
+    """Write them all; the JSON last, so that the rest is there if it is."""
+    write_comparison_csv(comparison, folder)
+    draw_comparison(comparison, folder)
+    write_json(folder / "compare.json", comparison)

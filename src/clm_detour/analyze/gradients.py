@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from clm_detour.analyze.masked import Batch, batches, open_masked
 from clm_detour.analyze.weights import layer_order, norms_by_place
 from clm_detour.data.objectives import IGNORED, Objective
-from clm_detour.errors import UserError
+from clm_detour.measure.masked import Batch, batches, open_masked
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 from clm_detour.model.precision import best_device
-from clm_detour.progress import progress
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.progress import progress
 
 CLM = "clm"
 RATES = (0.3, 0.15)  # of the paper's MLM phases

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from clm_detour.analyze.masked import open_masked, tokenizer_of_masked
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.errors import UserError
+from clm_detour.measure.masked import open_masked, tokenizer_of_masked
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
-from clm_detour.progress import Advance, progress
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.progress import Advance, progress
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CANDIDATES = 20

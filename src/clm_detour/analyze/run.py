@@ -14,18 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clm_detour.analyze.compare import Settings, compare
+from clm_detour.analyze.compare import Settings, compare, write_comparison
 from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.texts import FEWEST, held_out_texts
 from clm_detour.analyze.trajectory import Point, draw_trajectory, exported_points, trajectory
 from clm_detour.analyze.weights import weight_change
-from clm_detour.analyze.write import write_comparison
 from clm_detour.config.schema import Config
-from clm_detour.files import write_json
-from clm_detour.run_folder import RunFolder
-from clm_detour.train.export import tokenizer_path
-from clm_detour.train.recipe import PhaseRun, plan_arm
-from clm_detour.train.start import is_decoder
+from clm_detour.recipe.export import tokenizer_path
+from clm_detour.recipe.phases import PhaseRun, plan_arm
+from clm_detour.recipe.start import is_decoder
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.utils.files import write_json
 
 DETOUR, TWIN, CONTROL = "detour", "twin", "control"
 GRADIENT_TEXTS = 60

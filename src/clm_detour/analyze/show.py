@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from clm_detour.files import atomic_write
+from clm_detour.utils.files import atomic_write
 
 IN_CSV = {"detour_twin": "a_b"}  # A and B may be any two models; control and before are what they are called
 SHOWN = ("biased", "debiased", "biased_trimmed", "debiased_trimmed", "minibatch", "tokens", "every_text")

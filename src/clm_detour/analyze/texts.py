@@ -15,10 +15,10 @@ from clm_detour.data.deduplicate import Seen, digest
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer import load_tokenizer
-from clm_detour.errors import UserError
-from clm_detour.files import writable
-from clm_detour.train.export import tokenizer_path
-from clm_detour.train.stream import prepared_folder, shard_cache
+from clm_detour.recipe.export import tokenizer_path
+from clm_detour.recipe.stream import prepared_folder, shard_cache
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import writable
 
 FEWEST = 20  # texts in a sample: half of them must still be enough for the U-statistic
 

@@ -23,12 +23,12 @@ from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.compare import Settings, readable_by_all
 from clm_detour.analyze.figures import COLOURS, save
 from clm_detour.analyze.similarity import Measured, States, measure
-from clm_detour.analyze.states import open_encoder, read_states
 from clm_detour.analyze.texts import draw_samples
 from clm_detour.analyze.transplant import thirds
-from clm_detour.files import finite
+from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model.precision import best_device
-from clm_detour.progress import progress
+from clm_detour.utils.files import finite
+from clm_detour.utils.progress import progress
 
 VARIANTS = ("biased", "debiased", "debiased_trimmed")
 

@@ -21,15 +21,15 @@ from rich.table import Table
 from torch import Tensor
 
 from clm_detour.analyze.cka import half_samples, interval
-from clm_detour.analyze.masked import masked_sums, open_masked, tokenizer_of_masked
 from clm_detour.analyze.show import percent
 from clm_detour.analyze.weights import place_of
 from clm_detour.config.units import parse_layers
-from clm_detour.errors import UserError
-from clm_detour.files import finite
+from clm_detour.measure.masked import masked_sums, open_masked, tokenizer_of_masked
 from clm_detour.model import ModernBertForPretraining, hf
-from clm_detour.progress import progress
-from clm_detour.train.export import write_model
+from clm_detour.recipe.export import write_model
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import finite
+from clm_detour.utils.progress import progress
 
 FOLDS = 20  # of the texts, of which half are drawn again and again for the intervals
 HALVES = 200

@@ -19,9 +19,9 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor
 
-from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.weights import DECODER, EMBEDDING, as_with_head, read_weights
+from clm_detour.utils.errors import UserError
 
 KINDS = ("attention", "mlp", "norms", "embeddings", "head")
 LARGEST = 10

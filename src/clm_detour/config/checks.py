@@ -7,14 +7,14 @@ from math import inf
 from typing import TypeVar
 
 from clm_detour.config.evaluation import check_fine_tuning
-from clm_detour.config.rules import one_of, require
+from clm_detour.config.expressions.conditions import Condition
+from clm_detour.config.expressions.fields import Field
+from clm_detour.config.expressions.formats import FORMATS, guess
+from clm_detour.config.expressions.templates import Template
 from clm_detour.config.schema import Config, Phase, Schedule, Source
 from clm_detour.config.units import parse_bytes, parse_layers, parse_tokens
-from clm_detour.data.fields import Field
-from clm_detour.data.filters import Condition
-from clm_detour.data.formats import FORMATS, guess
-from clm_detour.data.templates import Template
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.rules import one_of, require
 
 Parsed = TypeVar("Parsed", Template, Condition)
 

@@ -6,9 +6,10 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from clm_detour.config.rules import one_of, require
+from clm_detour.config.protocols import Protocol
 from clm_detour.config.schema import Evaluation, FineTuning
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.rules import one_of, require
 
 NOT_SET_HERE = ("seeds",)  # they have a key of their own
 
@@ -64,8 +65,6 @@ def check_seeds(seeds: Sequence[int] | None, where: str) -> None:
 
 def check_changes(changes: dict[str, object], where: str) -> None:
     """Changes to a protocol: its keys, and values of their kind."""
-    from clm_detour.evaluate.tasks.task import Protocol  # whose package reads its names from here
-
     known = [field.name for field in dataclasses.fields(Protocol) if field.name not in NOT_SET_HERE]
     for key, value in changes.items():
         one_of(key, known, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 SCALES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 DURATION = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kMBT]?)tok")

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from clm_detour.data.tokenizer import EXAMPLE, Tokenizer, copy_tokenizer
-from clm_detour.errors import UserError, on_one_line
-from clm_detour.files import write_json
+from clm_detour.utils.errors import UserError, on_one_line
+from clm_detour.utils.files import write_json
 
 SAMPLES = (EXAMPLE, "Fièvre à 38,5 °C\n\n  (p < 0.05); IL-6 UP.")
 REMEDY = (

@@ -20,8 +20,8 @@ from typing import IO, Any
 
 import fsspec
 
-from clm_detour.errors import UserError
-from clm_detour.files import writable
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import writable
 
 BLOCK = 2**22
 ATTEMPTS = 3  # a store that fails now and then is asked again; resuming a run would cost more

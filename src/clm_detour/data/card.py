@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from clm_detour.data.held_out import SPLITS
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.shards import TokenShards
+from clm_detour.data.tokenize import SPLITS
 from clm_detour.data.tokens_of_group import RECORD
-from clm_detour.files import atomic_write, read_json, write_json
+from clm_detour.utils.files import atomic_write, read_json, write_json
 
 CARD, PICTURE = "card.json", "card.svg"
 LONGEST_COUNTED = 2**17  # lengths above this count as this much in quantiles

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from clm_detour.data.cache import RECOPY, ShardCache, download, filesystem, is_remote
-from clm_detour.errors import UserError
-from clm_detour.files import file_checksum, read_json
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import file_checksum, read_json
 
 REMEDY = "delete the folder and run `clm-detour prepare` again"
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clm_detour.data.groups import Group
-from clm_detour.data.held_out import SPLITS
 from clm_detour.data.shards import (
     Entry,
     checksum,
@@ -26,10 +25,11 @@ from clm_detour.data.shards import (
     whole_shards,
     write_shard,
 )
+from clm_detour.data.tokenize import SPLITS
 from clm_detour.data.tokens_of_group import RECORD
 from clm_detour.data.workers import Desk, OnProgress, Workers
-from clm_detour.errors import UserError
-from clm_detour.files import read_json, writable
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import read_json, writable
 
 DIMENSIONS = ("documents", "tokens", "bytes", "checksum")
 

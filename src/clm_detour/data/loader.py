@@ -25,7 +25,7 @@ from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.steps import StepRows
-from clm_detour.interrupt import interrupts_held, leave_interrupts_to_parent
+from clm_detour.utils.interrupt import interrupts_held, leave_interrupts_to_parent
 
 Batch = dict[str, Any]
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 MAX_PERIOD = 10_000  # shares with four decimals
 WINDOW_SHARDS = 16

@@ -31,8 +31,8 @@ from clm_detour.data.folders import Location, RemoteFolder, check_content, check
 from clm_detour.data.mixture import WINDOW_SHARDS
 from clm_detour.data.shards import TokenShards, checksum, tokens_name
 from clm_detour.data.workers import Desk, OnProgress, Workers
-from clm_detour.errors import UserError
-from clm_detour.files import atomic_write, read_json, writable, write_json
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import atomic_write, read_json, writable, write_json
 
 FORMAT = 2
 PIECE = np.dtype([("start", "<u8"), ("length", "<u4")])

@@ -25,8 +25,8 @@ import numpy as np
 
 from clm_detour.data.cache import ShardCache
 from clm_detour.data.folders import Folder, LocalFolder, Location, check_content, check_size, folder_at
-from clm_detour.errors import UserError
-from clm_detour.files import HALF_WRITTEN, atomic_write, read_json, writable, write_json
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import HALF_WRITTEN, atomic_write, read_json, writable, write_json
 
 FORMAT = 1
 SHARD_TOKENS = 2**26

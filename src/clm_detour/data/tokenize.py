@@ -6,6 +6,7 @@ while this one is written. Memory is bounded by `AHEAD + 1` batches, at about a 
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -69,3 +70,12 @@ def batches(documents: Iterable[T], threads: Callable[[], int]) -> Iterator[list
             batch, characters = [], 0
     if batch:
         yield batch
+
+
+SPLITS = ("train", "held_out")
+
+
+def is_held_out(text: str, held_out: float) -> bool:
+    """Whether a document belongs to the held-out split: a matter of its text alone."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < held_out * 2**64

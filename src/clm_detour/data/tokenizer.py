@@ -30,9 +30,9 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from clm_detour.errors import UserError
-from clm_detour.files import atomic_write, read_json, write_json
-from clm_detour.hub_reasons import hub_reason
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import atomic_write, read_json, write_json
+from clm_detour.utils.hub import hub_reason
 
 ROLES = ("cls", "sep", "pad", "mask", "unk")
 EXAMPLE = "the patient had fever"

@@ -18,15 +18,14 @@ import numpy as np
 from clm_detour.config.schema import Source
 from clm_detour.data.deduplicate import digest
 from clm_detour.data.groups import Group
-from clm_detour.data.held_out import SPLITS, is_held_out
 from clm_detour.data.shards import ShardWriter
 from clm_detour.data.sources.read import OnError, documents
 from clm_detour.data.sources.selection import Document, Selection
-from clm_detour.data.tokenize import tokenize
+from clm_detour.data.tokenize import SPLITS, is_held_out, tokenize
 from clm_detour.data.tokenizer import LONG_CHARACTERS, Tokenizer
 from clm_detour.data.workers import Desk
-from clm_detour.errors import UserError
-from clm_detour.files import atomic_write, write_json
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import atomic_write, write_json
 
 PART_TOKENS = 2**24  # what a killed process has to do again, at most, and holds in memory
 RECORD = "group.json"

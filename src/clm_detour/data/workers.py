@@ -14,9 +14,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
-from clm_detour.environment import usable_cores
-from clm_detour.errors import UserError
-from clm_detour.interrupt import INTERRUPTED, interrupts_held, leave_interrupts_to_parent
+from clm_detour.utils.environment import usable_cores
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.interrupt import INTERRUPTED, interrupts_held, leave_interrupts_to_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -18,9 +18,8 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from clm_detour.config.rules import one_of
+from clm_detour.config.protocols import changed
 from clm_detour.config.schema import FineTuning
-from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune.experiment import Experiment, documents_of, finished, run_all
 from clm_detour.evaluate.finetune.run import Options
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
@@ -28,9 +27,10 @@ from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
 from clm_detour.evaluate.tasks.left_out import by_limit, of_data, of_records
-from clm_detour.evaluate.tasks.protocols import changed
-from clm_detour.files import read_json, write_json
-from clm_detour.progress import progress, warn
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import read_json, write_json
+from clm_detour.utils.progress import progress, warn
+from clm_detour.utils.rules import one_of
 
 Read = list[tuple[Task, Splits]]
 
@@ -111,7 +111,7 @@ def probe_models(
         UserError: a model or task cannot be used.
     """
     from clm_detour.evaluate.probes import probe
-    from clm_detour.pretrained import check_encoder
+    from clm_detour.model.pretrained import check_encoder
 
     read, missing = read_tasks(FineTuning(tasks=list(tasks or SAMPLE_TASKS), data=data, documents=documents))
     for task, why in missing.items():

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from clm_detour.evaluate.statistics import OVER
 from clm_detour.evaluate.tables import p_value, several_tests
-from clm_detour.files import atomic_write
+from clm_detour.utils.files import atomic_write
 
 WIDTH, ROW = 6.5, 0.28  # inches
 TASK, MEAN = "#3a6ea5", "#b3541e"

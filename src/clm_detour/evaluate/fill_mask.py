@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.progress import Advance
+from clm_detour.utils.progress import Advance
 
 WINDOW = 40  # tokens of a document that are shown
 WORD = re.compile(r" [A-Za-z]{6,}")  # long enough to carry meaning

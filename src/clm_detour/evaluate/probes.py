@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from clm_detour.errors import UserError
-from clm_detour.evaluate.finetune.encoder import MEAN, MODERNBERT, Encoder, load_encoder
 from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
 from clm_detour.evaluate.finetune.tagging import touched
 from clm_detour.evaluate.finetune.windows import Window, WordEncoder, frame_text, words_of
 from clm_detour.evaluate.tasks.task import Document, Splits, Task
+from clm_detour.measure.encoder import MEAN, MODERNBERT, Encoder, load_encoder
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
-from clm_detour.pretrained import can_fill_masks, read_encoder_config
+from clm_detour.model.pretrained import can_fill_masks, read_encoder_config
+from clm_detour.utils.errors import UserError
 
 BATCH = 32  # texts
 MASK_RATE = 0.15

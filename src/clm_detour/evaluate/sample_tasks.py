@@ -14,9 +14,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from clm_detour.config.protocols import Protocol
 from clm_detour.data.sample.abstracts import LABELS
 from clm_detour.data.sample.write import generate
-from clm_detour.evaluate.tasks.task import Document, Entity, Protocol, Reading, Splits, Task, find_words
+from clm_detour.evaluate.tasks.task import Document, Entity, Reading, Splits, Task, find_words
 
 SEED = 2_605_12438
 SIZES = {"train": 200, "validation": 60, "test": 160}

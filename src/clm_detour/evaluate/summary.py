@@ -38,7 +38,7 @@ from typing import Any
 
 from clm_detour.evaluate.published import plain, published_scores
 from clm_detour.evaluate.statistics import Mean, SeedScores, average, compare, holm, mean_over
-from clm_detour.files import finite
+from clm_detour.utils.files import finite
 
 Scores = Mapping[str, Mapping[str, SeedScores]]  # model -> task -> seed -> score in percent
 ALL = "all"

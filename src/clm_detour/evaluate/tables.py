@@ -12,7 +12,7 @@ from typing import Any
 
 from clm_detour.evaluate.statistics import OVER, Equivalence
 from clm_detour.evaluate.tasks.left_out import sentence
-from clm_detour.files import atomic_write
+from clm_detour.utils.files import atomic_write
 
 ABSENT = ""
 CSV_HEAD = ("model", "origin", "over", "name", "tasks", "mean", "std", "low", "high")

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from transformers import ModernBertConfig, PreTrainedModel
 
-from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.attention import Choice, choose_backend
 from clm_detour.model.checks import check_causal, check_ids, check_inputs
@@ -35,6 +34,7 @@ from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
 from clm_detour.model.layout import layout_of
 from clm_detour.model.precision import autocast_that_pays, best_device, product_dtype
 from clm_detour.model.wrappers import pass_causal_on
+from clm_detour.utils.errors import UserError
 
 
 class ModernBertPreTrainedModel(PreTrainedModel):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 
 def check_causal(value: Any) -> bool:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from transformers import ModernBertConfig
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
-from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.backbone import ModernBertPreTrainedModel
 from clm_detour.model.checks import check_shape, check_tensor
@@ -34,6 +33,7 @@ from clm_detour.model.classification_loss import (
 from clm_detour.model.documents import Documents, Unpadded
 from clm_detour.model.layers import Head
 from clm_detour.model.weights import as_with_head, is_headless, modules_of, read_weights
+from clm_detour.utils.errors import UserError
 
 OUTPUT_LAYERS = ("decoder.", "classifier.")
 CLS, MEAN = "cls", "mean"

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clm_detour.errors import UserError
 from clm_detour.model.documents import IGNORED
+from clm_detour.utils.errors import UserError
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)

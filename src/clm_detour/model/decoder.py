@@ -15,10 +15,10 @@ import transformers
 from torch import Tensor
 from transformers import ModernBertConfig
 
-from clm_detour.errors import UserError
 from clm_detour.model import hf
 from clm_detour.model.layout import layout_of
 from clm_detour.model.weights import check_tied
+from clm_detour.utils.errors import UserError
 
 if TYPE_CHECKING:
     from clm_detour.model.modernbert import ModernBertForPretraining

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from clm_detour.errors import UserError
 from clm_detour.model.checks import check_rows, check_shape
 from clm_detour.model.masks import real_tokens
+from clm_detour.utils.errors import UserError
 
 IGNORED = -100
 Made = TypeVar("Made")

@@ -19,9 +19,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import ModernBertConfig
 
-from clm_detour.errors import UserError, on_one_line
-from clm_detour.files import atomic_write, read_json, write_json
-from clm_detour.hub_reasons import hub_reason
 from clm_detour.model.layout import layout_of
 from clm_detour.model.weights import (
     AGAIN,
@@ -35,6 +32,9 @@ from clm_detour.model.weights import (
     is_headless,
     read_weights,
 )
+from clm_detour.utils.errors import UserError, on_one_line
+from clm_detour.utils.files import atomic_write, read_json, write_json
+from clm_detour.utils.hub import hub_reason
 
 if TYPE_CHECKING:
     from clm_detour.model.backbone import ModernBertPreTrainedModel

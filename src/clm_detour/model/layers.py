@@ -17,12 +17,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import ModernBertConfig
 from transformers.activations import ACT2FN
 
-from clm_detour.errors import UserError
 from clm_detour.model.attention import attention
 from clm_detour.model.compiling import allow_many_versions
 from clm_detour.model.documents import Documents
 from clm_detour.model.layout import Layout
 from clm_detour.model.rope import Rotation, rotate, rotation
+from clm_detour.utils.errors import UserError
 
 
 @dataclass(frozen=True)

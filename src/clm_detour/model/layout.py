@@ -12,7 +12,7 @@ from typing import Any
 from transformers import ModernBertConfig
 from transformers.activations import ACT2FN
 
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 

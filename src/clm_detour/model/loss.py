@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clm_detour.errors import UserError
 from clm_detour.model.checks import check_ids
+from clm_detour.model.cpu.softmax import add_rows, loss_and_gradient
 from clm_detour.model.documents import IGNORED
 from clm_detour.model.precision import product_dtype
-from clm_detour.model.softmax import add_rows, loss_and_gradient
+from clm_detour.utils.errors import UserError
 
 CHUNK_BYTES = {"cpu": 192 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
 STEP = 128  # of a chunk's positions: an odd number makes products up to a sixth slower

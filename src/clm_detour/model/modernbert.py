@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from transformers import ModernBertConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from clm_detour.errors import UserError
 from clm_detour.model import decoder
 from clm_detour.model.backbone import ModernBertPreTrainedModel
 from clm_detour.model.checks import check_shape
 from clm_detour.model.documents import IGNORED, Unpadded, of_next_token
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
+from clm_detour.utils.errors import UserError
 
 BEYOND_TRANSFORMERS = ["last_hidden_state", "loss_sum", "predicted", "correct"]
 FEWEST_LABELS = 32  # that say whether labels are the inputs

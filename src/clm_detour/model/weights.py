@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clm_detour.errors import UserError
-from clm_detour.files import read_json
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import read_json
 
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model*.bin"
 BODY = "model."  # the prefix of the body's weights, which a folder without a head leaves out

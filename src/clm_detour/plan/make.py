@@ -16,10 +16,10 @@ from clm_detour.data.packing import PackedSource, is_packed
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.plan.memory import Sizes, sizes_of
 from clm_detour.plan.operations import Operations, assumed, matched, measured
-from clm_detour.train.freeze import frozen_layers
-from clm_detour.train.recipe import PhaseRun, plan_recipe
-from clm_detour.train.start import base_config, fresh_config, untrained_config
-from clm_detour.train.stream import check_epochs, open_sources, prepared_folder, shard_cache
+from clm_detour.recipe.freezing import frozen_layers
+from clm_detour.recipe.phases import PhaseRun, plan_recipe
+from clm_detour.recipe.start import base_config, fresh_config, untrained_config
+from clm_detour.recipe.stream import check_epochs, open_sources, prepared_folder, shard_cache
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from clm_detour.config.schema import Config, Phase
 from clm_detour.config.units import parse_tokens
 from clm_detour.model.loss import CHUNK_BYTES
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.train.freeze import frozen_layers, frozen_names
-from clm_detour.train.recipe import PhaseRun
+from clm_detour.recipe.freezing import frozen_layers, frozen_names
+from clm_detour.recipe.phases import PhaseRun
 
 WEIGHT, MOMENTS, GRADIENT, BF16_COPY = 4, 8, 4, 2  # bytes a parameter
 

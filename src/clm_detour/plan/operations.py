@@ -9,9 +9,9 @@ from transformers import ModernBertConfig
 from clm_detour.config.schema import Config, Freeze, Phase
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.model.flops import Flops, Frozen, flops_per_batch
-from clm_detour.train.freeze import frozen_layers
-from clm_detour.train.recipe import PhaseRun, plan_arm
-from clm_detour.train.stream import open_stream
+from clm_detour.recipe.freezing import frozen_layers
+from clm_detour.recipe.phases import PhaseRun, plan_arm
+from clm_detour.recipe.stream import open_stream
 
 SAMPLED_ROWS = 64
 ASSUMED_LENGTH = 1000  # tokens of a document; attention in global layers grows with it

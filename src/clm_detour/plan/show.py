@@ -8,7 +8,7 @@ from rich.text import Text
 from clm_detour.plan.hardware import Hardware
 from clm_detour.plan.make import PhasePlan, RecipePlan, SourcePlan
 from clm_detour.plan.operations import ASSUMED_LENGTH
-from clm_detour.progress import console, human, human_bytes
+from clm_detour.utils.progress import console, human, human_bytes
 
 MANY_EPOCHS = 4  # up to four passes, text seen again is worth about as much as new (arXiv 2305.16264)
 

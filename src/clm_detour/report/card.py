@@ -12,9 +12,7 @@ from huggingface_hub.repocard import metadata_load
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
-from clm_detour.errors import UserError
-from clm_detour.files import atomic_write
-from clm_detour.hub import is_hub_id
+from clm_detour.records.run_folder import RunFolder
 from clm_detour.report import wording
 from clm_detour.report.caveats import caveats
 from clm_detour.report.evaluation import TaskScore
@@ -23,7 +21,9 @@ from clm_detour.report.load import load_run
 from clm_detour.report.records import Phase, Run
 from clm_detour.report.sections.tasks import seeds_of
 from clm_detour.report.verdict import on_tasks
-from clm_detour.run_folder import RunFolder
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import atomic_write
+from clm_detour.utils.hub import is_hub_id
 
 DECIMALS = 2  # of scores in percent; of a loss one more
 LICENCES = {  # as the hub's pages of these models state them

@@ -10,10 +10,10 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from clm_detour.progress import human
 from clm_detour.report.arms import colour_slot, colour_slots, first_arm, start_token
 from clm_detour.report.plots import COLOURS, FAINT, draw
 from clm_detour.report.records import Curve, Phase, Run
+from clm_detour.utils.progress import human
 
 LOGGED_POINTS = 1000  # at most in a pale curve: more than a screen has pixels in its width
 MEAN_POINTS = 300  # at most in a strong one

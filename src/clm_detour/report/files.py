@@ -14,10 +14,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from clm_detour.files import atomic_folder, finite, write_json
-from clm_detour.report.attachments import Attachments, Sheet
 from clm_detour.report.costs import cost_of
+from clm_detour.report.plots import Attachments, Sheet
 from clm_detour.report.records import Curve, Run
+from clm_detour.utils.files import atomic_folder, finite, write_json
 
 
 def write_files(run: Run, attachments: Attachments, folder: Path) -> None:

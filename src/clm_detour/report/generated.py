@@ -7,8 +7,8 @@ from pathlib import Path
 from clm_detour.config.schema import Config
 from clm_detour.data.sample.write import SOURCES
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
+from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.records import Run
-from clm_detour.run_folder import RunFolder
 
 FILES = {f"{source}.jsonl.gz" for source in SOURCES}
 

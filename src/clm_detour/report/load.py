@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from clm_detour.config.load import load_config
+from clm_detour.config.loading import load_config
 from clm_detour.config.schema import Config
 from clm_detour.data.cache import is_remote
-from clm_detour.errors import UserError
-from clm_detour.files import read_json, read_json_lines
+from clm_detour.recipe.stream import is_prepared_elsewhere, prepared_folder
+from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.analysis import parse_comparison, parse_gradients, parse_trajectory, parse_weights
 from clm_detour.report.evaluation import parse_evaluation
 from clm_detour.report.records import (
@@ -36,8 +36,8 @@ from clm_detour.report.records import (
     parse_source,
     parse_steps,
 )
-from clm_detour.run_folder import RunFolder
-from clm_detour.train.stream import is_prepared_elsewhere, prepared_folder
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import read_json, read_json_lines
 
 T = TypeVar("T")
 

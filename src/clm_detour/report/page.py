@@ -6,17 +6,17 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from clm_detour.files import atomic_write
-from clm_detour.report.attachments import gathered
+from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.caveats import caveats
 from clm_detour.report.files import write_files
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
 from clm_detour.report.markup import render
+from clm_detour.report.plots import gathered
 from clm_detour.report.records import Run
 from clm_detour.report.sections import SECTIONS
 from clm_detour.report.verdict import verdict, what_was_done
-from clm_detour.run_folder import RunFolder
+from clm_detour.utils.files import atomic_write
 
 
 def write_page(run_dir: Path) -> Path:

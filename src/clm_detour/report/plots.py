@@ -6,13 +6,16 @@ right in light, dark and print. Files have the colours of the light page, and th
 
 from __future__ import annotations
 
+import csv
 import io
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.colors
 import matplotlib.style
@@ -22,7 +25,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from clm_detour.report.attachments import attach
+from clm_detour.report.wording import MINUS, NARROW
 
 INK, FAINT, PAPER = "page ink", "page line", "page paper"
 COLOURS = {slot: f"page {slot}" for slot in ("base", "detour", "twin", "other-1", "other-2", "other-3")}
@@ -159,3 +162,59 @@ def inline(svg: str, name: str, label: str) -> Markup:
         drawing = drawing.replace(stand_in, ON_PAGE[colour])
     opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(view_box[1], label)
     return opening + Markup(re.sub(r"\n\s*\n", "\n", drawing).strip())
+
+
+if TYPE_CHECKING:
+    from clm_detour.report.plots import Drawing
+
+
+Value = str | float | None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as plain values, the names of its columns first."""
+
+    caption: str
+    rows: list[list[Value]]
+
+    @property
+    def name(self) -> str:
+        """For its file."""
+        return re.sub(r"[^a-z0-9]+", "-", self.caption.lower()).strip("-")
+
+    def csv(self) -> str:
+        """Numbers unrounded, an empty cell for what was not measured; in words thin spaces made plain ones, minus signs hyphens."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerows([plain(value) for value in row] for row in self.rows)
+        return out.getvalue()
+
+
+def plain(value: Value) -> str | float:
+    """Return a value as CSV has it."""
+    if isinstance(value, str):
+        return value.replace(NARROW, " ").replace(MINUS, "-")
+    return "" if value is None or not math.isfinite(value) else value
+
+
+Attachments = list["Drawing | Sheet"]
+OPEN: ContextVar[Attachments | None] = ContextVar("attachments", default=None)
+
+
+@contextmanager
+def gathered() -> Iterator[Attachments]:
+    """Collect what is attached inside the block."""
+    found: Attachments = []
+    token = OPEN.set(found)
+    try:
+        yield found
+    finally:
+        OPEN.reset(token)
+
+
+def attach(item: Drawing | Sheet) -> None:
+    """Keep a figure or table, if anybody asks for them."""
+    found = OPEN.get()
+    if found is not None:
+        found.append(item)

@@ -13,11 +13,11 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from clm_detour.errors import UserError
-from clm_detour.files import atomic_write
+from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.card import given_before, model_card
 from clm_detour.report.load import is_model, load_run
-from clm_detour.run_folder import RunFolder
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import atomic_write
 
 TOKEN = "HF_TOKEN"
 

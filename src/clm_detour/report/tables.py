@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from clm_detour.report.attachments import Sheet, Value, attach
 from clm_detour.report.markup import render
+from clm_detour.report.plots import Sheet, Value, attach
 from clm_detour.report.wording import ABSENT
 
 Text = str | Markup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from clm_detour.progress import human
+from clm_detour.utils.progress import human
 
 NARROW = "\u202f"  # a thin space that does not break
 MINUS = "\u2212"

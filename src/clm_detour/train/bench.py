@@ -23,20 +23,18 @@ from composer.utils import dist
 
 from clm_detour.config import Config, load_config, parse_selection
 from clm_detour.data.steps import StepRows
-from clm_detour.errors import UserError, exit_on_user_error
-from clm_detour.progress import console, human, human_bytes
+from clm_detour.recipe.phases import PhaseRun, check_world, choose_phase
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import peak_flops
-from clm_detour.train.close import close
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.describe import computation_lines, describe_processes
 from clm_detour.train.main import others_first
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.parallel import is_first, start_processes
-from clm_detour.train.phase import make_batches, make_network, make_trainer
-from clm_detour.train.recipe import PhaseRun, check_world, choose_phase
-from clm_detour.train.setup import Setup
+from clm_detour.train.phase import close, make_batches, make_network, make_trainer
+from clm_detour.train.setup import Setup, computation_lines, describe_processes
+from clm_detour.utils.errors import UserError, exit_on_user_error
+from clm_detour.utils.progress import console, human, human_bytes
 
 WARMUP = 2  # steps; the first makes the moments, so the second is the first that holds all there is to hold
 HEADER = ("micro_rows", "s a step", "tokens/s", "MFU", "memory")

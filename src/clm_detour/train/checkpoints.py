@@ -20,10 +20,10 @@ from pathlib import Path
 
 from composer.core import Timestamp
 
-from clm_detour.errors import UserError
-from clm_detour.files import HALF_WRITTEN, file_checksum, read_json
-from clm_detour.progress import warn
 from clm_detour.train.parallel import from_first, is_first
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import HALF_WRITTEN, file_checksum, read_json
+from clm_detour.utils.progress import warn
 
 MOMENTS, AVERAGE = "optimizer.safetensors", "average.safetensors"
 STATE, SEAL = "state.json", "seal.json"

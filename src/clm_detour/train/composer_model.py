@@ -6,8 +6,10 @@ import itertools
 from typing import Any
 
 import torch
+from composer import DataSpec
 from composer.models import ComposerModel
 
+from clm_detour.data.loader import Batch, StepBatches, make_loader
 from clm_detour.data.objectives import Objective
 from clm_detour.model.flops import Frozen, flops_per_batch
 from clm_detour.model.modernbert import ModernBertForPretraining, PretrainingOutput
@@ -57,3 +59,25 @@ class PretrainingModel(ComposerModel):
             self.network.causal,
             frozen=self.frozen,
         ).total
+
+
+def data_spec(batches: StepBatches, workers: int) -> DataSpec:
+    """The loader, and how Composer counts and cuts its batches."""
+    return DataSpec(
+        make_loader(batches, workers, pin_memory=torch.cuda.is_available()),
+        split_batch=split_batch,
+        get_num_samples_in_batch=lambda batch: len(batch["predicted"]),
+        get_num_tokens_in_batch=lambda batch: {
+            "total": batch["input_ids"].numel(),
+            "loss_generating": sum(batch["predicted"]),
+        },
+    )
+
+
+def split_batch(batch: Batch, rows: int | float) -> list[Batch]:
+    """Cut a batch into micro-batches of `rows` rows."""
+    rows = int(rows)
+    return [
+        {key: value[first : first + rows] for key, value in batch.items()}
+        for first in range(0, len(batch["predicted"]), rows)
+    ]

@@ -17,7 +17,7 @@ from composer.algorithms import GradientClipping
 from composer.models import ComposerModel
 from torch import Tensor, nn
 
-from clm_detour.train.close import close
+from clm_detour.train.phase import close
 
 
 class Batches(Protocol):

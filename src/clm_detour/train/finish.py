@@ -5,19 +5,23 @@ from __future__ import annotations
 import datetime
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from composer.utils import dist
 
-from clm_detour.files import write_json
-from clm_detour.hub import hub_names
+from clm_detour.config.schema import Config
+from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device, computed_precision
+from clm_detour.recipe.export import about_phase, hub_names, tokenizer_path, write_model
+from clm_detour.recipe.phases import PhaseRun
+from clm_detour.train.callbacks.average import Average
 from clm_detour.train.checkpoints import Position
-from clm_detour.train.models import Models
 from clm_detour.train.optim import save_moments
-from clm_detour.train.parallel import is_first
+from clm_detour.train.parallel import is_first, whole_network
 from clm_detour.train.setup import Setup
+from clm_detour.utils.files import write_json
 
 
 def finish(
@@ -77,3 +81,28 @@ def phase_record(setup: Setup, started: datetime.datetime, position: Position) -
         "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
         "precision": computed_precision(config.train.precision, best_device())[0],
     }
+
+
+class Models:
+    """Writes them. Every process must call it."""
+
+    def __init__(
+        self, config: Config, run: PhaseRun, network: ModernBertForPretraining, average: Average | None
+    ):
+        self.config = config
+        self.run = run
+        self.network = network
+        self.average = average
+
+    def write(self, step: int, tokens: int, last: Path, ema: Path) -> None:
+        """The weights as they are into the folder `last`, and their average into `ema`."""
+        self._write(step, tokens, last, "last")
+        if self.average is not None:
+            with self.average.in_place():
+                self._write(step, tokens, ema, "ema")
+
+    def _write(self, step: int, tokens: int, folder: Path, weights: str) -> None:
+        network = whole_network(self.network)
+        if is_first():
+            about = about_phase(self.config, self.run, step, tokens, weights)
+            write_model(network, tokenizer_path(self.config), folder, about)

@@ -10,15 +10,15 @@ from types import FrameType
 
 import torch
 
-from clm_detour.config.load import save_config
+from clm_detour.config.loading import save_config
 from clm_detour.config.schema import Config
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.errors import USER_ERROR, UserError
-from clm_detour.interrupt import LAUNCHED, interrupts_held
-from clm_detour.preemption import REQUEUE, Requeue, handlers_kept, on_signals
-from clm_detour.run_folder import RunFolder
-from clm_detour.train.recipe import PhaseRun, check_world
-from clm_detour.train.settings import is_finished
+from clm_detour.recipe.phases import PhaseRun, check_world
+from clm_detour.recipe.settings import is_finished
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.utils.errors import USER_ERROR, UserError
+from clm_detour.utils.interrupt import LAUNCHED, interrupts_held
+from clm_detour.utils.signals import REQUEUE, Requeue, handlers_kept, on_signals
 
 NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 

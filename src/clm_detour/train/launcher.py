@@ -19,9 +19,9 @@ from types import FrameType
 
 import psutil
 
-from clm_detour.errors import USER_ERROR, UserError, exit_on_user_error
-from clm_detour.interrupt import LAUNCHED, interrupts_held
-from clm_detour.preemption import REQUEUE, handlers_kept, on_signals
+from clm_detour.utils.errors import USER_ERROR, UserError, exit_on_user_error
+from clm_detour.utils.interrupt import LAUNCHED, interrupts_held
+from clm_detour.utils.signals import REQUEUE, handlers_kept, on_signals
 
 POLL = 0.1  # seconds
 GRACE = 30.0  # seconds until a process that was told to leave is killed

@@ -12,10 +12,10 @@ from typing import Any
 from composer.loggers import LoggerDestination, MLFlowLogger, TensorboardLogger, WandBLogger
 from composer.utils import MissingConditionalImportError
 
-from clm_detour.config.rules import one_of
-from clm_detour.errors import UserError
-from clm_detour.files import read_json, write_json
 from clm_detour.train.parallel import from_first, is_first
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import read_json, write_json
+from clm_detour.utils.rules import one_of
 
 LOGGERS: dict[str, type[LoggerDestination]] = {
     "tensorboard": TensorboardLogger,

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from clm_detour.config import load_config, parse_selection
-from clm_detour.errors import UserError, exit_on_user_error
-from clm_detour.preemption import handlers_kept, requeue_on_signals
+from clm_detour.utils.errors import UserError, exit_on_user_error
+from clm_detour.utils.signals import handlers_kept, requeue_on_signals
 
 OTHERS_SECONDS = 5.0
 LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")  # of gloo and NCCL
@@ -29,8 +29,8 @@ def train(path: str, overrides: Sequence[str]) -> None:
             f"Say which phase to train: arm=ARM phase=PHASE (arms here: {', '.join(config.arms)})."
         )
 
-    from clm_detour.progress import console
-    from clm_detour.train.recipe import choose_phase
+    from clm_detour.recipe.phases import choose_phase
+    from clm_detour.utils.progress import console
 
     with handlers_kept():
         from clm_detour.train.phase import train_phase

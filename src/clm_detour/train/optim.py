@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from clm_detour.config.schema import Optimizer
-from clm_detour.errors import UserError
 from clm_detour.model.weights import read_tensors
 from clm_detour.train.parallel import save_whole, share_of
+from clm_detour.utils.errors import UserError
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 

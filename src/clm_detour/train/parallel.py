@@ -18,11 +18,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from clm_detour.errors import UserError
-from clm_detour.files import atomic_write
 from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import atomic_write
 
 Value = TypeVar("Value")
 

@@ -7,41 +7,39 @@ A phase that is finished is left alone; one that was interrupted goes on at its 
 
 from __future__ import annotations
 
+import atexit
 import datetime
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 from composer import Trainer
-from composer.core import Callback
+from composer.core import Callback, Engine
 from composer.utils import dist
 
-from clm_detour.allocator import keep_freed_memory
 from clm_detour.config.schema import Config
 from clm_detour.data.loader import StepBatches
 from clm_detour.data.tokenizer import load_tokenizer
-from clm_detour.errors import UserError, on_one_line
-from clm_detour.files import write_json
-from clm_detour.lock import alone
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.preemption import on_signals
-from clm_detour.progress import console, progress
-from clm_detour.run_folder import PhaseFolder, RunFolder
-from clm_detour.train.batches import data_spec
+from clm_detour.recipe.export import tokenizer_path
+from clm_detour.recipe.phases import PhaseRun, check_world
+from clm_detour.recipe.settings import is_finished, phase_settings
+from clm_detour.recipe.start import fresh_moments, starting_network
+from clm_detour.records.run_folder import PhaseFolder, RunFolder
 from clm_detour.train.callbacks.all import make_callbacks
 from clm_detour.train.checkpoints import MOMENTS, Position, clear_leftovers, resume_point
-from clm_detour.train.close import close
-from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.describe import boundary_table, computation_lines
-from clm_detour.train.export import tokenizer_path
+from clm_detour.train.composer_model import PretrainingModel, data_spec
 from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
 from clm_detour.train.optim import load_moments, make_optimizer
 from clm_detour.train.parallel import decided_by_first, is_first, shard, start_processes, still_waiting
-from clm_detour.train.recipe import PhaseRun, check_world
-from clm_detour.train.settings import is_finished, phase_settings
-from clm_detour.train.setup import Setup
-from clm_detour.train.start import fresh_moments, starting_network
+from clm_detour.train.setup import Setup, boundary_table, computation_lines
+from clm_detour.utils.allocator import keep_freed_memory
+from clm_detour.utils.errors import UserError, on_one_line
+from clm_detour.utils.files import write_json
+from clm_detour.utils.locks import alone
+from clm_detour.utils.progress import console, progress
+from clm_detour.utils.signals import on_signals
 
 
 def train_phase(config: Config, run: PhaseRun) -> bool:
@@ -185,3 +183,14 @@ def make_trainer(
     if setup.resumed is not None:
         trainer.state.timestamp = setup.resumed.position.clock()
     return trainer
+
+
+def close(trainer: Trainer) -> None:
+    """End the callbacks of `trainer`, the only one open, and let go of its model, gradients, moments and loader.
+
+    Composer would hold them until the process ends, for a hook that only an engine that was never closed takes back; and its state
+    and logger refer to each other, so without that hook they would still wait for the garbage collector.
+    """
+    trainer.engine.close()
+    atexit.unregister(Engine._close)
+    vars(trainer.state).clear()

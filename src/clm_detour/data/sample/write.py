@@ -16,9 +16,9 @@ from typing import Any
 
 from clm_detour.data.sample import abstracts, general, instructions, notes
 from clm_detour.data.sample.dice import Dice
-from clm_detour.errors import UserError
-from clm_detour.files import atomic_write
-from clm_detour.progress import progress
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import atomic_write
+from clm_detour.utils.progress import progress
 
 SHARES = {"general": 0.40, "abstracts": 0.25, "instructions": 0.20, "notes": 0.15}
 SOURCES: tuple[str, ...] = tuple(SHARES)

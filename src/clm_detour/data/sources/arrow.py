@@ -7,12 +7,12 @@ from typing import IO
 
 import pyarrow as pa
 
+from clm_detour.config.expressions.fields import Field
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import Field
 from clm_detour.data.sources.columns import batch_records, needed_columns
 from clm_detour.data.sources.files import open_raw, whole_file
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
-from clm_detour.errors import on_one_line
+from clm_detour.utils.errors import on_one_line
 
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clm_detour.data.fields import Field, missing_field
+from clm_detour.config.expressions.fields import Field, missing_field
 from clm_detour.data.sources.records import BadRecord, Record
 
 ROWS_PER_BATCH = 256

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 
+from clm_detour.config.expressions.fields import Field, missing_column
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import Field, missing_column
 from clm_detour.data.sources.files import whole_file
 from clm_detour.data.sources.lines import place_of, read_lines
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from clm_detour.config.expressions.formats import FORMATS, SUFFIXES, compression_of, guess, known_suffixes
 from clm_detour.data.cache import filesystem
-from clm_detour.data.formats import FORMATS, SUFFIXES, compression_of, guess, known_suffixes
 from clm_detour.data.sources.records import Unit
-from clm_detour.errors import UserError, on_one_line
+from clm_detour.utils.errors import UserError, on_one_line
 
 ANY = "any"
 BUFFER_BYTES = 2**16  # a truncated file loses at most this much of its readable end

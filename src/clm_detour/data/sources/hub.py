@@ -13,13 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from clm_detour.config.expressions.fields import Field
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import Field
 from clm_detour.data.sources.columns import needed_columns
 from clm_detour.data.sources.files import file_stamp, filesystem
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
-from clm_detour.errors import UserError, on_one_line
-from clm_detour.hub_reasons import hub_reason
+from clm_detour.utils.errors import UserError, on_one_line
+from clm_detour.utils.hub import hub_reason
 
 ROWS_PER_UNIT = 2**17
 COMMIT = re.compile(r"[0-9a-f]{40}")

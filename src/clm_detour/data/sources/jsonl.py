@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
+from clm_detour.config.expressions.fields import Field
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import Field
 from clm_detour.data.sources.lines import line_units, place_of, read_lines
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from clm_detour.data.formats import compression_of
+from clm_detour.config.expressions.formats import compression_of
 from clm_detour.data.sources.files import file_stamp, open_raw, unpacked
 from clm_detour.data.sources.records import UNIT_BYTES, BadRecord, OnBytes, Unit, lost
 

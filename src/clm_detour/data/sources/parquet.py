@@ -7,19 +7,12 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clm_detour.config.expressions.fields import Field
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import Field
 from clm_detour.data.sources.columns import ROWS_PER_BATCH, batch_records, needed_columns
 from clm_detour.data.sources.files import open_raw, whole_file
-from clm_detour.data.sources.records import (
-    UNIT_BYTES,
-    BadRecord,
-    OnBytes,
-    Record,
-    Unit,
-    lost,
-)
-from clm_detour.errors import on_one_line
+from clm_detour.data.sources.records import UNIT_BYTES, BadRecord, OnBytes, Record, Unit, lost
+from clm_detour.utils.errors import on_one_line
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:

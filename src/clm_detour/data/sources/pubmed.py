@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
+from clm_detour.config.expressions.fields import Field
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import Field
 from clm_detour.data.sources.files import open_raw, unpacked, whole_file
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 ROOT = "PubmedArticleSet"
 ARTICLES = {"PubmedArticle": "MedlineCitation", "PubmedBookArticle": "BookDocument"}

@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from clm_detour.config.expressions.formats import guess
 from clm_detour.config.schema import Source
 from clm_detour.data.deduplicate import Seen, digest
-from clm_detour.data.formats import guess
 from clm_detour.data.sources import hub
 from clm_detour.data.sources.files import ANY, file_stamp, list_files
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
 from clm_detour.data.sources.registry import READERS
 from clm_detour.data.sources.selection import Document, Selection
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 OnError = Literal["stop", "skip"]
 REPAIR = "repair it"

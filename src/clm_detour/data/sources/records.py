@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from clm_detour.config.expressions.fields import Field
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import Field
 
 OnBytes = Callable[[int], None]
 UNIT_BYTES = 2**26  # a file whose parts can be read apart is divided into about this much

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from clm_detour.config.expressions.conditions import Condition
+from clm_detour.config.expressions.fields import Field, FieldProblem
+from clm_detour.config.expressions.templates import Template, TextField
 from clm_detour.config.schema import Source
 from clm_detour.data.decontaminate import SharedRuns
 from clm_detour.data.deidentified import replace_marks
-from clm_detour.data.fields import Field, FieldProblem
-from clm_detour.data.filters import Condition
 from clm_detour.data.sources.evaluation import evaluation_texts
 from clm_detour.data.sources.records import BadRecord, Record
-from clm_detour.data.templates import Template, TextField
 
 WORD = re.compile(r"\S+")
 SURROGATES_OF_BYTES = range(0xDC80, 0xDD00)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from clm_detour.config.expressions.fields import Field
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import Field
 from clm_detour.data.sources.files import whole_file
 from clm_detour.data.sources.lines import line_units, place_of, read_lines
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit

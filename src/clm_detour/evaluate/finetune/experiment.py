@@ -18,18 +18,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from clm_detour.environment import usable_cores
-from clm_detour.errors import UserError
-from clm_detour.evaluate.finetune.encoder import needs_fresh_head
 from clm_detour.evaluate.finetune.problem import check_splits
 from clm_detour.evaluate.finetune.run import Options, Run, do_run, settings_of
 from clm_detour.evaluate.tasks.task import Reading, Splits, Task
-from clm_detour.files import file_checksum, read_json
-from clm_detour.interrupt import interrupts_held, leave_interrupts_to_parent
-from clm_detour.preemption import REQUEUE, SIGNALS, on_signals
-from clm_detour.pretrained import check_encoder
-from clm_detour.progress import progress, warn
-from clm_detour.settings import agree, check
+from clm_detour.measure.encoder import needs_fresh_head
+from clm_detour.model.pretrained import check_encoder
+from clm_detour.utils.environment import usable_cores
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import file_checksum, read_json
+from clm_detour.utils.interrupt import interrupts_held, leave_interrupts_to_parent
+from clm_detour.utils.progress import progress, warn
+from clm_detour.utils.signals import REQUEUE, SIGNALS, on_signals
+from clm_detour.utils.started_with import agree, check
 
 MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
 IN_PROCESS: dict[str, Splits] = {}  # the tasks' documents, in a worker
@@ -89,7 +89,7 @@ def run_all(experiment: Experiment, jobs: int = 1) -> int:
 
 def run_here(todo: Sequence[Run], documents: Mapping[str, Splits]) -> None:
     """One after the other, in this process."""
-    from clm_detour.allocator import keep_freed_memory
+    from clm_detour.utils.allocator import keep_freed_memory
 
     keep_freed_memory()
     for number, run in enumerate(todo, 1):
@@ -138,7 +138,7 @@ def start_worker(numbers: Any, jobs: int, documents: dict[str, Splits]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
     import torch
 
-    from clm_detour.allocator import keep_freed_memory
+    from clm_detour.utils.allocator import keep_freed_memory
 
     torch.set_num_threads(max(1, usable_cores() // jobs))
     keep_freed_memory()

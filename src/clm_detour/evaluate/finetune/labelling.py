@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from clm_detour.evaluate.finetune.batch import Batch, Example
-from clm_detour.evaluate.finetune.encoder import Encoder, output_layer
 from clm_detour.evaluate.finetune.windows import frame_text
 from clm_detour.evaluate.tasks.task import Document
+from clm_detour.measure.encoder import Encoder, output_layer
 from clm_detour.model.classification_loss import mean_cross_entropy
 
 

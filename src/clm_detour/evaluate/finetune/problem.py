@@ -8,13 +8,13 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.finetune.batch import Batch, Example
-from clm_detour.evaluate.finetune.encoder import Encoder
 from clm_detour.evaluate.finetune.labelling import Labelling, positive_weights
 from clm_detour.evaluate.finetune.spans import Spans
 from clm_detour.evaluate.finetune.tagging import Tagging
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Splits, Task
+from clm_detour.measure.encoder import Encoder
+from clm_detour.utils.errors import UserError
 
 ENTITY_KINDS = ("entities", "nested_entities")
 

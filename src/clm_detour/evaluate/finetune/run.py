@@ -19,14 +19,15 @@ from typing import Any
 
 import torch
 
-from clm_detour.environment import describe_environment
-from clm_detour.evaluate.finetune.encoder import load_encoder
+from clm_detour.config.protocols import Kind, Protocol
 from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
 from clm_detour.evaluate.finetune.training import Prepared, Trained, prepare, train, validation_score
 from clm_detour.evaluate.tasks.left_out import of_data, of_model
-from clm_detour.evaluate.tasks.task import Document, Entity, Kind, Protocol, Splits, Task
-from clm_detour.files import atomic_write, write_json
-from clm_detour.pretrained import load_fast_tokenizer, longest_input, read_encoder_config
+from clm_detour.evaluate.tasks.task import Document, Entity, Splits, Task
+from clm_detour.measure.encoder import load_encoder
+from clm_detour.model.pretrained import load_fast_tokenizer, longest_input, read_encoder_config
+from clm_detour.utils.environment import describe_environment
+from clm_detour.utils.files import atomic_write, write_json
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from clm_detour.evaluate.finetune.batch import Batch, Example, count_windows
-from clm_detour.evaluate.finetune.encoder import Encoder
 from clm_detour.evaluate.finetune.tagging import touched
 from clm_detour.evaluate.finetune.windows import WordEncoder, words_of
 from clm_detour.evaluate.tasks.task import Document, Entity
+from clm_detour.measure.encoder import Encoder
 
 NONE = 0
 PROJECTION = 150

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from clm_detour.evaluate.finetune.batch import Batch, Example, count_windows
-from clm_detour.evaluate.finetune.encoder import Encoder, output_layer
 from clm_detour.evaluate.finetune.windows import Span, WordEncoder, words_of
 from clm_detour.evaluate.tasks.task import Document, Entity
+from clm_detour.measure.encoder import Encoder, output_layer
 from clm_detour.model.classification_loss import mean_cross_entropy
 
 OUTSIDE = 0

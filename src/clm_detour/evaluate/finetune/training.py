@@ -13,8 +13,8 @@ from scipy.special import softmax
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from clm_detour.config.protocols import Protocol
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches, Example, by_length
-from clm_detour.evaluate.finetune.encoder import Encoder
 from clm_detour.evaluate.finetune.problem import (
     ENTITY_KINDS,
     Problem,
@@ -24,7 +24,8 @@ from clm_detour.evaluate.finetune.problem import (
     too_wide,
 )
 from clm_detour.evaluate.metrics import score
-from clm_detour.evaluate.tasks.task import SPLITS, Document, Protocol, Splits, Task
+from clm_detour.evaluate.tasks.task import SPLITS, Document, Splits, Task
+from clm_detour.measure.encoder import Encoder
 from clm_detour.model.precision import best_device
 
 ROUNDS_OF_STEPS = 20  # validations in a run whose length is given in steps

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from clm_detour.data.sources.records import Record
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form, Fragments
 from clm_detour.evaluate.formats.table import cell, name_of, records
+from clm_detour.utils.errors import UserError
 
 REMEDY = "get the data set again, in the schema bigbio_kb"
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import lines
 from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
+from clm_detour.utils.errors import UserError
 
 SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z0-9])")
 

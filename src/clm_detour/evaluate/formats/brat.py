@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import read_text
 from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
+from clm_detour.utils.errors import UserError
 
 BOUND = re.compile(r"T\S*\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
 NOTE = re.compile(r"#\S*\t(\S+) T\S+\t(.*)")

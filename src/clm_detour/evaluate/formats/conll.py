@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import lines
 from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
+from clm_detour.utils.errors import UserError
 
 TAG = re.compile(r"([OBIESLU])(?:[-_](.+))?")
 BEGINS, ENDS = "BSU", "ESLU"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clm_detour.data.sources.files import is_hidden
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 SPLIT_NAMES = {
     "train": ("train", "training"),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
+from clm_detour.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import read_text
 from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form, trimmed
+from clm_detour.utils.errors import UserError
 
 RECORD = re.compile(r"START_OF_RECORD=(\d+)\|\|\|\|(\d+)\|\|\|\|\r?\n(.*?)\|\|\|\|END_OF_RECORD", re.DOTALL)
 MARK = re.compile(r"\[\*\*(.*?)\*\*\]", re.DOTALL)

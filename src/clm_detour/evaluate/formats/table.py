@@ -10,15 +10,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from clm_detour.config.expressions.fields import missing_column, missing_field
+from clm_detour.config.expressions.formats import guess
 from clm_detour.config.schema import Source
-from clm_detour.data.fields import missing_column, missing_field
-from clm_detour.data.formats import guess
 from clm_detour.data.sources.delimited import DELIMITERS
 from clm_detour.data.sources.records import BadRecord, Record
 from clm_detour.data.sources.registry import READERS
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.files import SPLIT_NAMES
 from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
+from clm_detour.utils.errors import UserError
 
 NAMES = (
     "{split}.tsv",

@@ -1,7 +1,8 @@
 """The evaluation's tasks: one short file per family, registered by name."""
 
+from clm_detour.config.protocols import Protocol
 from clm_detour.evaluate.tasks.registry import TASKS, load, locate
-from clm_detour.evaluate.tasks.task import METRICS, SPLITS, Document, Entity, Protocol, Splits, Task
+from clm_detour.evaluate.tasks.task import METRICS, SPLITS, Document, Entity, Splits, Task
 from clm_detour.evaluate.tasks.yaml_task import from_yaml
 
 __all__ = [

@@ -4,10 +4,10 @@ BigBIO's copies have whole abstracts instead, with the finer types of the origin
 
 from __future__ import annotations
 
+from clm_detour.config.protocols import ENGLISH_ENTITIES
 from clm_detour.evaluate.formats.bigbio import BigBio
 from clm_detour.evaluate.formats.conll import Conll
 from clm_detour.evaluate.tasks.make import make_task
-from clm_detour.evaluate.tasks.protocols import ENGLISH_ENTITIES
 
 ANATOMY = (
     "Anatomical_system",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from clm_detour.config.protocols import ENGLISH_ENTITIES
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.tasks.deid import DRAWN
 from clm_detour.evaluate.tasks.make import make_task
-from clm_detour.evaluate.tasks.protocols import ENGLISH_ENTITIES
 
 TASKS = (
     make_task(

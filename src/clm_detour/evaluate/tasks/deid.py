@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from clm_detour.config.protocols import ENGLISH_ENTITIES, LONG
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.i2b2 import I2b2
 from clm_detour.evaluate.formats.physionet import PhysioNet
 from clm_detour.evaluate.tasks.make import make_task
-from clm_detour.evaluate.tasks.protocols import ENGLISH_ENTITIES, LONG
 
 PROTOCOL = replace(ENGLISH_ENTITIES, max_tokens=LONG)
 DRAWN = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from clm_detour.config.protocols import FRENCH_LABELS
 from clm_detour.evaluate.formats.table import NAMES, Table
 from clm_detour.evaluate.tasks.make import make_task
-from clm_detour.evaluate.tasks.protocols import FRENCH_LABELS
 
 CHAPTERS = (
     "A00-B99  Certain infectious and parasitic diseases",

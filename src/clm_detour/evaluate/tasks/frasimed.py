@@ -7,10 +7,10 @@ the paper takes of CANTEMIST and DISTEMIST is not published; 100 is what that be
 
 from __future__ import annotations
 
+from clm_detour.config.protocols import FRENCH_CODES
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.table import Table
 from clm_detour.evaluate.tasks.make import make_task
-from clm_detour.evaluate.tasks.protocols import FRENCH_CODES
 from clm_detour.evaluate.tasks.task import Task
 
 MORPHOLOGY = ("ICD-O-3.1", "ICD-O-3", "ICD-O", "CIM-O-3", "CIM-O")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from clm_detour.config.protocols import Kind
 from clm_detour.evaluate.formats.form import Form
 from clm_detour.evaluate.tasks.reading import Reader
-from clm_detour.evaluate.tasks.task import Kind, Task
+from clm_detour.evaluate.tasks.task import Task
 
 READING = ("rename", "overlaps", "held_out", "most_frequent")
 

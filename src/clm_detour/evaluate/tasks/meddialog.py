@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clm_detour.errors import UserError
+from clm_detour.config.protocols import FRENCH_CODES
 from clm_detour.evaluate.formats.files import visible
 from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
 from clm_detour.evaluate.formats.table import NO_SPLIT, Table, cell, name_of, records, split_of
 from clm_detour.evaluate.tasks.make import make_task
-from clm_detour.evaluate.tasks.protocols import FRENCH_CODES
+from clm_detour.utils.errors import UserError
 
 CONCEPT = re.compile(r"C\d{7}")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.tasks.left_out import of_data, sentence
 from clm_detour.evaluate.tasks.registry import load, locate
 from clm_detour.evaluate.tasks.splits import shared_ids, shared_texts
 from clm_detour.evaluate.tasks.task import SPLITS, Splits, Task
-from clm_detour.progress import console, progress
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.progress import console, progress
 
 
 def counts(task: Task, splits: Splits) -> dict[str, int]:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clm_detour.config.protocols import ENGLISH_LABELS, LONG
 from clm_detour.data.sources.records import Record
-from clm_detour.errors import UserError
 from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
 from clm_detour.evaluate.formats.table import cell, is_set, records
 from clm_detour.evaluate.tasks.make import make_task
-from clm_detour.evaluate.tasks.protocols import ENGLISH_LABELS, LONG
-from clm_detour.progress import console
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.progress import console
 
 CONDITIONS = (
     "ADVANCED.CANCER",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from clm_detour.config.protocols import QUAERO
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.tasks.make import make_task
-from clm_detour.evaluate.tasks.protocols import QUAERO
 from clm_detour.evaluate.tasks.task import Task
 
 TYPES = ("ANAT", "CHEM", "DEVI", "DISO", "GEOG", "LIVB", "OBJC", "PHEN", "PHYS", "PROC")

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from clm_detour.errors import UserError
+from clm_detour.config.protocols import Kind
 from clm_detour.evaluate.formats.form import Annotation, Example, Form, Fragments, trimmed
 from clm_detour.evaluate.tasks.splits import hold_out, most_frequent
-from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Kind, Reading, find_words
+from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Reading, find_words
+from clm_detour.utils.errors import UserError
 
 LONGEST_SHOWN = 40  # characters of a label
 Overlaps = Literal["error", "longest", "last"]

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from clm_detour.errors import UserError
 from clm_detour.evaluate.tasks import (
     blurb,
     chemprot,
@@ -23,6 +22,7 @@ from clm_detour.evaluate.tasks import (
 )
 from clm_detour.evaluate.tasks.splits import shared_ids
 from clm_detour.evaluate.tasks.task import Splits, Task
+from clm_detour.utils.errors import UserError
 
 ENGLISH = (
     chemprot,

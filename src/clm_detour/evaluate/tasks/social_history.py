@@ -6,9 +6,9 @@ annotations are written over earlier ones, the one that begins last is kept.
 
 from __future__ import annotations
 
+from clm_detour.config.protocols import ENGLISH_ENTITIES
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.tasks.make import make_task
-from clm_detour.evaluate.tasks.protocols import ENGLISH_ENTITIES
 
 EVENTS = (
     "Alcohol",

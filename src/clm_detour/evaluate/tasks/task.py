@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Kind = Literal["entities", "nested_entities", "single_label", "multi_label"]
+from clm_detour.config.protocols import Kind, Protocol
+
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, list["Document"]]  # by the names in SPLITS
 Counts = Mapping[str, int]  # of things that were left out, by what they are and why
@@ -79,30 +80,6 @@ class Reading(NamedTuple):
 
     splits: Splits
     skipped: Counts = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a model is fine-tuned on a task. The defaults are the paper's for English classification.
-
-    Args:
-        steps: instead of `epochs`.
-        warmup: share of the steps.
-        head_learning_rate: of the new layers, where it differs.
-        max_tokens: longer documents are read in overlapping windows (entities) or cut (labels), which is counted.
-        positive_weight: BCE weighs a label's positives by its negatives over positives (multi-label).
-    """
-
-    learning_rate: float = 5e-5
-    head_learning_rate: float | None = None
-    weight_decay: float = 0.01
-    batch_size: int = 16
-    epochs: int = 10
-    steps: int | None = None
-    warmup: float = 0.0
-    max_tokens: int = 512
-    positive_weight: bool = False
-    seeds: tuple[int, ...] = (42, 43, 44, 45, 46)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from clm_detour.config import protocols
 from clm_detour.config.checks import one_of, require
 from clm_detour.config.evaluation import check_changes, check_seeds
-from clm_detour.config.load import check_keys, explain
-from clm_detour.errors import UserError
+from clm_detour.config.loading import check_keys, explain
+from clm_detour.config.protocols import Kind, Protocol
 from clm_detour.evaluate.formats.bigbio import BigBio
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.conll import Conll
@@ -27,10 +28,10 @@ from clm_detour.evaluate.formats.form import Files, Form
 from clm_detour.evaluate.formats.hub import Hub
 from clm_detour.evaluate.formats.i2b2 import I2b2
 from clm_detour.evaluate.formats.table import Table
-from clm_detour.evaluate.tasks import protocols
 from clm_detour.evaluate.tasks.reading import Reader
 from clm_detour.evaluate.tasks.settings import TaskSettings
-from clm_detour.evaluate.tasks.task import METRICS, SPLITS, Kind, Protocol, Task
+from clm_detour.evaluate.tasks.task import METRICS, SPLITS, Task
+from clm_detour.utils.errors import UserError
 
 TABLE = ("text", "label", "separator", "flags", "id", "document", "split")
 FORMS: dict[str, tuple[Callable[..., Form], tuple[str, ...]]] = {  # and the settings that each understands

@@ -14,11 +14,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clm_detour.errors import UserError
-from clm_detour.model.attention import flash, flex, onednn, portable, varlen
+from clm_detour.model.attention import flash, flex, portable, varlen
 from clm_detour.model.attention.kernels import described
+from clm_detour.model.cpu import attention as onednn
 from clm_detour.model.documents import Documents
 from clm_detour.model.precision import best_device
+from clm_detour.utils.errors import UserError
 
 AUTO = "auto"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clm_detour.errors import UserError
+from clm_detour.utils.errors import UserError
 
 DEVICE = "cuda"
 HALF = (torch.bfloat16, torch.float16)

@@ -7,7 +7,6 @@ import math
 import numpy as np
 from markupsafe import Markup
 
-from clm_detour.progress import human
 from clm_detour.report import wording
 from clm_detour.report.arms import colour_slot
 from clm_detour.report.costs import cost_of
@@ -15,6 +14,7 @@ from clm_detour.report.curves import speed_figure
 from clm_detour.report.markup import Section, figure, join, key, side_by_side
 from clm_detour.report.records import Phase, PhaseEnd, Run
 from clm_detour.report.tables import Cell, Row, Text, number, table
+from clm_detour.utils.progress import human
 
 Ended = list[tuple[Phase, PhaseEnd]]
 

@@ -9,10 +9,11 @@ from composer.core import Callback
 
 from clm_detour.config.units import parse_tokens
 from clm_detour.data.loader import StepBatches
-from clm_detour.evaluate.held_out import HeldOut
+from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device, computed_precision
-from clm_detour.progress import Advance
+from clm_detour.recipe.schedules import phase_rate
+from clm_detour.recipe.stream import open_sources, vocabulary_of
 from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.dropout import Dropout
@@ -25,11 +26,9 @@ from clm_detour.train.callbacks.preemption import Preemption
 from clm_detour.train.callbacks.throughput import Throughput, peak_flops
 from clm_detour.train.checkpoints import AVERAGE
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.finish import shares_so_far
-from clm_detour.train.models import Models
-from clm_detour.train.schedules import phase_rate
+from clm_detour.train.finish import Models, shares_so_far
 from clm_detour.train.setup import Setup
-from clm_detour.train.stream import open_sources, vocabulary_of
+from clm_detour.utils.progress import Advance
 
 
 class PhaseCallbacks(NamedTuple):

@@ -10,13 +10,13 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
-from clm_detour.files import atomic_folder, write_json
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.clock import is_last_step, passed
 from clm_detour.train.checkpoints import AVERAGE, MOMENTS, SEAL, STATE, Position, checksums, remove, sealed
 from clm_detour.train.optim import save_moments
 from clm_detour.train.parallel import is_first, whole_network
+from clm_detour.utils.files import atomic_folder, write_json
 
 
 class Checkpoints(Callback):

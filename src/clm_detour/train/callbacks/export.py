@@ -8,10 +8,10 @@ from pathlib import Path
 from composer.core import Callback, State
 from composer.loggers import Logger
 
-from clm_detour.progress import console
 from clm_detour.train.callbacks.clock import tokens_before
-from clm_detour.train.models import Models
+from clm_detour.train.finish import Models
 from clm_detour.train.parallel import is_first
+from clm_detour.utils.progress import console
 
 
 class Exports(Callback):

@@ -11,10 +11,10 @@ from composer.utils import dist
 from torch.distributed.tensor import DTensor
 
 from clm_detour.data.loader import StepBatches
-from clm_detour.errors import UserError
-from clm_detour.progress import warn
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.parallel import is_first, sharded_gradient_scale
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.progress import warn
 
 PATIENCE = 10  # bad steps in a row after which it is not the rows but the weights
 

@@ -10,12 +10,12 @@ import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
 
-from clm_detour.evaluate.held_out import HeldOut
-from clm_detour.files import finite
+from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.train.callbacks.clock import is_last_step, passed
-from clm_detour.train.callbacks.lines import JsonLines
+from clm_detour.train.callbacks.metrics import JsonLines
 from clm_detour.train.parallel import is_first
+from clm_detour.utils.files import finite
 
 
 class HeldOutLoss(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from composer.core import Callback, State
 from composer.loggers import Logger
 
-from clm_detour.train.schedules import RateFunction
+from clm_detour.recipe.schedules import RateFunction
 
 
 class LearningRate(Callback):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from composer.core import Callback, State
 from composer.loggers import Logger
 
-from clm_detour.files import finite
-from clm_detour.progress import Advance
 from clm_detour.train.callbacks.clock import is_last_step, tokens_before
 from clm_detour.train.callbacks.gradients import Gradients
-from clm_detour.train.callbacks.lines import JsonLines
 from clm_detour.train.callbacks.throughput import Throughput
 from clm_detour.train.parallel import is_first
+from clm_detour.utils.files import atomic_write, finite, read_json_lines, writable
+from clm_detour.utils.progress import Advance
 
 
 class Metrics(Callback):
@@ -82,3 +83,21 @@ class Metrics(Callback):
         logger.log_metrics(
             {f"train/{name}": value for name, value in flat.items() if finite(value) is not None}
         )
+
+
+class JsonLines:
+    """Only the first process writes."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def keep(self, step: int) -> None:
+        """Drop what is after `step`, and lines that are not whole."""
+        kept = [line for line in read_json_lines(self.path) if line["step"] <= step]
+        with atomic_write(self.path, "w") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """One more; what is not finite becomes null, which JSON knows."""
+        with writable(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(dict(line))) + "\n")

@@ -7,10 +7,10 @@ from types import FrameType
 from composer.core import Callback, State
 from composer.loggers import Logger
 
-from clm_detour.preemption import Requeue
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.clock import is_last_step
 from clm_detour.train.parallel import on_any
+from clm_detour.utils.signals import Requeue
 
 
 class Preemption(Callback):

@@ -11,8 +11,8 @@ from composer.callbacks.speed_monitor import get_gpu_flops_available
 from composer.core import Callback, Precision, State
 from composer.loggers import Logger
 
-from clm_detour.progress import human
 from clm_detour.train.composer_model import PretrainingModel
+from clm_detour.utils.progress import human
 
 
 class Throughput(Callback):

@@ -1,0 +1,1 @@
+"""Measures of a trained encoder: hidden states, losses and predictions."""

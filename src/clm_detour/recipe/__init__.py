@@ -1,0 +1,1 @@
+"""What a recipe trains: phases, rows, schedules and starting weights; without Composer."""

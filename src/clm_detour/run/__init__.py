@@ -1,0 +1,1 @@
+"""The steps of `clm-detour run`, and the checks before them."""

@@ -1,0 +1,164 @@
+"""Writing files so that a reader never sees half of one.
+
+A file is written under a temporary name in its own folder, flushed to the disk and renamed. A process killed at any
+moment leaves either the old file or the new one. A folder is written in the same way (see `atomic_folder`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+from typing import IO, Any
+
+from safetensors import SafetensorError
+
+from clm_detour.utils.errors import UserError
+
+HALF_WRITTEN = ".*.tmp*"  # what matches the temporary names of this module
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into a sentence for people."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"Cannot write {path}: {reason}. Free some space or choose another folder."
+        ) from error
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`, and rename it to `path` if the block ends well.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    try:
+        with writable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, and rename it to `path` (replacing it) if the block ends well.
+
+    What a killed process left of it is removed first. The old folder waits as `.<name>.old` until the new one has its name:
+    there it is if the process is killed in between.
+    """
+    path = Path(path)
+    temporary, old = path.with_name(f".{path.name}.tmp{os.getpid()}"), path.with_name(f".{path.name}.old")
+    try:
+        with writable(path):
+            for left in leftovers(path):
+                shutil.rmtree(left, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
+            os.replace(temporary, path)
+    finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Temporary folders for `path` whose process no longer lives, or has the number of this one."""
+    found = {left: left.name.rpartition(".tmp")[2] for left in path.parent.glob(f".{escape(path.name)}.tmp*")}
+    return [
+        left
+        for left, pid in found.items()
+        if pid.isdecimal() and (int(pid) == os.getpid() or not lives(int(pid)))
+    ]
+
+
+def remove_half_written(folder: Path) -> None:
+    """Delete what killed processes left of `atomic_write` anywhere below a folder in which no other process writes."""
+    with writable(folder):
+        for left in list(folder.rglob(HALF_WRITTEN)):
+            left.unlink(missing_ok=True)  # its process may be about to end
+
+
+def lives(pid: int) -> bool:
+    """Whether this machine has such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
+
+
+def file_checksum(path: Path) -> str:
+    """BLAKE2b of 16 bytes, in hex, of a file's content, read in pieces: about 1 GB/s."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_write(path, "w") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def finite(value: Any) -> Any:
+    """`value` with None in place of each number that is not finite: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: finite(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a file with one a line, which may not exist; lines that are not whole are left out, as a killed process leaves one."""
+    found: list[Any] = []
+    with suppress(FileNotFoundError):
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict)]
+
+
+def read_json(path: str | Path, remedy: str = "delete it and run the step again") -> Any:
+    """Read a JSON file.
+
+    Args:
+        remedy: what to do if it cannot be read, for the error.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} is missing.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy}.") from error

@@ -1,0 +1,97 @@
+"""Every shipped config runs, end to end, with small things in the place of large ones (`+debug`)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from clm_detour.__main__ import main
+from clm_detour.config import load_config
+from clm_detour.config.debug import STEPS
+from clm_detour.plan import make_plan, print_plan
+from clm_detour.recipe.export import export_arm
+from clm_detour.recipe.phases import plan_recipe
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.run.check import check_recipe, existing_tokenizer
+from clm_detour.run.steps import prepare_data
+from clm_detour.train.phase import train_phase
+from clm_detour.utils.files import read_json
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = [
+    path
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+    if not {"base", "eval"} & set(path.relative_to(CONFIGS).parts)
+]
+
+
+@pytest.fixture(scope="session")
+def small(tiny_data, tmp_path_factory):
+    """A function from a shipped config to its `+debug`.
+
+    Configs of the same sources share one folder: what has been made small alike is trained once, and settings.json sees to it that it was alike.
+    """
+    root = tmp_path_factory.mktemp("configs")
+
+    def load(path: Path):
+        words = ["data.sample=null", "tokenizer.train=null", f"tokenizer.path={tiny_data}/tokenizer"]
+        sources = load_config(path, ["+debug"]).data.sources
+        for name, source in sources.items():
+            words.append(f"data.sources.{name}.path={tiny_data}/sample/{Path(source.path).name}")
+        return load_config(path, ["+debug", *words, f"run_dir={root}/{'-'.join(sources)}"])
+
+    return load
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_it_is_checked_planned_trained_and_exported(path, small, tmp_path, capsys):
+    config = small(path)
+    prepare_data(config)
+    check_recipe(config, deep=False, sizes=False)
+    print_plan(make_plan(config, existing_tokenizer(config)))
+    shown = capsys.readouterr().err
+    assert "Nothing wrong found" in shown
+    for run in plan_recipe(config).values():
+        assert run.id in shown
+        train_phase(config, run)  # or find it trained
+        record = read_json(RunFolder.of(config).phase(run.id).record)
+        assert (record["steps"], record["objective"]) == (run.steps, run.phase.objective)
+        assert run.steps >= STEPS
+    arm = list(config.arms)[-1]
+    export_arm(config, arm, tmp_path / arm)
+    assert (tmp_path / arm / "model.safetensors").exists()
+
+
+def test_debug_is_a_word_on_the_command_line(monkeypatch, capsys, tmp_path):
+    words = ["run", str(CONFIGS / "paper" / "cpt-en-base.yaml"), "+debug", f"run_dir={tmp_path}/run"]
+    monkeypatch.setattr(sys, "argv", ["clm-detour", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert not left.value.code, capsys.readouterr().err
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_debug_keeps_what_the_recipe_is_about_and_the_command_line_wins():
+    path = CONFIGS / "paper" / "ablations" / "freeze.yaml"
+    large, little = (
+        load_config(path, ["data.root=x"]),
+        load_config(path, ["+debug", "phases.clm.duration=8ktok"]),
+    )
+    assert (little.arms, little.data.mixtures) == (large.arms, large.data.mixtures)
+    for name, phase in little.phases.items():
+        of = large.phases[name]
+        assert (phase.objective, phase.mask_rate, phase.freeze) == (of.objective, of.mask_rate, of.freeze)
+        assert (phase.schedule.name, phase.schedule.peak) == (of.schedule.name, of.schedule.peak)
+    assert little.phases["clm"].duration == "8ktok"
+    assert little.run_dir == f"{large.run_dir}-debug"
+
+
+def test_debug_makes_small_what_a_recipe_does_beside_training(tmp_path):
+    train = "{export_at: [5Btok], evaluate_every: 1Btok, loggers: {wandb: {}}}"
+    text = f"extends: {CONFIGS / 'paper' / 'cpt-en-base.yaml'}\ntrain: {train}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load_config(tmp_path / "mine.yaml", ["data.root=x"]).train.export_at == ["5Btok"]
+    config = load_config(tmp_path / "mine.yaml", ["+debug"])
+    assert (config.train.export_at, config.train.loggers, config.train.evaluate_every) == ([], {}, "1024tok")

@@ -1,0 +1,315 @@
+"""A whole recipe on a tiny model: what it leaves opens in plain transformers, and nothing that happens on the way changes it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+from clm_detour.config import load_config
+from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.recipe.export import export_arm
+from clm_detour.recipe.phases import plan_recipe
+from clm_detour.recipe.schedules import phase_rate
+from clm_detour.run.check import check_recipe
+from clm_detour.run.steps import export_step, run_recipe
+from clm_detour.utils.errors import UserError
+
+ANALYSES = ("compare", "trajectory", "weights", "gradients")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_recipe, tmp_path_factory):
+    """A recipe run to its end without disturbance."""
+    config = load_config(tiny_recipe(tmp_path_factory.mktemp("finished") / "run"))
+    run_recipe(config)
+    return config
+
+
+def weights(run_dir: str | Path) -> dict[str, bytes]:
+    """Every safetensors file of a run."""
+    folder = Path(run_dir)
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+def metrics(run_dir: str | Path, phase: str) -> list[dict]:
+    lines = (Path(run_dir) / "phases" / phase / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-c", "from clm_detour.__main__ import main; main()", *map(str, words)]
+
+
+def test_a_folder_says_which_mask_and_which_length_it_was_trained_with(finished):
+    for path in Path(finished.run_dir).glob("*/*/**/config.json"):
+        keys = json.loads(path.read_text())
+        assert keys.get("causal", False) == (path.parts[-3] == "pretrain.clm")
+        assert keys["max_position_embeddings"] == finished.data.sequence_length
+
+
+def test_it_leaves_models_scores_and_a_page(finished):
+    folder = Path(finished.run_dir)
+    assert sorted(path.name for path in (folder / "models").iterdir()) == [
+        "base",
+        "control",
+        "detour",
+        "twin",
+    ]
+    assert (folder / "report.html").stat().st_size > 1000
+    scores = json.loads((folder / "evaluation" / "held_out.json").read_text())
+    assert list(scores["models"]) == ["base", "detour", "twin", "control"]
+
+
+@pytest.mark.parametrize("arm", ["base", "detour", "twin"])
+def test_plain_transformers_gives_the_logits_that_our_network_gives(finished, arm):
+    folder = Path(finished.run_dir) / "models" / arm
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(
+        ["The patient was treated.", "A trial of aspirin in patients with pain, and more."],
+        padding=True,
+        return_tensors="pt",
+    )
+    theirs, ours = (
+        AutoModelForMaskedLM.from_pretrained(folder).eval(),
+        ModernBertForPretraining.from_pretrained(folder).eval(),
+    )
+    with torch.no_grad():
+        expected, logits = (
+            theirs(**batch).logits,
+            ours(batch["input_ids"], attention_mask=batch["attention_mask"]).logits,
+        )
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(logits[real], expected[real], rtol=1e-5, atol=1e-5)
+
+
+def test_the_fill_mask_pipeline_opens_the_folder(finished):
+    folder = str(Path(finished.run_dir) / "models" / "detour")
+    answers = pipeline("fill-mask", folder)("The patient was treated with [MASK].")
+    assert len(answers) == 5
+
+
+def test_it_leaves_an_analysis_of_detour_and_twin_with_the_control(finished):
+    folder = Path(finished.run_dir) / "analysis"
+    found = {name: json.loads((folder / f"{name}.json").read_text()) for name in ANALYSES}
+    phases = Path(finished.run_dir) / "phases"
+    models = {role: Path(model["path"]).parent.name for role, model in found["compare"]["models"].items()}
+    assert models == {
+        "a": "pretrain.clm.decay",
+        "b": "pretrain.mlm.decay",
+        "control": "pretrain.mlm_control.decay_control",
+        "before_a": "pretrain.clm",
+        "before_b": "pretrain.mlm",
+    }
+    assert found["compare"]["retention"]["debiased"]["model"] > 0
+    assert found["compare"]["ratio"]["debiased"]["model"] > 0
+    points = found["trajectory"]["points"]
+    assert [point["phase"] for point in points] == ["start", "pretrain.clm", "pretrain.clm.decay"]
+    assert points[0]["divergence"]["start"]["biased"]["all"] == pytest.approx(0, abs=1e-9)
+    assert points[1]["divergence"]["undecayed_twin"]["biased"]["all"] == pytest.approx(
+        found["compare"]["comparisons"]["before"]["variants"]["biased"]["model"]["divergence"], abs=1e-9
+    )
+    spans = [(change["arm"], *change["phases"]) for change in found["weights"]["changes"]]
+    assert spans[:3] == [("detour", "clm", "decay"), ("detour", "clm", "clm"), ("detour", "decay", "decay")]
+    assert found["gradients"]["model"] == str(phases / "pretrain" / "model")
+
+
+def test_a_second_run_finds_nothing_to_do(finished):
+    before = weights(finished.run_dir)
+    assert run_recipe(finished) == 0
+    assert weights(finished.run_dir) == before
+
+
+def test_scores_made_with_other_settings_are_made_again_and_nothing_else_is(finished):
+    scores = Path(finished.run_dir) / "evaluation" / "held_out.json"
+    before, rows = scores.read_bytes(), finished.evaluate.rows
+    try:
+        finished.evaluate.rows = rows - 1
+        assert run_recipe(finished) > 0
+        fewer = json.loads(scores.read_text())["models"]["twin"]
+        assert fewer["predicted"] < json.loads(before)["models"]["twin"]["predicted"]
+    finally:
+        finished.evaluate.rows = rows
+    trained = weights(finished.run_dir)
+    assert run_recipe(finished) > 0
+    assert scores.read_bytes() == before
+    assert weights(finished.run_dir) == trained
+    assert run_recipe(finished) == 0
+
+
+def test_an_arm_made_of_phases_that_are_there_is_scored_and_another_analysis_is_made(finished):
+    root, trained = Path(finished.run_dir), weights(finished.run_dir)
+    tokens = finished.analysis.max_tokens
+    finished.arms["undecayed"] = ["pretrain", "clm"]
+    finished.analysis.max_tokens = 16
+    try:
+        assert run_recipe(finished) > 0
+        found = json.loads((root / "evaluation" / "held_out.json").read_text())
+        assert found["models"]["undecayed"] == found["phases"]["pretrain.clm"]
+        assert json.loads((root / "analysis" / "compare.json").read_text())["texts"]["max_tokens"] == 16
+        assert run_recipe(finished) == 0
+    finally:
+        del finished.arms["undecayed"]
+        shutil.rmtree(root / "models" / "undecayed")
+        finished.analysis.max_tokens = tokens
+    assert run_recipe(finished) > 0
+    assert weights(finished.run_dir) == trained
+
+
+def test_an_export_replaces_a_model_of_ours_and_nothing_else(finished, tmp_path):
+    export_arm(finished, "detour", tmp_path / "model")
+    export_arm(finished, "twin", tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "clm_detour.json").read_text())["arm"] == "twin"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "precious").write_text("of someone else")
+    with pytest.raises(UserError, match="something else than an exported model, which would be lost"):
+        export_arm(finished, "detour", tmp_path / "models")
+    assert (tmp_path / "models" / "precious").read_text() == "of someone else"
+
+
+def copied(finished, tmp_path):
+    """The finished run in another folder, with its times."""
+    config = copy.deepcopy(finished)
+    config.run_dir = str(tmp_path / "run")
+    shutil.copytree(finished.run_dir, config.run_dir, dirs_exist_ok=True)
+    return config
+
+
+def test_an_arm_is_exported_anew_when_it_ends_in_another_phase_whichever_was_trained_first(
+    finished, tmp_path
+):
+    config = copied(finished, tmp_path)
+    chain = config.arms["detour"]
+    for phases in (chain[:-1], chain):
+        config.arms["detour"] = phases
+        assert export_step(config, "detour")
+        exported = Path(config.run_dir) / "models" / "detour" / "model.safetensors"
+        end = Path(config.run_dir) / "phases" / ".".join(phases) / "model" / "model.safetensors"
+        assert exported.read_bytes() == end.read_bytes()
+        assert not export_step(config, "detour")
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_and_that_of_a_living_process_is_not(
+    finished, tmp_path
+):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    names = [f".model.tmp{ended.pid}", f".model.tmp{os.getppid()}", f".model-b.tmp{ended.pid}"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    export_arm(finished, "detour", tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "model"])
+
+
+def test_a_refused_run_leaves_the_recipe_that_trained_what_is_there(finished, tmp_path):
+    config = copied(finished, tmp_path)
+    root = Path(config.run_dir)
+    before = {name: (root / name).read_bytes() for name in ("config.yaml", "arms.json", "plan.json")}
+    config.phases["decay"].schedule.peak = 1e-4  # of the last phase of the arms
+    config.arms["short"] = ["pretrain"]
+    with pytest.raises(UserError, match=r"decay was started with other settings .*schedule\.peak"):
+        run_recipe(config)
+    assert {name: (root / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("error", [UserError("The disk is full."), RuntimeError("out of memory")])
+def test_a_step_after_training_that_fails_does_not_keep_the_page_from_being_made(
+    finished, tmp_path, monkeypatch, capsys, error
+):
+    config = copied(finished, tmp_path)
+    root = Path(config.run_dir)
+    (root / "report.html").unlink()
+    (root / "evaluation" / "fill_mask.json").unlink()
+
+    def fails(config, tokenizer):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("clm_detour.run.steps.fill_masks_step", fails)
+        with pytest.raises(type(error), match=str(error)):
+            run_recipe(config)
+    assert (
+        f"Fill masks: left out. {'' if isinstance(error, UserError) else 'RuntimeError: '}{error}"
+        in capsys.readouterr().err
+    )
+    assert (root / "report.html").stat().st_size > 1000
+    assert run_recipe(config) > 0  # and the next run makes it
+    assert (root / "evaluation" / "fill_mask.json").exists()
+
+
+def test_results_on_tasks_that_could_not_be_compared_are_refused_before_any_training(finished, tmp_path):
+    config = copied(finished, tmp_path)
+    check_recipe(config, deep=False)
+    config.evaluate.tasks.protocol = {"epochs": 2}
+    with pytest.raises(
+        UserError, match=r"SampleVerdict was started with other settings \(protocol\.epochs was 1, is now 2\)"
+    ):
+        check_recipe(config, deep=False)
+    config = copied(finished, tmp_path)
+    config.arms["detour"] = ["pretrain", "clm"]
+    with pytest.raises(
+        UserError,
+        match=r"results of arm detour when it ended in pretrain\.clm\.decay, and it now ends in pretrain\.clm; give",
+    ):
+        check_recipe(config, deep=False)
+
+
+def test_the_learning_rate_is_the_formula_at_every_step(finished):
+    for name, run in plan_recipe(finished).items():
+        rate = phase_rate(run.phase)
+        lines = metrics(finished.run_dir, name)
+        assert [line["step"] for line in lines] == list(range(1, run.steps + 1))
+        for line in lines:
+            assert line["learning_rate"] == rate(line["tokens"] - run.batch_tokens)
+
+
+def test_training_learns_something(finished):
+    lines = metrics(finished.run_dir, "pretrain")
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.1
+
+
+def test_the_same_recipe_gives_the_same_bits(finished, tiny_recipe, tmp_path):
+    again = load_config(tiny_recipe(tmp_path / "again"))
+    run_recipe(again)
+    assert weights(again.run_dir) == weights(finished.run_dir)
+
+
+def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(finished, tiny_recipe, tmp_path):
+    path = tiny_recipe(tmp_path / "killed")
+    dice = random.Random(0)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    kills = 0
+    for _ in range(2):  # at a moment when a checkpoint of some phase is there
+        process = subprocess.Popen(
+            command("run", path), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_checkpoint(process, path.with_suffix(""), dice.uniform(0, 0.3))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills
+    run_recipe(load_config(path))
+    assert weights(path.with_suffix("")) == weights(finished.run_dir)
+
+
+def wait_for_checkpoint(process: subprocess.Popen, run_dir: Path, more: float) -> None:
+    """Until a new checkpoint is sealed, and a little longer."""
+    before = set(run_dir.glob("phases/*/checkpoints/*/seal.json"))
+    while process.poll() is None and not set(run_dir.glob("phases/*/checkpoints/*/seal.json")) - before:
+        time.sleep(0.02)
+    time.sleep(more)

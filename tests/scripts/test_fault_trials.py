@@ -1,0 +1,26 @@
+"""The trials of scripts/fault_trials.py, in small."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "fault_trials.py"
+
+
+def test_nothing_is_lost_and_nothing_done_twice():
+    words = [sys.executable, str(SCRIPT), "--kills", "3", "--small"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ok")]
+    for what in (
+        "killed 3 times",
+        "SIGTERM: exit code 75",
+        "Ctrl-C: exit code 130",
+        "No space left",
+        "is damaged",
+        "loss nan",
+        "A loader process died",
+    ):
+        assert sum(what in line for line in lines) == 1
