@@ -18,6 +18,7 @@ from safetensors import safe_open
 from clm_detour.utils.files import read_json, read_json_lines
 
 VARIES = (
+    "path",
     "second",
     "minute",
     "hour",

@@ -29,7 +29,12 @@ def test_type_checkers_see_every_public_name() -> None:
     imported = {
         alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    assert set(clm_detour.__all__) - {"__version__"} == imported - {"import_module", "version", "TYPE_CHECKING", "Any"}
+    assert set(clm_detour.__all__) - {"__version__"} == imported - {
+        "import_module",
+        "version",
+        "TYPE_CHECKING",
+        "Any",
+    }
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
