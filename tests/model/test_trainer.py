@@ -21,7 +21,7 @@ from clm_detour import (
 )
 
 pytest.importorskip("accelerate")
-GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
 IDS = tokens(12 * 10).view(12, 10)
 
 
