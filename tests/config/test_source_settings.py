@@ -33,7 +33,10 @@ WRONG = {
         "{path: x, template: '{b}', repeat: {'a =': 3}}",
         "a.repeat: 'a =' is not a condition",
     ),
-    "copies": ("{path: x, repeat: {'a == 1': 0}}", "a.repeat['a == 1']: 0 is too small; use a number above 0"),
+    "copies": (
+        "{path: x, repeat: {'a == 1': 0}}",
+        "a.repeat['a == 1']: 0 is too small; use a number above 0",
+    ),
     "many copies": ("{path: x, repeat: {'a == 1': .inf}}", "a.repeat['a == 1']: inf is not finite"),
     "unknown field of pubmed": (
         "{path: x.xml.gz, where: titel != ''}",
