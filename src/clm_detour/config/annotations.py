@@ -95,6 +95,6 @@ def listed(words: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value for a sentence: null, true and false as in YAML, and no more than `LONGEST` characters."""
+    """Return a value for a sentence: null, true and false as in YAML, and long values cut."""
     text = repr(value)
     return YAML_WORDS.get(text, text if len(text) <= LONGEST else f"{text[:LONGEST]}...")

@@ -56,13 +56,13 @@ QUAERO = Protocol(head_learning_rate=1e-3, steps=4000, max_tokens=1024, seeds=FR
 
 
 def changed(protocol: Protocol, changes: Mapping[str, Any]) -> Protocol:
-    """Return a protocol with some settings changed. A new `epochs` removes `steps`, which would override it."""
+    """Return a protocol with some settings changed. A new `epochs` replaces `steps`, which would win."""
     instead = {"steps": None} if changes.get("epochs") is not None else {}
     return replace(protocol, **{**instead, **changes})
 
 
 def default(language: str, kind: Kind) -> Protocol:
-    """Return the protocol of a task that is not in the paper. Any language but French has that of English."""
+    """Return the protocol of a task that is not in the paper; languages but French use the English one."""
     if kind == "nested_entities":
         return QUAERO if language == "fr" else replace(QUAERO, seeds=ENGLISH_LABELS.seeds)
     if kind == "entities":

@@ -232,14 +232,12 @@ class Phase:
     seed: Seed | None = None
 
 
-Changes = dict[
-    str, Any
-]  # keys and values of a fine-tuning protocol; see `clm_detour.config.protocols.Protocol`
+Changes = dict[str, Any]  # keys of `protocols.Protocol` and their new values
 
 
 @dataclass
 class FineTuning:
-    """Tasks on which models are fine-tuned and compared. Each task has the paper's protocol and these changes."""
+    """Tasks on which models are fine-tuned and compared, with the paper's protocols and changes to them."""
 
     # Names of tasks, as `clm-detour tasks` lists them.
     tasks: Annotated[list[str], AfterValidator(check_distinct)] = field(default_factory=list)

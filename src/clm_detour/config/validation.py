@@ -1,7 +1,8 @@
 """Build a dataclass from plain values, or say in one sentence what is wrong with them.
 
 The annotations of a dataclass say what each key can be (`Literal`, `Annotated[int, Field(ge=1)]`). Pydantic
-checks them without conversions: `true` is not 1, and "1" is not 1. This module puts pydantic's errors into words.
+checks them without conversions: `true` is not 1, and "1" is not 1. This module puts pydantic's errors into
+words.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def is_misnamed(error: ErrorDetails) -> bool:
 def build(schema: type[Schema], tree: Any) -> tuple[Schema | None, list[ErrorDetails]]:
     """Return the dataclass and no errors, or None and pydantic's errors.
 
-    The values go through JSON, because only there pydantic's strict mode builds a dataclass from a section and a
-    tuple from a list.
+    The values go through JSON, because only there pydantic's strict mode builds a dataclass from a section
+    and a tuple from a list.
     """
     try:
         text = json.dumps(tree, default=str)
