@@ -36,7 +36,7 @@ from clm_detour.utils.environment import describe_environment
 from clm_detour.utils.errors import UserError, on_one_line, sentence
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.interrupt import interrupted
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 from clm_detour.utils.progress import console, progress, warn
 from clm_detour.utils.started_with import agree
 
@@ -104,7 +104,7 @@ def run_recipe(config: Config, sizes: bool = True) -> int:
         return sum(launch_phase(config, run, loaded) for run in plan_recipe(config).values())
     checked = refuse_early(config)
     root = RunFolder.of(config).root
-    with alone(root, "Another run works"):
+    with exclusive(root, "Another run works"):
         return run_steps(config, checked, sizes)
 
 
@@ -163,7 +163,7 @@ def refuse_early(config: Config) -> tokenizer.Tokenizer | None:
 def prepare_data(config: Config) -> int:
     """Only the sample, the tokenizer and the shards."""
     folder = RunFolder.of(config)
-    with alone(folder.root, "Another run works"):
+    with exclusive(folder.root, "Another run works"):
         steps = Steps(folder.steps)
         tokenizer_steps(config, steps)
         source_steps(config, steps, tokenizer.load_tokenizer(tokenizer_path(config)))

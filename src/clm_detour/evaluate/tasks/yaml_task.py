@@ -12,14 +12,11 @@ from dataclasses import fields
 from functools import partial
 from typing import Any, cast
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 
 from clm_detour.config import protocols
-from clm_detour.config.checks import one_of, require
-from clm_detour.config.evaluation import check_changes, check_seeds
-from clm_detour.config.loading import check_keys, explain
 from clm_detour.config.protocols import Kind, Protocol
+from clm_detour.config.validation import validate
 from clm_detour.evaluate.formats.bigbio import BigBio
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.conll import Conll
@@ -31,7 +28,7 @@ from clm_detour.evaluate.formats.table import Table
 from clm_detour.evaluate.tasks.reading import Reader
 from clm_detour.evaluate.tasks.settings import TaskSettings
 from clm_detour.evaluate.tasks.task import METRICS, SPLITS, Task
-from clm_detour.utils.errors import UserError
+from clm_detour.utils.rules import one_of, require
 
 TABLE = ("text", "label", "separator", "flags", "id", "document", "split")
 FORMS: dict[str, tuple[Callable[..., Form], tuple[str, ...]]] = {  # and the settings that each understands
@@ -80,18 +77,9 @@ def from_yaml(name: str, mapping: Mapping[str, Any]) -> Task:
     """
     where = f"tasks.{name}"
     require(isinstance(mapping, Mapping), f"{where} is a section of `key: value` pairs, not {mapping!r}.")
-    check_keys(dict(mapping), TaskSettings, f"{where}.")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(TaskSettings), OmegaConf.create(dict(mapping)))
-        for key in ("form", "kind", *(["path"] if mapping.get("form") == "hub" else [])):
-            require(
-                not OmegaConf.is_missing(merged, key), f"{where}.{key} is not set; write it into the config."
-            )
-        if mapping.get("form") != "hub":
-            merged.path = ""
-        settings = cast(TaskSettings, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}.{explain(error)}") from None
+    settings = validate(TaskSettings, dict(mapping), where)
+    for key in ("form", "kind", *(["path"] if settings.form == "hub" else [])):
+        require(getattr(settings, key) != MISSING, f"{where}.{key} is not set; write it into the config.")
     check(where, settings, mapping)
     kind = cast(Kind, settings.kind)
     reader = Reader(
@@ -218,12 +206,11 @@ def pattern_of(where: str, value: Any) -> Pattern:
 
 def protocol_of(where: str, settings: TaskSettings) -> Protocol:
     """The paper's for the language and kind, with what is set."""
-    check_seeds(settings.protocol.seeds, f"{where}.protocol.seeds")
     chosen = {one.name: getattr(settings.protocol, one.name) for one in fields(settings.protocol)}
     changes: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in chosen.items()
         if value is not None
     }
-    check_changes({key: value for key, value in changes.items() if key != "seeds"}, f"{where}.protocol")
+    validate(Protocol, changes, f"{where}.protocol")
     return protocols.changed(protocols.default(settings.language, cast(Kind, settings.kind)), changes)
