@@ -176,5 +176,5 @@ def test_a_byte_order_mark_and_windows_line_ends_belong_to_no_cell(tmp_path):
 
 def test_all_columns_are_there_when_none_is_asked_for(notes_4):
     unit = Unit(notes_4, "csv", Path(notes_4).stat().st_size)
-    first, *_ = READERS["csv"].records(unit, Source(), None, lambda _: None)
+    first, *_ = READERS["csv"].records(unit, Source(""), None, lambda _: None)
     assert (first.fields["note_id"], first.place) == ("10000032-DS-21", f"{notes_4} line 2")

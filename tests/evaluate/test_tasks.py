@@ -505,7 +505,7 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
             {"form": "conll", "kind": "entities", "overlaps": "first"},
             "tasks.mine.overlaps: 'first' is not known",
         ),
-        ({"form": "conll", "kind": "entities", "labels": ["A", "A"]}, "names a label twice"),
+        ({"form": "conll", "kind": "entities", "labels": ["A", "A"]}, "tasks.mine.labels: A is listed twice"),
         ({"form": "conll", "kind": "entities", "labels": "A"}, "tasks.mine.labels"),
         (
             {"form": "conll", "kind": "entities", "labels": ["A"], "rename": {"x": "B"}},
@@ -515,7 +515,10 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
             {"form": "conll", "kind": "entities", "held_out": {"dev": 0.1}},
             "tasks.mine.held_out: 'dev' is not known",
         ),
-        ({"form": "conll", "kind": "entities", "held_out": {"test": 1.5}}, "use a number between 0 and 1"),
+        (
+            {"form": "conll", "kind": "entities", "held_out": {"test": 1.5}},
+            "use a number above 0 and below 1",
+        ),
         (
             {"form": "conll", "kind": "entities", "held_out": {"test": 0.5, "validation": 0.5}},
             "leaves nothing",

@@ -157,9 +157,9 @@ def tasks(
     language: Annotated[str | None, typer.Option(help="Only those in en, fr or es.")] = None,
 ) -> None:
     """The evaluation's tasks: which are there, their counts beside the published ones, how to get the others."""
-    from clm_detour.config.checks import one_of
     from clm_detour.evaluate.tasks import TASKS
     from clm_detour.evaluate.tasks.overview import print_overview
+    from clm_detour.utils.rules import one_of
 
     if language is not None:
         one_of(language, sorted({task.language for task in TASKS.values()}), "--language")

@@ -51,11 +51,9 @@ def bounds_in_words(metadata: list[Any]) -> str:
     below = next((one.lt for one in metadata if isinstance(one, Lt)), None)
     if least is not None and most is not None:
         return f" from {least} to {most}"
-    if above is not None and below is not None:
-        return f" between {above} and {below}, both excluded"
     low = f" of {least} or more" if least is not None else f" above {above}" if above is not None else ""
     high = f" of {most} or less" if most is not None else f" below {below}" if below is not None else ""
-    return f"{low} and{high}" if low and high else low or high
+    return " and".join(filter(None, (low, high)))
 
 
 def flat_metadata(annotation: Any) -> Iterator[Any]:

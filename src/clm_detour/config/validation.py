@@ -10,8 +10,9 @@ import dataclasses
 import json
 import re
 import typing
+from collections.abc import Hashable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -22,6 +23,7 @@ from clm_detour.utils.rules import not_known, unknown_key
 
 Schema = TypeVar("Schema")
 UNKNOWN = "unexpected_keyword_argument"
+KEY = ("[key]",)  # the end of the location of an error in the key of a dictionary
 SECTION = ("dataclass_type", "dict_type")
 
 
@@ -38,10 +40,10 @@ def validate(schema: type[Schema], tree: Any, where: str = "") -> Schema:
     """
     built, errors = build(schema, tree)
     if errors:
-        # A misspelled key that is required is also a missing one, but the first says more.
-        first = min(errors, key=lambda error: error["type"] != UNKNOWN)
+        # A misspelled key that is required is also a missing one, but the misspelling says more.
+        first = next(filter(is_misnamed, errors), errors[0])
         raise UserError(sentence_of(first, schema, where))
-    return typing.cast(Schema, built)
+    return cast(Schema, built)
 
 
 def check_keys(schema: type, tree: Any) -> None:
@@ -52,9 +54,14 @@ def check_keys(schema: type, tree: Any) -> None:
     """
     for error in build(schema, tree)[1]:
         value = error["input"]
-        single = error["type"] in SECTION and value is not None and not str(value).startswith("${")
-        if error["type"] == UNKNOWN or single:
+        is_single = error["type"] in SECTION and value is not None and not str(value).startswith("${")
+        if is_misnamed(error) or is_single:
             raise UserError(sentence_of(error, schema, ""))
+
+
+def is_misnamed(error: ErrorDetails) -> bool:
+    """Return whether an error is about the name of a key, not about its value."""
+    return error["type"] == UNKNOWN or error["loc"][-1:] == KEY
 
 
 def build(schema: type[Schema], tree: Any) -> tuple[Schema | None, list[ErrorDetails]]:
@@ -65,7 +72,7 @@ def build(schema: type[Schema], tree: Any) -> tuple[Schema | None, list[ErrorDet
     """
     try:
         text = json.dumps(tree, default=str)
-        return adapter(schema).validate_json(text, strict=True, extra="forbid"), []
+        return adapter(cast(Hashable, schema)).validate_json(text, strict=True, extra="forbid"), []
     except ValidationError as error:
         return None, error.errors(include_url=False)
 
@@ -79,8 +86,10 @@ def adapter(schema: type[Schema]) -> TypeAdapter[Schema]:
 def sentence_of(error: ErrorDetails, schema: type, where: str) -> str:
     """Return one of pydantic's errors as a sentence with the key, the value, what it can be and a remedy."""
     kind, loc = error["type"], error["loc"]
-    is_short = kind == "missing" and isinstance(loc[-1], int)  # a list that lacks items
-    place = Place.find(schema, loc[:-1] if is_short else loc, where)
+    is_key, is_short = loc[-1:] == KEY, kind == "missing" and isinstance(loc[-1], int)
+    place = Place.find(schema, loc[:-2] if is_key else loc[:-1] if is_short else loc, where)
+    if is_key:
+        place.annotation = typing.get_args(bare_type(place.annotation))[0]
     key, value, phrase = place.key, shown(error["input"]), describe(place.annotation)
     if kind == UNKNOWN:
         known = list(fields_of(bare_type(place.annotation)))
@@ -89,6 +98,8 @@ def sentence_of(error: ErrorDetails, schema: type, where: str) -> str:
         return f"{key} is not set; add {key}=VALUE to the command or write it into the config."
     if kind == "value_error":
         return f"{key}: {error['ctx']['error']}"
+    if kind == "too_short":
+        return f"{key} is empty; use {phrase}."
     if kind == "finite_number":
         return f"{key}: {value} is not finite; use {phrase}{place.default}."
     if len(members(place.annotation)) == 1:
@@ -97,7 +108,11 @@ def sentence_of(error: ErrorDetails, schema: type, where: str) -> str:
         if kind == "literal_error" and isinstance(error["input"], str):
             choices = typing.get_args(bare_type(place.annotation))
             return not_known(error["input"], [str(choice) for choice in choices], key)
-        if kind == "string_type" and isinstance(error["input"], int | float):
+        if (
+            kind == "string_type"
+            and phrase.startswith("a string")
+            and isinstance(error["input"], int | float)
+        ):
             return f"{key}: {value} is not a string; put it in quotes."
         if kind.startswith(("greater_than", "less_than")):
             size = "small" if kind.startswith("greater") else "large"

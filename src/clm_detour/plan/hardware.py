@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clm_detour.config.checks import one_of
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.rules import one_of
 
 # Dense bf16 operations a second and watts of the whole board, as their makers state them.
 DEVICES = {

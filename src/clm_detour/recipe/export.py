@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from clm_detour.config.schema import Config
 from clm_detour.data.tokenizer import copy_tokenizer
@@ -90,7 +90,7 @@ def about_phase(config: Config, run: PhaseRun, step: int, tokens: int, weights: 
         "step": step,
         "steps": run.steps,
         "tokens": tokens,
-        "config": without_folders(OmegaConf.to_container(OmegaConf.structured(config))),
+        "config": without_folders(asdict(config)),
     }
 
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import Field, PlainValidator
+from pydantic import AfterValidator, PlainValidator
 
-from clm_detour.config.evaluation import check_changes, check_seeds
 from clm_detour.config.protocols import Kind, Protocol, changed, default
 from clm_detour.config.validation import validate
+from clm_detour.config.values import Fraction, PositiveInt, check_distinct
 from clm_detour.evaluate.formats.bigbio import BigBio
 from clm_detour.evaluate.formats.biocreative import BioCreative
 from clm_detour.evaluate.formats.brat import Brat
@@ -82,21 +82,18 @@ class TaskSettings:
 
     form: str  # a key of FORMATS
     kind: Kind
-    labels: list[Label] = field(default_factory=list)  # in a fixed order; empty: all labels of the data
+    # Entity types or classes, in a fixed order. Empty: all labels of the data.
+    labels: Annotated[list[Label], AfterValidator(check_distinct)] = field(default_factory=list)
     language: str = "en"
     metric: str = "micro_f1"  # the score in the tables
     folder: str | list[str] | None = None  # in the folder of all tasks; null: the task's name
-    alternatives: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # other formats, each with `form` and its keys
-    rename: dict[str, Label | None] = field(
-        default_factory=dict
-    )  # label in the files -> label, null: left out
-    overlaps: Overlaps = "error"  # entities
-    held_out: dict[str, Annotated[float, Field(gt=0, lt=1)]] = field(
-        default_factory=dict
-    )  # split -> share of train
-    most_frequent: Annotated[int, Field(ge=1)] | None = None  # multi_label: number of labels that are kept
+    # Other formats of the data set, each a section with `form` and its keys.
+    alternatives: list[dict[str, Any]] = field(default_factory=list)
+    # Label in the files -> label of the task, or null to leave it out.
+    rename: dict[str, Label | None] = field(default_factory=dict)
+    overlaps: Overlaps = "error"  # entities: what to do if they overlap
+    held_out: dict[str, Fraction] = field(default_factory=dict)  # split -> share of train that becomes it
+    most_frequent: PositiveInt | None = None  # multi_label: number of labels that are kept
     negative: Label | None = None  # single_label: the class that stands for none of the others
     disjoint: bool = True  # no document may be in two splits
     protocol: dict[str, Any] = field(default_factory=dict)  # changes to the paper's for the language and kind
@@ -215,8 +212,6 @@ def build_protocol(settings: TaskSettings, where: str) -> Protocol:
     """Return the paper's protocol for the language and kind, with the changes of the task."""
     checked = vars(validate(ProtocolChanges, settings.protocol, where))
     changes = {key: value for key, value in checked.items() if value is not None}
-    check_seeds(changes.get("seeds"), f"{where}.seeds")
-    check_changes({key: value for key, value in changes.items() if key != "seeds"}, where)
     return changed(default(settings.language, settings.kind), changes)
 
 
@@ -245,10 +240,6 @@ def check_labels(settings: TaskSettings, where: str) -> None:
     require(
         settings.metric != "positive_f1" or settings.negative is not None,
         f"{where}.metric: positive_f1 needs `negative`, the class that it leaves out.",
-    )
-    require(
-        len(set(settings.labels)) == len(settings.labels),
-        f"{where}.labels names a label twice; remove one of them.",
     )
     if settings.labels:
         for label in filter(None, settings.rename.values()):
