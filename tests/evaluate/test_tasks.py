@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clm_detour.cli.main import app
 from clm_detour.config.loading import load_evaluation
@@ -17,6 +18,7 @@ from clm_detour.evaluate.tasks.left_out import of_data
 from clm_detour.evaluate.tasks.overview import counts, differences, print_overview
 from clm_detour.evaluate.tasks.registry import LIBRARY, PAPER, TaskLibrary
 from clm_detour.evaluate.tasks.splits import hold_out, origin, shared_ids, shared_texts
+from clm_detour.evaluate.tasks.yaml_task import FORMAT_KEYS, FORMATS, TASK_KEYS
 from clm_detour.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -590,8 +592,6 @@ def test_a_task_from_yaml_has_the_papers_protocol_but_for_what_is_set():
 
 
 def test_the_example_of_the_page_on_tasks_is_valid(tmp_path):
-    import yaml
-
     page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
     examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
     (mine,) = [block for block in examples if "own_tasks" in block]
@@ -599,6 +599,25 @@ def test_the_example_of_the_page_on_tasks_is_valid(tmp_path):
     settings = load_evaluation(tmp_path / "mine.yaml", [], ["base=x"])
     assert len(settings.own_tasks) >= 4
     assert set(settings.tasks) <= set(known_tasks(settings))
+
+
+def test_the_guide_for_adding_a_task_has_a_complete_example(tmp_path):
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    guide = page.partition("## Add a task")[2]
+    assert guide.partition("```")[0].strip().count("\n") < 10
+    task = from_yaml("triage", yaml.safe_load(re.search(r"```yaml\n(.*?)```", guide, flags=re.DOTALL)[1]))
+    for split, labels in {"train": ["no", "yes", "no"], "dev": ["no"], "test": ["yes"]}.items():
+        rows = "".join(f"{split} {number}\t{label}\n" for number, label in enumerate(labels))
+        written(tmp_path / "triage" / f"{split}.tsv", f"message\tlabel\n{rows}")
+    task, splits = load(task, tmp_path)
+    assert differences(task, splits) == []
+    assert [one.labels for one in splits["train"]] == [("no",), ("yes",), ("no",)]
+
+
+def test_the_tables_of_keys_on_the_page_on_tasks_are_complete():
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    tables = page.partition("These keys go with every form")[2].partition("A mistake in the data")[0]
+    assert {*TASK_KEYS, *FORMAT_KEYS, *FORMATS} <= set(re.findall(r"`([\w]+)", tables))
 
 
 def test_the_page_on_tasks_has_a_row_for_each():
