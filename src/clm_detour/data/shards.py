@@ -30,6 +30,7 @@ from clm_detour.utils.files import HALF_WRITTEN, atomic_write, read_json, writab
 
 FORMAT = 1
 SHARD_TOKENS = 2**26
+REMEDY = "set data.processes lower"  # if a worker process runs out of memory
 RECORD = re.compile(r"shard-(\d{5,})\.json")
 OF_A_SHARD = re.compile(r"(?:shard|tokens|lengths|rows-\d+)-(\d{5,})\.\w+")
 Entry = dict[str, Any]  # what is known of a shard

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ from clm_detour.data.sources.read import OnError, documents
 from clm_detour.data.sources.selection import Document, Selection
 from clm_detour.data.tokenize import SPLITS, is_held_out, tokenize
 from clm_detour.data.tokenizer import LONG_CHARACTERS, Tokenizer
-from clm_detour.data.workers import Desk
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write, write_json
+from clm_detour.utils.parallel import Worker
 
 PART_TOKENS = 2**24  # what a killed process has to do again, at most, and holds in memory
 RECORD = "group.json"
@@ -55,14 +56,14 @@ class Wanted(NamedTuple):
     copies: int
 
 
-def write_digests(settings: Settings, group: Group, desk: Desk) -> None:
+def write_digests(settings: Settings, group: Group, worker: Worker) -> None:
     """The digest of every document of a group."""
     with atomic_write(group.digests) as file:
-        for _, document in every_document(settings, group, Counter(), desk):
+        for _, document in every_document(settings, group, Counter(), worker):
             file.write(digest(document.text))
 
 
-def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]:
+def write_tokens(settings: Settings, group: Group, worker: Worker) -> dict[str, Any]:
     """Tokenise a group; returns its record. Reports bytes read, documents and tokens.
 
     Raises:
@@ -74,8 +75,14 @@ def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]
     writers = {split: ShardWriter(group.folder / split, vocabulary, settings.part_tokens) for split in SPLITS}
     there = {split: writer.documents for split, writer in writers.items()}
 
+    def threads() -> int:
+        count = worker.threads()
+        if worker.processes > 1:
+            os.environ["TOKENIZERS_PARALLELISM"] = "true" if count > 1 else "false"
+        return count
+
     def wanted() -> Iterator[Wanted]:
-        for text, copies in documents_of(settings, group, left_out, desk):
+        for text, copies in documents_of(settings, group, left_out, worker):
             split = "held_out" if is_held_out(text, settings.held_out) else "train"
             copies = copies if split == "train" else 1
             texts[split] += 1
@@ -85,13 +92,13 @@ def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]
             if copies > done:
                 yield Wanted(text, split, copies - done)
 
-    for batch in tokenize(wanted(), settings.tokenizer, desk.threads):
+    for batch in tokenize(wanted(), settings.tokenizer, threads):
         count = tokens = 0
         for (_, split, copies), ids in batch:
             for _ in range(copies):
                 writers[split].add(ids)
             count, tokens = count + copies, tokens + copies * len(ids)
-        desk.tick(0, count, tokens)
+        worker.report(0, count, tokens)
     record = {
         "splits": {split: writer.finish() for split, writer in writers.items()},
         "dropped": dict(left_out),
@@ -103,10 +110,12 @@ def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]
     return record
 
 
-def documents_of(settings: Settings, group: Group, left_out: Counter[str], desk: Desk) -> Iterator[Document]:
+def documents_of(
+    settings: Settings, group: Group, left_out: Counter[str], worker: Worker
+) -> Iterator[Document]:
     """The documents of a group, but for those that were in the source before."""
     repeated = None if group.repeated is None else np.unpackbits(np.frombuffer(group.repeated, np.uint8))
-    for number, (place, document) in enumerate(every_document(settings, group, left_out, desk)):
+    for number, (place, document) in enumerate(every_document(settings, group, left_out, worker)):
         if repeated is not None and repeated[number]:
             left_out["duplicate"] += 1
         elif len(document.text) <= LONG_CHARACTERS or settings.tokenizer.cuts(document.text) is not None:
@@ -121,12 +130,12 @@ def documents_of(settings: Settings, group: Group, left_out: Counter[str], desk:
 
 
 def every_document(
-    settings: Settings, group: Group, left_out: Counter[str], desk: Desk
+    settings: Settings, group: Group, left_out: Counter[str], worker: Worker
 ) -> Iterator[tuple[str, Document]]:
     """All that the source's rules let through, in order, and where each stands: a digest's place among them is its document's."""
     for unit in group.units:
         found = documents(
-            unit, settings.selection, settings.on_error, left_out, lambda read: desk.tick(read, 0, 0)
+            unit, settings.selection, settings.on_error, left_out, lambda read: worker.report(read, 0, 0)
         )
         for number, document in enumerate(found, start=1):
             yield f"{unit.file}: document {number}", document
