@@ -19,7 +19,7 @@ from clm_detour.config.loading import save_config
 from clm_detour.config.schema import Config
 from clm_detour.data import sources, tokenizer
 from clm_detour.data.prepare import prepare_source
-from clm_detour.data.sample.write import SOURCES, write_sample
+from clm_detour.data.sample import SOURCES, write_sample
 from clm_detour.recipe.export import ABOUT, tokenizer_path
 from clm_detour.recipe.phases import domain_sources, plan_arm, plan_recipe
 from clm_detour.recipe.settings import is_finished
