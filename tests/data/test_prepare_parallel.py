@@ -26,7 +26,8 @@ from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import SourceReport, prepare_source
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources.records import Unit
-from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.data.tokenizer_training import train_tokenizer
 from clm_detour.utils import files
 from clm_detour.utils.errors import UserError
 
@@ -71,7 +72,7 @@ def small(monkeypatch):
     monkeypatch.setattr(prepare, "PART_TOKENS", 1500)
     monkeypatch.setattr(prepare, "SHARD_TOKENS", 4000)
     monkeypatch.setattr(groups, "LARGE_BYTES", 0)
-    monkeypatch.setattr("clm_detour.data.tokenize.BATCH_CHARACTERS", 200)
+    monkeypatch.setattr("clm_detour.data.tokenization.BATCH_CHARACTERS", 200)
 
 
 @pytest.fixture

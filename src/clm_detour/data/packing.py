@@ -27,9 +27,9 @@ import numpy as np
 
 from clm_detour.data.best_fit import METHOD, pack
 from clm_detour.data.cache import ShardCache
-from clm_detour.data.folders import Location, RemoteFolder, check_content, check_size, folder_at
 from clm_detour.data.mixture import WINDOW_SHARDS
 from clm_detour.data.shards import REMEDY, TokenShards, checksum, tokens_name
+from clm_detour.data.storage import Location, RemoteFolder, check_content, check_size, folder_at
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write, read_json, writable, write_json
 from clm_detour.utils.parallel import Worker, parallel_map

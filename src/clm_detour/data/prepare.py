@@ -28,14 +28,13 @@ from clm_detour.config.schema import Source
 from clm_detour.data.card import is_card_of, write_card
 from clm_detour.data.deduplicate import Seen
 from clm_detour.data.groups import Group, make_groups
-from clm_detour.data.join import finished_record, join_groups, joined_parts
+from clm_detour.data.join_shards import finished_record, join_groups, joined_parts
 from clm_detour.data.packing import PackedSource, is_packed_so, write_packing
-from clm_detour.data.shards import REMEDY, SHARD_TOKENS, TokenShards, token_dtype, write_index
+from clm_detour.data.shards import REMEDY, SHARD_TOKENS, SPLITS, TokenShards, token_dtype, write_index
 from clm_detour.data.sources import OnError, chosen_settings, source_stamps, units
 from clm_detour.data.sources.read import as_source
-from clm_detour.data.tokenize import SPLITS
+from clm_detour.data.tokenization import PART_TOKENS, Settings, write_digests, write_tokens
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.data.tokens_of_group import PART_TOKENS, Settings, write_digests, write_tokens
 from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import remove_half_written, writable

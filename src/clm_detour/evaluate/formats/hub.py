@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from clm_detour.config.schema import Source
+from clm_detour.data.sources.readers import READERS
 from clm_detour.data.sources.records import Record
-from clm_detour.data.sources.registry import READERS
 from clm_detour.evaluate.formats.conll import Row, tag_of, tagged
 from clm_detour.evaluate.formats.form import Example
 from clm_detour.evaluate.formats.table import Table, cell, written

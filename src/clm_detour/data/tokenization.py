@@ -7,22 +7,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from clm_detour.config.schema import Source
 from clm_detour.data.deduplicate import digest
 from clm_detour.data.groups import Group
-from clm_detour.data.shards import ShardWriter
+from clm_detour.data.shards import SPLITS, ShardWriter
 from clm_detour.data.sources.read import OnError, documents
 from clm_detour.data.sources.selection import Document, Selection
-from clm_detour.data.tokenize import SPLITS, is_held_out, tokenize
 from clm_detour.data.tokenizer import LONG_CHARACTERS, Tokenizer
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write, write_json
@@ -30,6 +31,10 @@ from clm_detour.utils.parallel import Worker
 
 PART_TOKENS = 2**24  # what a killed process has to do again, at most, and holds in memory
 RECORD = "group.json"
+BATCH_CHARACTERS = 2**18  # for each thread
+MOST_CHARACTERS = 2**21
+AHEAD = 2  # two batches at once keep the cores busy while the last document of the first is finished
+T = TypeVar("T", bound="HasText")
 
 
 @dataclass(frozen=True)
@@ -139,3 +144,57 @@ def every_document(
         )
         for number, document in enumerate(found, start=1):
             yield f"{unit.file}: document {number}", document
+
+
+def is_held_out(text: str, held_out: float) -> bool:
+    """Whether a document belongs to the held-out split: a matter of its text alone."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < held_out * 2**64
+
+
+class HasText(Protocol):
+    """Anything with a text."""
+
+    @property
+    def text(self) -> str:
+        """What is tokenised."""
+
+
+def tokenize(
+    documents: Iterable[T], tokenizer: Tokenizer, threads: Callable[[], int]
+) -> Iterator[list[tuple[T, np.ndarray]]]:
+    """Batches of documents, in order, each with its ids `[CLS] ... [SEP]` (uint32).
+
+    Args:
+        threads: how many may be used now; asked before each batch.
+    """
+    waiting: deque[tuple[list[T], Future[list[np.ndarray]]]] = deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for batch in batches(documents, threads):
+            texts = [document.text for document in batch]
+            waiting.append((batch, pool.submit(tokenizer.encode_batch, texts)))
+            while len(waiting) > (AHEAD if threads() > 1 else 0):
+                yield pairs(*waiting.popleft())
+        while waiting:
+            yield pairs(*waiting.popleft())
+
+
+def pairs(batch: list[T], encoded: Future[list[np.ndarray]]) -> list[tuple[T, np.ndarray]]:
+    """A batch that has been encoded."""
+    return list(zip(batch, encoded.result(), strict=True))
+
+
+def batches(documents: Iterable[T], threads: Callable[[], int]) -> Iterator[list[T]]:
+    """Lists of documents, larger for more threads."""
+    batch: list[T] = []
+    characters, enough = 0, 0
+    for document in documents:
+        if not batch:
+            enough = min(BATCH_CHARACTERS * threads(), MOST_CHARACTERS)
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= enough:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

@@ -16,6 +16,7 @@ import numpy as np
 from clm_detour.data.groups import Group
 from clm_detour.data.shards import (
     REMEDY,
+    SPLITS,
     Entry,
     checksum,
     lengths_name,
@@ -26,8 +27,7 @@ from clm_detour.data.shards import (
     whole_shards,
     write_shard,
 )
-from clm_detour.data.tokenize import SPLITS
-from clm_detour.data.tokens_of_group import RECORD
+from clm_detour.data.tokenization import RECORD
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json, writable
 from clm_detour.utils.parallel import Worker, parallel_map
