@@ -42,7 +42,7 @@ from clm_detour.data.packing import PackedSource, write_packing
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.shards import SHARD_TOKENS
 from clm_detour.data.sources import read_documents
-from clm_detour.data.tokenize import MOST_CHARACTERS
+from clm_detour.data.tokenization import MOST_CHARACTERS
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.environment import usable_cores
@@ -149,8 +149,8 @@ def one_phase_each(config: Config) -> dict[str, PhaseRun]:
 
 def measure(config: Config, kind: str, workers: int, first_row: int, seconds: float) -> dict[str, float]:
     """Open the stream of an objective and read it for a while; the first batch counts as start-up. Memory is kept as a phase keeps it."""
+    from clm_detour.data.batch_size import StepRows
     from clm_detour.data.loader import StepBatches, make_loader
-    from clm_detour.data.steps import StepRows
     from clm_detour.recipe.export import tokenizer_path
     from clm_detour.recipe.stream import open_stream
 

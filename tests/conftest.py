@@ -40,12 +40,12 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small bundled sample and a tokenizer trained on it; `data/` below it fills as recipes run."""
-    from clm_detour.data.sample.write import write_sample
+    from clm_detour.data.sample import write_sample
     from clm_detour.data.sources import read_documents
-    from clm_detour.data.tokenizer import train_tokenizer
+    from clm_detour.data.tokenizer_training import train_tokenizer
 
     root = tmp_path_factory.mktemp("tiny")
-    files = write_sample(root / "sample", documents=400, seed=7)
+    files = write_sample(root / "sample", documents=400)
     train_tokenizer(
         (text for path in files.values() for text in read_documents(str(path))), 800, root / "tokenizer"
     )

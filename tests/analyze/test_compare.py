@@ -313,7 +313,7 @@ def test_texts_are_cut_at_what_every_model_can_read_and_it_is_said(bert, models,
 def test_models_with_other_tokenizers_are_compared_on_texts_and_it_is_said(
     models, texts, tiny_data, tmp_path
 ):
-    from clm_detour.data.tokenizer import train_tokenizer
+    from clm_detour.data.tokenizer_training import train_tokenizer
 
     from .conftest import make_model
 

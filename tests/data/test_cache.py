@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from clm_detour.data import cache as cache_module
+from clm_detour.data.batch_size import StepRows
 from clm_detour.data.cache import ShardCache
 from clm_detour.data.loader import RowStream, StepBatches, make_loader
 from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import Objective
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.shards import checksum
-from clm_detour.data.steps import StepRows
 from clm_detour.utils.errors import UserError
 
 LENGTH, SIZE = 16, 1000

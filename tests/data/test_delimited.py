@@ -14,7 +14,7 @@ from reading import read_all, read_rest, write
 
 from clm_detour.config.schema import Source
 from clm_detour.data.sources import Unit
-from clm_detour.data.sources.registry import READERS
+from clm_detour.data.sources.readers import READERS
 from clm_detour.utils.errors import UserError
 
 MIMIC_3 = (

@@ -22,9 +22,11 @@ from clm_detour.data import prepare, tokens_of_group
 from clm_detour.data import tokenizer as tokenizer_module
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import SourceReport, prepare_source
+from clm_detour.data.shards import SPLITS
 from clm_detour.data.sources import read_documents
-from clm_detour.data.tokenize import SPLITS, is_held_out
-from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from clm_detour.data.tokenization import is_held_out
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.data.tokenizer_training import train_tokenizer
 from clm_detour.utils import files
 from clm_detour.utils.errors import UserError
 

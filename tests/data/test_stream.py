@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clm_detour.data.batch_size import StepRows
 from clm_detour.data.loader import Example, RowStream, StepBatches
 from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import Objective
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.steps import StepRows
 from clm_detour.train.composer_model import split_batch
 
 LENGTH, FIRST = 16, 5

@@ -23,14 +23,9 @@ from clm_detour.config import load_config
 from clm_detour.data import tokenizer as tokenizer_module
 from clm_detour.data.auto_tokenizer import check_auto_tokenizer
 from clm_detour.data.sources import Document
-from clm_detour.data.tokenize import tokenize
-from clm_detour.data.tokenizer import (
-    Tokenizer,
-    copy_tokenizer,
-    load_tokenizer,
-    set_max_length,
-    train_tokenizer,
-)
+from clm_detour.data.tokenization import tokenize
+from clm_detour.data.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
+from clm_detour.data.tokenizer_training import set_max_length, train_tokenizer
 from clm_detour.evaluate.finetune.windows import WordEncoder, frame_text
 from clm_detour.model.pretrained import load_fast_tokenizer
 from clm_detour.recipe.start import check_fit
@@ -104,7 +99,7 @@ def test_a_trained_tokenizer_opens_in_transformers_with_its_special_tokens(folde
 
 def test_training_is_deterministic_in_another_process(folder, tmp_path):
     script = (
-        "import sys; from pathlib import Path; from clm_detour.data.tokenizer import train_tokenizer; "
+        "import sys; from pathlib import Path; from clm_detour.data.tokenizer_training import train_tokenizer; "
         f"train_tokenizer({TEXTS!r}, 320, Path(sys.argv[1]))"
     )
     environment = {**os.environ, "RAYON_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
@@ -373,7 +368,7 @@ def test_a_name_that_is_neither_a_folder_nor_on_the_hub_says_so(name):
 
 
 def test_streaming_gives_what_a_single_batch_gives_and_in_order(tokenizer, monkeypatch):
-    monkeypatch.setattr("clm_detour.data.tokenize.BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr("clm_detour.data.tokenization.BATCH_CHARACTERS", 1000)
     texts = [f"{number} " * (1 + number % 400) for number in range(0, 20_000, 173)]
     for threads in (1, 2):
         documents = (Document(text, copies=1) for text in texts)

@@ -27,7 +27,7 @@ from clm_detour.config import load_config
 from clm_detour.config.loading import load_evaluation
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import prepare_source
-from clm_detour.data.tokenize import is_held_out
+from clm_detour.data.tokenization import is_held_out
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining

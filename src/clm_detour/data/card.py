@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.shards import TokenShards
-from clm_detour.data.tokenize import SPLITS
-from clm_detour.data.tokens_of_group import RECORD
+from clm_detour.data.shards import SPLITS, TokenShards
+from clm_detour.data.tokenization import RECORD
 from clm_detour.utils.files import atomic_write, read_json, write_json
 
 CARD, PICTURE = "card.json", "card.svg"

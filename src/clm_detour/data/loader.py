@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from clm_detour.data.batch_size import StepRows
 from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.steps import StepRows
 from clm_detour.utils.interrupt import interrupts_held, leave_interrupts_to_parent
 
 Batch = dict[str, Any]

@@ -16,7 +16,7 @@ import os
 import random
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -27,12 +27,12 @@ import numpy as np
 
 from clm_detour.data.best_fit import METHOD, pack
 from clm_detour.data.cache import ShardCache
-from clm_detour.data.folders import Location, RemoteFolder, check_content, check_size, folder_at
 from clm_detour.data.mixture import WINDOW_SHARDS
-from clm_detour.data.shards import TokenShards, checksum, tokens_name
-from clm_detour.data.workers import Desk, OnProgress, Workers
+from clm_detour.data.shards import REMEDY, TokenShards, checksum, tokens_name
+from clm_detour.data.storage import Location, RemoteFolder, check_content, check_size, folder_at
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write, read_json, writable, write_json
+from clm_detour.utils.parallel import Worker, parallel_map
 
 FORMAT = 2
 PIECE = np.dtype([("start", "<u8"), ("length", "<u4")])
@@ -58,8 +58,8 @@ def write_packing(
     folder: Path,
     row_length: int,
     seed: int,
-    workers: Workers | None = None,
-    on_progress: OnProgress = lambda _: None,
+    processes: int = 1,
+    on_progress: Callable[..., None] = lambda *_: None,
 ) -> bool:
     """Pack the shards in `folder`, those that have not been packed with these arguments.
 
@@ -79,7 +79,7 @@ def write_packing(
         index_file.unlink(missing_ok=True)
     shards = TokenShards.open(folder)
     tasks = [ToPack(folder, shard, row_length, seed) for shard in range(len(shards))]
-    packed = (workers or Workers(None, processes=1)).run(pack_shard, tasks, on_progress)
+    packed = parallel_map(pack_shard, tasks, processes=processes, on_progress=on_progress, remedy=REMEDY)
     write_json(index_file, {**_head(shards, row_length, seed), "shards": packed})
     return True
 
@@ -114,7 +114,7 @@ class ToPack(NamedTuple):
     seed: int
 
 
-def pack_shard(_: object, task: ToPack, desk: Desk) -> dict[str, Any]:
+def pack_shard(_: object, task: ToPack, worker: Worker) -> dict[str, Any]:
     """Write the rows of one shard, unless its record says that it has been done; returns its entry in the index.
 
     Raises:
@@ -149,7 +149,7 @@ def pack_shard(_: object, task: ToPack, desk: Desk) -> dict[str, Any]:
     with atomic_write(file) as opened:
         opened.write(content)
     write_json(record, {"made_from": made_from, "entry": entry})
-    desk.tick(int(lengths.sum()))
+    worker.report(int(lengths.sum()))
     return entry
 
 

@@ -28,19 +28,18 @@ from clm_detour.config.schema import Source
 from clm_detour.data.card import is_card_of, write_card
 from clm_detour.data.deduplicate import Seen
 from clm_detour.data.groups import Group, make_groups
-from clm_detour.data.join import finished_record, join_groups, joined_parts
+from clm_detour.data.join_shards import finished_record, join_groups, joined_parts
 from clm_detour.data.packing import PackedSource, is_packed_so, write_packing
-from clm_detour.data.shards import SHARD_TOKENS, TokenShards, token_dtype, write_index
+from clm_detour.data.shards import REMEDY, SHARD_TOKENS, SPLITS, TokenShards, token_dtype, write_index
 from clm_detour.data.sources import OnError, chosen_settings, source_stamps, units
 from clm_detour.data.sources.read import as_source
-from clm_detour.data.tokenize import SPLITS
+from clm_detour.data.tokenization import PART_TOKENS, Settings, write_digests, write_tokens
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.data.tokens_of_group import PART_TOKENS, Settings, write_digests, write_tokens
-from clm_detour.data.workers import Workers
 from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import remove_half_written, writable
 from clm_detour.utils.locks import exclusive
+from clm_detour.utils.parallel import parallel_map
 from clm_detour.utils.progress import Advance, human, progress
 
 SMALL_BYTES = 2**24  # of a source that is done before another process would have started
@@ -112,15 +111,17 @@ def prepare_source(
     settings = Settings(source, tokenizer, held_out, on_error, PART_TOKENS)
     worked = False
     if not is_done(folder, made_from, row_length, seed):
-        with (
-            exclusive(folder, "Another run prepares a source"),
-            Workers(settings, wanted_processes(source, made_from, processes)) as workers,
-        ):
+        count = wanted_processes(source, made_from, processes)
+        with exclusive(folder, "Another run prepares a source"):
             remove_half_written(folder)
-            if not is_tokenized(folder, made_from):
-                tokenize_source(name, settings, folder, made_from, workers)
-                worked = True
-            worked |= pack_source(name, folder, row_length, seed, workers)
+            try:
+                if not is_tokenized(folder, made_from):
+                    tokenize_source(name, settings, folder, made_from, count)
+                    worked = True
+                worked |= pack_source(name, folder, row_length, seed, count)
+            except (Exception, KeyboardInterrupt, SystemExit):
+                remove_half_written(folder)  # worker processes are killed in the midst of writing
+                raise
             write_card(name, folder, row_length)
     packed = {split: PackedSource.open(folder / split, row_length, tokenizer.fingerprint) for split in SPLITS}
     return SourceReport(
@@ -171,7 +172,7 @@ def wanted_processes(source: Source, made_from: dict[str, Any], processes: int |
 
 
 def tokenize_source(
-    name: str, settings: Settings, folder: Path, made_from: dict[str, Any], workers: Workers
+    name: str, settings: Settings, folder: Path, made_from: dict[str, Any], processes: int
 ) -> None:
     """From files to the shards of both splits and their index.
 
@@ -182,8 +183,8 @@ def tokenize_source(
     with writable(folder):
         (folder / "parts").mkdir(parents=True, exist_ok=True)
     if settings.source.deduplicate:
-        groups = without_copies(name, groups, workers)
-    records = tokenize_groups(name, settings, folder, groups, workers)
+        groups = without_copies(name, settings, groups, processes)
+    records = tokenize_groups(name, settings, folder, groups, processes)
     dropped: Counter[str] = Counter()
     for record in records.values():
         dropped.update(record["dropped"])
@@ -193,12 +194,12 @@ def tokenize_source(
     head = {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size}
     with shown(f"Joining {name}", sum(tokens_in(record) for record in records.values())) as advance:
         for split in SPLITS:
-            shards = join_groups(folder, split, dtype.str, records, SHARD_TOKENS, workers, advance)
+            shards = join_groups(folder, split, dtype.str, records, SHARD_TOKENS, processes, advance)
             write_index(folder / split, shards, head, made_from, dropped)
     tidy(folder / "parts", groups)
 
 
-def without_copies(name: str, groups: list[Group], workers: Workers) -> list[Group]:
+def without_copies(name: str, settings: Settings, groups: list[Group], processes: int) -> list[Group]:
     """Groups that leave out each text that was there before, in the order of the source.
 
     Takes one reading of the source more, and 24 to 48 bytes a document in this process.
@@ -207,7 +208,14 @@ def without_copies(name: str, groups: list[Group], workers: Workers) -> list[Gro
     size = sum(group.size for group in missing)
     if missing:
         with progress(f"Looking for copies in {name}", size or None, "B") as advance:
-            workers.run(write_digests, largest_first(missing), lambda read, *_: advance(read))
+            parallel_map(
+                write_digests,
+                largest_first(missing),
+                settings,
+                processes=processes,
+                on_progress=lambda read, *_: advance(read),
+                remedy=REMEDY,
+            )
     seen, found = Seen(), []
     for group in groups:
         digests = memoryview(group.digests.read_bytes())
@@ -218,7 +226,7 @@ def without_copies(name: str, groups: list[Group], workers: Workers) -> list[Gro
 
 
 def tokenize_groups(
-    name: str, settings: Settings, folder: Path, groups: list[Group], workers: Workers
+    name: str, settings: Settings, folder: Path, groups: list[Group], processes: int
 ) -> dict[str, Any]:
     """The record of each group, by key, in order; those that are there already are not made again."""
     joined = joined_parts(folder)
@@ -228,11 +236,18 @@ def tokenize_groups(
     with progress(f"Tokenising {name}", size or None, "B") as advance:
         if left < size:
             advance(size - left, earlier=True)
-        made = workers.run(write_tokens, missing, Shown(advance))
+        made = parallel_map(
+            write_tokens,
+            missing,
+            settings,
+            processes=processes,
+            on_progress=TokenProgress(advance),
+            remedy=REMEDY,
+        )
     return records | {group.key: record for group, record in zip(missing, made, strict=True)}
 
 
-class Shown:
+class TokenProgress:
     """Adds up what processes report, for the progress bar."""
 
     def __init__(self, advance: Advance):
@@ -285,11 +300,11 @@ def tidy(parts: Path, groups: list[Group]) -> None:
                 path.unlink()
 
 
-def pack_source(name: str, folder: Path, row_length: int, seed: int, workers: Workers) -> bool:
+def pack_source(name: str, folder: Path, row_length: int, seed: int, processes: int) -> bool:
     """Pack both splits; whether there was anything to do."""
     tokens = sum(TokenShards.open(folder / split).num_tokens for split in SPLITS)
     with shown(f"Packing {name}", tokens) as advance:
-        packed = [write_packing(folder / split, row_length, seed, workers, advance) for split in SPLITS]
+        packed = [write_packing(folder / split, row_length, seed, processes, advance) for split in SPLITS]
     return any(packed)
 
 
@@ -300,7 +315,7 @@ def shown(description: str, tokens: int) -> Iterator[Advance]:
         yield lambda *_: None
     else:
         with progress(description, tokens, "tokens") as advance:
-            yield advance
+            yield lambda tokens, *_: advance(tokens)
 
 
 def tokens_in(record: dict[str, Any]) -> int:

@@ -24,12 +24,14 @@ from typing import IO, Any
 import numpy as np
 
 from clm_detour.data.cache import ShardCache
-from clm_detour.data.folders import Folder, LocalFolder, Location, check_content, check_size, folder_at
+from clm_detour.data.storage import Folder, LocalFolder, Location, check_content, check_size, folder_at
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import HALF_WRITTEN, atomic_write, read_json, writable, write_json
 
 FORMAT = 1
+SPLITS = ("train", "held_out")
 SHARD_TOKENS = 2**26
+REMEDY = "set data.processes lower"  # if a worker process runs out of memory
 RECORD = re.compile(r"shard-(\d{5,})\.json")
 OF_A_SHARD = re.compile(r"(?:shard|tokens|lengths|rows-\d+)-(\d{5,})\.\w+")
 Entry = dict[str, Any]  # what is known of a shard

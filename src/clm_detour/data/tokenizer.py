@@ -18,7 +18,7 @@ import json
 import re
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -28,10 +28,10 @@ import numpy as np
 import tokenizers
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, processors
 
 from clm_detour.utils.errors import UserError
-from clm_detour.utils.files import atomic_write, read_json, write_json
+from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.hub import hub_reason
 
 ROLES = ("cls", "sep", "pad", "mask", "unk")
@@ -45,14 +45,10 @@ USUAL_NAMES = {  # for a tokenizer.json that comes without a configuration
     "mask": ("[MASK]", "<mask>"),
     "unk": ("[UNK]", "<unk>"),
 }
-TRAINED = {
-    role: f"[{role.upper()}]" for role in ("unk", "cls", "sep", "pad", "mask")
-}  # in ModernBERT's order
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 LONG_CHARACTERS = 2**20  # encoding takes about a hundred bytes a character
 LONGEST_PIECE = 2**24
 SINGLE_BLANK, AROUND, TRIES = re.compile(r"(?<=\S)\s(?=\S)"), 256, 1000
-SMALLEST_VOCABULARY = 256 + len(TRAINED)
 
 
 @dataclass(frozen=True)
@@ -165,9 +161,9 @@ def load_tokenizer(path_or_hub_id: str) -> Tokenizer:
     file = fetch("tokenizer.json")
     if file is None:
         raise UserError(f"{path_or_hub_id} has no tokenizer.json: it needs a fast tokenizer.")
-    spec = _read_object(file)
+    spec = read_object(file)
     tokenizer = _build(spec, file)
-    configs = [_read_object(found) for found in map(fetch, CONFIG_FILES) if found is not None]
+    configs = [read_object(found) for found in map(fetch, CONFIG_FILES) if found is not None]
     names = {**_special_names(spec, configs), **_frame_names(path_or_hub_id, tokenizer)}
     ids = {role: _id_of_role(path_or_hub_id, tokenizer, role, names.get(role)) for role in ROLES}
     for one, other in APART:
@@ -258,90 +254,30 @@ def copy_tokenizer(path_or_hub_id: str, folder: Path) -> None:
             shutil.copyfile(file, folder / name)
     file = folder / "tokenizer.json"
     if file.is_file() and (template := _missing_template(path_or_hub_id, file)) is not None:
-        write_json(file, {**_read_object(file), "post_processor": template})
+        write_json(file, {**read_object(file), "post_processor": template})
 
 
 def _missing_template(path_or_hub_id: str, file: Path) -> dict[str, Any] | None:
     """Return the post-processor that writes the frame of training, or None where the tokenizer has one that writes its own."""
-    spec = _read_object(file)
+    spec = read_object(file)
     if _frame_names(path_or_hub_id, _build(spec, file)):
         return None
     loaded = load_tokenizer(path_or_hub_id)
     cls, sep = (name_of(loaded.tokenizer, id) for id in (loaded.cls, loaded.sep))
     bare = tokenizers.Tokenizer(models.BPE())
-    bare.post_processor = _template(cls, loaded.cls, sep, loaded.sep)
+    bare.post_processor = frame_template(cls, loaded.cls, sep, loaded.sep)
     template: dict[str, Any] = json.loads(bare.to_str())["post_processor"]
     before = spec.get("post_processor")
     return template if before is None else {"type": "Sequence", "processors": [before, template]}
 
 
-def _template(cls: str, cls_id: int, sep: str, sep_id: int) -> processors.TemplateProcessing:
+def frame_template(cls: str, cls_id: int, sep: str, sep_id: int) -> processors.TemplateProcessing:
+    """Return a post-processor that writes one token before a text and one after it."""
     return processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
         pair=f"{cls} $A {sep} $B {sep}",
         special_tokens=[(cls, cls_id), (sep, sep_id)],
     )
-
-
-def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, folder: Path, max_length: int | None = None
-) -> None:
-    """Train a byte-level BPE tokenizer of ModernBERT's form, for `AutoTokenizer.from_pretrained(folder)`.
-
-    The vocabulary is smaller than `vocab_size` when the texts do not have enough to merge.
-
-    Args:
-        max_length: Tokens of the longest text that the model is trained on, written as `model_max_length`.
-
-    Raises:
-        UserError: a vocabulary too small for all bytes, no text, or a folder that cannot be written.
-    """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise UserError(
-            f"A vocabulary of {vocab_size} is too small: byte-level BPE needs {SMALLEST_VOCABULARY} or more."
-        )
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = [
-        AddedToken(token, special=True, lstrip=role == "mask", normalized=False)
-        for role, token in TRAINED.items()
-    ]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=specials,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_at_least_one(texts), trainer)
-    cls, sep, ids = TRAINED["cls"], TRAINED["sep"], tokenizer.get_vocab()
-    tokenizer.post_processor = _template(cls, ids[cls], sep, ids[sep])
-    names = {f"{role}_token": token for role, token in TRAINED.items()}
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": ["input_ids", "attention_mask"],
-    }
-    length = {} if max_length is None else {"model_max_length": max_length}
-    write_json(folder / CONFIG_FILES[0], {**config, **names, "clean_up_tokenization_spaces": False, **length})
-    write_json(folder / CONFIG_FILES[1], names)
-    with atomic_write(folder / "tokenizer.json", "w") as file:  # last: where it is, the folder is whole
-        file.write(tokenizer.to_str(pretty=True))
-
-
-def set_max_length(folder: Path, max_length: int) -> None:
-    """Write `model_max_length` into the configuration of a tokenizer that a run has trained, if it is another there."""
-    config = _read_object(folder / CONFIG_FILES[0])
-    if config.get("model_max_length") != max_length:
-        write_json(folder / CONFIG_FILES[0], {**config, "model_max_length": max_length})
-
-
-def _at_least_one(texts: Iterable[str]) -> Iterable[str]:
-    text = None
-    for text in texts:
-        yield text
-    if text is None:
-        raise UserError("There is no text to train a tokenizer on.")
 
 
 def _fetcher(path_or_hub_id: str) -> Callable[[str], Path | None]:
@@ -365,7 +301,12 @@ def _fetcher(path_or_hub_id: str) -> Callable[[str], Path | None]:
     return fetch
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a tokenizer's file.
+
+    Raises:
+        UserError: If the file cannot be read, or holds something else.
+    """
     value = read_json(file)
     if not isinstance(value, dict):
         raise UserError(f"{file} is not a JSON object, so not a tokenizer's file.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from clm_detour.config.schema import Config, Phase
 from clm_detour.config.units import parse_tokens
-from clm_detour.data.steps import StepRows
+from clm_detour.data.batch_size import StepRows
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.rules import one_of
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from clm_detour.config.schema import Config
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.shards import TokenShards
-from clm_detour.data.tokenize import SPLITS
+from clm_detour.data.shards import SPLITS, TokenShards
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.stream import open_stream, prepared_folder, shard_cache

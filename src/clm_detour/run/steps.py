@@ -17,9 +17,9 @@ from typing import Any, cast
 from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.config.loading import save_config
 from clm_detour.config.schema import Config
-from clm_detour.data import sources, tokenizer
+from clm_detour.data import sources, tokenizer, tokenizer_training
 from clm_detour.data.prepare import prepare_source
-from clm_detour.data.sample.write import SOURCES, write_sample
+from clm_detour.data.sample import SOURCES, write_sample
 from clm_detour.recipe.export import ABOUT, tokenizer_path
 from clm_detour.recipe.phases import domain_sources, plan_arm, plan_recipe
 from clm_detour.recipe.settings import is_finished
@@ -203,11 +203,11 @@ def tokenizer_step(config: Config) -> bool:
     assert training is not None
     agree(folder / "settings.json", tokenizer_settings(config))
     if (folder / "tokenizer.json").exists():
-        tokenizer.set_max_length(folder, config.data.sequence_length)
+        tokenizer_training.set_max_length(folder, config.data.sequence_length)
         return False
     total = training.documents * len(config.data.sources)
     with progress("Read documents for the tokenizer", total, "documents") as advance:
-        tokenizer.train_tokenizer(
+        tokenizer_training.train_tokenizer(
             training_texts(config, training.documents, advance),
             training.vocab_size,
             folder,

@@ -22,7 +22,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from clm_detour.config import Config, load_config, parse_selection
-from clm_detour.data.steps import StepRows
+from clm_detour.data.batch_size import StepRows
 from clm_detour.recipe.phases import PhaseRun, check_world, choose_phase
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.gradients import Gradients

@@ -6,7 +6,7 @@ one sentence that names the file and the place, or, when asked, skips the record
 Nothing disappears uncounted, and no text of a document ever reaches a message.
 
     files.py, lines.py, columns.py      what readers share
-    jsonl.py ... hub.py, registry.py    a reader for each format: a file's `units`, and the `records` of a unit
+    jsonl.py ... hub.py, readers.py     a reader for each format: a file's `units`, and the `records` of a unit
     selection.py                        record -> document: where, template, limits, decontamination, copies
     read.py                             units -> documents, and what needs the whole source: duplicates
 """
@@ -19,8 +19,8 @@ from clm_detour.data.sources.read import (
     documents,
     read_documents,
     source_stamps,
-    units,
 )
+from clm_detour.data.sources.readers import units
 from clm_detour.data.sources.records import BadRecord, Record, Unit
 from clm_detour.data.sources.selection import Document, Selection
 

@@ -15,8 +15,8 @@ from clm_detour.config.expressions.formats import guess
 from clm_detour.config.schema import Source
 from clm_detour.data.sources.files import ANY, list_files, open_raw, unpacked
 from clm_detour.data.sources.lines import read_lines
+from clm_detour.data.sources.readers import READERS
 from clm_detour.data.sources.records import BadRecord, Unit, lost
-from clm_detour.data.sources.registry import READERS
 from clm_detour.utils.errors import UserError
 
 TAG = re.compile(r"O|[BIESLU](-.+)?")

@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from clm_detour.config.expressions.formats import guess
 from clm_detour.config.schema import Source
 from clm_detour.data.deduplicate import Seen, digest
 from clm_detour.data.sources import hub
 from clm_detour.data.sources.files import ANY, file_stamp, list_files
+from clm_detour.data.sources.readers import READERS, units, until_lost
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
-from clm_detour.data.sources.registry import READERS
 from clm_detour.data.sources.selection import Document, Selection
 from clm_detour.utils.errors import UserError
 
@@ -26,22 +25,6 @@ REPAIR = "repair it"
 SKIP = "or leave such records out with on_error: skip"
 # Settings of no effect on the documents; what `revision` means stands in the stamp, as a commit.
 HOW_NOT_WHAT = ("streaming", "revision", "max_epochs")
-
-
-def units(source: Source) -> list[Unit]:
-    """The parts of a source in their order, which is the same every time.
-
-    Raises:
-        UserError: there are none.
-    """
-    if source.format == "hub":
-        return READERS["hub"].units(source.path, "hub", source)
-    found = []
-    for file in list_files(source.path, source.format, source.split):
-        format = source.format or guess(file)
-        assert format is not None
-        found += READERS[format].units(file, format, source)
-    return found
 
 
 def documents(
@@ -70,18 +53,6 @@ def documents(
             counts[made.reason] += 1
     if empty_file:
         counts["empty file"] += 1
-
-
-def until_lost(unit: Unit, records: Iterator[Record | BadRecord]) -> Iterator[Record | BadRecord]:
-    """A reader raises the BadRecord after which nothing of its unit can be read; here it is the last one."""
-    any_record = False
-    try:
-        for record in records:
-            any_record = True
-            yield record
-    except BadRecord as error:
-        error.whole_file |= unit.start == 0 and not any_record
-        yield error
 
 
 def remedy(bad: BadRecord) -> str:

@@ -14,11 +14,13 @@ from clm_detour.config.expressions.fields import Field, FieldProblem
 from clm_detour.config.expressions.templates import Template, TextField
 from clm_detour.config.schema import Source
 from clm_detour.data.decontaminate import SharedRuns
-from clm_detour.data.deidentified import replace_marks
 from clm_detour.data.sources.evaluation import evaluation_texts
 from clm_detour.data.sources.records import BadRecord, Record
 
 WORD = re.compile(r"\S+")
+# Marks that de-identification leaves in notes: "[** ... **]" in MIMIC-III, "___" in MIMIC-IV.
+MARK = "___"
+CANDIDATES = re.compile(r"(?P<mark>\[\*\*[^\[\]]{0,200}\*\*\]|_{3,})(?P<blank> ?)")
 SURROGATES_OF_BYTES = range(0xDC80, 0xDD00)
 
 
@@ -142,3 +144,15 @@ def whole_copies(text: str, copies: float) -> int:
         return int(copies)
     drawn = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=b"copies").digest(), "little")
     return math.floor(copies) + (drawn < (copies % 1) * 2**64)
+
+
+def replace_marks(text: str, word: str) -> str:
+    """`text` with `word` for each mark; without a word the mark goes with one of the blanks around it."""
+
+    def instead(match: re.Match[str]) -> str:
+        if match["mark"].startswith("_") and match["mark"] != MARK:  # a line drawn in the note
+            return match[0]
+        follows_blank = match.start() == 0 or text[match.start() - 1].isspace()
+        return word if not word and follows_blank else word + match["blank"]
+
+    return CANDIDATES.sub(instead, text)

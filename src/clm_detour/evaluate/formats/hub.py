@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from clm_detour.config.schema import Source
+from clm_detour.data.sources.readers import READERS
 from clm_detour.data.sources.records import Record
-from clm_detour.data.sources.registry import READERS
 from clm_detour.evaluate.formats.conll import Row, parse_tag, tagged_sentence
 from clm_detour.evaluate.formats.format import Example
 from clm_detour.evaluate.formats.table import Table, cell, cell_text

@@ -14,8 +14,8 @@ from clm_detour.config.expressions.fields import missing_column, missing_field
 from clm_detour.config.expressions.formats import guess
 from clm_detour.config.schema import Source
 from clm_detour.data.sources.delimited import DELIMITERS
+from clm_detour.data.sources.readers import READERS
 from clm_detour.data.sources.records import BadRecord, Record
-from clm_detour.data.sources.registry import READERS
 from clm_detour.evaluate.formats.format import SPLIT_NAMES, Example, Files, Format, count_skipped
 from clm_detour.utils.errors import UserError
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 from clm_detour.config.schema import Config, FineTuning, Source
 from clm_detour.data.cache import is_remote
-from clm_detour.data.folders import folder_at
 from clm_detour.data.packing import PackedSource, is_packed
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import OnError, check_first_record, source_stamps
+from clm_detour.data.storage import folder_at
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.recipe.stream import is_prepared_elsewhere, prepared_folder, shard_cache
 from clm_detour.records.run_folder import RunFolder

@@ -14,7 +14,7 @@ from clm_detour.data.deduplicate import digest
 from clm_detour.data.mixture import exact_shares
 from clm_detour.data.packing import PackedSource, is_packed
 from clm_detour.data.sources import OnError, read_documents
-from clm_detour.data.tokenize import is_held_out
+from clm_detour.data.tokenization import is_held_out
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.recipe.phases import PhaseRun, domain_sources, plan_recipe
 from clm_detour.recipe.stream import is_prepared_elsewhere, prepared_folder, shard_cache

@@ -7,28 +7,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import hashlib
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from clm_detour.config.schema import Source
 from clm_detour.data.deduplicate import digest
 from clm_detour.data.groups import Group
-from clm_detour.data.shards import ShardWriter
+from clm_detour.data.shards import SPLITS, ShardWriter
 from clm_detour.data.sources.read import OnError, documents
 from clm_detour.data.sources.selection import Document, Selection
-from clm_detour.data.tokenize import SPLITS, is_held_out, tokenize
 from clm_detour.data.tokenizer import LONG_CHARACTERS, Tokenizer
-from clm_detour.data.workers import Desk
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write, write_json
+from clm_detour.utils.parallel import Worker
 
 PART_TOKENS = 2**24  # what a killed process has to do again, at most, and holds in memory
 RECORD = "group.json"
+BATCH_CHARACTERS = 2**18  # for each thread
+MOST_CHARACTERS = 2**21
+AHEAD = 2  # two batches at once keep the cores busy while the last document of the first is finished
+T = TypeVar("T", bound="HasText")
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,14 @@ class Wanted(NamedTuple):
     copies: int
 
 
-def write_digests(settings: Settings, group: Group, desk: Desk) -> None:
+def write_digests(settings: Settings, group: Group, worker: Worker) -> None:
     """The digest of every document of a group."""
     with atomic_write(group.digests) as file:
-        for _, document in every_document(settings, group, Counter(), desk):
+        for _, document in every_document(settings, group, Counter(), worker):
             file.write(digest(document.text))
 
 
-def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]:
+def write_tokens(settings: Settings, group: Group, worker: Worker) -> dict[str, Any]:
     """Tokenise a group; returns its record. Reports bytes read, documents and tokens.
 
     Raises:
@@ -74,8 +80,14 @@ def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]
     writers = {split: ShardWriter(group.folder / split, vocabulary, settings.part_tokens) for split in SPLITS}
     there = {split: writer.documents for split, writer in writers.items()}
 
+    def threads() -> int:
+        count = worker.threads()
+        if worker.processes > 1:
+            os.environ["TOKENIZERS_PARALLELISM"] = "true" if count > 1 else "false"
+        return count
+
     def wanted() -> Iterator[Wanted]:
-        for text, copies in documents_of(settings, group, left_out, desk):
+        for text, copies in documents_of(settings, group, left_out, worker):
             split = "held_out" if is_held_out(text, settings.held_out) else "train"
             copies = copies if split == "train" else 1
             texts[split] += 1
@@ -85,13 +97,13 @@ def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]
             if copies > done:
                 yield Wanted(text, split, copies - done)
 
-    for batch in tokenize(wanted(), settings.tokenizer, desk.threads):
+    for batch in tokenize(wanted(), settings.tokenizer, threads):
         count = tokens = 0
         for (_, split, copies), ids in batch:
             for _ in range(copies):
                 writers[split].add(ids)
             count, tokens = count + copies, tokens + copies * len(ids)
-        desk.tick(0, count, tokens)
+        worker.report(0, count, tokens)
     record = {
         "splits": {split: writer.finish() for split, writer in writers.items()},
         "dropped": dict(left_out),
@@ -103,10 +115,12 @@ def write_tokens(settings: Settings, group: Group, desk: Desk) -> dict[str, Any]
     return record
 
 
-def documents_of(settings: Settings, group: Group, left_out: Counter[str], desk: Desk) -> Iterator[Document]:
+def documents_of(
+    settings: Settings, group: Group, left_out: Counter[str], worker: Worker
+) -> Iterator[Document]:
     """The documents of a group, but for those that were in the source before."""
     repeated = None if group.repeated is None else np.unpackbits(np.frombuffer(group.repeated, np.uint8))
-    for number, (place, document) in enumerate(every_document(settings, group, left_out, desk)):
+    for number, (place, document) in enumerate(every_document(settings, group, left_out, worker)):
         if repeated is not None and repeated[number]:
             left_out["duplicate"] += 1
         elif len(document.text) <= LONG_CHARACTERS or settings.tokenizer.cuts(document.text) is not None:
@@ -121,12 +135,66 @@ def documents_of(settings: Settings, group: Group, left_out: Counter[str], desk:
 
 
 def every_document(
-    settings: Settings, group: Group, left_out: Counter[str], desk: Desk
+    settings: Settings, group: Group, left_out: Counter[str], worker: Worker
 ) -> Iterator[tuple[str, Document]]:
     """All that the source's rules let through, in order, and where each stands: a digest's place among them is its document's."""
     for unit in group.units:
         found = documents(
-            unit, settings.selection, settings.on_error, left_out, lambda read: desk.tick(read, 0, 0)
+            unit, settings.selection, settings.on_error, left_out, lambda read: worker.report(read, 0, 0)
         )
         for number, document in enumerate(found, start=1):
             yield f"{unit.file}: document {number}", document
+
+
+def is_held_out(text: str, held_out: float) -> bool:
+    """Whether a document belongs to the held-out split: a matter of its text alone."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < held_out * 2**64
+
+
+class HasText(Protocol):
+    """Anything with a text."""
+
+    @property
+    def text(self) -> str:
+        """What is tokenised."""
+
+
+def tokenize(
+    documents: Iterable[T], tokenizer: Tokenizer, threads: Callable[[], int]
+) -> Iterator[list[tuple[T, np.ndarray]]]:
+    """Batches of documents, in order, each with its ids `[CLS] ... [SEP]` (uint32).
+
+    Args:
+        threads: how many may be used now; asked before each batch.
+    """
+    waiting: deque[tuple[list[T], Future[list[np.ndarray]]]] = deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for batch in batches(documents, threads):
+            texts = [document.text for document in batch]
+            waiting.append((batch, pool.submit(tokenizer.encode_batch, texts)))
+            while len(waiting) > (AHEAD if threads() > 1 else 0):
+                yield pairs(*waiting.popleft())
+        while waiting:
+            yield pairs(*waiting.popleft())
+
+
+def pairs(batch: list[T], encoded: Future[list[np.ndarray]]) -> list[tuple[T, np.ndarray]]:
+    """A batch that has been encoded."""
+    return list(zip(batch, encoded.result(), strict=True))
+
+
+def batches(documents: Iterable[T], threads: Callable[[], int]) -> Iterator[list[T]]:
+    """Lists of documents, larger for more threads."""
+    batch: list[T] = []
+    characters, enough = 0, 0
+    for document in documents:
+        if not batch:
+            enough = min(BATCH_CHARACTERS * threads(), MOST_CHARACTERS)
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= enough:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

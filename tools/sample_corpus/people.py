@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from types import SimpleNamespace
 
-from clm_detour.data.sample.dice import Dice
-from clm_detour.data.sample.english import Phrase
-from clm_detour.data.sample.vocabulary import Disease, Drug, Lab
+from sample_corpus.choices import Choices
+from sample_corpus.english import Phrase
+from sample_corpus.vocabulary import Disease, Drug, Lab
 
 ROUTES = {
     "PO": "oral", "IV": "intravenous", "SC": "subcutaneous", "IM": "intramuscular",
@@ -40,13 +40,13 @@ AGES = {  # a risk or specialty that tells the age of those affected
 }  # fmt: skip
 
 
-def patient(dice: Dice, disease: Disease) -> SimpleNamespace:
+def patient(choices: Choices, disease: Disease) -> SimpleNamespace:
     """A person with the disease: age, noun, pronouns and the letter for the sex."""
     signs = {disease.specialty, *(risk.text for risk in disease.risks)}
     low, high = next((ages for sign, ages in AGES.items() if sign in signs), (24, 72))
     organ = disease.organ.name.text
-    woman = organ in FEMALE or (organ not in MALE and dice.chance(0.5))
-    age = dice.between(low, high)
+    woman = organ in FEMALE or (organ not in MALE and choices.chance(0.5))
+    age = choices.between(low, high)
     noun = ("girl" if woman else "boy") if age < 13 else ("woman" if woman else "man")
     he, him, his, letter = ("she", "her", "her", "F") if woman else ("he", "him", "his", "M")
     sex = "female" if woman else "male"
@@ -56,13 +56,13 @@ def patient(dice: Dice, disease: Disease) -> SimpleNamespace:
     )  # fmt: skip
 
 
-def history(dice: Dice, disease: Disease) -> list[Phrase]:
+def history(choices: Choices, disease: Disease) -> list[Phrase]:
     """Past illnesses and habits of a patient: the disease's risks, without age, sex and the like."""
     kept = [risk for risk in disease.risks if not NO_HISTORY.search(risk.text)]
-    return dice.sample(kept, len(kept)) or [Phrase("no known illness")]
+    return choices.sample(kept, len(kept)) or [Phrase("no known illness")]
 
 
-def lab_value(dice: Dice, lab: Lab, sign: str) -> str:
+def lab_value(choices: Choices, lab: Lab, sign: str) -> str:
     """A value of the test that is high ("+"), low ("-") or normal ("=")."""
     step = 10.0**-lab.decimals
     if sign == "+":
@@ -70,8 +70,8 @@ def lab_value(dice: Dice, lab: Lab, sign: str) -> str:
     elif sign == "-":
         low, high = lab.bottom, lab.low - step
     else:
-        return f"{dice.uniform(lab.low, lab.high):.{lab.decimals}f}"
-    near, share = (low, dice.random() ** 2) if sign == "+" else (high, -(dice.random() ** 2))
+        return f"{choices.uniform(lab.low, lab.high):.{lab.decimals}f}"
+    near, share = (low, choices.random() ** 2) if sign == "+" else (high, -(choices.random() ** 2))
     return f"{near + share * (high - low):.{lab.decimals}f}"
 
 

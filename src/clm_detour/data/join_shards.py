@@ -6,7 +6,7 @@ are still wanted are cut out again, not tokenised again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ import numpy as np
 
 from clm_detour.data.groups import Group
 from clm_detour.data.shards import (
+    REMEDY,
+    SPLITS,
     Entry,
     checksum,
     lengths_name,
@@ -25,11 +27,10 @@ from clm_detour.data.shards import (
     whole_shards,
     write_shard,
 )
-from clm_detour.data.tokenize import SPLITS
-from clm_detour.data.tokens_of_group import RECORD
-from clm_detour.data.workers import Desk, OnProgress, Workers
+from clm_detour.data.tokenization import RECORD
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json, writable
+from clm_detour.utils.parallel import Worker, parallel_map
 
 DIMENSIONS = ("documents", "tokens", "bytes", "checksum")
 
@@ -84,8 +85,8 @@ def join_groups(
     dtype: str,
     records: dict[str, Any],
     shard_tokens: int,
-    workers: Workers,
-    on_progress: OnProgress,
+    processes: int,
+    on_progress: Callable[..., None],
 ) -> list[Entry]:
     """Make the shards of a split, of `shard_tokens` or more; returns their entries. Those that are right already stay.
 
@@ -109,7 +110,7 @@ def join_groups(
         for number, parts in enumerate(wanted)
         if number not in right
     ]
-    workers.run(join, joints, on_progress)
+    parallel_map(join, joints, processes=processes, on_progress=on_progress, remedy=REMEDY)
     entries = whole_shards(folder / split)
     return [entries[number] for number in range(len(wanted))]
 
@@ -129,7 +130,7 @@ def shards_of(split: str, records: dict[str, Any], shard_tokens: int) -> list[li
     return shards
 
 
-def join(_: object, joint: Joint, desk: Desk) -> None:
+def join(_: object, joint: Joint, worker: Worker) -> None:
     """Make one shard."""
     split = joint.folder.name
     homes = [joint.groups / part["group"] / split for part in joint.parts]
@@ -148,7 +149,7 @@ def join(_: object, joint: Joint, desk: Desk) -> None:
         for home, part in zip(homes, joint.parts, strict=True):
             for name in (record_name, tokens_name, lengths_name):
                 (home / name(part["number"])).unlink()
-    desk.tick(sum(part["tokens"] for part in joint.parts))
+    worker.report(sum(part["tokens"] for part in joint.parts))
 
 
 def cut_out(folder: Path, split: str, shard: int, entry: Entry, records: dict[str, Any]) -> None:

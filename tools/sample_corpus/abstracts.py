@@ -12,12 +12,12 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from clm_detour.data.sample.dice import Dice
-from clm_detour.data.sample.english import Phrase
-from clm_detour.data.sample.grammar import Document, Grammar, Rule
-from clm_detour.data.sample.people import COMORBID, ROUTES, history, lab_value, patient, schedule
-from clm_detour.data.sample.trials import p_value, result
-from clm_detour.data.sample.vocabulary import Disease, Drug, Vocabulary, vocabulary
+from sample_corpus.choices import Choices
+from sample_corpus.english import Phrase
+from sample_corpus.grammar import Document, Grammar, Rule
+from sample_corpus.people import COMORBID, ROUTES, history, lab_value, patient, schedule
+from sample_corpus.trials import p_value, result
+from sample_corpus.vocabulary import Disease, Drug, Vocabulary, vocabulary
 
 LABELS = ("effective", "not effective", "mixed", "not assessed")
 COMPARISONS = ("trial", "trial", "trial", "cohort", "review")
@@ -69,18 +69,18 @@ def grammar() -> Grammar:
     return Grammar("abstracts", vocabulary().annotate)
 
 
-def write(dice: Dice) -> tuple[Document, str]:
+def write(choices: Choices) -> tuple[Document, str]:
     """One abstract (60 to 350 words) or paper (over 1,500), with its label."""
-    document = Document(grammar(), dice)
-    paper = dice.chance(PAPERS)
-    label = dice.pick(LABELS[:3] if paper else LABELS)
-    design = "trial" if paper else dice.pick(OTHERS if label == "not assessed" else COMPARISONS)
-    document.facts = draw_facts(dice, label, design)
+    document = Document(grammar(), choices)
+    paper = choices.chance(PAPERS)
+    label = choices.pick(LABELS[:3] if paper else LABELS)
+    design = "trial" if paper else choices.pick(OTHERS if label == "not assessed" else COMPARISONS)
+    document.facts = draw_facts(choices, label, design)
     if label != "not assessed":
         draw_results(document, label)
         placebo = document.facts["control"].text == "placebo"
         document.facts["trial_kind"] = document.make("trial kind placebo" if placebo else "trial kind")
-    document.facts["disease"] = Introduced(document.facts["disease"], dice.chance(0.5))
+    document.facts["disease"] = Introduced(document.facts["disease"], choices.chance(0.5))
     document.rule(f"{design}/title")
     document.write("\n\n" if paper else "\n")
     if paper:
@@ -92,13 +92,13 @@ def write(dice: Dice) -> tuple[Document, str]:
 
 def write_abstract(document: Document, design: str) -> None:
     """The parts of an abstract: under headings, or as one paragraph."""
-    headings = document.dice.chance(0.6)
-    capitals = document.dice.chance(0.5)
-    fullness = document.dice.uniform(0.2, 1.0)
+    headings = document.choices.chance(0.6)
+    capitals = document.choices.chance(0.5)
+    fullness = document.choices.uniform(0.2, 1.0)
     latest = ""
     for name in grammar().outline(design):
         _, section, *part = name.split("/")
-        if not part or (part[0].endswith("?") and not document.dice.chance(fullness)):
+        if not part or (part[0].endswith("?") and not document.choices.chance(fullness)):
             continue
         if headings and section != latest:
             heading = section.upper() if capitals else section.capitalize()
@@ -109,57 +109,59 @@ def write_abstract(document: Document, design: str) -> None:
         document.rule(name)
 
 
-def draw_facts(dice: Dice, label: str, design: str) -> dict[str, Any]:
+def draw_facts(choices: Choices, label: str, design: str) -> dict[str, Any]:
     """A disease, a drug for it (or, to find no benefit, for something else), and all small numbers."""
     words = vocabulary()
-    disease = dice.common(words.treatable)
-    drugs = dice.sample(disease.drugs, 2)
-    drug = drugs[0] if label != "not effective" else unrelated_drug(dice, words, disease)
-    person = patient(dice, disease)
-    lab, sign = dice.pick(disease.labs)
-    risk, *more = dice.sample(disease.risks, 2)
-    people, ages, sex_share = population(dice, person)
-    odds = dice.uniform(1.35, 4.2)
-    width = dice.uniform(1.08, min(1.6, odds * 0.9))
+    disease = choices.common(words.treatable)
+    drugs = choices.sample(disease.drugs, 2)
+    drug = drugs[0] if label != "not effective" else unrelated_drug(choices, words, disease)
+    person = patient(choices, disease)
+    lab, sign = choices.pick(disease.labs)
+    risk, *more = choices.sample(disease.risks, 2)
+    people, ages, sex_share = population(choices, person)
+    odds = choices.uniform(1.35, 4.2)
+    width = choices.uniform(1.08, min(1.6, odds * 0.9))
     return {
-        "disease": disease, "drug": with_route(drug), "control": control_arm(dice, drugs, label, design),
-        "dose": dice.pick(drug.doses), "schedule": schedule(drug), "age": person.age,
+        "disease": disease, "drug": with_route(drug), "control": control_arm(choices, drugs, label, design),
+        "dose": choices.pick(drug.doses), "schedule": schedule(drug), "age": person.age,
         "man": person.man, "he": person.he, "his": person.his,
         "patient": "child" if person.child else "patient",
         "people": people, "ages": ages, "sex_share": sex_share,
-        "finding": dice.pick(disease.findings), "gene": dice.pick(disease.genes), "lab": lab,
-        "lab_before": lab_value(dice, lab, sign), "lab_after": lab_value(dice, lab, "="),
+        "finding": choices.pick(disease.findings), "gene": choices.pick(disease.genes), "lab": lab,
+        "lab_before": lab_value(choices, lab, sign), "lab_after": lab_value(choices, lab, "="),
         "lab_change": Rule("lab change " + ("=" if label == "not effective" else sign)),
         "lab_word": {"+": "higher", "-": "lower", "=": "similar"}[sign],
-        "adverse": dice.pick(drug.adverse), "history": history(dice, disease)[0],
-        "risk": risk, "risk2": more[0] if more else Phrase("male sex"), "exclusion": dice.pick(EXCLUSIONS),
-        "severity": dice.pick(SEVERITIES), "centers": dice.between(4, 84),
-        "weeks": dice.pick((4, 6, 8, 12, 16, 24, 26, 48, 52)),
-        "studies_n": dice.between(5, 38), "sens": dice.between(68, 98), "spec": dice.between(64, 97),
+        "adverse": choices.pick(drug.adverse), "history": history(choices, disease)[0],
+        "risk": risk, "risk2": more[0] if more else Phrase("male sex"), "exclusion": choices.pick(EXCLUSIONS),
+        "severity": choices.pick(SEVERITIES), "centers": choices.between(4, 84),
+        "weeks": choices.pick((4, 6, 8, 12, 16, 24, 26, 48, 52)),
+        "studies_n": choices.between(5, 38), "sens": choices.between(68, 98), "spec": choices.between(64, 97),
         "odds": f"{odds:.2f}", "odds_low": f"{odds / width:.2f}", "odds_high": f"{odds * width:.2f}",
-        "cases": dice.between(24, 62), "controls": dice.between(6, 22), "p": p_value(dice.uniform(2.0, 4.5)),
-        "ae1": dice.between(9, 28), "ae2": dice.between(2, 8),
-        "sae1": dice.between(3, 9), "sae2": dice.between(3, 9),
-        **draw_sizes(dice, design),
+        "cases": choices.between(24, 62), "controls": choices.between(6, 22), "p": p_value(choices.uniform(2.0, 4.5)),
+        "ae1": choices.between(9, 28), "ae2": choices.between(2, 8),
+        "sae1": choices.between(3, 9), "sae2": choices.between(3, 9),
+        **draw_sizes(choices, design),
     }  # fmt: skip
 
 
-def population(dice: Dice, person: SimpleNamespace) -> tuple[str, str, str]:
+def population(choices: Choices, person: SimpleNamespace) -> tuple[str, str, str]:
     """How those studied are called, their ages, and a clause on how many were women."""
-    share = dice.between(31, 69)
+    share = choices.between(31, 69)
     if person.child:
         return "children", "1 to 12 years", f"; {share}% were girls"
-    people = dice.pick(("patients", "patients", "participants", "adults" if person.age > 21 else "patients"))
-    ages = dice.pick(("18 years or older", f"18 to {max(75, person.age + 3)} years"))
-    return people, ages, dice.pick((f"; {share}% were women", "")) if person.any_sex else ""
+    people = choices.pick(
+        ("patients", "patients", "participants", "adults" if person.age > 21 else "patients")
+    )
+    ages = choices.pick(("18 years or older", f"18 to {max(75, person.age + 3)} years"))
+    return people, ages, choices.pick((f"; {share}% were women", "")) if person.any_sex else ""
 
 
-def draw_sizes(dice: Dice, design: str) -> dict[str, Any]:
+def draw_sizes(choices: Choices, design: str) -> dict[str, Any]:
     """The numbers of patients, in all, per arm, and at the end."""
     scale = {"cohort": 3, "risk": 12, "review": 9}.get(design, 1)
-    n1 = dice.between(38 * scale, 480 * scale)
-    n2 = n1 + dice.between(-2 * scale, 2 * scale)
-    done = dice.between(81, 98)
+    n1 = choices.between(38 * scale, 480 * scale)
+    n2 = n1 + choices.between(-2 * scale, 2 * scale)
+    done = choices.between(81, 98)
     total = n1 + n2
     return {"n1": n1, "n2": n2, "n": f"{total:,}", "n_done": round(total * done / 100), "done": done}
 
@@ -169,30 +171,30 @@ def with_route(drug: Drug) -> SimpleNamespace:
     return SimpleNamespace(**vars(drug), route_word=ROUTES[drug.route])
 
 
-def unrelated_drug(dice: Dice, words: Vocabulary, disease: Disease) -> Drug:
+def unrelated_drug(choices: Choices, words: Vocabulary, disease: Disease) -> Drug:
     """A drug that is not indicated for the disease and is taken more than once."""
-    drug = dice.common(words.drug_list)
+    drug = choices.common(words.drug_list)
     while disease in drug.indications or drug.frequency == "once":
-        drug = dice.common(words.drug_list)
+        drug = choices.common(words.drug_list)
     return drug
 
 
-def control_arm(dice: Dice, drugs: list[Drug], label: str, design: str) -> Phrase:
+def control_arm(choices: Choices, drugs: list[Drug], label: str, design: str) -> Phrase:
     """Placebo (in trials), usual care, or another drug for the same disease."""
     rivals = drugs[1:] if label != "not effective" else drugs
-    if rivals and dice.chance(0.3):
+    if rivals and choices.chance(0.3):
         return rivals[0].name
     usual = ("usual care", "standard care")
-    return Phrase(dice.pick(usual if design == "cohort" else ("placebo", "placebo", "standard care")))
+    return Phrase(choices.pick(usual if design == "cohort" else ("placebo", "placebo", "standard care")))
 
 
 def draw_results(document: Document, label: str) -> None:
     """The results of the first and second outcome and the sentences that state them and the verdict."""
-    dice, facts = document.dice, document.facts
-    outcomes = dice.sample(facts["disease"].outcomes, 2)
+    choices, facts = document.choices, document.facts
+    outcomes = choices.sample(facts["disease"].outcomes, 2)
     for place, outcome in enumerate(outcomes):
         works = label == "effective" or (label == "mixed" and place == 0)
-        facts["r"] = facts[f"r{place + 1}"] = result(dice, outcome, facts["n1"], facts["n2"], works)
+        facts["r"] = facts[f"r{place + 1}"] = result(choices, outcome, facts["n1"], facts["n2"], works)
         kind = f"result {'event' if facts['r'].event else 'score'} {'yes' if works else 'no'}"
         facts["primary" if place == 0 else "secondary"] = document.make(kind)
     facts["verdict"] = Rule(f"verdict {label}")
@@ -200,20 +202,20 @@ def draw_results(document: Document, label: str) -> None:
 
 def write_paper(document: Document) -> None:
     """Introduction, methods, results and discussion of a trial at full length."""
-    dice, facts = document.dice, document.facts
+    choices, facts = document.choices, document.facts
     disease = facts["disease"].disease
     words = vocabulary()
     rivals = [drug for drug in disease.drugs if drug.name != facts["drug"].name]
-    related = [*rivals, *dice.sample(words.drug_list, 7)]
-    common = dice.sample(COMORBID, 9)
-    labs = [*disease.labs, *((lab, "=") for lab in dice.sample(list(words.labs.values()), 10))]
+    related = [*rivals, *choices.sample(words.drug_list, 7)]
+    common = choices.sample(COMORBID, 9)
+    labs = [*disease.labs, *((lab, "=") for lab in choices.sample(list(words.labs.values()), 10))]
     document.write("Abstract\n")
     write_abstract(document, "trial")
     document.write("\n\nIntroduction\n")
     for name in ("definition", "burden", "mechanism"):
         sentence(document, name)
     each(document, "paper gene", disease.genes)
-    each(document, "paper option", dice.sample(rivals, 5))
+    each(document, "paper option", choices.sample(rivals, 5))
     sentence(document, "trial/background/aim")
     document.write("\n\nMethods\n")
     for name in (
@@ -233,7 +235,7 @@ def write_paper(document: Document) -> None:
     each(document, "paper finding", disease.findings)
     each(document, "paper symptom", disease.symptoms)
     for lab, sign in labs:
-        facts |= {"item": lab, "before": lab_value(dice, lab, sign), "after": lab_value(dice, lab, "=")}
+        facts |= {"item": lab, "before": lab_value(choices, lab, sign), "after": lab_value(choices, lab, "=")}
         sentence(document, "paper lab")
     document.write("\n")
     each(document, "paper subgroup", [*disease.risks, *(words.diseases[name].name for name in common)])
@@ -241,7 +243,7 @@ def write_paper(document: Document) -> None:
     sentence(document, "trial/results/safety?")
     document.write("\n\nDiscussion\n")
     sentence(document, "paper discussion")
-    each(document, "paper earlier", dice.sample(disease.drugs, 8))
+    each(document, "paper earlier", choices.sample(disease.drugs, 8))
     document.write("\n")
     each(document, "paper option", rivals[:4])
     each(document, "paper drug", related[-9:])

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
-from clm_detour.data.sample.dice import Dice
-from clm_detour.data.sample.english import Phrase
-from clm_detour.data.sample.tables import annotator, items, read_table
+from sample_corpus.choices import Choices
+from sample_corpus.english import Phrase
+from sample_corpus.tables import annotator, items, read_table
 
 Phrases = list[Phrase]
 
@@ -169,7 +169,7 @@ class Vocabulary:
     def by_frequency(self, table: str) -> list[dict[str, str]]:
         """A table in a fixed random order, so that what is common is spread over all specialties."""
         rows = self.tables[table]
-        return Dice("frequency", table).sample(rows, len(rows))
+        return Choices("frequency", table).sample(rows, len(rows))
 
     def phrases(self, texts: Iterable[str]) -> Phrases:
         """Texts with their entities marked."""

@@ -10,8 +10,8 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from clm_detour.data.sample.dice import Dice
-from clm_detour.data.sample.vocabulary import Outcome
+from sample_corpus.choices import Choices
+from sample_corpus.vocabulary import Outcome
 
 SIGNIFICANT = 1.96
 RATES = ("rate", "proportion")
@@ -26,12 +26,12 @@ def p_value(z: float) -> str:
     return f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 
-def wanted_deviate(dice: Dice, works: bool) -> float:
+def wanted_deviate(choices: Choices, works: bool) -> float:
     """A deviate that is clearly significant, or clearly not (then of either sign)."""
-    return dice.uniform(2.3, 4.6) if works else dice.uniform(-1.0, 1.3)
+    return choices.uniform(2.3, 4.6) if works else choices.uniform(-1.0, 1.3)
 
 
-def result(dice: Dice, outcome: Outcome, n1: int, n2: int, works: bool) -> SimpleNamespace:
+def result(choices: Choices, outcome: Outcome, n1: int, n2: int, works: bool) -> SimpleNamespace:
     """What n1 treated and n2 control patients show for an outcome, with a benefit if `works`."""
     sign = -1.0 if outcome.kind in ("low", "bad") else 1.0
     verbs = ("reduced", "lowered") if sign < 0 else ("increased", "improved")
@@ -39,19 +39,19 @@ def result(dice: Dice, outcome: Outcome, n1: int, n2: int, works: bool) -> Simpl
         "outcome": outcome.name,
         "unit": outcome.unit,
         "works": works,
-        "moved": dice.pick(verbs),
+        "moved": choices.pick(verbs),
     }
     verb, rest, nouns = ("reduce", " the risk of", RISKS) if outcome.kind == "bad" else ("improve", "", RATES)
     common |= {"improve": verb + rest, "improves": f"{verb}s{rest}", "improved": f"{verb}d{rest}"}
-    common["noun"] = dice.pick(nouns)
-    deviate = sign * wanted_deviate(dice, works)
-    numbers = (event if outcome.kind in ("good", "bad") else score)(dice, outcome, n1, n2, deviate)
+    common["noun"] = choices.pick(nouns)
+    deviate = sign * wanted_deviate(choices, works)
+    numbers = (event if outcome.kind in ("good", "bad") else score)(choices, outcome, n1, n2, deviate)
     return SimpleNamespace(**common, **numbers, event=outcome.kind in ("good", "bad"))
 
 
-def event(dice: Dice, outcome: Outcome, n1: int, n2: int, deviate: float) -> dict[str, str]:
+def event(choices: Choices, outcome: Outcome, n1: int, n2: int, deviate: float) -> dict[str, str]:
     """Counts, percentages and the relative risk of an event."""
-    base = min(0.9, max(0.04, outcome.base / 100.0 * dice.uniform(0.75, 1.25)))
+    base = min(0.9, max(0.04, outcome.base / 100.0 * choices.uniform(0.75, 1.25)))
     b = max(4, round(n2 * base))
     base = b / n2
     spread = math.sqrt(base * (1.0 - base) * (1.0 / n1 + 1.0 / n2))
@@ -76,12 +76,12 @@ def log_ratio(a: int, n1: int, b: int, n2: int) -> tuple[float, float, float]:
     return ratio, error, ratio / error
 
 
-def score(dice: Dice, outcome: Outcome, n1: int, n2: int, deviate: float) -> dict[str, str]:
+def score(choices: Choices, outcome: Outcome, n1: int, n2: int, deviate: float) -> dict[str, str]:
     """Means, standard deviation and the difference of a score."""
     decimals = 0 if outcome.base >= 100 else 2 if outcome.base < 5 else 1
-    spread = outcome.spread * dice.uniform(0.8, 1.2)
+    spread = outcome.spread * choices.uniform(0.8, 1.2)
     error = spread * math.sqrt(1.0 / n1 + 1.0 / n2)
-    control = outcome.base * dice.uniform(0.93, 1.07)
+    control = outcome.base * choices.uniform(0.93, 1.07)
     difference = max(deviate * error, 0.05 * control - control)
     low, high = (difference + side * SIGNIFICANT * error for side in (-1.0, 1.0))
     return {

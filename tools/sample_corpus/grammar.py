@@ -24,8 +24,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from clm_detour.data.sample.dice import Dice
-from clm_detour.data.sample.english import Phrase, Span, a_or_an, is_plural, upper_first
+from sample_corpus.choices import Choices
+from sample_corpus.english import Phrase, Span, a_or_an, is_plural, upper_first
 
 SLOT = re.compile(
     r"(?P<path>[A-Za-z_][\w.]*)(?: (?P<count>\d+|all))?(?: (?P<joiner>and|or|,))?"
@@ -41,11 +41,11 @@ class Rule(NamedTuple):
 
 
 class Document:
-    """One text being written: its facts, its dice, and the entity spans so far."""
+    """One text being written: its facts, its choices, and the entity spans so far."""
 
-    def __init__(self, grammar: Grammar, dice: Dice, facts: dict[str, Any] | None = None):
+    def __init__(self, grammar: Grammar, choices: Choices, facts: dict[str, Any] | None = None):
         self.grammar = grammar
-        self.dice = dice
+        self.choices = choices
         self.facts = {} if facts is None else facts
         self.parts: list[str] = []
         self.spans: list[Span] = []
@@ -119,7 +119,7 @@ class Document:
         """Append one alternative of the grammar's rule `name`."""
         ways = self.grammar.rules[name]
         count = len(ways)
-        index = int(self.dice.random() * count)
+        index = int(self.choices.random() * count)
         if count > 1:
             used = self.used.get(name, 0)
             while used >> index & 1:
@@ -253,7 +253,7 @@ def choose(ways: tuple[tuple[Step, ...], ...]) -> Step:
     count = len(ways)
 
     def step(document: Document) -> None:
-        for inner in ways[int(document.dice.random() * count)]:
+        for inner in ways[int(document.choices.random() * count)]:
             inner(document)
 
     return step
@@ -297,7 +297,7 @@ def some_of(path: tuple[str, ...], count: str, joiner: str, capital: bool) -> St
     def step(document: Document) -> None:
         values = document.value(path)
         document.capital = document.capital or capital
-        chosen = values if count == "all" else document.dice.sample(values, int(count))
+        chosen = values if count == "all" else document.choices.sample(values, int(count))
         document.join(chosen, joiner)
 
     return step
@@ -308,7 +308,7 @@ def random_number(low: float, high: float, decimals: int) -> Step:
     scale = 10**decimals
 
     def step(document: Document) -> None:
-        value = document.dice.between(round(low * scale), round(high * scale)) / scale
+        value = document.choices.between(round(low * scale), round(high * scale)) / scale
         document.write(f"{value:,.{decimals}f}" if value >= 10_000 else f"{value:.{decimals}f}")
 
     return step

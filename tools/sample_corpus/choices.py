@@ -12,7 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Dice:
+class Choices:
     """A stream of random choices that depends on its key alone."""
 
     def __init__(self, *key: object):

@@ -9,11 +9,11 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from clm_detour.data.sample.dice import Dice
-from clm_detour.data.sample.english import Phrase, stacked
-from clm_detour.data.sample.grammar import Document, Grammar, Rule
-from clm_detour.data.sample.people import ROUTES, history, lab_value, patient, schedule
-from clm_detour.data.sample.vocabulary import Disease, Drug, Lab, vocabulary
+from sample_corpus.choices import Choices
+from sample_corpus.english import Phrase, stacked
+from sample_corpus.grammar import Document, Grammar, Rule
+from sample_corpus.people import ROUTES, history, lab_value, patient, schedule
+from sample_corpus.vocabulary import Disease, Drug, Lab, vocabulary
 
 ABOUT_DISEASE = (
     "definition", "symptoms", "treatment", "diagnosis", "vignette", "prevention", "advice", "specialist",
@@ -44,14 +44,14 @@ def grammar() -> Grammar:
     return Grammar("instructions", vocabulary().annotate)
 
 
-def write(dice: Dice) -> tuple[Document, int]:
+def write(choices: Choices) -> tuple[Document, int]:
     """A prompt of one to four questions, a line break and the response; and the prompt's length."""
-    document = Document(grammar(), dice)
-    count = dice.pick((1, 1, 1, 2, 2, 3, 4))
-    tasks = dice.sample(TASKS, count)
+    document = Document(grammar(), choices)
+    count = choices.pick((1, 1, 1, 2, 2, 3, 4))
+    tasks = choices.sample(TASKS, count)
     facts = []
     for place, task in enumerate(tasks):
-        document.facts = draw_facts(dice, task)
+        document.facts = draw_facts(choices, task)
         draw_task(document, task)
         facts.append(document.facts)
         ask(document, f"{task} ask", place, count)
@@ -60,7 +60,7 @@ def write(dice: Dice) -> tuple[Document, int]:
     for place, task in enumerate(tasks):
         document.facts = facts[place]
         ask(document, f"{task} answer", place, count)
-        elaborate(document, task, dice.random() / count)
+        elaborate(document, task, choices.random() / count)
     return document, prompt
 
 
@@ -77,98 +77,100 @@ def elaborate(document: Document, task: str, fullness: float) -> None:
     topic = "disease" if task in ABOUT_DISEASE else "drug" if task in ABOUT_DRUG else ""
     outline = [name for name in grammar().outline(topic) if name not in SAID.get(task, ())]
     count = max(0, int((1.8 * fullness - 0.4) * len(outline)))
-    new_line = document.dice.chance(0.4)
-    for place in sorted(document.dice.sample(range(len(outline)), count)):
-        document.write("\n" if new_line and document.dice.chance(0.3) else " ")
+    new_line = document.choices.chance(0.4)
+    for place in sorted(document.choices.sample(range(len(outline)), count)):
+        document.write("\n" if new_line and document.choices.chance(0.3) else " ")
         document.rule(outline[place])
 
 
-def draw_facts(dice: Dice, task: str) -> dict[str, Any]:
+def draw_facts(choices: Choices, task: str) -> dict[str, Any]:
     """A disease and its drug, another disease and its drug, a gene, an organ, a lab test, a patient."""
     words = vocabulary()
     diseases = words.treatable
-    disease, comorbid = dice.common(diseases), dice.common(diseases)
+    disease, comorbid = choices.common(diseases), choices.common(diseases)
     while not disease.short.text and task == "abbreviation":
-        disease = dice.common(diseases)
-    drug, *others = dice.sample(disease.drugs, 3)
+        disease = choices.common(diseases)
+    drug, *others = choices.sample(disease.drugs, 3)
     while comorbid is disease or drug in comorbid.drugs:
-        comorbid = dice.common(diseases)
-    person = patient(dice, disease)
-    lab, sign = dice.pick(disease.labs)
-    organ = dice.pick([organ for organ in words.organs.values() if organ.diseases])
+        comorbid = choices.common(diseases)
+    person = patient(choices, disease)
+    lab, sign = choices.pick(disease.labs)
+    organ = choices.pick([organ for organ in words.organs.values() if organ.diseases])
     gene = (
         drug.target
-        if drug.target and task not in ABOUT_DISEASE and dice.chance(0.5)
-        else dice.pick(disease.genes)
+        if drug.target and task not in ABOUT_DISEASE and choices.chance(0.5)
+        else choices.pick(disease.genes)
     )
-    symptoms = dice.sample(disease.symptoms, dice.between(2, 3))
+    symptoms = choices.sample(disease.symptoms, choices.between(2, 3))
     return {
         "disease": disease, "drug": SimpleNamespace(**vars(drug), route_word=ROUTES[drug.route]),
         "others": others or [Phrase("supportive care")],
-        "dose": dice.pick(drug.doses), "schedule": schedule(drug),
-        "comorbid": comorbid, "drug2": dice.pick(comorbid.drugs), "age": person.age, "man": person.man,
-        "he": person.he, "his": person.his, "finding": dice.pick(disease.findings), "short": disease.short,
-        "risk": history(dice, disease)[0], "organ": organ, "organ_disease": dice.pick(organ.diseases),
+        "dose": choices.pick(drug.doses), "schedule": schedule(drug),
+        "comorbid": comorbid, "drug2": choices.pick(comorbid.drugs), "age": person.age, "man": person.man,
+        "he": person.he, "his": person.his, "finding": choices.pick(disease.findings), "short": disease.short,
+        "risk": history(choices, disease)[0], "organ": organ, "organ_disease": choices.pick(organ.diseases),
         "picture": symptoms, "technical": symptoms, "lay": [symptom.lay for symptom in symptoms],
         "gene": gene, "gene_disease": Rule("gene disease" if gene.diseases else "gene drug"),
         "bullets": stacked([symptom.name for symptom in symptoms], ["- "] * 3),
         "procedure": Rule("procedure yes" if disease.procedure.text else "procedure no"),
         "lab_note": Rule("lab note") if sign != "=" else "",
-        "lab_word": "high" if sign == "+" else "low", **draw_lab(dice, lab, sign),
+        "lab_word": "high" if sign == "+" else "low", **draw_lab(choices, lab, sign),
     }  # fmt: skip
 
 
-def draw_lab(dice: Dice, lab: Lab, sign: str) -> dict[str, Any]:
+def draw_lab(choices: Choices, lab: Lab, sign: str) -> dict[str, Any]:
     """A laboratory value with its normal range and what to say of it."""
     low, high = (f"{bound:.{lab.decimals}f}" for bound in (lab.low, lab.high))
     unit = f" {lab.unit}" if lab.unit else ""
-    sign = "=" if dice.chance(0.3) else sign
-    value = lab_value(dice, lab, sign) + unit
+    sign = "=" if choices.chance(0.3) else sign
+    value = lab_value(choices, lab, sign) + unit
     return {"lab": lab, "value": value, "low": low, "high": high + unit, "level": Rule(f"level {sign}")}
 
 
 def draw_task(document: Document, task: str) -> None:
     """What only one kind of task needs."""
-    dice, facts = document.dice, document.facts
+    choices, facts = document.choices, document.facts
     disease, drug = facts["disease"], facts["drug"]
     if task == "compare":
-        rivals = [other for other in disease.drugs if other.name != drug.name] or [unrelated(dice, disease)]
-        facts["rival"] = dice.pick(rivals)
+        rivals = [other for other in disease.drugs if other.name != drug.name] or [
+            unrelated(choices, disease)
+        ]
+        facts["rival"] = choices.pick(rivals)
         facts["both"] = Rule("both yes" if disease in facts["rival"].indications else "both no")
     elif task == "choice":
-        draw_options(dice, facts)
+        draw_options(choices, facts)
     elif task == "true":
-        draw_claim(dice, facts)
+        draw_claim(choices, facts)
     elif task == "extract":
         draw_passage(document)
     elif task == "dose":
-        weight, per_kg = dice.between(8, 96), dice.pick((2, 3, 4, 5, 8, 10, 15, 20))
+        weight, per_kg = choices.between(8, 96), choices.pick((2, 3, 4, 5, 8, 10, 15, 20))
         facts |= {"weight": weight, "per_kg": per_kg, "total": f"{weight * per_kg:,}"}
 
 
-def unrelated(dice: Dice, disease: Disease) -> Drug:
+def unrelated(choices: Choices, disease: Disease) -> Drug:
     """A drug that is not for the disease."""
-    drug = dice.pick(vocabulary().drug_list)
+    drug = choices.pick(vocabulary().drug_list)
     while disease in drug.indications:
-        drug = dice.pick(vocabulary().drug_list)
+        drug = choices.pick(vocabulary().drug_list)
     return drug
 
 
-def draw_options(dice: Dice, facts: dict[str, Any]) -> None:
+def draw_options(choices: Choices, facts: dict[str, Any]) -> None:
     """Three or four drugs of which only one is for the disease."""
     wrong: list[Drug] = []
     while len(wrong) < 3:
-        other = unrelated(dice, facts["disease"])
+        other = unrelated(choices, facts["disease"])
         if other not in wrong:
             wrong.append(other)
-    options = dice.sample([facts["drug"], *wrong[: dice.between(2, 3)]], 4)
+    options = choices.sample([facts["drug"], *wrong[: choices.between(2, 3)]], 4)
     marks = [f"{letter}) " for letter in LETTERS]
-    facts["options"] = stacked([option.name for option in options], marks, dice.pick(("\n", "\n", " ")))
+    facts["options"] = stacked([option.name for option in options], marks, choices.pick(("\n", "\n", " ")))
     facts["letter"] = LETTERS[options.index(facts["drug"])]
     facts["wrong_use"] = list(dict.fromkeys(option.indications[0] for option in wrong))[:3]
 
 
-def draw_claim(dice: Dice, facts: dict[str, Any]) -> None:
+def draw_claim(choices: Choices, facts: dict[str, Any]) -> None:
     """A statement that is right half of the time, and the judgement."""
     words = vocabulary()
     claims: list[tuple[str, Any, list[Any], str]] = [
@@ -176,11 +178,11 @@ def draw_claim(dice: Dice, facts: dict[str, Any]) -> None:
         ("organ", facts["disease"].organ, list(words.organs.values()), "system"),
         ("gene", facts["gene"], list(words.genes.values()), "function"),
     ]
-    kind, own, others, same = dice.pick(claims)
+    kind, own, others, same = choices.pick(claims)
     claimed = own
-    if dice.chance(0.5):
+    if choices.chance(0.5):
         while getattr(claimed, same) == getattr(own, same):
-            claimed = dice.pick(others)
+            claimed = choices.pick(others)
     facts["claimed"] = claimed
     facts["claim"] = Rule(f"claim {kind}")
     facts["verdict"] = Rule(f"verdict {kind} {'yes' if claimed is own else 'no'}")
@@ -189,7 +191,7 @@ def draw_claim(dice: Dice, facts: dict[str, Any]) -> None:
 def draw_passage(document: Document) -> None:
     """A passage and the names of one type in it."""
     facts = document.facts
-    kind = document.dice.pick(("Drug", "Disease", "Symptom"))
+    kind = document.choices.pick(("Drug", "Disease", "Symptom"))
     passage = facts["passage"] = document.make("passage")
     found = dict.fromkeys(passage.text[start:end] for start, end, type_ in passage.spans if type_ == kind)
     known = vocabulary().names

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from importlib import resources
 
-from clm_detour.data.sample.english import Phrase
+from sample_corpus.english import Phrase
 
 
 def read_table(name: str) -> list[dict[str, str]]:

@@ -10,10 +10,10 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from clm_detour.data.sample.dice import Dice
-from clm_detour.data.sample.english import Phrase
-from clm_detour.data.sample.grammar import Document, Grammar
-from clm_detour.data.sample.tables import annotator, items, read_table
+from sample_corpus.choices import Choices
+from sample_corpus.english import Phrase
+from sample_corpus.grammar import Document, Grammar
+from sample_corpus.tables import annotator, items, read_table
 
 TITLES = {
     "animal": "{Animal.name}",
@@ -57,19 +57,19 @@ def rows(table: str) -> list[SimpleNamespace]:
     return [SimpleNamespace(**{key: value(cell) for key, cell in row.items()}) for row in read_table(table)]
 
 
-def write(dice: Dice) -> Document:
+def write(choices: Choices) -> Document:
     """One document of 30 to about 700 words."""
-    document = Document(grammar(), dice)
-    kind = dice.pick(KINDS)
-    subjects = dice.between(2, 4) if kind not in ("letter", "story") and dice.chance(0.15) else 1
+    document = Document(grammar(), choices)
+    kind = choices.pick(KINDS)
+    subjects = choices.between(2, 4) if kind not in ("letter", "story") and choices.chance(0.15) else 1
     for place in range(subjects):
         document.facts = draw_facts(document, kind)
         if place:
             document.write("\n\n")
-        if TITLES[kind] and (subjects > 1 or dice.chance(0.4)):
+        if TITLES[kind] and (subjects > 1 or choices.chance(0.4)):
             document.say(TITLES[kind])
             document.write("\n\n")
-        write_parts(document, kind, dice.random())
+        write_parts(document, kind, choices.random())
     return document
 
 
@@ -78,11 +78,11 @@ def write_parts(document: Document, kind: str, fullness: float) -> None:
     opening, *body = grammar().outline(kind)
     closing = [body.pop()] if body[-1].endswith(CLOSING) and kind in ("letter", "story", "life") else []
     count = 1 + int(fullness**0.5 * len(body))
-    chosen = sorted(document.dice.sample(range(len(body)), count))
+    chosen = sorted(document.choices.sample(range(len(body)), count))
     document.rule(opening)
     since_break = 1
     for name in [*(body[place] for place in chosen), *closing]:
-        new_paragraph = name == "letter/closing" or (since_break > 1 and document.dice.chance(0.4))
+        new_paragraph = name == "letter/closing" or (since_break > 1 and document.choices.chance(0.4))
         document.write("\n\n" if name == "letter/closing" else "\n" if new_paragraph else " ")
         since_break = 1 if new_paragraph else since_break + 1
         document.rule(name)
@@ -90,20 +90,20 @@ def write_parts(document: Document, kind: str, fullness: float) -> None:
 
 def draw_facts(document: Document, kind: str) -> dict[str, Any]:
     """The people, places, years and things of one subject."""
-    dice = document.dice
-    country, other = dice.sample(rows("countries"), 2)
-    dish = dice.pick(rows("dishes"))
-    instrument, instrument2 = dice.sample(rows("instruments"), 2)
+    choices = document.choices
+    country, other = choices.sample(rows("countries"), 2)
+    dish = choices.pick(rows("dishes"))
+    instrument, instrument2 = choices.sample(rows("instruments"), 2)
     towns = [tagged(document, "town_name", "Place") for _ in range(3)]
-    his, partner = ("man", "woman") if dice.chance(0.5) else ("woman", "man")
+    his, partner = ("man", "woman") if choices.chance(0.5) else ("woman", "man")
     first, spouse, *others = (
         tagged(document, sex, "Person") for sex in (his, partner, "woman", "man", "woman", "man")
     )
-    second, third, fourth, fifth = dice.sample(others, 4)
+    second, third, fourth, fifth = choices.sample(others, 4)
     surnames = [tagged(document, "surname", "Person") for _ in range(4)]
     facts = {
-        "animal": dice.pick(rows("animals")), "country": country, "other": other, "dish": dish,
-        "craft": dice.pick(rows("crafts")), "sport": dice.pick(rows("sports")),
+        "animal": choices.pick(rows("animals")), "country": country, "other": other, "dish": dish,
+        "craft": choices.pick(rows("crafts")), "sport": choices.pick(rows("sports")),
         "instrument": instrument, "instrument2": instrument2,
         "country_adjective": next(row.adjective for row in rows("countries") if row.name == dish.country),
         "town": towns[0], "town2": towns[1], "town3": towns[2],
@@ -119,20 +119,20 @@ def draw_facts(document: Document, kind: str) -> dict[str, Any]:
         facts[name] = document.make(rule)
     pronouns = ("he", "him", "his") if his == "man" else ("she", "her", "her")
     facts |= dict(zip(("he", "him", "his"), pronouns, strict=True))
-    return facts | draw_years(dice, kind)
+    return facts | draw_years(choices, kind)
 
 
-def draw_years(dice: Dice, kind: str) -> dict[str, int]:
+def draw_years(choices: Choices, kind: str) -> dict[str, int]:
     """Years of a life, of an event, and the score of a match."""
-    birth = dice.between(1690, 1915)
-    death = birth + dice.between(48, 91)
-    middle = birth + dice.between(24, 38)
-    year = dice.between(1830, 1930) if kind == "building" else dice.between(1190, 1760)
-    low = dice.between(0, 24)
+    birth = choices.between(1690, 1915)
+    death = birth + choices.between(48, 91)
+    middle = birth + choices.between(24, 38)
+    year = choices.between(1830, 1930) if kind == "building" else choices.between(1190, 1760)
+    low = choices.between(0, 24)
     return {
-        "birth": birth, "middle": middle, "late": dice.between(middle + 5, death - 1), "death": death,
-        "age": death - birth, "year": year, "year2": year + dice.between(1, 19),
-        "score_low": low, "score_high": low + dice.between(1, 9),
+        "birth": birth, "middle": middle, "late": choices.between(middle + 5, death - 1), "death": death,
+        "age": death - birth, "year": year, "year2": year + choices.between(1, 19),
+        "score_low": low, "score_high": low + choices.between(1, 9),
     }  # fmt: skip
 
 
