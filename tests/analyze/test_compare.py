@@ -29,7 +29,7 @@ from clm_detour.analyze.figures import layer_curves
 from clm_detour.analyze.show import comparison_tables, percent
 from clm_detour.analyze.texts import StoredTexts, draw_samples, read_texts
 from clm_detour.data.tokenizer import copy_tokenizer
-from clm_detour.measure.masked import open_masked
+from clm_detour.measure.scorer import open_masked
 from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model import (
     ModernBertForPretraining,
@@ -176,7 +176,7 @@ def test_a_tokenizer_that_is_too_large_for_the_model_is_refused(bert, models, tm
 
 def test_an_encoder_decoder_is_refused_before_its_weights_are_read(tmp_path):
     AutoConfig.for_model("t5").save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="is an encoder-decoder"):
+    with pytest.raises(UserError, match="no bidirectional encoder"):
         open_encoder(str(tmp_path))
 
 
@@ -193,7 +193,7 @@ def test_single_tokens_states_are_those_at_their_places(models, texts):
     ids = encoder.tokenize(texts[:5], 64)
     places = [np.array([1, len(text) - 2]) for text in ids]
     _, tokens = read_states(encoder, ids, places, lambda _: None)
-    alone = encoder.forward([ids[3]])
+    alone = encoder.hidden_states(torch.from_numpy(ids[3]), [len(ids[3])])
     for layer, expected in zip(tokens, alone, strict=True):
         torch.testing.assert_close(layer[6:8].float(), expected[[1, -2]], rtol=1e-4, atol=1e-5)
 

@@ -45,8 +45,10 @@ from clm_detour.analyze.show import write_comparison_csv
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
 from clm_detour.analyze.streams import Minibatches, StreamedCKA
 from clm_detour.analyze.texts import Samples, draw_samples
-from clm_detour.measure.states import Encoder, Ids, check_opens, longest_text, open_encoder, read_states
+from clm_detour.measure.encoder import Encoder, Ids, check_measurable
+from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model.precision import best_device
+from clm_detour.model.pretrained import longest_input, read_config
 from clm_detour.utils.files import finite, write_json
 from clm_detour.utils.progress import progress
 
@@ -96,7 +98,7 @@ def compare(
         UserError: too few texts, or a folder that is no encoder.
     """
     for path in models.values():
-        check_opens(path)
+        check_measurable(path)
     samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
     chosen, asked = [texts[i] for i in samples.pool], settings.max_tokens
     settings = replace(settings, max_tokens=readable_by_all(models.values(), asked))
@@ -164,7 +166,7 @@ def compare(
 
 def readable_by_all(models: Iterable[str], tokens: int) -> int:
     """No more tokens than every model can read, so that all read the same."""
-    limits = (longest_text(path) for path in models)
+    limits = (longest_input(read_config(path)) for path in models)
     return min([tokens, *(limit for limit in limits if limit is not None)])
 
 
@@ -182,7 +184,7 @@ def _all_states(
             described[role] = {
                 "path": path,
                 "layers": list(encoder.layers),
-                "hidden": encoder.hidden,
+                "hidden": encoder.hidden_size,
                 "network": "packed" if encoder.packed else "padded",
             }
             ids_of[role] = ids

@@ -18,8 +18,9 @@ import torch
 from rich.table import Table
 
 from clm_detour.analyze.weights import layer_order, norms_by_place
+from clm_detour.data.loader import Batch
 from clm_detour.data.objectives import IGNORED, Objective
-from clm_detour.measure.masked import Batch, batches, open_masked
+from clm_detour.measure.scorer import open_masked, text_batches
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 from clm_detour.model.precision import best_device
@@ -47,12 +48,11 @@ def gradients(
     found = {}
     with progress("Gradients", len(objectives) * len(texts), "texts") as advance:
         for name, objective in objectives.items():
-            network.causal = objective.kind == CLM
             network.zero_grad()
             sums = _Sums()
-            for batch in batches(opened, texts, max_tokens, objective, seed):
-                sums.add(network, batch)
-                advance(len(batch.lengths))
+            for batch in text_batches(opened, texts, max_tokens, objective, seed):
+                sums.add(network, batch, objective.causal)
+                advance(len(batch["document_lengths"][0]))
             if not sums.predicted:
                 raise UserError(
                     f"The texts are too few: under {name} no token of them is predicted; give more texts."
@@ -74,10 +74,12 @@ class _Sums:
         self.sum: torch.Tensor | float = 0.0
         self.square: torch.Tensor | float = 0.0
 
-    def add(self, network: ModernBertForPretraining, batch: Batch) -> None:
+    def add(self, network: ModernBertForPretraining, batch: Batch, causal: bool) -> None:
         each: list[torch.Tensor] = []
-        inputs, labels = (rows.to(best_device()) for rows in (batch.inputs, batch.labels))
-        hidden, rows = network.encode(inputs, document_lengths=[batch.lengths], each=each)
+        inputs, labels = (batch[name].to(best_device()) for name in ("input_ids", "labels"))
+        hidden, rows = network.encode(
+            inputs, document_lengths=batch["document_lengths"], each=each, causal=causal
+        )
         for state in each:
             state.retain_grad()
         labels = rows.take(labels)

@@ -25,7 +25,8 @@ import torch
 from rich.table import Table
 
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.measure.masked import open_masked, tokenizer_of_masked
+from clm_detour.measure.encoder import check_fills_masks
+from clm_detour.measure.scorer import open_masked
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
 from clm_detour.utils.errors import UserError
@@ -72,7 +73,7 @@ def find_needles(
         UserError: no ModernBERT, too little text, or a tokenizer with too few whole words.
     """
     for path in models:
-        tokenizer_of_masked(path)
+        check_fills_masks(path)
     total = len(models) * len(lengths) * (len(POSITIONS) + 1) * trials
     accuracy, control = {}, {}
     with progress("Needles", total, "haystacks") as advance:

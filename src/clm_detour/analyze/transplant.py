@@ -24,7 +24,8 @@ from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.show import percent
 from clm_detour.analyze.weights import place_of
 from clm_detour.config.units import parse_layers
-from clm_detour.measure.masked import masked_sums, open_masked, tokenizer_of_masked
+from clm_detour.measure.encoder import check_fills_masks
+from clm_detour.measure.scorer import masked_loss, open_masked
 from clm_detour.model import ModernBertForPretraining, hf
 from clm_detour.recipe.export import write_model
 from clm_detour.utils.errors import UserError
@@ -110,7 +111,7 @@ def transplant(
 
 def write_transplant(donor: str, recipient: str, graft: Graft, folder: Path) -> None:
     """Write the recipient with its graft as a Hugging Face folder, which says where it comes from."""
-    tokenizer_of_masked(recipient)
+    check_fills_masks(recipient)
     network = ModernBertForPretraining.from_pretrained(recipient)  # and its mask
     network.load_state_dict(transplant(open_masked(donor)[0], network, graft))
     about = {"transplant": {"donor": donor, "recipient": recipient, **graft._asdict()}}
@@ -141,7 +142,7 @@ def try_grafts(
     with progress("Masked loss", 2 + len(grafts), "models") as advance:
 
         def losses_of(network: ModernBertForPretraining) -> Tensor:
-            sums = masked_sums(network, tokenizer, texts, max_tokens, folds=min(FOLDS, len(texts)))
+            sums = masked_loss(network, tokenizer, texts, max_tokens, folds=min(FOLDS, len(texts)))
             advance(1)
             return _over_halves(sums)
 
