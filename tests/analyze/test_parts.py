@@ -14,8 +14,8 @@ from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.needles import Straw, find_needles, haystacks, short_names, whole_words
 from clm_detour.analyze.transplant import (
     Graft,
+    layer_thirds,
     standard_grafts,
-    thirds,
     transplant,
     transplant_table,
     try_grafts,
@@ -193,7 +193,7 @@ def test_a_transplant_copies_no_weight(models):
 
 def test_the_standard_transplants_cover_every_layer_once():
     for layers in (2, 3, 4, 22, 28):
-        covered = [i for first, last in thirds(layers).values() for i in range(first, last + 1)]
+        covered = [i for first, last in layer_thirds(layers).values() for i in range(first, last + 1)]
         assert covered == list(range(layers))
     assert [graft.name for graft in standard_grafts(22)] == [
         "low",

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clm_detour.config.schema import Config, Source
+from clm_detour.config.schema import Source
 from clm_detour.data.deduplicate import Seen, digest
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import read_documents
-from clm_detour.data.tokenizer import load_tokenizer
-from clm_detour.recipe.export import tokenizer_path
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.stream import prepared_folder, shard_cache
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import writable
@@ -104,28 +103,23 @@ def draw_samples(available: int, samples: int, size: int, seed: int) -> Samples:
     return Samples(pool, members.reshape(drawn.shape))
 
 
-def held_out_texts(config: Config, sources: Sequence[str], most: int) -> list[str]:
-    """Distinct texts that a recipe kept out of training, taken from its sources in turn, decoded from their tokens.
+def held_out_texts(recipe: Recipe, most: int) -> list[str]:
+    """Return distinct texts that a recipe keeps out of training, taken from its domain sources in turn, decoded from their tokens.
 
     Args:
-        most: texts in all.
+        recipe: The recipe, with prepared data.
+        most: Number of texts, at most.
     """
-    tokenizer = load_tokenizer(tokenizer_path(config))
-    special = set(tokenizer.special_ids)
-    kinds = [
-        _documents(
-            TokenShards.open(
-                f"{prepared_folder(config, name)}/held_out", tokenizer.fingerprint, shard_cache(config)
-            )
-        )
-        for name in sources
-    ]
+    config, tokenizer = recipe.config, recipe.tokenizer
+    special, cache = set(tokenizer.special_ids), shard_cache(config)
+    folders = [f"{prepared_folder(config, name)}/held_out" for name in recipe.domain_sources]
+    sources = [_documents(TokenShards.open(folder, tokenizer.fingerprint, cache)) for folder in folders]
     found: dict[str, None] = {}
-    while kinds and len(found) < most:
-        for documents_left in list(kinds):
-            ids = next(documents_left, None)
+    while sources and len(found) < most:
+        for documents in list(sources):
+            ids = next(documents, None)
             if ids is None:
-                kinds.remove(documents_left)
+                sources.remove(documents)
             elif len(found) < most:
                 text = tokenizer.tokenizer.decode([int(i) for i in ids if int(i) not in special])
                 found.setdefault(text)
@@ -133,6 +127,6 @@ def held_out_texts(config: Config, sources: Sequence[str], most: int) -> list[st
 
 
 def _documents(shards: TokenShards) -> Iterator[np.ndarray]:
-    """Ids of each document."""
+    """Yield the token ids of each document."""
     for shard in range(len(shards)):
         yield from np.split(shards.tokens(shard), np.cumsum(shards.lengths(shard).astype(np.int64))[:-1])

@@ -24,7 +24,7 @@ from clm_detour.analyze.compare import Settings, readable_by_all
 from clm_detour.analyze.figures import COLOURS, save
 from clm_detour.analyze.similarity import Measured, States, measure
 from clm_detour.analyze.texts import draw_samples
-from clm_detour.analyze.transplant import thirds
+from clm_detour.analyze.transplant import layer_thirds
 from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model.precision import best_device
 from clm_detour.utils.files import finite
@@ -79,7 +79,7 @@ def trajectory(
 
         fixed = {name: states_of(path) for name, path in references.items()}
         layers = len(next(iter(fixed.values())).layers) - 2
-        groups = {**thirds(layers), "all": (0, layers - 1)}
+        groups = {**layer_thirds(layers), "all": (0, layers - 1)}
         rows = []
         for point in points:
             states = states_of(point.path)

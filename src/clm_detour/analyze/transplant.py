@@ -55,7 +55,7 @@ class Graft(NamedTuple):
         return self.part in ("all", kind)
 
 
-def thirds(layers: int) -> dict[str, tuple[int, int]]:
+def layer_thirds(layers: int) -> dict[str, tuple[int, int]]:
     """low, mid and high: first and last layer of each third, as near as they come to equal."""
     cuts = [round(i * layers / 3) for i in range(4)]
     return {
@@ -68,7 +68,7 @@ def thirds(layers: int) -> dict[str, tuple[int, int]]:
 def standard_grafts(layers: int) -> list[Graft]:
     """The paper's: a third of the layers, all attention blocks, all MLPs; and all layers."""
     last = layers - 1
-    by_third = [Graft(name, *span) for name, span in thirds(layers).items()]
+    by_third = [Graft(name, *span) for name, span in layer_thirds(layers).items()]
     return [
         *by_third,
         Graft("attention", 0, last, "attention"),
