@@ -13,8 +13,8 @@ import torch
 from model_reference import packed_ids
 from torch import Tensor
 
-from clm_detour.model import compiling
-from clm_detour.model.attention import flash, kernels, varlen
+from clm_detour.model import compiling, kernels
+from clm_detour.model.attention import flash, varlen
 
 FA2, FA3, FA4, VARLEN = "flash_attn", "flash_attn_interface", "flash_attn.cute", "torch.nn.attention.varlen"
 

@@ -13,8 +13,8 @@ from kernel_standins import VARLEN, Machine
 from model_reference import tiny_config
 from torch import Tensor
 
-from clm_detour.model import ModernBertForPretraining
-from clm_detour.model.attention import flex, kernels
+from clm_detour.model import ModernBertForPretraining, kernels
+from clm_detour.model.attention import flex
 from clm_detour.model.documents import Documents
 
 LENGTHS = [[5, 195], [200]]

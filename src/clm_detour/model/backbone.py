@@ -11,18 +11,21 @@ import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from transformers import ModernBertConfig, PreTrainedModel
+from transformers import ModernBertConfig
 
 from clm_detour.model import hf
 from clm_detour.model.attention import Choice, choose_backend
-from clm_detour.model.checks import check_causal, check_ids, check_inputs
 from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.documents import Unpadded, unpad
-from clm_detour.model.keywords import (
+from clm_detour.model.input_checks import check_causal, check_ids, check_inputs
+from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
+from clm_detour.model.layout import layout_of
+from clm_detour.model.precision import autocast_that_pays, best_device, product_dtype
+from clm_detour.model.unsupported import (
     FORWARD,
     FROM_PRETRAINED,
     SAVE_PRETRAINED,
@@ -30,14 +33,11 @@ from clm_detour.model.keywords import (
     check_positions,
     check_token_types,
 )
-from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
-from clm_detour.model.layout import layout_of
-from clm_detour.model.precision import autocast_that_pays, best_device, product_dtype
 from clm_detour.model.wrappers import pass_causal_on
 from clm_detour.utils.errors import UserError
 
 
-class ModernBertPreTrainedModel(PreTrainedModel):
+class ModernBertPreTrainedModel(hf.FolderModel):
     """Body and prediction head; a subclass adds its modules and calls `post_init`.
 
     Args:
@@ -53,12 +53,9 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         UserError: the config asks for something that the network does not do exactly.
     """
 
-    config: ModernBertConfig
-    config_class = ModernBertConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # transformers' Trainer: the loss is the mean of the batch that is given
-    architecture: ClassVar[str]
 
     def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
         layout = layout_of(config)
@@ -141,7 +138,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             position_ids: (1, L) or (B, L), as transformers takes them; they must count up by one inside each document, as positions
                 do here anyway. The host waits for them.
             token_type_ids: must be zeros. The host waits for them.
-            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.keywords`.
+            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.unsupported`.
 
         Returns:
             (T, E) after the final norm, and how the T tokens lie in the rows.
@@ -229,17 +226,6 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
 
     @classmethod
-    def _from_folder(
-        cls, weights: Mapping[str, Tensor], path: str | os.PathLike[str]
-    ) -> Mapping[str, Tensor]:
-        """Return the weights of a folder as this class names them."""
-        return weights
-
-    def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return the weights as a folder of this class names them."""
-        return weights
-
-    @classmethod
     def from_pretrained(  # type: ignore[override]
         cls: type[hf.Model],
         pretrained_model_name_or_path: str | os.PathLike[str],
@@ -266,7 +252,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             attention_backend: see the class.
             device_map: the one device that the model goes to, such as "cuda" or {"": 0}; None: the CPU.
             revision, cache_dir, force_download, local_files_only, token: for a model of the Hub, as `huggingface_hub` takes them.
-            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.keywords`.
+            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.unsupported`.
 
         Raises:
             UserError: there is no such model, it is of another architecture, its config cannot be honoured exactly, its weights
@@ -303,7 +289,7 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             is_main_process: others write nothing.
             state_dict: all weights of this model, by their names in it; None: the model's own.
             max_shard_size: as `push_to_hub` gives it; the weights are one file, whatever their size.
-            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.keywords`.
+            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.unsupported`.
 
         Raises:
             UserError: the weights are not those of the config, as with adapters that are not merged, the folder cannot be

@@ -23,7 +23,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 
 from clm_detour.model import hf
 from clm_detour.model.backbone import ModernBertPreTrainedModel
-from clm_detour.model.checks import check_shape, check_tensor
 from clm_detour.model.classification_loss import (
     check_problem_type,
     document_loss,
@@ -31,6 +30,7 @@ from clm_detour.model.classification_loss import (
     problem_type_of,
 )
 from clm_detour.model.documents import Documents, Unpadded
+from clm_detour.model.input_checks import check_shape, check_tensor
 from clm_detour.model.layers import Head
 from clm_detour.model.weights import as_with_head, is_headless, modules_of, read_weights
 from clm_detour.utils.errors import UserError

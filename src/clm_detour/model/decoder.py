@@ -8,7 +8,7 @@ before 5 ignore `local_rope_theta` and forget the window when they save, so they
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -19,9 +19,6 @@ from clm_detour.model import hf
 from clm_detour.model.layout import layout_of
 from clm_detour.model.weights import check_tied
 from clm_detour.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from clm_detour.model.modernbert import ModernBertForPretraining
 
 SAME_KEYS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -34,7 +31,7 @@ SAME_KEYS = (
 QKV, APART = ".attn.Wqkv.", (".attn.q_proj.", ".attn.k_proj.", ".attn.v_proj.")
 
 
-def to_decoder(model: ModernBertForPretraining) -> Any:
+def to_decoder(model: hf.FolderModel) -> Any:
     """The `ModernBertDecoderForCausalLM` with the same logits as this causal model, in evaluation mode.
 
     Raises:
@@ -54,9 +51,10 @@ def to_decoder(model: ModernBertForPretraining) -> Any:
         raise UserError(
             f"transformers' decoder does not accept the config ({' '.join(str(error).split())}); change it in model.config."
         ) from error
-    decoder = decoder_class(config).to(model.decoder.weight.dtype)
+    projection = model.get_output_embeddings().weight
+    decoder = decoder_class(config).to(projection.dtype)
     decoder.load_state_dict(dict(_taken_apart(weights)))
-    return decoder.to(model.decoder.weight.device).eval()
+    return decoder.to(projection.device).eval()
 
 
 def encoder_config(decoder_config: Any) -> ModernBertConfig:
@@ -70,9 +68,7 @@ def encoder_config(decoder_config: Any) -> ModernBertConfig:
     return ModernBertConfig(**keys, local_attention=2 * (decoder_config.sliding_window - 1))
 
 
-def from_decoder(
-    cls: type[ModernBertForPretraining], decoder: Any, attention_backend: str | None = None
-) -> ModernBertForPretraining:
+def from_decoder(cls: type[hf.Model], decoder: Any, attention_backend: str | None = None) -> hf.Model:
     """The causal model with the same logits as this `ModernBertDecoderForCausalLM`, in evaluation mode.
 
     Raises:

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from clm_detour.model.checks import check_rows, check_shape
-from clm_detour.model.masks import real_tokens
+from clm_detour.model.input_checks import check_rows, check_shape
+from clm_detour.model.padding import real_tokens
 from clm_detour.utils.errors import UserError
 
 IGNORED = -100
@@ -116,7 +116,7 @@ def unpad(
 
     Args:
         attention_mask: 0 = padding, which is taken out, and what remains of a row closes up; see
-            `clm_detour.model.masks.real_tokens` for its forms.
+            `clm_detour.model.padding.real_tokens` for its forms.
         document_ids: (B, L) integers; a document is a maximal run of equal ids within a row.
         document_lengths: of each row, adding up to L: instead of the other two, which make the host wait for the device.
 

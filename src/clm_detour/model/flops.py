@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 from transformers import ModernBertConfig
 
 from clm_detour.model.documents import Documents
 from clm_detour.model.layout import layout_of
-
-if TYPE_CHECKING:
-    from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.model.modernbert import ModernBertForPretraining
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import ModernBertConfig
+from transformers import ModernBertConfig, PreTrainedModel
 
 from clm_detour.model.layout import layout_of
 from clm_detour.model.weights import (
@@ -36,11 +36,6 @@ from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import atomic_write, read_json, write_json
 from clm_detour.utils.hub import hub_reason
 
-if TYPE_CHECKING:
-    from clm_detour.model.backbone import ModernBertPreTrainedModel
-
-Model = TypeVar("Model", bound="ModernBertPreTrainedModel")
-
 CONFIG, BODY_ALONE = "config.json", "ModernBertModel"
 ADAPTER, SENTENCE_TRANSFORMERS = "adapter_config.json", "modules.json"
 COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
@@ -48,6 +43,34 @@ NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 CAUSAL = "causal"  # a key of config.json that transformers takes no notice of; there only if it is true
 NOT_OF_A_CONFIG = ("dtype", "keys_to_ignore_at_inference")
 logger = logging.getLogger(__name__)
+
+
+class FolderModel(PreTrainedModel):
+    """A model that is read from folders and written to them.
+
+    Attributes:
+        architecture: Name of transformers' class with the same weights, which is written to `config.json`.
+        causal: Whether a token sees only itself and earlier tokens.
+    """
+
+    config: ModernBertConfig
+    config_class = ModernBertConfig
+    architecture: ClassVar[str]
+    causal: bool
+
+    @classmethod
+    def _from_folder(
+        cls, weights: Mapping[str, Tensor], path: str | os.PathLike[str]
+    ) -> Mapping[str, Tensor]:
+        """Return the weights of a folder as this class names them."""
+        return weights
+
+    def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the weights as a folder of this class names them."""
+        return weights
+
+
+Model = TypeVar("Model", bound=FolderModel)
 
 
 def load(
@@ -151,7 +174,7 @@ def without_weights(cls: type[Model], config: ModernBertConfig, attention_backen
 
 
 def _check_architecture(
-    cls: type[ModernBertPreTrainedModel], config: ModernBertConfig, path: str | os.PathLike[str]
+    cls: type[FolderModel], config: ModernBertConfig, path: str | os.PathLike[str]
 ) -> None:
     """Two classifiers can have the same weights and mean other things by them."""
     found, wanted = config.architectures, cls.architecture
@@ -255,9 +278,7 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
         ) from error
 
 
-def fill(
-    model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor], source: str, dtype: torch.dtype | None
-) -> None:
+def fill(model: FolderModel, weights: Mapping[str, Tensor], source: str, dtype: torch.dtype | None) -> None:
     """Give the model these weights.
 
     Args:
@@ -280,13 +301,13 @@ def fill(
     model.tie_weights()
 
 
-def is_tied(model: ModernBertPreTrainedModel) -> bool:
+def is_tied(model: FolderModel) -> bool:
     """Whether the decoder is to be the embedding; a classifier has no decoder."""
     return model.config.tie_word_embeddings and model.get_output_embeddings() is not None
 
 
 def save(
-    model: ModernBertPreTrainedModel,
+    model: FolderModel,
     folder: str | os.PathLike[str],
     state_dict: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -317,7 +338,7 @@ def save(
     write_json(Path(folder) / CONFIG, config_keys(model))
 
 
-def _check_whole(model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+def _check_whole(model: FolderModel, weights: Mapping[str, Tensor]) -> None:
     """What is saved can be opened again. The names come from a new model: those of `model` may have been changed or sharded."""
     new = without_weights(type(model), model.config, None)
     expected = {name: tuple(weight.shape) for name, weight in new.state_dict().items()}
@@ -327,7 +348,7 @@ def _check_whole(model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor]
     check_fit(expected, weights, "the model to save", model.architecture, remedy)
 
 
-def config_keys(model: ModernBertPreTrainedModel) -> dict[str, Any]:
+def config_keys(model: FolderModel) -> dict[str, Any]:
     """`config.json` in the words of every transformers version at once."""
     keys: dict[str, Any] = model.config.to_diff_dict()
     for key in NOT_OF_A_CONFIG:

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clm_detour.model.checks import check_ids
 from clm_detour.model.cpu.softmax import add_rows, loss_and_gradient
 from clm_detour.model.documents import IGNORED
+from clm_detour.model.input_checks import check_ids
 from clm_detour.model.precision import product_dtype
 from clm_detour.utils.errors import UserError
 

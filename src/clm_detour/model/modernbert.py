@@ -19,8 +19,8 @@ from transformers.utils import ModelOutput
 
 from clm_detour.model import decoder
 from clm_detour.model.backbone import ModernBertPreTrainedModel
-from clm_detour.model.checks import check_shape
 from clm_detour.model.documents import IGNORED, Unpadded, of_next_token
+from clm_detour.model.input_checks import check_shape
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 from clm_detour.utils.errors import UserError
 
@@ -101,7 +101,7 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
         Args:
             input_ids: (B, L) int64.
             attention_mask: (B, L), 0 = padding, anywhere; it is taken out and comes back as zeros. For other forms see
-                `clm_detour.model.masks.real_tokens`.
+                `clm_detour.model.padding.real_tokens`.
             document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
             labels: (B, L) int64, -100 where nothing is predicted; at padding they are not looked at.
             document_lengths: of each row, adding up to L; what a loader gives instead of ids and mask, so that the host never

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clm_detour.model.checks import check_shape, check_tensor
+from clm_detour.model.input_checks import check_shape, check_tensor
 from clm_detour.utils.errors import UserError
 
 LEAST_PENALTY = -1e3  # added to a logit, this and anything below it leaves no weight

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clm_detour.model.checks import check_shape, check_tensor
 from clm_detour.model.documents import Unpadded
+from clm_detour.model.input_checks import check_shape, check_tensor
 from clm_detour.utils.errors import UserError, nearest
 
 Reasons = Mapping[str, str]

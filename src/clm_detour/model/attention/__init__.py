@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from clm_detour.model.attention import flash, flex, portable, varlen
-from clm_detour.model.attention.kernels import described
 from clm_detour.model.cpu import attention as onednn
 from clm_detour.model.documents import Documents
+from clm_detour.model.kernels import described
 from clm_detour.model.precision import best_device
 from clm_detour.utils.errors import UserError
 

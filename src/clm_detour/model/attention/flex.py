@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from clm_detour.model.attention.kernels import DEVICE, OTHER, check_heads, half_on_cuda, no_gpu
 from clm_detour.model.compiling import allow_many_versions, cannot_compile
 from clm_detour.model.documents import Documents
+from clm_detour.model.kernels import DEVICE, OTHER, check_heads, half_on_cuda, no_gpu
 from clm_detour.utils.errors import UserError
 
 NAME = "flex"

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clm_detour.model.attention.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, sides
 from clm_detour.model.documents import Documents
+from clm_detour.model.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, sides
 
 NAME = "varlen"
 HEADS = FLASH_HEADS

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clm_detour.model.attention.kernels import OTHER, check_heads, sides
 from clm_detour.model.cpu.compiler import AVX512, library
 from clm_detour.model.documents import Documents
+from clm_detour.model.kernels import OTHER, check_heads, sides
 from clm_detour.utils.errors import UserError
 
 NAME = "onednn"
