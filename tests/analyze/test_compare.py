@@ -176,7 +176,7 @@ def test_a_tokenizer_that_is_too_large_for_the_model_is_refused(bert, models, tm
 
 def test_an_encoder_decoder_is_refused_before_its_weights_are_read(tmp_path):
     AutoConfig.for_model("t5").save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="no bidirectional encoder"):
+    with pytest.raises(UserError, match="is an encoder-decoder"):
         open_encoder(str(tmp_path))
 
 

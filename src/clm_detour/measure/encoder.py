@@ -1,7 +1,8 @@
-"""One class for any encoder: token ids of texts laid end to end -> a state for each token, of one layer or of all.
+"""One class for any encoder: token ids of texts laid end to end -> states of each token, at each layer.
 
-ModernBERT runs on our network, without padding. Every other encoder runs through transformers' `AutoModel`, padded to the longest
-text of the batch. Fine-tuning, probes and the analysis see the same flat tensors in both cases.
+ModernBERT runs on our network, without padding. Every other encoder runs through transformers' `AutoModel`,
+padded to the longest text of the batch. Fine-tuning, probes and the analysis see the same flat tensors in
+both cases.
 
 Shapes: T tokens, N texts, E hidden size, B rows, L positions.
 """
@@ -22,7 +23,13 @@ from transformers.utils import logging
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.model import ModernBertForTokenClassification, ModernBertModel, hf
 from clm_detour.model.flops import flops_per_batch
-from clm_detour.model.pretrained import can_fill_masks, check_encoder, load_body, longest_input, without_news
+from clm_detour.model.pretrained import (
+    can_fill_masks,
+    check_encoder,
+    load_body,
+    longest_input,
+    without_load_warnings,
+)
 from clm_detour.model.weights import is_headless, read_shapes
 from clm_detour.utils.errors import UserError
 
@@ -70,7 +77,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def pool(self, states_TE: Tensor, lengths: list[int]) -> Tensor:
-        """Return one vector for each text, (N, E): the state of its first token, or the mean of its states."""
+        """Return one vector for each text, (N, E): the state of its first token, or the mean of all."""
         if self.pooling == CLS:
             lengths_N = torch.tensor(lengths, device=states_TE.device)
             return states_TE[lengths_N.cumsum(0) - lengths_N]
@@ -85,7 +92,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def flops(self, lengths: list[int], training: bool) -> int:
-        """Return the floating-point operations of a forward, and in training those of its backward as well."""
+        """Return the floating-point operations of a forward, and in training those of its backward too."""
         raise NotImplementedError
 
 
@@ -96,14 +103,15 @@ class PackedEncoder(Encoder):
         path: Folder or hub id.
         pooling: `cls` or `mean`. None means what the model's config says.
         tokenizer: Folder or hub id of the tokenizer.
-        with_head: Whether to open the prediction head too, which stands before a new output layer as in transformers' classifiers. If
-            the folder has none, the head is initialized from torch's global random number generator.
+        with_head: Whether to open the prediction head too, which stands before a new output layer as in
+            transformers' classifiers. If the folder has none, the head is initialized from torch's global
+            random number generator.
     """
 
     packed = True
 
     def __init__(self, path: str, pooling: str | None, tokenizer: str, with_head: bool):
-        with without_news():
+        with without_load_warnings():
             if with_head:
                 network: Any = ModernBertForTokenClassification.from_encoder(path, num_labels=1)
                 network.classifier = nn.Identity()  # each task has its own output layer
@@ -139,7 +147,7 @@ class PackedEncoder(Encoder):
 
     def init_output_layer(self, layer: nn.Linear) -> None:
         """See `Encoder`."""
-        self.network.draw(layer)
+        self.network.init_output_layer(layer)
 
     def flops(self, lengths: list[int], training: bool) -> int:
         """See `Encoder`; exact, except that a new output layer is not counted."""
@@ -147,7 +155,7 @@ class PackedEncoder(Encoder):
 
 
 class PaddedEncoder(Encoder):
-    """An `AutoModel` over padded rows. Under `cls` pooling the model's own pooler is used if it has one, as in transformers' classifiers.
+    """An `AutoModel` over padded rows. Under `cls` pooling it uses the model's own pooler, if there is one.
 
     Args:
         path: Folder or hub id.
@@ -179,7 +187,7 @@ class PaddedEncoder(Encoder):
 
     @torch.no_grad()
     def hidden_states(self, ids_T: Tensor, lengths: list[int]) -> list[Tensor]:
-        """See `Encoder`. The last is `last_hidden_state`, which equals the last layer where the model has no final norm."""
+        """See `Encoder`. The last two are equal where the model has no final norm."""
         rows_BL, mask_BL = self._rows(ids_T, lengths)
         with _output_of(self._last_layer()) as found:
             output = self.network(input_ids=rows_BL, attention_mask=mask_BL.long(), output_hidden_states=True)
@@ -210,7 +218,7 @@ class PaddedEncoder(Encoder):
         self.network._init_weights(layer)
 
     def flops(self, lengths: list[int], training: bool) -> int:
-        """See `Encoder`; counts attention and the weight matrices outside the embeddings, over padded rows."""
+        """See `Encoder`; counts attention and the matrices outside the embeddings, over padded rows."""
         embeddings = {
             id(p) for m in self.network.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
         }
@@ -275,7 +283,8 @@ def load_encoder(
         with_head: Whether to load a ModernBERT's prediction head, for fine-tuning.
 
     Raises:
-        UserError: If there is no such model, it is not an encoder, weights are missing, or there is no fast tokenizer.
+        UserError: If there is no such model, it is not an encoder, weights are missing, or there is no fast
+            tokenizer.
     """
     logging.disable_progress_bar()  # transformers' own, for loading weights
     config, loaded = check_encoder(path, tokenizer)
@@ -316,5 +325,6 @@ def check_fills_masks(path: str, tokenizer: str | None = None) -> None:
     check_measurable(path, tokenizer)
     if not can_fill_masks(path):
         raise UserError(
-            f"{path} has no masked-LM head, so its predictions cannot be measured; give the masked model that it was made from."
+            f"{path} has no masked-LM head, so its predictions cannot be measured; give the masked model "
+            "that it was made from."
         )

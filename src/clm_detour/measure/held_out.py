@@ -1,4 +1,4 @@
-"""Loss and accuracy of a language model on held-out rows, masked or causal: the same rows and masks for every model."""
+"""Loss and accuracy of a language model on held-out rows: the same rows and masks for every model."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ class HeldOut:
         """Score a model, on the GPU if there is one. Its mask and its training mode are the same afterwards.
 
         Returns:
-            loss (nats per predicted token), accuracy and predicted; and the same for each source in `by_source`. Where nothing is
-            predicted, for example because there is no held-out text, loss and accuracy are None.
+            loss (nats per predicted token), accuracy and predicted; and the same for each source in
+            `by_source`. Where nothing is predicted, for example because there is no held-out text, loss and
+            accuracy are None.
         """
         causal = self.objective.causal
         sources = {

@@ -1,6 +1,7 @@
 """Loss and accuracy of a ModernBERT as a language model, masked or causal, over batches of rows or of texts.
 
-The masks depend on a seed and the tokens alone, so that every model with the same tokenizer is scored on the same ones.
+The masks depend on a seed and the tokens alone, so that every model with the same tokenizer is scored on the
+same ones.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Totals:
         return Totals(self.loss + other.loss, self.correct + other.correct, self.predicted + other.predicted)
 
     def means(self) -> dict[str, float | None]:
-        """Return loss (nats per predicted token), accuracy and predicted. Without predicted tokens, loss and accuracy are None."""
+        """Return loss (nats per predicted token), accuracy and predicted; None where nothing is predicted."""
         if not self.predicted:
             return {"loss": None, "accuracy": None, "predicted": 0}
         return {
@@ -111,7 +112,7 @@ def masked_loss(
     network: ModernBertForPretraining, tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int = 512,
     mask_rate: float = 0.15, seed: int = 0, folds: int = 1,
 ) -> Tensor:  # fmt: skip
-    """Return the summed masked loss in nats and the number of predicted tokens of each fold, (folds, 2) float64.
+    """Return the summed masked loss in nats and the number of predicted tokens of each fold, (folds, 2).
 
     Fold i consists of every `folds`-th text from text i on.
     """
@@ -131,7 +132,8 @@ def open_masked(path: str, tokenizer: str | None = None) -> tuple[ModernBertForP
         tokenizer: Folder or hub id of the tokenizer. None means the model's own.
 
     Raises:
-        UserError: If it is another model, has no masked-LM head, or its tokenizer has ids that the model does not have.
+        UserError: If it is another model, has no masked-LM head, or its tokenizer has ids that the model does
+            not have.
     """
     check_fills_masks(path, tokenizer)
     return ModernBertForPretraining.from_pretrained(path, causal=False), load_tokenizer(tokenizer or path)

@@ -1,4 +1,4 @@
-"""Hidden states of texts, layer by layer: of each text the mean over its tokens, and of chosen tokens their own.
+"""Hidden states of texts at every layer: the mean over the tokens of each text, and those of chosen tokens.
 
 Shapes: N texts, T tokens, E hidden size.
 """
@@ -27,8 +27,8 @@ def open_encoder(path: str, tokenizer: str | None = None) -> Encoder:
         tokenizer: Folder or hub id of the tokenizer. None means the model's own.
 
     Raises:
-        UserError: If there is no such model, weights are missing, the tokenizer has ids that the model does not have, or it is not a
-            bidirectional encoder.
+        UserError: If there is no such model, weights are missing, the tokenizer has ids that the model does
+            not have, or it is not a bidirectional encoder.
     """
     encoder, _ = load_encoder(path, tokenizer=tokenizer, with_head=False)
     encoder.to(best_device())
@@ -44,7 +44,8 @@ def _check_bidirectional(path: str, encoder: Encoder) -> None:
     other[-1] = ids[1]
     if torch.equal(_hidden_states(encoder, [ids])[-1][0], _hidden_states(encoder, [other])[-1][0]):
         raise UserError(
-            f"{path} is no encoder: its tokens do not see what is right of them. Compare bidirectional models only."
+            f"{path} is no encoder: its tokens do not see what is right of them. Compare bidirectional "
+            "models only."
         )
 
 
@@ -56,7 +57,9 @@ def _hidden_states(encoder: Encoder, ids: Ids) -> list[Tensor]:
 
 
 def batches_by_length(lengths: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yield the indices of texts of about equal length, at most `BATCH_TOKENS` tokens a batch when padded to its longest."""
+    """Yield the indices of texts of about equal length, at most `BATCH_TOKENS` tokens a batch with
+    padding.
+    """
     order = np.argsort(lengths, kind="stable")
     start = 0
     for end in range(1, len(order) + 1):
@@ -73,12 +76,13 @@ def read_states(
     Args:
         encoder: The encoder, on any device.
         ids: Token ids of each text.
-        places: Positions of the tokens of each text whose own states are kept, the same number in each. None keeps none.
+        places: Positions of the tokens of each text whose own states are kept, the same number in each. None
+            keeps none.
         advance: Called with the number of texts of each batch.
 
     Returns:
-        For each layer the mean over the tokens of each text (special tokens included), (N, E); and for each layer the states at
-        `places`, (N * places, E), in the order of the texts. float64, on the CPU.
+        For each layer the mean over the tokens of each text (special tokens included), (N, E); and for each
+        layer the states at `places`, (N * places, E), in the order of the texts. float64, on the CPU.
     """
     n, layers = len(ids), len(encoder.layers)
     offsets = [np.empty(0, np.int64)] * n if places is None else places
