@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
 from clm_detour.analyze.gradients import gradients
-from clm_detour.analyze.needles import Straw, find_needles, haystacks, short_names, whole_words
+from clm_detour.analyze.needles import HaystackParts, find_needles, haystacks, short_names, whole_words
 from clm_detour.analyze.transplant import (
     Graft,
     layer_thirds,
@@ -248,16 +248,16 @@ def test_haystacks_have_their_length_and_the_needle_at_its_place(models):
     tokenizer = load_tokenizer(models["far"])
     words = whole_words(tokenizer, 0)
     values, keys = words[:20], words[20:]
-    straw = Straw(tokenizer, np.full(3000, words[-1]), keys, values)
+    parts = HaystackParts(tokenizer, np.full(3000, words[-1]), keys, values)
     needle_at = []
     for position in (0.0, 0.5, 1.0):
-        for ids, right in haystacks(straw, 128, position, 5, 0):
+        for ids, right in haystacks(parts, 128, position, 5, 0):
             assert len(ids) == 128
             assert (ids == tokenizer.mask).sum() == 1
             found = np.flatnonzero(ids == values[right])
             needle_at.append(found[0] / 128)
     assert np.all(np.diff([np.mean(needle_at[i : i + 5]) for i in (0, 5, 10)]) > 0.2)
-    for ids, right in haystacks(straw, 128, None, 5, 0):
+    for ids, right in haystacks(parts, 128, None, 5, 0):
         assert values[right] not in ids
 
 

@@ -1,11 +1,15 @@
 """Analyze a run with the arms `detour` and `twin`, and write the results to `RUN/analysis/`.
 
-compare.json, layers.csv, matrices.csv, figures   see `compare`: detour and twin at their ends; before the decay, for the retention; and
-                                                  the arm `control`, a second twin, for the ratio, if the recipe has one
-trajectory.json, trajectory.png, .svg             see `trajectory`
-weights.json       {"changes": [{arm, phases ([first, last]), ...}...]}, each as in `weights`: of each arm from the start to its end, and of
-                   each phase of it
-gradients.json     see `gradients`: of the model from which both arms start
+compare.json, layers.csv, matrices.csv, figures
+    See `compare`: detour and twin at their ends; before the decay, for the retention; and the arm
+    `control`, a second twin, for the ratio, if the recipe has one.
+trajectory.json, trajectory.png, .svg
+    See `trajectory`.
+weights.json
+    {"changes": [{arm, phases ([first, last]), ...}...]}, each as in `weights`: of each arm from the start to
+    its end, and of each of its phases.
+gradients.json
+    See `gradients`: of the model from which both arms start.
 """
 
 from __future__ import annotations
@@ -77,7 +81,7 @@ def analyze_run(recipe: Recipe) -> str | None:
         seed=seed,
     )
     start, arms = common_start(recipe), recipe.arms
-    tokenizer = recipe.tokenizer_path  # a base may have none of its own
+    tokenizer = recipe.tokenizer_path  # a base may have no tokenizer
     points = trajectory_points(arms, recipe.folder, start)
     references = trajectory_references(arms, recipe.folder, start)
     found = trajectory(points, references, texts, settings, tokenizer)

@@ -1,4 +1,4 @@
-"""Which texts models are compared on: distinct ones of a file, or what a run kept out of its training."""
+"""Choose the texts on which models are compared: distinct ones of a file, or held-out ones of a run."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from clm_detour.recipe.stream import prepared_folder, shard_cache
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import writable
 
-FEWEST = 20  # texts in a sample: half of them must still be enough for the U-statistic
+FEWEST = 20  # fewest texts of a sample: half of them must suffice for the U-statistic
 
 
 class Samples(NamedTuple):
     """Samples of texts.
 
     Args:
-        pool: numbers of the texts that are in any sample, (N,).
-        members: of each sample, places in `pool`, (samples, texts of a sample).
+        pool: Numbers of the texts that are in any sample, (N,).
+        members: Indices in `pool` of the texts of each sample, (samples, texts of a sample).
     """
 
     pool: np.ndarray
@@ -35,19 +35,19 @@ class Samples(NamedTuple):
 
     @property
     def overlap(self) -> bool:
-        """Whether a text is in more than one sample."""
+        """Return whether a text is in more than one sample."""
         return self.members.size > len(self.pool)
 
 
 class StoredTexts(Sequence[str]):
-    """Texts that lie on disk, in a nameless temporary file; memory holds 8 bytes of each.
+    """Texts in an unnamed temporary file. Memory holds 8 bytes of each.
 
     Raises:
-        UserError: the disk is full.
+        UserError: If the disk is full.
     """
 
     def __init__(self, texts: Iterable[str]):
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the texts are wanted
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the texts are used
         self._ends = array("q", [0])
         for text in texts:
             with writable(Path(tempfile.gettempdir())):
@@ -68,12 +68,12 @@ class StoredTexts(Sequence[str]):
 
 
 def read_texts(path: str, text_field: str = "text") -> Iterator[str]:
-    """The distinct texts of a file, folder or glob in any of the formats that sources have, in their order.
+    """Yield the distinct texts of a file, folder or glob in any format of a source, in order.
 
     Memory holds a digest of each, 24 to 48 bytes.
 
     Raises:
-        UserError: it cannot be read or holds no text.
+        UserError: If it cannot be read or holds no text.
     """
     seen = Seen()
     for text in read_documents(Source(path=path, text=text_field)):
@@ -82,16 +82,17 @@ def read_texts(path: str, text_field: str = "text") -> Iterator[str]:
 
 
 def draw_samples(available: int, samples: int, size: int, seed: int) -> Samples:
-    """Draw `samples` times `size` texts, without a text in two samples if there are enough.
+    """Draw `samples` times `size` texts. No text is in two samples if there are enough.
 
     Raises:
-        UserError: too few texts, or too small a sample.
+        UserError: If there are too few texts, or a sample is too small.
     """
     if size < FEWEST:
         raise UserError(f"A sample of {size} texts says nothing; use {FEWEST} or more (the paper takes 500).")
     if available < size:
         raise UserError(
-            f"There are {available} distinct texts and a sample takes {size}: give more, or ask for smaller samples."
+            f"There are {available} distinct texts and a sample takes {size}: give more, or ask for smaller "
+            "samples."
         )
     rng = np.random.default_rng(seed)
     drawn: np.ndarray
@@ -104,11 +105,14 @@ def draw_samples(available: int, samples: int, size: int, seed: int) -> Samples:
 
 
 def held_out_texts(recipe: Recipe, most: int) -> list[str]:
-    """Return distinct texts that a recipe keeps out of training, taken from its domain sources in turn, decoded from their tokens.
+    """Return distinct held-out texts of a recipe, from each domain source in turn, decoded from their tokens.
 
     Args:
         recipe: The recipe, with prepared data.
         most: Number of texts, at most.
+
+    Raises:
+        UserError: If a source is not prepared, is damaged, or was prepared with another tokenizer.
     """
     config, tokenizer = recipe.config, recipe.tokenizer
     special, cache = set(tokenizer.special_ids), shard_cache(config)

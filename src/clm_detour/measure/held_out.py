@@ -40,7 +40,7 @@ class HeldOut:
 
     @property
     def objective(self) -> Objective:
-        """What is to be predicted."""
+        """The objective under which the rows are scored."""
         return Objective(self.kind, self.mask_rate if self.kind == "mlm" else None)
 
     @property

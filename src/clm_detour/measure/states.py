@@ -57,9 +57,7 @@ def _hidden_states(encoder: Encoder, ids: Ids) -> list[Tensor]:
 
 
 def batches_by_length(lengths: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yield the indices of texts of about equal length, at most `BATCH_TOKENS` tokens a batch with
-    padding.
-    """
+    """Yield indices of texts of about equal length, at most `BATCH_TOKENS` tokens a batch with padding."""
     order = np.argsort(lengths, kind="stable")
     start = 0
     for end in range(1, len(order) + 1):

@@ -9,6 +9,7 @@ Shapes: B rows, L positions of a row, T tokens, E hidden size.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -34,8 +35,11 @@ from clm_detour.model.unsupported import (
     check_positions,
     check_token_types,
 )
+from clm_detour.model.weights import read_weights
 from clm_detour.model.wrappers import pass_causal_on
 from clm_detour.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class ModernBertPreTrainedModel(hf.FolderModel):
@@ -87,7 +91,7 @@ class ModernBertPreTrainedModel(hf.FolderModel):
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees only itself and what is to its left."""
+        """Return whether a token sees only itself and what is to its left."""
         return self._causal
 
     @causal.setter
@@ -208,9 +212,7 @@ class ModernBertPreTrainedModel(hf.FolderModel):
         self.tie_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize with truncated normals as ModernBERT does: smaller for projections to the residual
-        stream.
-        """
+        """Initialize with truncated normals as ModernBERT does, smaller before the residual stream."""
         narrow, out = self.config.initializer_range, self._out_std
         if isinstance(module, Embeddings):
             self._fill(module.tok_embeddings, narrow)
@@ -271,19 +273,30 @@ class ModernBertPreTrainedModel(hf.FolderModel):
                 something that is not supported.
         """
         check_keywords(cls, "from_pretrained", others, FROM_PRETRAINED)
-        return hf.load(
-            cls,
-            pretrained_model_name_or_path,
-            dtype=hf.one_dtype(dtype, torch_dtype),
-            attention_backend=attention_backend,
-            causal=causal,
-            device=hf.one_device(device_map),
-            revision=revision,
+        path, device = pretrained_model_name_or_path, hf.one_device(device_map)
+        kept_dtype = hf.one_dtype(dtype, torch_dtype)
+        folder = hf.fetch(
+            path,
+            revision,
             cache_dir=cache_dir,
             force_download=force_download,
             local_files_only=local_files_only,
             token=token,
         )
+        config = hf.read_config(folder)
+        hf.check_architecture(cls, config, path)
+        model = hf.without_weights(cls, config, attention_backend)
+        hf.fill(model, cls._from_folder(read_weights(folder), path), str(path), kept_dtype)
+        model.causal = bool(getattr(config, hf.CAUSAL, False)) if causal is None else causal
+        if causal is None and model.causal:
+            logger.warning(
+                "%s was saved with the causal mask and is opened with it; for the bidirectional mask set "
+                "causal = False.",
+                path,
+            )
+        if device is not None:
+            torch.nn.Module.to(model, device)
+        return model.eval()
 
     def save_pretrained(  # type: ignore[override]
         self,

@@ -138,9 +138,7 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
         return model.eval()
 
     def _new_weights(self, head: bool) -> dict[str, Tensor]:
-        """Return weights of a new classifier, and of a new prediction head if asked for, initialized as in a
-        model.
-        """
+        """Return weights of a new classifier, and of a new prediction head if `head` is set."""
         fresh: dict[str, nn.Module] = {"classifier": self.classifier.to_empty(device="cpu")}
         if head:
             self.head = Head(self.config)
@@ -153,9 +151,7 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
 
 
 class ModernBertForSequenceClassification(ModernBertClassifier):
-    """A classifier of documents, by their first token or the mean of their tokens
-    (`config.classifier_pooling`).
-    """
+    """A classifier of documents, by the first token or the mean of all (`config.classifier_pooling`)."""
 
     architecture = "ModernBertForSequenceClassification"
 
@@ -314,9 +310,7 @@ def _check_rows(rows: Unpadded) -> None:
 
 
 def _number_of_labels(config: ModernBertConfig) -> int:
-    """Check what a config says about classification, before a network is built; return the number of
-    labels.
-    """
+    """Check what a config says about classification, and return the number of labels."""
     numbers = sorted(config.id2label or {})
     if not numbers or numbers != list(range(len(numbers))):
         raise UserError(f"id2label numbers the labels {numbers}; number them 0, 1, 2, ...")

@@ -7,7 +7,6 @@ that names it.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,6 @@ from clm_detour.model.weights import (
     check_fit,
     check_tied,
     is_headless,
-    read_weights,
 )
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import atomic_write, read_json, write_json
@@ -43,7 +41,6 @@ COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 CAUSAL = "causal"  # a key of config.json that transformers ignores; written only if it is true
 NOT_OF_A_CONFIG = ("dtype", "keys_to_ignore_at_inference")
-logger = logging.getLogger(__name__)
 
 
 class FolderModel(PreTrainedModel):
@@ -74,60 +71,17 @@ class FolderModel(PreTrainedModel):
 Model = TypeVar("Model", bound=FolderModel)
 
 
-def load(
-    cls: type[Model],
-    path: str | os.PathLike[str],
-    *,
-    dtype: torch.dtype | str | None = torch.float32,
-    attention_backend: str | None = None,
-    causal: bool | None = None,
-    device: torch.device | None = None,
-    **of_hub: Any,
-) -> Model:
-    """Load a folder or a model of the Hugging Face Hub, in evaluation mode.
-
-    Args:
-        cls: `ModernBertForPretraining` or a classifier. The folder must be of the same architecture.
-        path: The folder or hub id.
-        dtype, attention_backend, causal: See `ModernBertPreTrainedModel.from_pretrained`.
-        device: None is the CPU.
-        of_hub: See `fetch`.
+def one_dtype(dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return the type that is given under either of two names, None for the stored one.
 
     Raises:
-        UserError: If there is no such model, it is of another architecture, its config asks for something
-            that the network does not compute exactly, or its weights do not fit.
-    """
-    dtype = _dtype(dtype)
-    folder = fetch(path, **of_hub)
-    config = read_config(folder)
-    _check_architecture(cls, config, path)
-    model = without_weights(cls, config, attention_backend)
-    fill(model, cls._from_folder(read_weights(folder), path), str(path), dtype)
-    model.causal = bool(getattr(config, CAUSAL, False)) if causal is None else causal
-    if causal is None and model.causal:
-        logger.warning(
-            "%s was saved with the causal mask and is opened with it; for the bidirectional mask set "
-            "causal = False.",
-            path,
-        )
-    if device is not None:
-        torch.nn.Module.to(model, device)
-    return model.eval()
-
-
-def one_dtype(
-    dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str | None
-) -> torch.dtype | str | None:
-    """Return the type that is given under either of two names.
-
-    Raises:
-        UserError: If two different types are given.
+        UserError: If two different types are given, or it is not a floating-point type.
     """
     if torch_dtype is None:
-        return dtype
+        return _dtype(dtype)
     if _dtype(dtype) not in (torch.float32, _dtype(torch_dtype)):
         raise UserError(f"dtype is {dtype} but torch_dtype {torch_dtype}; give one of them.")
-    return torch_dtype
+    return _dtype(torch_dtype)
 
 
 def one_device(device_map: Any) -> torch.device | None:
@@ -172,19 +126,15 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def without_weights(cls: type[Model], config: ModernBertConfig, attention_backend: str | None) -> Model:
-    """Return a model on the meta device, where nothing is allocated or initialized, to be filled from a
-    file.
-    """
+    """Return a model on the meta device, with nothing allocated or initialized, to be filled from a file."""
     with torch.device("meta"):
         return cls(config, attention_backend)
 
 
-def _check_architecture(
+def check_architecture(
     cls: type[FolderModel], config: ModernBertConfig, path: str | os.PathLike[str]
 ) -> None:
-    """Check that a folder is of this class: classifiers with the same weights may give them another
-    meaning.
-    """
+    """Check that a folder is of this class: another may give the same weights another meaning."""
     found, wanted = config.architectures, cls.architecture
     if found and wanted not in found and wanted != BODY_ALONE:
         if BODY_ALONE in found:

@@ -27,7 +27,7 @@ from clm_detour.utils.errors import UserError
 
 @dataclass(frozen=True)
 class View:
-    """What the layers of one kind, global or local, see in one forward."""
+    """The view of the layers of one kind, global or local, in one forward."""
 
     documents: Documents
     causal: bool

@@ -145,9 +145,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _scaled(grad: Tensor | None, by: Tensor) -> Tensor | None:
-    """Multiply in the precision of `by`, because 1 / P rounded to half precision would distort every
-    gradient.
-    """
+    """Multiply in the precision of `by`: 1 / P in half precision would distort every gradient."""
     return None if grad is None else (grad.to(by.dtype) * by).to(grad.dtype)
 
 

@@ -187,8 +187,9 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
         return labels_T
 
     def _refuse_inputs_as_labels(self, ids_T: Tensor, labels_T: Tensor) -> None:
-        """Refuse labels that are the inputs, which the model would copy, until one batch has shifted
-        labels.
+        """Refuse labels that are the inputs, with which a model learns to copy.
+
+        One batch with shifted labels ends the check.
         """
         if self._labels_are_shifted or labels_T.is_meta or torch.compiler.is_compiling():
             return

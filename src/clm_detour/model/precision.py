@@ -16,7 +16,7 @@ def best_device() -> torch.device:
 
 @functools.cache
 def cpu_multiplies_bf16() -> bool:
-    """Return whether bf16 products are fast on this CPU; without AVX-512 they take 8 times as long as
+    """Return whether bf16 products are fast on this CPU. Without AVX-512 they are 8 times slower than
     fp32.
     """
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -30,8 +30,9 @@ def without_slow_autocast(device: torch.device) -> AbstractContextManager[object
 
 
 def product_dtype(device: str, dtype: torch.dtype) -> torch.dtype:
-    """Return the type of matrix products of tensors of `dtype` on this type of device: that of autocast, if
-    on.
+    """Return the type in which matrix products of tensors of `dtype` run on this type of device.
+
+    It is that of autocast, if autocast is on.
     """
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if autocast else dtype

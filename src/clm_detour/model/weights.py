@@ -74,9 +74,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def held_by(names: Iterable[str]) -> Held:
-    """Return which part of a ModernBERT has weights of these names; `check_fit` checks if they are
-    complete.
-    """
+    """Return which part of a ModernBERT has weights of these names. `check_fit` checks them all."""
     modules = {name.split(".")[0] for name in names}
     if "classifier" in modules:
         return "classifier"
