@@ -1,4 +1,6 @@
-"""`clm-detour compare`: what is in the file is what the definitions say, and what cannot be compared is one sentence."""
+"""`clm-detour compare`: the file holds what the definitions say, and a comparison that fails is one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def compared(models, texts):
 
 
 def means(path: str, texts: list[str], max_tokens: int = 64) -> list[torch.Tensor]:
-    """Mean-pooled states straight from transformers, one text at a time; that of the last layer before any final norm."""
+    """Return mean-pooled states from transformers, one text at a time; the last layer's before any final
+    norm.
+    """
     network, tokenizer = AutoModel.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
     last = []  # transformers 5 gives the final norm in its place
     layers = network.layers if hasattr(network, "layers") else network.encoder.layer

@@ -1,6 +1,7 @@
-"""A step never needs to know a number that the device computed: it runs on `meta`, where there are none to know.
+"""A step never needs a number that the device computed: it runs on `meta`, where there are none.
 
-So the host of a GPU runs ahead of it. On `meta` whatever asks for a value (item, tolist, nonzero, a mask as an index) raises.
+So the host of a GPU runs ahead of it. On `meta` whatever asks for a value (item, tolist, nonzero, a mask as
+an index) raises.
 """
 
 from __future__ import annotations
