@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from clm_detour.analyze.compare import Settings, compare
-from clm_detour.analyze.run import analyze_run, start_of, texts_of
+from clm_detour.analyze.run import analyze_run, common_start
+from clm_detour.analyze.texts import held_out_texts
 from clm_detour.analyze.weights import weight_change
 from clm_detour.config import load_config
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.run.steps import Steps, analysis_step, domain_sources, prepare_data, run_recipe
+from clm_detour.run.steps import Steps, analysis_step, prepare_data, run_recipe
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
 
@@ -64,7 +66,8 @@ def test_the_trajectory_goes_through_every_export_in_order(finished):
 
 def test_a_point_of_the_trajectory_is_the_comparison_of_its_two_models(finished):
     found = analysis_of(finished, "trajectory")
-    texts = texts_of(finished, domain_sources(finished))
+    wanted = finished.analysis
+    texts = held_out_texts(Recipe(finished), wanted.samples * wanted.texts)
     settings = Settings(**found["texts"], seed=finished.seed)
     point = found["points"][1]
     again = compare({"a": point["path"], "b": found["references"]["start"]}, texts, settings)
@@ -80,9 +83,11 @@ def test_a_point_of_the_trajectory_is_the_comparison_of_its_two_models(finished)
 
 def test_a_start_without_a_tokenizer_is_read_with_that_of_the_run(finished, tmp_path, monkeypatch):
     before = {name: analysis_of(finished, name) for name in ("trajectory", "gradients")}
-    bare = shutil.copytree(start_of(finished), tmp_path / "bare", ignore=shutil.ignore_patterns("*token*"))
-    monkeypatch.setattr("clm_detour.analyze.run.start_of", lambda config: str(bare))
-    analyze_run(finished, texts_of(finished, domain_sources(finished)))
+    bare = shutil.copytree(
+        common_start(Recipe(finished)), tmp_path / "bare", ignore=shutil.ignore_patterns("*token*")
+    )
+    monkeypatch.setattr("clm_detour.analyze.run.common_start", lambda recipe: str(bare))
+    assert analyze_run(Recipe(finished)) is None
     after = {name: analysis_of(finished, name) for name in before}
     assert after["gradients"] == {**before["gradients"], "model": str(bare)}
     told = [

@@ -1,4 +1,4 @@
-"""The micro-batches of the shipped models fit into an 80 GB GPU by the library's own plan, and are the largest that leave some room."""
+"""The micro-batches of the shipped models are about the largest that the plan fits into an 80 GB GPU."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from transformers import (
     ModernBertModel,
 )
 
-from clm_detour.analyze.run import start_of
+from clm_detour.analyze.run import common_start
 from clm_detour.config import load_config
 from clm_detour.config.loading import load_evaluation
 from clm_detour.data.packing import PackedSource
@@ -33,6 +33,7 @@ from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.base import shapes_of
 from clm_detour.recipe.phases import choose_phase
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.stream import vocabulary_of
 from clm_detour.run.check import check_recipe, refuse
 from clm_detour.run.steps import prepare_data, run_recipe
@@ -201,7 +202,7 @@ def test_a_causal_decoder_is_a_base_and_a_spoilt_one_is_not(load, base, tmp_path
         f"model={{base: {decoder}, config: null}}", "arms={detour: [clm, decay], twin: [mlm, decay]}"
     )
     refuse(config)
-    assert start_of(config) is None  # the analysis cannot open it
+    assert common_start(Recipe(config)) is None  # the analysis cannot open it
     rename(decoder, lambda name: name.replace("lm_head.dense", "head.dense"))
     with pytest.raises(
         UserError, match=r"\(missing: lm_head\.dense\.weight; unexpected: head\.dense\.weight\)"

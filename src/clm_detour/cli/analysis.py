@@ -77,22 +77,22 @@ def analyze(
     """The analysis of a finished run: compare, trajectory, weights and gradients, into RUN/analysis."""
     from clm_detour.analyze.run import analysis_inputs, can_be_analyzed
     from clm_detour.config import load_config
-    from clm_detour.records.run_folder import RunFolder
+    from clm_detour.recipe.recipe import Recipe
     from clm_detour.run.steps import analyze as analyze_finished
     from clm_detour.utils.files import read_json
 
     loaded = load_config(config, overrides or ())
-    if not can_be_analyzed(loaded):
+    recipe = Recipe(loaded)
+    if not can_be_analyzed(recipe.arms):
         raise UserError(
             "The recipe has no arms detour and twin with phases of their own; use `clm-detour compare`."
         )
-    for record in analysis_inputs(loaded):
+    for record in analysis_inputs(recipe.arms, recipe.folder):
         if not record.exists():
             raise UserError(f"{record} is missing: the run has not finished; run it first.")
     if reason := analyze_finished(loaded):
         raise UserError(reason)
-    folder = RunFolder.of(loaded)
-    _print_comparison(read_json(folder.comparison), folder.analysis)
+    _print_comparison(read_json(recipe.folder.comparison), recipe.folder.analysis)
 
 
 def weights(

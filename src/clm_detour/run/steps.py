@@ -22,6 +22,7 @@ from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample import SOURCES, write_sample
 from clm_detour.recipe.export import ABOUT, tokenizer_path
 from clm_detour.recipe.phases import domain_sources, plan_arm, plan_recipe
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.settings import is_finished
 from clm_detour.recipe.stream import is_prepared_elsewhere
 from clm_detour.records.run_folder import RunFolder
@@ -135,7 +136,7 @@ def run_steps(config: Config, checked: tokenizer.Tokenizer | None, sizes: bool) 
     steps.attempt("fill masks", "Fill masks", partial(fill_masks_step, config, loaded))
     if config.evaluate.tasks is not None:
         steps.attempt("tasks", "Fine-tune on tasks", partial(tasks_step, config))
-    if can_be_analyzed(config):
+    if can_be_analyzed(Recipe(config).arms):
         steps.attempt("analysis", "Compare detour and twin", partial(analysis_step, config))
     if steps.ran or not folder.environment.exists():
         write_json(folder.environment, describe_environment())
@@ -373,7 +374,7 @@ def analysis_step(config: Config) -> bool | str:
     from clm_detour.analyze.run import analysis_inputs
 
     folder = RunFolder.of(config)
-    inputs = [*analysis_inputs(config), folder.held_out]
+    inputs = [*analysis_inputs(Recipe(config).arms, folder), folder.held_out]
     if is_current(folder.comparison, inputs, dataclasses.asdict(config.analysis)):
         return False
     return analyze(config) or True
@@ -385,12 +386,10 @@ def analyze(config: Config) -> str | None:
     Returns:
         Why it cannot be done, if so.
     """
-    from clm_detour.analyze.run import analyze_run, texts_of, too_few
+    from clm_detour.analyze.run import analyze_run
 
-    texts = texts_of(config, domain_sources(config))
-    if reason := too_few(texts):
+    if reason := analyze_run(Recipe(config)):
         return reason
-    analyze_run(config, texts)
     write_json(settings_of(RunFolder.of(config).comparison), dataclasses.asdict(config.analysis))
     return None
 

@@ -17,6 +17,7 @@ from clm_detour.data.sources import OnError, read_documents
 from clm_detour.data.tokenization import is_held_out
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.recipe.phases import PhaseRun, domain_sources, plan_recipe
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.stream import is_prepared_elsewhere, prepared_folder, shard_cache
 from clm_detour.run.check.data import is_of_sample, is_quickly_read
 
@@ -124,7 +125,7 @@ def held_out_doubts(config: Config, tokenizer: Tokenizer | None) -> Iterator[str
     if few and wanted.rows != Evaluate.rows:
         yield f"evaluate.rows: {wanted.rows} of each source are wanted, and there are only {', '.join(few)}; all of these are scored."
     of_domain = [count for count in map(counts.get, names) if count is not None]
-    if can_be_analyzed(config) and len(of_domain) == len(names):
+    if can_be_analyzed(Recipe(config).arms) and len(of_domain) == len(names):
         texts = count_texts(config, of_domain, tokenizer)
         if texts < FEWEST:
             yield (
@@ -165,4 +166,4 @@ def count_texts(config: Config, counts: list[HeldOutText], tokenizer: Tokenizer 
     prepared = all(Path(prepared_folder(config, name), "held_out", "index.json").exists() for name in names)
     if tokenizer is None or not prepared or documents > 10 * FEWEST:
         return documents
-    return len(held_out_texts(config, names, FEWEST))
+    return len(held_out_texts(Recipe(config), FEWEST))

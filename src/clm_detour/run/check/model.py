@@ -89,15 +89,16 @@ def check_base_tokenizer(config: Config, tokenizer: Tokenizer | None) -> None:
 
 def uses_of_base(config: Config) -> list[str]:
     """What opens `model.base` with its own tokenizer; a decoder, which knows no mask, is not opened."""
-    from clm_detour.analyze.run import can_be_analyzed, start_of
+    from clm_detour.analyze.run import can_be_analyzed, common_start
+    from clm_detour.recipe.recipe import Recipe
     from clm_detour.recipe.start import is_decoder
 
-    base = config.model.base
+    base, recipe = config.model.base, Recipe(config)
     if base is None or is_decoder(base):
         return []
     return [
         *(["evaluate.tasks"] if config.evaluate.tasks is not None else []),
-        *(["the analysis"] if can_be_analyzed(config) and start_of(config) == base else []),
+        *(["the analysis"] if can_be_analyzed(recipe.arms) and common_start(recipe) == base else []),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the kernels for CUDA share: the GPUs, numbers and heads they take, and how they are told a window."""
+"""Requirements of the attention kernels (GPU, precision, size of heads), and the form of their window."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from clm_detour.utils.errors import UserError
 
 DEVICE = "cuda"
 HALF = (torch.bfloat16, torch.float16)
-FLASH_HEADS = range(8, 257, 8)  # sizes
+FLASH_HEADS = range(8, 257, 8)  # supported sizes
 OLDEST = 8  # major compute capability: Ampere
 OTHER = "(attention_backend of the model, model.attention of a recipe)"
 
 
 def half_on_cuda(device: str, dtype: torch.dtype) -> bool:
-    """What kernels for CUDA are made for."""
+    """Return whether tensors are in half precision on a GPU, for which the CUDA kernels are made."""
     return device == "cuda" and dtype in HALF
 
 
 def no_gpu() -> str | None:
-    """Why this machine cannot run them, or None if it can."""
+    """Return why this machine cannot run the CUDA kernels, or None if it can."""
     if not torch.cuda.is_available():
         return "there is no CUDA device"
     major, minor = torch.cuda.get_device_capability()
@@ -30,10 +30,10 @@ def no_gpu() -> str | None:
 
 
 def check_flash(name: str, q_THD: Tensor) -> None:
-    """FlashAttention, whoever ships it, runs on CUDA, in half precision, with heads of usual sizes.
+    """Check that queries suit FlashAttention: on CUDA, in half precision, with heads of a supported size.
 
     Raises:
-        UserError: the queries are not so.
+        UserError: If they do not.
     """
     if q_THD.device.type != DEVICE:
         raise UserError(
@@ -49,28 +49,33 @@ def check_flash(name: str, q_THD: Tensor) -> None:
 
 
 def check_heads(name: str, size: int, sizes: range) -> None:
-    """A kernel takes heads of these sizes.
+    """Check that a kernel supports heads of this size.
 
     Raises:
-        UserError: this is another.
+        UserError: If it does not.
     """
     if size not in sizes:
         raise UserError(
-            f"The attention back end {name!r} takes {described(sizes)} but the model's is {size}; choose 'portable' {OTHER}."
+            f"The attention back end {name!r} takes {describe_heads(sizes)} but the model's is {size}; "
+            f"choose 'portable' {OTHER}."
         )
 
 
-def described(sizes: range) -> str:
-    """Sizes of heads in words."""
+def describe_heads(sizes: range) -> str:
+    """Return a description of sizes of heads, for a sentence."""
     steps = f" in steps of {sizes.step}" if sizes.step > 1 else ""
     return f"heads of size {sizes[0]} to {sizes[-1]}{steps}"
 
 
-def sides(causal: bool, window: int | None, no_limit: int | None = -1) -> tuple[int | None, int | None]:
-    """How many tokens a token sees to its left and to its right.
+def window_sides(
+    causal: bool, window: int | None, no_limit: int | None = -1
+) -> tuple[int | None, int | None]:
+    """Return the number of tokens that a token sees to its left and to its right.
 
     Args:
-        no_limit: what stands for all of them.
+        causal: Whether the mask is causal.
+        window: Number of tokens on each side, None for all.
+        no_limit: The value that stands for all tokens.
     """
     side = no_limit if window is None else window
     return side, 0 if causal else side

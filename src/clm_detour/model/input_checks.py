@@ -1,6 +1,6 @@
-"""What is given to a forward is looked at before any work, so that a mistake is a sentence and not an index error of torch's.
+"""Check the inputs of a forward before any work, so that a mistake gives a clear sentence.
 
-What is on a device is not read: nobody waits to see it.
+The values of tensors on a GPU are not read, because the host would have to wait for them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from clm_detour.utils.errors import UserError
 
 
 def check_causal(value: Any) -> bool:
-    """Return what the mask is set to.
+    """Return the value as a bool.
 
     Raises:
-        UserError: it is no bool.
+        UserError: If it is not a bool.
     """
     if not isinstance(value, bool | np.bool_):
         raise UserError(f"causal is {value!r}; set it to True or False.")
@@ -27,18 +27,19 @@ def check_causal(value: Any) -> bool:
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Raise a `UserError` if it is something else, such as a list."""
+    """Raise a `UserError` unless the value is a tensor."""
     if not isinstance(value, Tensor):
         raise UserError(
-            f"{name} is a {type(value).__name__}, not a tensor; a tokenizer gives tensors with return_tensors='pt'."
+            f"{name} is a {type(value).__name__}, not a tensor; a tokenizer gives tensors with "
+            "return_tensors='pt'."
         )
 
 
 def check_rows(input_ids: Tensor | None) -> tuple[int, int]:
-    """The shape (B, L) of `input_ids`.
+    """Return the shape (B, L) of `input_ids`.
 
     Raises:
-        UserError: they have another, or are no tensor.
+        UserError: If they have another number of dimensions, or are not a tensor.
     """
     check_tensor("input_ids", input_ids)
     assert input_ids is not None
@@ -48,10 +49,10 @@ def check_rows(input_ids: Tensor | None) -> tuple[int, int]:
 
 
 def check_inputs(input_ids: Tensor | None, inputs_embeds: Tensor | None, hidden_size: int) -> tuple[int, int]:
-    """The shape (B, L) of what goes into the network: ids or, in their place, embeddings (B, L, E).
+    """Return the shape (B, L) of the inputs: ids (B, L) or, in their place, embeddings (B, L, E).
 
     Raises:
-        UserError: there are both or neither, or one has another shape.
+        UserError: If both or neither are given, or they have another shape.
     """
     if (input_ids is None) == (inputs_embeds is None):
         raise UserError("Give either input_ids or inputs_embeds.")
@@ -61,16 +62,17 @@ def check_inputs(input_ids: Tensor | None, inputs_embeds: Tensor | None, hidden_
     shape = tuple(inputs_embeds.shape)
     if len(shape) != 3 or shape[2] != hidden_size or not inputs_embeds.is_floating_point():
         raise UserError(
-            f"inputs_embeds is {inputs_embeds.dtype} of shape {shape}; it must be floating point, (rows, positions, {hidden_size})."
+            f"inputs_embeds is {inputs_embeds.dtype} of shape {shape}; it must be floating point, (rows, "
+            f"positions, {hidden_size})."
         )
     return shape[:2]
 
 
 def check_shape(name: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:
-    """What comes beside `input_ids` has its shape.
+    """Check that a tensor, unless it is None, has the shape of `input_ids`.
 
     Raises:
-        UserError: it has another, or is no tensor.
+        UserError: If it has another shape, or is not a tensor.
     """
     if tensor is None:
         return
@@ -80,14 +82,16 @@ def check_shape(name: str, tensor: Tensor | None, shape: tuple[int, int]) -> Non
 
 
 def check_ids(name: str, one: str, ids: Tensor, entries: int, dtypes: Container[torch.dtype]) -> None:
-    """Token ids are of one of these types and in the vocabulary.
+    """Check that token ids have one of these types and are in the vocabulary.
 
     Args:
-        name, one: what they are called, all of them and one.
-        entries: of the vocabulary.
+        name, one: Names of the ids and of one id, for the error.
+        ids: The token ids.
+        entries: Size of the vocabulary.
+        dtypes: Allowed types.
 
     Raises:
-        UserError: they are not; a value is only seen on a CPU.
+        UserError: If they are not. Values are checked on a CPU only.
     """
     if ids.dtype not in dtypes:
         raise UserError(f"{name} are {ids.dtype}; give token ids as torch.long.")

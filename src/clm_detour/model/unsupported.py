@@ -1,6 +1,7 @@
-"""Keywords of transformers' methods that our methods take no notice of, in one place for all classes.
+"""Refuse keywords of transformers' methods that have no effect here, in one place for all classes.
 
-A keyword passes if it asks for nothing: it is None or its default, mostly False. Otherwise it is refused by name, with what to do instead.
+A keyword is accepted if it asks for nothing: if it is None or its default, mostly False. Otherwise an error
+names it and says what to do instead.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clm_detour.model.checks import check_shape, check_tensor
 from clm_detour.model.documents import Unpadded
+from clm_detour.model.input_checks import check_shape, check_tensor
 from clm_detour.utils.errors import UserError, nearest
 
 Reasons = Mapping[str, str]
@@ -59,22 +60,25 @@ SAVE_PRETRAINED: Reasons = {
     "safe_serialization": _SAFETENSORS,
     "variant": "the weights are always model.safetensors",
 }
-DEFAULTS = {"use_safetensors": True, "safe_serialization": True, "subfolder": ""}  # of others it is False
-WITHOUT_EFFECT = {  # whatever they say: no code of a folder is run, nothing is allocated twice, safetensors writes the file
+DEFAULTS = {"use_safetensors": True, "safe_serialization": True, "subfolder": ""}  # False for all others
+# With any value: no code of a folder is run, nothing is allocated twice, and safetensors writes the file.
+WITHOUT_EFFECT = {
     "trust_remote_code", "low_cpu_mem_usage", "_fast_init", "weights_only",
     "save_function", "save_peft_format", "save_original_format", "token",
 }  # fmt: skip
 
 
 def check_keywords(cls: type, method: str, given: Mapping[str, Any], known: Reasons) -> None:
-    """Refuse what a method of `cls` cannot do.
+    """Check the keywords for which a method of `cls` has no parameter.
 
     Args:
-        given: keywords that the method has no parameter for.
-        known: those of transformers' method, and why they are refused.
+        cls: The class.
+        method: Name of the method.
+        given: The keywords and their values.
+        known: Keywords of transformers' method, and why they are refused.
 
     Raises:
-        UserError: a keyword is unknown, or asks for something.
+        UserError: If a keyword is unknown, or asks for something.
     """
     for name, value in given.items():
         if name in known:
@@ -90,10 +94,10 @@ def check_keywords(cls: type, method: str, given: Mapping[str, Any], known: Reas
 
 
 def check_positions(position_ids: Tensor, rows: Unpadded) -> None:
-    """Positions count up by one inside each document, from any number: rotary positions see differences alone.
+    """Check that positions count up by one inside each document; they may start anywhere.
 
     Raises:
-        UserError: they do not, or have another shape than (1, L) or (B, L).
+        UserError: If they do not, or have another shape than (1, L) or (B, L).
     """
     check_tensor("position_ids", position_ids)
     if position_ids.shape == (1, rows.shape[1]):
@@ -103,16 +107,16 @@ def check_positions(position_ids: Tensor, rows: Unpadded) -> None:
     offset_T = rows.take(position_ids) - documents.positions
     if not offset_T.equal(offset_T[documents.cu_seqlens[:-1].long()][documents.index]):
         raise UserError(
-            "position_ids do not count up by one from token to token of a document; positions are made here, so leave them "
-            "out, and tell texts that share a row apart by document_ids."
+            "position_ids do not count up by one from token to token of a document; positions are made "
+            "here, so leave them out, and tell texts that share a row apart by document_ids."
         )
 
 
 def check_token_types(token_type_ids: Tensor) -> None:
-    """ModernBERT has no embeddings of token types.
+    """Check that token types are all 0, because ModernBERT has no embeddings of token types.
 
     Raises:
-        UserError: one is not 0.
+        UserError: If one is not 0.
     """
     check_tensor("token_type_ids", token_type_ids)
     if token_type_ids.any():

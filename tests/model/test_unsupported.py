@@ -157,7 +157,7 @@ def test_a_refusal_names_the_class_that_was_called(cls: type[Any], tmp_path: Pat
 
 
 def test_positions_that_start_anew_in_each_document_are_those_of_the_network() -> None:
-    """As transformers' packing collators give them; without `document_ids` they would be ignored, so they are refused."""
+    """As transformers' packing collators give them; without `document_ids` they are refused."""
     model, positions = tiny_model(), torch.cat([torch.arange(12), torch.arange(28)])[None]
     row, documents = IDS.view(1, 40), packed_ids([12, 28])
     expected = model(row, document_ids=documents).logits
@@ -231,7 +231,8 @@ def test_folders_open_with_transformers_keywords(tmp_path: Path) -> None:
         save_directory=tmp_path, safe_serialization=True, push_to_hub=False, variant=None, token=None
     )
     model = ModernBertForPretraining.from_pretrained(
-        pretrained_model_name_or_path=tmp_path, torch_dtype="bfloat16", device_map="cpu", local_files_only=True,
+        pretrained_model_name_or_path=tmp_path, torch_dtype="bfloat16", device_map="cpu",
+        local_files_only=True,
         token=None, cache_dir=tmp_path / "cache", trust_remote_code=True, use_safetensors=True, config=None,
         low_cpu_mem_usage=True, subfolder="",
     )  # fmt: skip

@@ -13,7 +13,7 @@ from clm_detour import (
     UserError,
     next_token_labels,
 )
-from clm_detour.model.masks import real_tokens
+from clm_detour.model.padding import real_tokens
 
 IDS = tokens(40).view(2, 20)
 KEEP = torch.ones_like(IDS)
