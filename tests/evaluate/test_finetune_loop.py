@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from clm_detour.train.finetune import FitSettings, fit
+from clm_detour.evaluate.finetune.loop import FitSettings, fit
 
 
 class Problem(nn.Module):
