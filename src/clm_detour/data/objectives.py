@@ -36,6 +36,11 @@ class Objective:
     kind: Literal["clm", "mlm"]
     mask_rate: float | None = None
 
+    @property
+    def causal(self) -> bool:
+        """Whether the network runs under the causal attention mask: each position sees itself and earlier ones only."""
+        return self.kind == "clm"
+
     def apply(
         self, tokens: np.ndarray, lengths: np.ndarray, vocabulary: Vocabulary, key: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +54,7 @@ class Objective:
         Returns:
             inputs (L,) and labels (L,), int64.
         """
-        if self.kind == "clm":
+        if self.causal:
             return tokens, next_tokens(tokens, lengths)
         assert self.mask_rate is not None
         return mask_tokens(tokens, self.mask_rate, vocabulary, np.random.Generator(np.random.Philox(key=key)))
