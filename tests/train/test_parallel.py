@@ -58,16 +58,9 @@ def trained(tiny_recipe, tmp_path_factory):
                 stop_half_way(config, run)  # alone; sharded from there on
                 launch_processes(config, run, processes)  # as `clm-detour run` does on several GPUs
             else:
-                words = [
-                    *COMPOSER,
-                    str(processes),
-                    "-m",
-                    "clm_detour.train",
-                    str(path),
-                    "arm=twin",
-                    "phase=mlm",
-                ]
-                subprocess.run([*words, *FIFTY_STEPS, *overrides], check=True, timeout=300)
+                words = [str(path), "arm=twin", "phase=mlm", *FIFTY_STEPS, *overrides]
+                command = [*COMPOSER, str(processes), "-m", "clm_detour.train", *words]
+                subprocess.run(command, check=True, timeout=300)
             done[key] = config
         return done[key]
 

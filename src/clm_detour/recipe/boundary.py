@@ -35,7 +35,7 @@ class Start:
         weights: Hugging Face folder or hub id; None for random weights.
         weights_seed: Seed of random weights.
         optimizer_state: File of the optimizer state; None if it starts anew.
-        thawed: What the phase before froze, and therefore has no optimizer state in that file.
+        frozen_before: What the phase before froze; that file has no optimizer state of it.
         reset_head: Whether the prediction head is initialized again, without optimizer state.
         frozen: What stays unchanged during the phase.
         first_row: Position in the stream of the phase's mixture: the row after the last one that an earlier
@@ -49,7 +49,7 @@ class Start:
     weights: str | None
     weights_seed: int
     optimizer_state: Path | None
-    thawed: Freeze | None
+    frozen_before: Freeze | None
     reset_head: bool
     frozen: Freeze | None
     first_row: int
@@ -58,7 +58,7 @@ class Start:
 
     def parameters_without_state(self, network: ModernBertForPretraining) -> set[str]:
         """Return the names of parameters whose optimizer state is new although that of the others is kept."""
-        return frozen_names(self.thawed, network) | (head_names(network) if self.reset_head else set())
+        return frozen_names(self.frozen_before, network) | (head_names(network) if self.reset_head else set())
 
 
 def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None) -> Start:
@@ -71,7 +71,12 @@ def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None
         UserError: If the phase before has not finished.
     """
     phase, before = run.phase, run.parent
-    weights, optimizer_state, thawed, reset_head = recipe.config.model.base, None, None, phase.reset_head
+    weights, optimizer_state, frozen_before, reset_head = (
+        recipe.config.model.base,
+        None,
+        None,
+        phase.reset_head,
+    )
     origin = weights or ""
     if checkpoint is not None:
         origin, weights = f"checkpoint {checkpoint.name}", str(checkpoint)
@@ -84,14 +89,14 @@ def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None
             )
         origin, weights = f"end of {before.id}", str(folder.model)
         if phase.moments == "keep":
-            optimizer_state, thawed = folder.moments, before.phase.freeze
+            optimizer_state, frozen_before = folder.moments, before.phase.freeze
     return Start(
         run=run,
         origin=origin,
         weights=weights,
         weights_seed=recipe.config.seed,
         optimizer_state=optimizer_state,
-        thawed=thawed,
+        frozen_before=frozen_before,
         reset_head=reset_head,
         frozen=phase.freeze,
         first_row=run.first_row,

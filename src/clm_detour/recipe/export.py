@@ -106,6 +106,9 @@ def about_phase(
     }
 
 
+# Old name, until no other package imports it.
+
+
 def tokenizer_path(config: Config) -> str:
     """Return the folder or hub id of the tokenizer."""
     return Recipe(config).tokenizer_path

@@ -161,6 +161,9 @@ def check_divides(key: str, rows: int, world_size: int) -> None:
         )
 
 
+# Old names, until no other package imports them.
+
+
 def plan_arms(config: Config) -> dict[str, list[PhaseRun]]:
     """Return the phases of each arm, in order."""
     rows, tokens = config.train.batch_rows, config.data.sequence_length
@@ -184,8 +187,3 @@ def plan_recipe(config: Config) -> dict[str, PhaseRun]:
 def domain_sources(config: Config) -> list[str]:
     """Return the sources on which the last phases of the arms train."""
     return sources_of_last_phases(plan_arms(config).values(), config.data.mixtures)
-
-
-def check_world(config: Config, world_size: int) -> None:
-    """Check that the rows of each step divide over the processes."""
-    check_world_size(config.train.batch_rows, config.phases, world_size)

@@ -12,10 +12,8 @@ from typing import Any
 
 from clm_detour.config.schema import Config
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.prepared import PreparedData
-from clm_detour.recipe.stream import make_stream
 from clm_detour.records.run_folder import PhaseFolder, RunFolder
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
@@ -137,14 +135,7 @@ def describe_source_change(name: str, was: int | None, now: int | None) -> str:
     return f"source {name}: {was:,} documents, now {now:,}"
 
 
-def is_finished(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> bool:
-    """Return whether a phase is finished, after checking that its settings are unchanged."""
-    prepared, folder = PreparedData(config.data), RunFolder.of(config).phase(run.id)
-    sources = prepared.open(config.data.mixtures[run.phase.mixture], "train", tokenizer.fingerprint)
-    make_stream(config.data, run, sources, tokenizer)  # checks max_epochs
-    now = {**recipe_settings(config, run), **data_settings(prepared, sources, tokenizer.fingerprint)}
-    check_unchanged(folder, config.data.dir, now)
-    return folder.finished
+# Old names, until no other package imports them.
 
 
 def check_settings(config: Config, run: PhaseRun, now: Mapping[str, Any]) -> None:

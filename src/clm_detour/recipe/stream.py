@@ -80,6 +80,9 @@ def check_cache(limit: str, sources: Mapping[str, PackedSource]) -> None:
         )
 
 
+# Old names, until no other package imports them.
+
+
 def prepared_folder(config: Config, name: str) -> str:
     """Return the path or URL of a prepared source."""
     return PreparedData(config.data).folder(name)
