@@ -1,4 +1,4 @@
-"""The boundary between two phases: what a phase takes from the phase before it, and what it starts anew.
+"""The boundary between two phases: what a phase takes from the phase before it, and what is new.
 
 `cross_boundary` decides it, `starting_network` builds the network accordingly, and `boundary_table` prints
 it. The table "From phase to phase" in docs/guide.md says the same.
@@ -27,14 +27,14 @@ OPTIMIZER_STATE = "optimizer.safetensors"  # in the folder of a phase and of a c
 
 @dataclass(frozen=True)
 class Start:
-    """What a phase starts with.
+    """Everything with which a phase starts.
 
     Args:
-        run: The phase. Its learning-rate schedule and Composer's clock start anew, unless it resumes.
+        run: The phase. Its schedule and Composer's clock start at 0, unless the phase resumes.
         origin: Name of the place that weights and optimizer state come from, for the printed table.
         weights: Hugging Face folder or hub id; None for random weights.
         weights_seed: Seed of random weights.
-        optimizer_state: File of the optimizer state; None if it starts anew.
+        optimizer_state: File of the optimizer state; None for a new optimizer.
         frozen_before: What the phase before froze; that file has no optimizer state of it.
         reset_head: Whether the prediction head is initialized again, without optimizer state.
         frozen: What stays unchanged during the phase.
@@ -62,7 +62,7 @@ class Start:
 
 
 def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None) -> Start:
-    """Return what a phase starts with.
+    """Return everything with which a phase starts.
 
     Args:
         checkpoint: Folder of a checkpoint of the phase itself, from which it resumes.
@@ -106,7 +106,7 @@ def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None
 
 
 def boundary_table(start: Start, resumes_after: str | None = None) -> Table:
-    """Return a table of what a phase takes from the phase before it, and what it starts anew.
+    """Return a table of what a phase takes from the phase before it, and what is new.
 
     Args:
         resumes_after: Step after which the phase resumes, if it does.

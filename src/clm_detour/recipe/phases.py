@@ -47,7 +47,7 @@ class PhaseRun:
 
     @property
     def objective(self) -> Objective:
-        """What the phase trains the network to predict, and under which attention mask."""
+        """The objective, which also sets the attention mask."""
         return Objective(cast(Literal["clm", "mlm"], self.phase.objective), self.phase.mask_rate)
 
     @property

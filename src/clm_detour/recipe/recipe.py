@@ -80,7 +80,7 @@ class Recipe:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether the tokenizer exists already."""
+        """True if the tokenizer exists already."""
         return self.config.tokenizer.path is not None or (self.folder.tokenizer / "tokenizer.json").exists()
 
     @property

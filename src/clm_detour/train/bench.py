@@ -7,7 +7,7 @@ this module: CONFIG arm=ARM phase=PHASE steps=N [sizes=4,8].
 
 With several processes, memory may run out in one of them only. Under `ddp` the processes agree on that as
 with `micro_rows: auto`, which Composer does. Under `fsdp` the others would wait for that process's shard of a
-layer, so the measurement ends with an error; the sizes that did fit have been printed by then.
+layer, so the measurement ends with an error; sizes that fit have been printed before that.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from clm_detour.utils.errors import UserError, exit_on_user_error
 from clm_detour.utils.progress import console, human, human_bytes
 
 WARMUP = 2  # steps; the first creates the optimizer state, so the second is the first with full memory
-HEADER = ("micro_rows", "s a step", "tokens/s", "MFU", "memory")
+HEADER = ("micro_rows", "s per step", "tokens/s", "MFU", "memory")
 
 
 class DoesNotFitError(Exception):

@@ -1,4 +1,4 @@
-"""Composer's launcher, but ending differently.
+"""Composer's launcher, with its own handling of signals and errors.
 
     python -m clm_detour.train.launcher -n 4 -m clm_detour.train CONFIG ...
 

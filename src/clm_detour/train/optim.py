@@ -76,7 +76,7 @@ def load_optimizer_state(
     """
     tensors = read_tensors(
         path,
-        "delete its folder, which makes that checkpoint or phase again, or set `moments: fresh` in the phase "
+        "delete the folder of that checkpoint or phase, or set `moments: fresh` in the phase "
         "that starts with it",
     )
     trained = parameter_ids(optimizer)

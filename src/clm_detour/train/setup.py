@@ -54,7 +54,7 @@ class Setup:
 
     @cached_property
     def start(self) -> Start:
-        """What the phase starts with.
+        """Weights, optimizer state and position with which the phase starts.
 
         Raises:
             UserError: If the phase before has not finished.
