@@ -32,7 +32,6 @@ from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.base import shapes_of
-from clm_detour.recipe.phases import choose_phase
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.stream import vocabulary_of
 from clm_detour.run.check import check_recipe, refuse
@@ -301,7 +300,7 @@ def trained(tiny_data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     config = guidelines(folder, tiny_data, 80)
     prepare_data(config)
-    train_phase(config, choose_phase(config, "detour", "clm"))
+    train_phase(Recipe(config), Recipe(config).phase("detour", "clm"))
     return folder
 
 
@@ -363,7 +362,7 @@ def test_a_source_that_is_as_it_was_is_not_refused_after_another_run_prepared_ot
     assert "was prepared for another run since clm was started" in "\n".join(said_by(capsys, started()))
     prepare_data(started())
     assert "another run" not in "\n".join(said_by(capsys, started()))
-    assert not train_phase(started(), choose_phase(started(), "detour", "clm"))
+    assert not train_phase(Recipe(started()), Recipe(started()).phase("detour", "clm"))
 
 
 def test_another_runs_seed_or_held_out_share_in_the_same_data_folder_is_not_laid_to_this_run(
@@ -389,7 +388,7 @@ def test_another_file_with_the_same_documents_is_a_warning_and_the_run_goes_on(s
     )
     prepare_data(started())
     assert "files changed" not in "\n".join(said_by(capsys, started()))
-    assert not train_phase(started(), choose_phase(started(), "detour", "clm"))
+    assert not train_phase(Recipe(started()), Recipe(started()).phase("detour", "clm"))
 
 
 @pytest.mark.parametrize(
@@ -442,7 +441,7 @@ def test_a_run_folder_of_the_first_release_is_still_the_same(started):
     del settings["documents"]  # which it did not write
     write_json(path, settings)
     check_recipe(config, deep=False)
-    assert not train_phase(config, choose_phase(config, "detour", "clm"))
+    assert not train_phase(Recipe(config), Recipe(config).phase("detour", "clm"))
 
 
 # -- where a run writes
@@ -547,10 +546,9 @@ def test_a_check_shows_how_a_text_is_framed(load, capsys):
 
 def test_shares_are_shown_as_they_are_taken(load, tmp_path, capsys):
     from clm_detour.plan import make_plan, print_plan
-    from clm_detour.run.check import existing_tokenizer
 
     config = load("data.mixtures.domain={abstracts: 3, notes: 0.8}")
-    print_plan(make_plan(config, existing_tokenizer(config)))
+    print_plan(make_plan(Recipe(config)))
     assert re.search(r"abstracts +75\.0%", capsys.readouterr().err)
 
 

@@ -13,8 +13,9 @@ from clm_detour.config.debug import STEPS
 from clm_detour.plan import make_plan, print_plan
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.phases import plan_recipe
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.run.check import check_recipe, existing_tokenizer
+from clm_detour.run.check import check_recipe
 from clm_detour.run.steps import prepare_data
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.files import read_json
@@ -50,17 +51,17 @@ def test_it_is_checked_planned_trained_and_exported(path, small, tmp_path, capsy
     config = small(path)
     prepare_data(config)
     check_recipe(config, deep=False, sizes=False)
-    print_plan(make_plan(config, existing_tokenizer(config)))
+    print_plan(make_plan(Recipe(config)))
     shown = capsys.readouterr().err
     assert "Nothing wrong found" in shown
     for run in plan_recipe(config).values():
         assert run.id in shown
-        train_phase(config, run)  # or find it trained
+        train_phase(Recipe(config), run)  # or find it trained
         record = read_json(RunFolder.of(config).phase(run.id).record)
         assert (record["steps"], record["objective"]) == (run.steps, run.phase.objective)
         assert run.steps >= STEPS
     arm = list(config.arms)[-1]
-    export_arm(config, arm, tmp_path / arm)
+    export_arm(Recipe(config), arm, tmp_path / arm)
     assert (tmp_path / arm / "model.safetensors").exists()
 
 

@@ -21,6 +21,7 @@ from clm_detour.config import load_config
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.phases import plan_recipe
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
 from clm_detour.run.check import check_recipe
 from clm_detour.run.steps import export_step, run_recipe
@@ -170,13 +171,13 @@ def test_an_arm_made_of_phases_that_are_there_is_scored_and_another_analysis_is_
 
 
 def test_an_export_replaces_a_model_of_ours_and_nothing_else(finished, tmp_path):
-    export_arm(finished, "detour", tmp_path / "model")
-    export_arm(finished, "twin", tmp_path / "model")
+    export_arm(Recipe(finished), "detour", tmp_path / "model")
+    export_arm(Recipe(finished), "twin", tmp_path / "model")
     assert json.loads((tmp_path / "model" / "clm_detour.json").read_text())["arm"] == "twin"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "precious").write_text("of someone else")
     with pytest.raises(UserError, match="something else than an exported model, which would be lost"):
-        export_arm(finished, "detour", tmp_path / "models")
+        export_arm(Recipe(finished), "detour", tmp_path / "models")
     assert (tmp_path / "models" / "precious").read_text() == "of someone else"
 
 
@@ -211,7 +212,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next_and_that_of_a_living_p
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"half")
-    export_arm(finished, "detour", tmp_path / "model")
+    export_arm(Recipe(finished), "detour", tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "model"])
 
 

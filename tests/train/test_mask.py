@@ -11,7 +11,7 @@ from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
 from clm_detour.measure.scorer import masked_loss, open_masked
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.recipe.start import load_base
-from clm_detour.train.parallel import whole_network
+from clm_detour.train.parallel import gather_network
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_sharded_network_keeps_its_mask_when_it_is_put_together(network):
         network.causal = True
         mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
         sharded = fully_shard(network, mesh=mesh)
-        whole = whole_network(sharded)
+        whole = gather_network(sharded)
     finally:
         torch.distributed.destroy_process_group()
     assert whole is not network

@@ -1,4 +1,4 @@
-"""Data prepared elsewhere: read at a URL through the cache, never prepared again, and it trains the same weights."""
+"""Data at a URL is read through the cache, is never prepared again, and trains the same weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config
-from clm_detour.recipe.phases import choose_phase
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.run.check import check_recipe
 from clm_detour.run.steps import prepare_data, run_recipe
 from clm_detour.train.phase import train_phase
@@ -24,7 +24,7 @@ def prepared(tiny_recipe, tmp_path) -> Path:
 
 def trained(recipe: Path, *overrides: str) -> bytes:
     config = load_config(recipe, overrides)
-    train_phase(config, choose_phase(config, "detour", "pretrain"))
+    train_phase(Recipe(config), Recipe(config).phase("detour", "pretrain"))
     return (Path(config.run_dir) / "phases/pretrain/model/model.safetensors").read_bytes()
 
 
@@ -54,10 +54,12 @@ def test_one_source_may_lie_elsewhere(prepared, tmp_path):
     ("overrides", "message"),
     [
         (["data.dir=file:///nowhere"], r"file:///nowhere/general/train is remote: set data\.cache_dir"),
-        (["data.dir=file:///nowhere", "data.cache_dir={}/cache"], "nowhere/general/train holds no finished shards"),
+        (["data.dir=file:///nowhere", "data.cache_dir={}/cache"],
+         "nowhere/general/train holds no finished shards"),
         (["data.prepared.general={}/nowhere"], "nowhere/train holds no finished shards"),
         (["data.prepared.genral=x"], "did you mean general"),
-        (["data.dir=file://{}/data", "data.cache_dir={}/cache", "data.cache_limit=0.001MB"], "are read at a time; raise it"),
+        (["data.dir=file://{}/data", "data.cache_dir={}/cache", "data.cache_limit=0.001MB"],
+         "are in use at one time; raise it"),
         (["data.cache_limit=5"], r"data\.cache_limit: '5' is not a size"),
     ],
 )  # fmt: skip

@@ -132,7 +132,7 @@ def compare(
     return finite(
         {
             "format": 1,
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "models": {
                 role: {**described[role], **_outliers(states[role], settings.outlier_factor)}
                 for role in models

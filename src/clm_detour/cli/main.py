@@ -97,13 +97,14 @@ def export(
 ) -> None:
     """Write the model at the end of an arm as a Hugging Face folder, with its card."""
     from clm_detour.recipe.export import export_arm
+    from clm_detour.recipe.recipe import Recipe
     from clm_detour.records.run_folder import RunFolder
     from clm_detour.report.card import write_card
     from clm_detour.report.load import load_run
     from clm_detour.utils.progress import console
 
     loaded = load_config(config, overrides or ())
-    export_arm(loaded, arm, folder, dtype, ema)
+    export_arm(Recipe(loaded), arm, folder, dtype, ema)
     if not ema:  # whose scores would be those of other weights
         write_card(load_run(RunFolder.of(loaded).root), arm, folder)
     console.print(f"Wrote {folder}", soft_wrap=True)
@@ -142,13 +143,13 @@ def plan(
     """What a recipe takes: passes over each source, steps, operations, memory, disk; and hours, given a speed or hardware."""
     from clm_detour.plan import make_plan, print_plan
     from clm_detour.plan.hardware import MFU, Hardware
-    from clm_detour.run.check import existing_tokenizer
+    from clm_detour.recipe.recipe import Recipe
 
     if mfu is not None and device is None:
         raise UserError("--mfu needs --device, whose peak it is a share of.")
     hardware = None if device is None else Hardware(gpus, device, MFU if mfu is None else mfu)
     loaded = load_config(config, overrides or ())
-    print_plan(make_plan(loaded, existing_tokenizer(loaded), gpus), tokens_per_second, hardware)
+    print_plan(make_plan(Recipe(loaded), gpus), tokens_per_second, hardware)
 
 
 @app.command()

@@ -64,6 +64,11 @@ class RowStream:
             for name, (now, after) in self.mixture.shards_at(position).items():
                 self.sources[name].fetch_ahead(now, after)
 
+    def release(self) -> None:
+        """Unmap the shards of all sources."""
+        for source in self.sources.values():
+            source.release()
+
     def example(self, position: int) -> Example:
         """The row at `position`."""
         place = self.mixture.locate(position)

@@ -38,7 +38,7 @@ class Objective:
 
     @property
     def causal(self) -> bool:
-        """Whether the network runs under the causal attention mask: each position sees itself and earlier ones only."""
+        """True if the attention mask is causal: a position sees itself and earlier ones only."""
         return self.kind == "clm"
 
     def apply(

@@ -336,6 +336,10 @@ class PackedSource:
         sizes = [rows["bytes"] + tokens["bytes"] for rows, tokens in pairs]
         return sum(sorted(sizes)[-2 * WINDOW_SHARDS :])
 
+    def release(self) -> None:
+        """Unmap all shards, which closes their files and lets the cache remove them. A shard is mapped again when it is read."""
+        self._mapped.clear()
+
     def verify(self) -> None:
         """Read everything and recompute the checksums.
 

@@ -23,7 +23,6 @@ from clm_detour.data.sample import SOURCES, write_sample
 from clm_detour.recipe.export import ABOUT, tokenizer_path
 from clm_detour.recipe.phases import domain_sources, plan_arm, plan_recipe
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.recipe.settings import is_finished
 from clm_detour.recipe.stream import is_prepared_elsewhere
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.run.check import all_doubts, processes, refuse
@@ -79,7 +78,7 @@ class Steps:
         self.ran += 1
         seconds = time.monotonic() - start
         console.print(f"{title}: {seconds:.1f} s", style="green")
-        finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.keep(name, {"step": name, "title": title, "seconds": round(seconds, 2), "finished": finished})
 
     def keep(self, name: str, record: dict[str, Any]) -> None:
@@ -101,8 +100,8 @@ def run_recipe(config: Config, sizes: bool = True) -> int:
         How many steps had something to do.
     """
     if not is_first_node():
-        loaded = tokenizer.load_tokenizer(tokenizer_path(config))
-        return sum(launch_phase(config, run, loaded) for run in plan_recipe(config).values())
+        recipe = Recipe(config)
+        return sum(launch_phase(recipe, run) for run in recipe.phases.values())
     checked = refuse_early(config)
     root = RunFolder.of(config).root
     with exclusive(root, "Another run works"):
@@ -123,13 +122,14 @@ def run_steps(config: Config, checked: tokenizer.Tokenizer | None, sizes: bool) 
         check_model(config, loaded)
     source_steps(config, steps, loaded)
     check_shards(config, loaded, deep=False)
-    for run in plan_recipe(config).values():
-        is_finished(config, run, loaded)  # refuses other settings than those that its folder was started with
+    recipe = Recipe(config)
+    for run in recipe.phases.values():
+        recipe.is_finished(run)  # refuses other settings than those that its folder was started with
     plan_step(config, loaded, sizes)
     save_config(config, folder.config)
     write_json(folder.arms, {arm: [run.id for run in plan_arm(config, arm)] for arm in config.arms})
     for run in plan_recipe(config).values():
-        steps.run(f"phase {run.id}", f"Train {run.id}", partial(launch_phase, config, run, loaded))
+        steps.run(f"phase {run.id}", f"Train {run.id}", partial(launch_phase, recipe, run))
     for arm in config.arms:
         steps.attempt(f"export {arm}", f"Export {arm}", partial(export_step, config, arm))
     steps.attempt("held-out", "Score on held-out text", partial(held_out_step, config, loaded))
@@ -251,7 +251,7 @@ def plan_step(config: Config, loaded: tokenizer.Tokenizer, sizes: bool = True) -
 
     folder = RunFolder.of(config)
     if not all(folder.phase(run).finished for run in plan_recipe(config)):
-        plan = make_plan(config, loaded, processes())
+        plan = make_plan(Recipe(config), processes())
         print_plan(plan)
         for doubt in (*room_warnings(config, plan), *all_doubts(config, loaded, sizes)):
             warn(doubt)
@@ -267,7 +267,7 @@ def export_step(config: Config, arm: str) -> bool:
     last, about = plan_arm(config, arm)[-1].id, folder.model(arm) / ABOUT
     if is_newer(about, [folder.phase(last).record]) and read_json(about).get("phase") == last:
         return False
-    export_arm(config, arm, folder.model(arm))
+    export_arm(Recipe(config), arm, folder.model(arm))
     return True
 
 

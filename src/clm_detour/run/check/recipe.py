@@ -7,7 +7,8 @@ from rich.table import Column, Table
 from clm_detour.config.schema import Config
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.plan import make_plan
-from clm_detour.recipe.phases import check_world, plan_recipe
+from clm_detour.recipe.phases import plan_recipe
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
 from clm_detour.run.check.data import check_shards, check_sources, check_tasks
 from clm_detour.run.check.doubts import doubts
@@ -37,7 +38,7 @@ def check_recipe(config: Config, deep: bool, sizes: bool = True) -> None:
     tokenizer, warnings = refuse(config)
     if tokenizer is not None:
         check_shards(config, tokenizer, deep)
-    warnings += room_warnings(config, make_plan(config, tokenizer, processes()))
+    warnings += room_warnings(config, make_plan(Recipe(config), processes()))
     warnings += all_doubts(config, tokenizer, sizes)
     console.print(phase_table(config))
     if tokenizer is not None:
@@ -67,8 +68,8 @@ def refuse(config: Config, prepared: bool = True) -> tuple[Tokenizer | None, lis
         UserError: the first thing found that cannot work.
     """
     check_folders(config)
-    check_world(config, processes())
-    make_plan(config, None)
+    Recipe(config).check_world_size(processes())
+    make_plan(Recipe(config), read_data=False)
     check_start(config)
     tokenizer = existing_tokenizer(config)
     if tokenizer is not None:
