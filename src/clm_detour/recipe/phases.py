@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
 
 from clm_detour.config.schema import Config, Phase
 from clm_detour.config.units import parse_tokens
@@ -48,7 +47,7 @@ class PhaseRun:
     @property
     def objective(self) -> Objective:
         """The objective, which also sets the attention mask."""
-        return Objective(cast(Literal["clm", "mlm"], self.phase.objective), self.phase.mask_rate)
+        return Objective(self.phase.objective, self.phase.mask_rate)
 
     @property
     def steps(self) -> int:

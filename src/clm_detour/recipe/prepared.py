@@ -12,8 +12,7 @@ from clm_detour.config.schema import Data
 from clm_detour.config.units import parse_bytes
 from clm_detour.data.cache import ShardCache, is_remote
 from clm_detour.data.packing import PackedSource, is_packed
-from clm_detour.data.shards import TokenShards
-from clm_detour.data.tokenize import SPLITS
+from clm_detour.data.shards import SPLITS, TokenShards
 from clm_detour.utils.errors import UserError
 
 
