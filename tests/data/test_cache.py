@@ -61,7 +61,7 @@ def names(cache: ShardCache) -> set[str]:
 
 def bytes_in(cache: ShardCache) -> int:
     """What the cache holds, seen while nobody changes names in it: a fetch in the background may still be under way."""
-    with cache._alone():
+    with cache._exclusive():
         return sum(path.stat().st_size for path in cache.folder.iterdir())
 
 

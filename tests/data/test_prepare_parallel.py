@@ -21,7 +21,7 @@ from reading import write
 
 from clm_detour.config.schema import Source
 from clm_detour.data import groups, prepare
-from clm_detour.data.groups import together
+from clm_detour.data.groups import divide
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import SourceReport, prepare_source
 from clm_detour.data.shards import TokenShards
@@ -252,8 +252,8 @@ def test_a_file_before_others_takes_their_copies_and_only_theirs(run, corpus, tm
 def test_small_files_are_taken_together_and_a_new_one_changes_the_group_around_it_only(monkeypatch):
     monkeypatch.undo()
     names = [f"note-{number:06d}.txt" for number in range(5000)]
-    before = together([Unit(name, "text", 1000) for name in names])
-    after = together([Unit(name, "text", 1000) for name in sorted([*names, "note-002500a.txt"])])
+    before = divide([Unit(name, "text", 1000) for name in names])
+    after = divide([Unit(name, "text", 1000) for name in sorted([*names, "note-002500a.txt"])])
     assert 40 < len(before) < 160
     assert [unit for group in before for unit in group] == [Unit(name, "text", 1000) for name in names]
     assert len(set(after) - set(before)) <= 2

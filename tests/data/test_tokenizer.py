@@ -290,7 +290,7 @@ def test_a_configuration_that_transformers_reads_otherwise_is_refused(folder, tm
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: other)
     with pytest.raises(
         UserError,
-        match=r'otherwise than transformers does: "\[CLS\] .* \[SEP\]" here.*mend its tokenizer_config',
+        match=r'differently: "\[CLS\] .* \[SEP\]" here.*in its tokenizer_config',
     ):
         check_auto_tokenizer(str(folder), loaded)
 
@@ -400,7 +400,7 @@ def test_a_long_text_is_cut_often_and_one_without_blanks_not_at_all(tokenizer, m
     assert len(tokenizer.cuts("some words " * 1000)) > 50
     assert tokenizer.cuts("x" * 400) == []
     assert tokenizer.cuts("x" * 401) is None
-    with pytest.raises(UserError, match="A text of 401 characters cannot be tokenised in pieces"):
+    with pytest.raises(UserError, match="A text of 401 characters cannot be tokenized in pieces"):
         tokenizer.encode_batch(["x" * 401])
 
 

@@ -3,7 +3,8 @@
     PYTHONPATH=tools python -m sample_corpus               # the files that are committed, in half a minute
     PYTHONPATH=tools python -m sample_corpus --seed 18 --documents 100000 --into /tmp/sample
 
-The same arguments give the same text. `tests/tools/test_sample_corpus.py` compares the committed files with it.
+The same arguments give the same text. `tests/tools/test_sample_corpus.py` compares the committed files with
+it.
 """
 
 from __future__ import annotations

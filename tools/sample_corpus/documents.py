@@ -1,8 +1,8 @@
 """The documents of the four sources, written from a grammar and tables of facts.
 
-`general` stands for the text a base model was trained on; `abstracts`, `instructions` and `notes` for the three kinds
-of text of a domain. Document i of a source depends on (source, seed, i) alone, so a larger corpus begins with a smaller
-one. No text is copied from anywhere.
+`general` stands for the text a base model was trained on; `abstracts`, `instructions` and `notes` for the
+three kinds of text of a domain. Document i of a source depends on (source, seed, i) alone, so a larger corpus
+begins with a smaller one. No text is copied from anywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The documents of the two sample tasks: the generator knows the entities of its texts and the labels of its abstracts.
+"""The documents of the two sample tasks: the generator knows the entities of its texts and the labels of its
+abstracts.
 
-They have a seed that no corpus has. A task has a few hundred short documents, so that many names of the test are not
-among the training examples.
+They have a seed that no corpus has. A task has a few hundred short documents, so that many names of the test
+are not among the training examples.
 """
 
 from __future__ import annotations
