@@ -315,7 +315,9 @@ def test_whatever_was_written_comes_back_from_its_rows(
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["pubmed", "instructions", "notes", "general", "french"])
 def test_real_documents_come_back_from_rows_of_the_real_tokenizer(shared_data, tmp_path, name):
-    """The first 100 documents, or as many as CLM_DETOUR_DOCUMENTS says, in rows of two lengths; with -s it says how many there were."""
+    """Prepare the first 100 documents, or CLM_DETOUR_DOCUMENTS of them, in rows of two lengths. Use -s to see
+    the numbers.
+    """
     tokenizer = load_tokenizer(str(shared_data / "tokenizer" / "modernbert"))
     stream = read_documents(str(shared_data / "corpus" / f"{name}.jsonl.gz"))
     texts = list(islice(stream, int(os.environ.get("CLM_DETOUR_DOCUMENTS", 100))))
@@ -334,7 +336,8 @@ def test_real_documents_come_back_from_rows_of_the_real_tokenizer(shared_data, t
             assert texts_of(tmp_path / name / split, tokenizer, row_length) == right[split]
         train, tokens = report.splits["train"], sum(split.tokens for split in report.splits.values())
         print(
-            f"{name}: {len(texts):,} documents, {tokens:,} tokens, rows of {row_length:,} {train.fullness:.3%} full"
+            f"{name}: {len(texts):,} documents, {tokens:,} tokens, "
+            f"rows of {row_length:,} {train.fullness:.3%} full"
         )
         assert train.fullness > 0.95 or train.rows < 20
     changed = sum(not unicodedata.is_normalized("NFC", text) for text in texts)

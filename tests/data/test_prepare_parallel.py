@@ -169,7 +169,8 @@ from clm_detour.data.tokenizer import load_tokenizer
 if __name__ == "__main__":
     prepare.PART_TOKENS, prepare.SHARD_TOKENS, prepare.SMALL_BYTES, groups.LARGE_BYTES = 1500, 4000, 0, 0
     corpus, folder, tokenizer = sys.argv[1:]
-    prepare.prepare_source("notes", corpus, prepare.Path(folder), load_tokenizer(tokenizer), 64, 1, 0.1, processes=2)
+    loaded = load_tokenizer(tokenizer)
+    prepare.prepare_source("notes", corpus, prepare.Path(folder), loaded, 64, 1, 0.1, processes=2)
 """
 
 
