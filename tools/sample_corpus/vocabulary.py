@@ -66,7 +66,7 @@ class Lab:
 
 @dataclass(eq=False)
 class Outcome:
-    """What a trial measures: a `good` or `bad` event (base: percent), or a score better `low` or `high`."""
+    """A measure of a trial: a `good` or `bad` event (base: percent), or a score better `low` or `high`."""
 
     name: Phrase
     kind: str

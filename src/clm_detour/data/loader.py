@@ -57,7 +57,7 @@ class RowStream:
 
     @cached_property
     def remote(self) -> bool:
-        """Whether any source is read through the cache."""
+        """True if any source is read through the cache."""
         return any(source.is_remote for source in self.sources.values())
 
     def fetch_ahead(self, position: int) -> None:

@@ -267,7 +267,7 @@ class PackedSource:
 
     @property
     def is_remote(self) -> bool:
-        """Whether files are read through the cache."""
+        """True if files are read through the cache."""
         return isinstance(self.shards.folder, RemoteFolder)
 
     @property

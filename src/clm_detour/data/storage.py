@@ -1,4 +1,4 @@
-"""Where prepared data is stored: a folder on this machine, or a URL that fsspec can open, read through the
+"""The places of prepared data: a folder on this machine, or a URL that fsspec can open, read through the
 cache.
 """
 
