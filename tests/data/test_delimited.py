@@ -1,4 +1,4 @@
-"""CSV and TSV, above all the notes of MIMIC: cells with line breaks, in files of any size, and broken files."""
+"""CSV and TSV, such as the notes of MIMIC: cells with line breaks, files of any size, broken files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from clm_detour.utils.errors import UserError
 
 MIMIC_3 = (
     '"ROW_ID","SUBJECT_ID","HADM_ID","CHARTDATE","CHARTTIME","STORETIME","CATEGORY","DESCRIPTION","CGID","ISERROR","TEXT"\n'
-    '174,22532,167853,2151-08-04,,,"Discharge summary","Report",,,"Admission Date:  [**2151-7-16**]\n\nService:\n'
+    '174,22532,167853,2151-08-04,,,"Discharge summary","Report",,,'
+    '"Admission Date:  [**2151-7-16**]\n\nService:\n'
     'ADDENDUM: the ""patient"" of Dr. [**First Name (STitle) **], seen at [**Hospital1\n18**].\n"\n'
     '175,13702,107527,2118-06-14,,,"Discharge summary","Report",,"1","Entered in error."\n'
     '176,13702,167118,2119-05-25,,,"Nursing/other","Report",,,"Pt stable, no acute events."\n'
 )
 MIMIC_4 = (
     "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text\n"
-    '10000032-DS-21,10000032,22595853,DS,21,2180-05-07 00:00:00,2180-05-09 15:26:00," \nName:  ___    Unit No:   ___\n'
+    "10000032-DS-21,10000032,22595853,DS,21,2180-05-07 00:00:00,2180-05-09 15:26:00,"
+    '" \nName:  ___    Unit No:   ___\n'
     '\nDate of Birth:  ___\n________________\n"\n'
     '10000032-AR-22,10000032,22841357,AR,22,2180-06-27 00:00:00,2180-07-01 10:15:00,"An addendum, short."\n'
 )

@@ -21,7 +21,7 @@ from reading import write
 
 from clm_detour.config.schema import Source
 from clm_detour.data import groups, prepare
-from clm_detour.data.groups import together
+from clm_detour.data.groups import divide
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import SourceReport, prepare_source
 from clm_detour.data.shards import TokenShards
@@ -169,7 +169,8 @@ from clm_detour.data.tokenizer import load_tokenizer
 if __name__ == "__main__":
     prepare.PART_TOKENS, prepare.SHARD_TOKENS, prepare.SMALL_BYTES, groups.LARGE_BYTES = 1500, 4000, 0, 0
     corpus, folder, tokenizer = sys.argv[1:]
-    prepare.prepare_source("notes", corpus, prepare.Path(folder), load_tokenizer(tokenizer), 64, 1, 0.1, processes=2)
+    loaded = load_tokenizer(tokenizer)
+    prepare.prepare_source("notes", corpus, prepare.Path(folder), loaded, 64, 1, 0.1, processes=2)
 """
 
 
@@ -252,8 +253,8 @@ def test_a_file_before_others_takes_their_copies_and_only_theirs(run, corpus, tm
 def test_small_files_are_taken_together_and_a_new_one_changes_the_group_around_it_only(monkeypatch):
     monkeypatch.undo()
     names = [f"note-{number:06d}.txt" for number in range(5000)]
-    before = together([Unit(name, "text", 1000) for name in names])
-    after = together([Unit(name, "text", 1000) for name in sorted([*names, "note-002500a.txt"])])
+    before = divide([Unit(name, "text", 1000) for name in names])
+    after = divide([Unit(name, "text", 1000) for name in sorted([*names, "note-002500a.txt"])])
     assert 40 < len(before) < 160
     assert [unit for group in before for unit in group] == [Unit(name, "text", 1000) for name in names]
     assert len(set(after) - set(before)) <= 2

@@ -1,9 +1,9 @@
 """Write the sample corpus and the sample tasks into the package.
 
-    PYTHONPATH=tools python -m sample_corpus               # the files that are committed, in half a minute
+    PYTHONPATH=tools python -m sample_corpus               # the files that are committed, in some minutes
     PYTHONPATH=tools python -m sample_corpus --seed 18 --documents 100000 --into /tmp/sample
 
-The same arguments give the same text. `tests/tools/test_sample_corpus.py` compares the committed files with it.
+The same arguments give the same text. `tests/tools` compares the committed files with it.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ PAPERS = 0.012
 
 
 class Introduced:
-    """A disease named in full at first, then with its abbreviation, and from then on by that alone."""
+    """A disease that is named in full at first, then with its abbreviation, and later by that alone."""
 
     def __init__(self, disease: Disease, abbreviate: bool):
         self.disease = disease
@@ -50,7 +50,7 @@ class Introduced:
 
     @property
     def name(self) -> Phrase:
-        """The name for the next mention."""
+        """Name for the next mention."""
         self.mentions += 1
         full, short = self.disease.name, self.disease.short
         if not self.abbreviate or self.mentions == 1:
@@ -65,12 +65,12 @@ class Introduced:
 
 @cache
 def grammar() -> Grammar:
-    """The rules of abstracts."""
+    """Return the rules of abstracts."""
     return Grammar("abstracts", vocabulary().annotate)
 
 
 def write(choices: Choices) -> tuple[Document, str]:
-    """One abstract (60 to 350 words) or paper (over 1,500), with its label."""
+    """Return an abstract (60 to 350 words) or a paper (over 1,500), with its label."""
     document = Document(grammar(), choices)
     paper = choices.chance(PAPERS)
     label = choices.pick(LABELS[:3] if paper else LABELS)
@@ -91,7 +91,7 @@ def write(choices: Choices) -> tuple[Document, str]:
 
 
 def write_abstract(document: Document, design: str) -> None:
-    """The parts of an abstract: under headings, or as one paragraph."""
+    """Write the parts of an abstract, under headings or as one paragraph."""
     headings = document.choices.chance(0.6)
     capitals = document.choices.chance(0.5)
     fullness = document.choices.uniform(0.2, 1.0)
@@ -110,7 +110,7 @@ def write_abstract(document: Document, design: str) -> None:
 
 
 def draw_facts(choices: Choices, label: str, design: str) -> dict[str, Any]:
-    """A disease, a drug for it (or, to find no benefit, for something else), and all small numbers."""
+    """Return a disease, a drug for it (or, to find no benefit, for something else), and all small numbers."""
     words = vocabulary()
     disease = choices.common(words.treatable)
     drugs = choices.sample(disease.drugs, 2)
@@ -137,7 +137,8 @@ def draw_facts(choices: Choices, label: str, design: str) -> dict[str, Any]:
         "weeks": choices.pick((4, 6, 8, 12, 16, 24, 26, 48, 52)),
         "studies_n": choices.between(5, 38), "sens": choices.between(68, 98), "spec": choices.between(64, 97),
         "odds": f"{odds:.2f}", "odds_low": f"{odds / width:.2f}", "odds_high": f"{odds * width:.2f}",
-        "cases": choices.between(24, 62), "controls": choices.between(6, 22), "p": p_value(choices.uniform(2.0, 4.5)),
+        "cases": choices.between(24, 62), "controls": choices.between(6, 22),
+        "p": p_value(choices.uniform(2.0, 4.5)),
         "ae1": choices.between(9, 28), "ae2": choices.between(2, 8),
         "sae1": choices.between(3, 9), "sae2": choices.between(3, 9),
         **draw_sizes(choices, design),
@@ -145,7 +146,7 @@ def draw_facts(choices: Choices, label: str, design: str) -> dict[str, Any]:
 
 
 def population(choices: Choices, person: SimpleNamespace) -> tuple[str, str, str]:
-    """How those studied are called, their ages, and a clause on how many were women."""
+    """Return a name for the participants, their ages, and a clause on the share of women."""
     share = choices.between(31, 69)
     if person.child:
         return "children", "1 to 12 years", f"; {share}% were girls"
@@ -157,7 +158,7 @@ def population(choices: Choices, person: SimpleNamespace) -> tuple[str, str, str
 
 
 def draw_sizes(choices: Choices, design: str) -> dict[str, Any]:
-    """The numbers of patients, in all, per arm, and at the end."""
+    """Return the numbers of patients, in all, per arm, and at the end."""
     scale = {"cohort": 3, "risk": 12, "review": 9}.get(design, 1)
     n1 = choices.between(38 * scale, 480 * scale)
     n2 = n1 + choices.between(-2 * scale, 2 * scale)
@@ -167,12 +168,12 @@ def draw_sizes(choices: Choices, design: str) -> dict[str, Any]:
 
 
 def with_route(drug: Drug) -> SimpleNamespace:
-    """The drug with its route in words."""
+    """Return the drug with its route in words."""
     return SimpleNamespace(**vars(drug), route_word=ROUTES[drug.route])
 
 
 def unrelated_drug(choices: Choices, words: Vocabulary, disease: Disease) -> Drug:
-    """A drug that is not indicated for the disease and is taken more than once."""
+    """Return a drug that is not indicated for the disease and is taken more than once."""
     drug = choices.common(words.drug_list)
     while disease in drug.indications or drug.frequency == "once":
         drug = choices.common(words.drug_list)
@@ -180,7 +181,7 @@ def unrelated_drug(choices: Choices, words: Vocabulary, disease: Disease) -> Dru
 
 
 def control_arm(choices: Choices, drugs: list[Drug], label: str, design: str) -> Phrase:
-    """Placebo (in trials), usual care, or another drug for the same disease."""
+    """Return placebo (in trials), usual care, or another drug for the same disease."""
     rivals = drugs[1:] if label != "not effective" else drugs
     if rivals and choices.chance(0.3):
         return rivals[0].name
@@ -189,7 +190,7 @@ def control_arm(choices: Choices, drugs: list[Drug], label: str, design: str) ->
 
 
 def draw_results(document: Document, label: str) -> None:
-    """The results of the first and second outcome and the sentences that state them and the verdict."""
+    """Choose the results of both outcomes, and the sentences that state them and the verdict."""
     choices, facts = document.choices, document.facts
     outcomes = choices.sample(facts["disease"].outcomes, 2)
     for place, outcome in enumerate(outcomes):
@@ -201,7 +202,7 @@ def draw_results(document: Document, label: str) -> None:
 
 
 def write_paper(document: Document) -> None:
-    """Introduction, methods, results and discussion of a trial at full length."""
+    """Write introduction, methods, results and discussion of a trial at full length."""
     choices, facts = document.choices, document.facts
     disease = facts["disease"].disease
     words = vocabulary()
@@ -252,7 +253,7 @@ def write_paper(document: Document) -> None:
 
 
 def each(document: Document, rule: str, values: list[Any]) -> None:
-    """A sentence about each of the values."""
+    """Write a sentence about each of the values."""
     for value in values:
         document.facts["item"] = value
         if isinstance(value, Drug):
@@ -261,6 +262,6 @@ def each(document: Document, rule: str, values: list[Any]) -> None:
 
 
 def sentence(document: Document, name: str) -> None:
-    """A fact or rule, after a blank."""
+    """Write a fact or rule, after a blank."""
     document.write(" ")
     document.say("{" + name + "}") if name in document.facts else document.rule(name)

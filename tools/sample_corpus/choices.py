@@ -1,4 +1,4 @@
-"""Chance that is the same on every Python version.
+"""Random choices that are the same on every Python version.
 
 Everything is built on `random.Random.random`, the one method whose sequence Python promises never to change.
 """
@@ -19,32 +19,32 @@ class Choices:
         self.random = Random(":".join(map(str, key))).random
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return self.random() < probability
 
     def between(self, low: int, high: int) -> int:
-        """An integer in [low, high]."""
+        """Return an integer in [low, high]."""
         return low + int(self.random() * (high - low + 1))
 
     def uniform(self, low: float, high: float) -> float:
-        """A number in [low, high)."""
+        """Return a number in [low, high)."""
         return low + self.random() * (high - low)
 
     def normal(self, mean: float = 0.0, spread: float = 1.0) -> float:
-        """Nearly a normal deviate, never beyond 3.5 spreads: the sum of four uniform ones."""
+        """Return nearly a normal deviate, never beyond 3.5 spreads: the sum of four uniform ones."""
         draw = self.random
         return mean + spread * 1.732 * (draw() + draw() + draw() + draw() - 2.0)
 
     def pick(self, items: Sequence[T]) -> T:
-        """One item, all equally likely."""
+        """Return one item, all equally likely."""
         return items[int(self.random() * len(items))]
 
     def common(self, items: Sequence[T]) -> T:
-        """One item, early ones more likely (the density falls as the cube root of the position)."""
+        """Return one item, early ones more likely (the density falls as the cube root of the position)."""
         share = self.random()
         return items[int(share * share**0.5 * len(items))]
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:
-        """At most `count` different items in random order."""
+        """Return at most `count` different items in random order."""
         rest = list(items)
         return [rest.pop(int(self.random() * len(rest))) for _ in range(min(count, len(rest)))]

@@ -1,8 +1,8 @@
 """The documents of the four sources, written from a grammar and tables of facts.
 
-`general` stands for the text a base model was trained on; `abstracts`, `instructions` and `notes` for the three kinds
-of text of a domain. Document i of a source depends on (source, seed, i) alone, so a larger corpus begins with a smaller
-one. No text is copied from anywhere.
+`general` stands for the text a base model was trained on; `abstracts`, `instructions` and `notes` for the
+three kinds of text of a domain. Document i of a source depends on (source, seed, i) alone, so a larger corpus
+begins with a smaller one. No text is copied from anywhere.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from sample_corpus.choices import Choices
 
 
 def write_abstract(choices: Choices) -> dict[str, Any]:
-    """An abstract with its label, one of `abstracts.LABELS`."""
+    """Return an abstract with its label, one of `abstracts.LABELS`."""
     document, label = abstracts.write(choices)
     return {**fields(document.text, document.spans), "label": label}
 
 
 def write_instruction(choices: Choices) -> dict[str, Any]:
-    """An instruction with its prompt and response; the text is both, with a line break between them."""
+    """Return an instruction with its prompt and response; the text is both, on two lines."""
     document, prompt = instructions.write(choices)
     made = fields(document.text, document.spans)
     return {**made, "prompt": made["text"][:prompt], "response": made["text"][prompt + 1 :]}
 
 
 def write_general(choices: Choices) -> dict[str, Any]:
-    """A piece of general prose."""
+    """Return a piece of general prose."""
     document = general.write(choices)
     return fields(document.text, document.spans)
 
 
 def write_note(choices: Choices) -> dict[str, Any]:
-    """A clinical note."""
+    """Return a clinical note."""
     document = notes.write(choices)
     return fields(document.text, document.spans)
 
 
 def fields(text: str, spans: list[tuple[int, int, str]]) -> dict[str, Any]:
-    """The text without blanks at its end, and its entities as [start, end, type] in their order."""
+    """Return the text without blanks at its end, and its entities as [start, end, type] in their order."""
     return {"text": text.rstrip(), "entities": [list(span) for span in spans]}
 
 

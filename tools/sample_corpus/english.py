@@ -17,7 +17,7 @@ class Phrase(NamedTuple):
 
 
 def chain(phrases: Iterable[Phrase]) -> Phrase:
-    """Phrases one after the other as one, with the spans of all."""
+    """Return phrases joined to one, with the spans of all."""
     text, spans = "", []
     for phrase in phrases:
         spans += [(len(text) + start, len(text) + end, kind) for start, end, kind in phrase.spans]
@@ -26,7 +26,7 @@ def chain(phrases: Iterable[Phrase]) -> Phrase:
 
 
 def stacked(phrases: Iterable[Phrase], marks: Iterable[str], separator: str = "\n") -> Phrase:
-    """Phrases one below the other (or apart by `separator`), each after its mark."""
+    """Return phrases below each other (or divided by `separator`), each after its mark."""
     pieces: list[Phrase] = []
     for mark, phrase in zip(marks, phrases, strict=False):
         pieces += [Phrase((separator if pieces else "") + mark), phrase]
@@ -34,7 +34,7 @@ def stacked(phrases: Iterable[Phrase], marks: Iterable[str], separator: str = "\
 
 
 def a_or_an(following: str) -> str:
-    """The indefinite article that the following text takes when it is read aloud."""
+    """Return the indefinite article that the following text takes when it is read aloud."""
     word = re.match(r"[\w-]*", following.lstrip("“\"'(")).group()  # type: ignore[union-attr]
     lower = word.lower()
     if word[:1].isdigit():
@@ -55,7 +55,7 @@ SINGULAR_S = ("ss", "is", "us", "diabetes", "herpes", "measles")
 
 
 def is_plural(value: Any) -> bool:
-    """Whether a value takes a plural verb: a list of several, a number but one, or a noun in -s."""
+    """Return whether a value takes a plural verb: a list of several, a number not 1, or a noun in -s."""
     if isinstance(value, (list, tuple)) and not isinstance(value, Phrase):
         return len(value) != 1 or is_plural(value[0])
     if isinstance(value, int):
@@ -66,5 +66,5 @@ def is_plural(value: Any) -> bool:
 
 
 def upper_first(text: str) -> str:
-    """`text` with a capital first letter."""
+    """Return `text` with a capital first letter."""
     return text[:1].upper() + text[1:]

@@ -1,7 +1,7 @@
-"""General prose, what a base model was trained on: animals, places, lives, crafts, sport, stories, letters.
+"""General prose, as a base model was trained on: animals, places, lives, crafts, sport, stories, letters.
 
-The sentences are in `phrases/general.txt`, the facts in tables. A document takes one kind, draws its facts,
-writes the opening and some of the other parts of that kind. No word of medicine occurs.
+The sentences are in `phrases/general.txt`, the facts in tables. A document has one kind. It takes facts of
+that kind and writes the opening and some of its other parts. No word of medicine occurs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CLOSING = ("ending", "closing")
 
 @cache
 def grammar() -> Grammar:
-    """The rules of general prose; names of countries and cities are places."""
+    """Return the rules of general prose; names of countries and cities are places."""
     places = {
         row[column]: "Place" for row in read_table("countries") for column in ("name", "capital", "second")
     }
@@ -48,7 +48,7 @@ def grammar() -> Grammar:
 
 @cache
 def rows(table: str) -> list[SimpleNamespace]:
-    """A table's entries with its cells as phrases, those with several items as lists."""
+    """Return a table's entries with its cells as phrases, those with several items as lists."""
 
     def value(cell: str) -> Any:
         parts = [grammar().annotate(part) for part in items(cell)]
@@ -58,7 +58,7 @@ def rows(table: str) -> list[SimpleNamespace]:
 
 
 def write(choices: Choices) -> Document:
-    """One document of 30 to about 700 words."""
+    """Return one document of 30 to about 700 words."""
     document = Document(grammar(), choices)
     kind = choices.pick(KINDS)
     subjects = choices.between(2, 4) if kind not in ("letter", "story") and choices.chance(0.15) else 1
@@ -74,7 +74,7 @@ def write(choices: Choices) -> Document:
 
 
 def write_parts(document: Document, kind: str, fullness: float) -> None:
-    """The opening, a share of the other parts in their order, and a closing where the kind has one."""
+    """Write the opening, a share of the other parts in their order, and a closing if the kind has one."""
     opening, *body = grammar().outline(kind)
     closing = [body.pop()] if body[-1].endswith(CLOSING) and kind in ("letter", "story", "life") else []
     count = 1 + int(fullness**0.5 * len(body))
@@ -89,7 +89,7 @@ def write_parts(document: Document, kind: str, fullness: float) -> None:
 
 
 def draw_facts(document: Document, kind: str) -> dict[str, Any]:
-    """The people, places, years and things of one subject."""
+    """Return the people, places, years and things of one subject."""
     choices = document.choices
     country, other = choices.sample(rows("countries"), 2)
     dish = choices.pick(rows("dishes"))
@@ -123,7 +123,7 @@ def draw_facts(document: Document, kind: str) -> dict[str, Any]:
 
 
 def draw_years(choices: Choices, kind: str) -> dict[str, int]:
-    """Years of a life, of an event, and the score of a match."""
+    """Return the years of a life and of an event, and the score of a match."""
     birth = choices.between(1690, 1915)
     death = birth + choices.between(48, 91)
     middle = birth + choices.between(24, 38)
@@ -137,12 +137,12 @@ def draw_years(choices: Choices, kind: str) -> dict[str, int]:
 
 
 def tagged(document: Document, rule: str, kind: str) -> Phrase:
-    """A name drawn from a rule, marked as an entity."""
+    """Return a name drawn from a rule, marked as an entity."""
     text = document.make(rule).text
     return Phrase(text, ((0, len(text), kind),))
 
 
 def full_name(first: Phrase, last: Phrase) -> Phrase:
-    """First and last name as one person."""
+    """Return first and last name as one person."""
     text = f"{first.text} {last.text}"
     return Phrase(text, ((0, len(text), "Person"),))

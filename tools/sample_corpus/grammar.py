@@ -35,13 +35,13 @@ NUMBER = re.compile(r"(\d+(?:\.(\d+))?)-(\d+(?:\.\d+)?)")
 
 
 class Rule(NamedTuple):
-    """A fact that stands for a rule: its text is drawn anew wherever it is put."""
+    """A fact that stands for a rule: its text is chosen again wherever it is written."""
 
     name: str
 
 
 class Document:
-    """One text being written: its facts, its choices, and the entity spans so far."""
+    """A text that is being written: its facts, its choices, and the entity spans so far."""
 
     def __init__(self, grammar: Grammar, choices: Choices, facts: dict[str, Any] | None = None):
         self.grammar = grammar
@@ -56,7 +56,7 @@ class Document:
 
     @property
     def text(self) -> str:
-        """All that has been written."""
+        """Text that has been written."""
         return "".join(self.parts)
 
     def write(self, text: str, spans: Sequence[Span] = ()) -> None:
@@ -135,14 +135,14 @@ class Document:
             step(self)
 
     def value(self, path: tuple[str, ...]) -> Any:
-        """The fact `path[0]`, or its attribute that the rest of the path names, or None."""
+        """Return the fact `path[0]`, or its attribute that the rest of the path names, or None."""
         value = self.facts.get(path[0])
         for attribute in path[1:]:
             value = getattr(value, attribute)
         return value
 
     def make(self, name: str) -> Phrase:
-        """A rule's text as a phrase, without writing it: a fact that stays the same from then on."""
+        """Return a rule's text as a phrase, without writing it: a fact that stays the same from then on."""
         kept = self.parts, self.spans, self.length, self.article, self.capital
         self.parts, self.spans, self.length, self.article, self.capital = [], [], 0, False, False
         self.rule(name)
@@ -169,7 +169,7 @@ class Grammar:
                 self.outlines.setdefault(name.split("/")[0], []).append(name)
 
     def outline(self, kind: str) -> list[str]:
-        """The rules `kind/...`, the parts of a document of that kind, in their order in the file."""
+        """Return the rules `kind/...`, the parts of a document of that kind, in the order of the file."""
         return self.outlines.get(kind, [])
 
     def _compile(self, template: str) -> tuple[Step, ...]:
@@ -189,7 +189,7 @@ class Grammar:
 
 
 def read_rules(source: str) -> dict[str, list[str]]:
-    """The rules of `phrases/<source>.txt`: name -> alternatives."""
+    """Return the rules of `phrases/<source>.txt`: name -> alternatives."""
     rules: dict[str, list[str]] = {}
     lines = (
         (resources.files(__package__) / "phrases" / f"{source}.txt").read_text(encoding="utf-8").splitlines()
@@ -203,7 +203,7 @@ def read_rules(source: str) -> dict[str, list[str]]:
 
 
 def alternatives(line: str) -> list[str]:
-    """A line of a rule: one alternative, or each of the words if it is nothing but one choice."""
+    """Return a line of a rule: one alternative, or each of the words if it is nothing but one choice."""
     pieces = list(split_braces(line))
     text, inner = pieces[0]
     words = split_bars(inner or "")
@@ -243,13 +243,13 @@ def split_bars(inner: str) -> list[str]:
 
 
 def write_phrase(phrase: Phrase) -> Step:
-    """A step that writes fixed text."""
+    """Return a step that writes fixed text."""
     text, spans = phrase
     return lambda document: document.write(text, spans)
 
 
 def choose(ways: tuple[tuple[Step, ...], ...]) -> Step:
-    """A step that takes one of several ways."""
+    """Return a step that takes one of several ways."""
     count = len(ways)
 
     def step(document: Document) -> None:
@@ -260,7 +260,7 @@ def choose(ways: tuple[tuple[Step, ...], ...]) -> Step:
 
 
 def slot(inner: str) -> Step:
-    """A step that fills a slot."""
+    """Return a step that fills a slot."""
     number = NUMBER.fullmatch(inner)
     if number:
         return random_number(float(number[1]), float(number[3]), len(number[2] or ""))
@@ -278,7 +278,7 @@ def slot(inner: str) -> Step:
 
 
 def fact_or_rule(path: tuple[str, ...], capital: bool) -> Step:
-    """A step that writes the fact at `path`, or an alternative of the rule of that name."""
+    """Return a step that writes the fact at `path`, or an alternative of the rule of that name."""
 
     def step(document: Document) -> None:
         value = document.value(path)
@@ -292,7 +292,7 @@ def fact_or_rule(path: tuple[str, ...], capital: bool) -> Step:
 
 
 def some_of(path: tuple[str, ...], count: str, joiner: str, capital: bool) -> Step:
-    """A step that writes some items of the list at `path`."""
+    """Return a step that writes some items of the list at `path`."""
 
     def step(document: Document) -> None:
         values = document.value(path)
@@ -304,7 +304,7 @@ def some_of(path: tuple[str, ...], count: str, joiner: str, capital: bool) -> St
 
 
 def random_number(low: float, high: float, decimals: int) -> Step:
-    """A step that writes a number between the bounds; five digits and more get commas."""
+    """Return a step that writes a number between the bounds; five digits and more get commas."""
     scale = 10**decimals
 
     def step(document: Document) -> None:
@@ -315,7 +315,7 @@ def random_number(low: float, high: float, decimals: int) -> Step:
 
 
 def begin_article(inner: str) -> Step:
-    """A step that leaves the article to the next text."""
+    """Return a step that leaves the article to the next text."""
 
     def step(document: Document) -> None:
         document.article = True

@@ -40,12 +40,12 @@ LETTERS = "ABCD"
 
 @cache
 def grammar() -> Grammar:
-    """The rules of questions and answers."""
+    """Return the rules of questions and answers."""
     return Grammar("instructions", vocabulary().annotate)
 
 
 def write(choices: Choices) -> tuple[Document, int]:
-    """A prompt of one to four questions, a line break and the response; and the prompt's length."""
+    """Return a prompt of one to four questions, a line break and the response; and the prompt's length."""
     document = Document(grammar(), choices)
     count = choices.pick((1, 1, 1, 2, 2, 3, 4))
     tasks = choices.sample(TASKS, count)
@@ -73,7 +73,7 @@ def ask(document: Document, rule: str, place: int, count: int) -> None:
 
 
 def elaborate(document: Document, task: str, fullness: float) -> None:
-    """Add some sentences on the disease or drug that the answer has not said yet, in their order."""
+    """Add some sentences on the disease or drug that the answer does not contain yet, in their order."""
     topic = "disease" if task in ABOUT_DISEASE else "drug" if task in ABOUT_DRUG else ""
     outline = [name for name in grammar().outline(topic) if name not in SAID.get(task, ())]
     count = max(0, int((1.8 * fullness - 0.4) * len(outline)))
@@ -84,7 +84,7 @@ def elaborate(document: Document, task: str, fullness: float) -> None:
 
 
 def draw_facts(choices: Choices, task: str) -> dict[str, Any]:
-    """A disease and its drug, another disease and its drug, a gene, an organ, a lab test, a patient."""
+    """Return two diseases with their drugs, a gene, an organ, a lab test and a patient."""
     words = vocabulary()
     diseases = words.treatable
     disease, comorbid = choices.common(diseases), choices.common(diseases)
@@ -119,7 +119,7 @@ def draw_facts(choices: Choices, task: str) -> dict[str, Any]:
 
 
 def draw_lab(choices: Choices, lab: Lab, sign: str) -> dict[str, Any]:
-    """A laboratory value with its normal range and what to say of it."""
+    """Return a laboratory value with its normal range and what to say of it."""
     low, high = (f"{bound:.{lab.decimals}f}" for bound in (lab.low, lab.high))
     unit = f" {lab.unit}" if lab.unit else ""
     sign = "=" if choices.chance(0.3) else sign
@@ -128,7 +128,7 @@ def draw_lab(choices: Choices, lab: Lab, sign: str) -> dict[str, Any]:
 
 
 def draw_task(document: Document, task: str) -> None:
-    """What only one kind of task needs."""
+    """Choose the facts that only one kind of task needs."""
     choices, facts = document.choices, document.facts
     disease, drug = facts["disease"], facts["drug"]
     if task == "compare":
@@ -149,7 +149,7 @@ def draw_task(document: Document, task: str) -> None:
 
 
 def unrelated(choices: Choices, disease: Disease) -> Drug:
-    """A drug that is not for the disease."""
+    """Return a drug that is not for the disease."""
     drug = choices.pick(vocabulary().drug_list)
     while disease in drug.indications:
         drug = choices.pick(vocabulary().drug_list)
@@ -157,7 +157,7 @@ def unrelated(choices: Choices, disease: Disease) -> Drug:
 
 
 def draw_options(choices: Choices, facts: dict[str, Any]) -> None:
-    """Three or four drugs of which only one is for the disease."""
+    """Choose three or four drugs, only one of which is for the disease."""
     wrong: list[Drug] = []
     while len(wrong) < 3:
         other = unrelated(choices, facts["disease"])
@@ -171,7 +171,7 @@ def draw_options(choices: Choices, facts: dict[str, Any]) -> None:
 
 
 def draw_claim(choices: Choices, facts: dict[str, Any]) -> None:
-    """A statement that is right half of the time, and the judgement."""
+    """Choose a statement that is right half of the time, and the judgment."""
     words = vocabulary()
     claims: list[tuple[str, Any, list[Any], str]] = [
         ("class", facts["drug"], words.drug_list, "kind"),
@@ -189,7 +189,7 @@ def draw_claim(choices: Choices, facts: dict[str, Any]) -> None:
 
 
 def draw_passage(document: Document) -> None:
-    """A passage and the names of one type in it."""
+    """Choose a passage and the names of one type in it."""
     facts = document.facts
     kind = document.choices.pick(("Drug", "Disease", "Symptom"))
     passage = facts["passage"] = document.make("passage")

@@ -37,12 +37,12 @@ SERVICES = {
 
 @cache
 def grammar() -> Grammar:
-    """The rules of clinical notes."""
+    """Return the rules of clinical notes."""
     return Grammar("notes", vocabulary().annotate)
 
 
 def write(choices: Choices) -> Document:
-    """One note of 30 to 400 words, or a long stay of over 1,500."""
+    """Return one note of 30 to 400 words, or a long stay of over 1,500."""
     document = Document(grammar(), choices)
     document.facts = draw_facts(choices)
     if choices.chance(LONG_STAYS):
@@ -53,7 +53,7 @@ def write(choices: Choices) -> Document:
 
 
 def write_note(document: Document, kind: str, header: bool = True) -> None:
-    """The sections of a note, those that may be left out with one chance for all."""
+    """Write the sections of a note. One probability decides about all optional ones."""
     choices = document.choices
     fullness = choices.uniform(0.1, 1.0)
     separator = choices.pick(("\n", "\n", "\n\n")) if kind != "nursing" else " "
@@ -66,7 +66,7 @@ def write_note(document: Document, kind: str, header: bool = True) -> None:
 
 
 def write_stay(document: Document) -> None:
-    """An admission, a progress note with fresh vitals and labs for each of many days, a discharge."""
+    """Write an admission, a progress note with new vitals and labs for each of many days, and a discharge."""
     choices, facts = document.choices, document.facts
     write_note(document, "admission")
     for day in range(2, choices.between(19, 25)):
@@ -83,7 +83,7 @@ def write_stay(document: Document) -> None:
 
 
 def draw_facts(choices: Choices) -> dict[str, Any]:
-    """A patient with a disease, other illnesses, complaints, medicines, vitals and laboratory values."""
+    """Return a patient with a disease, complaints, medicines, vitals and laboratory values."""
     words = vocabulary()
     disease = choices.common(words.treatable)
     person = patient(choices, disease)
@@ -107,20 +107,22 @@ def draw_facts(choices: Choices) -> dict[str, Any]:
         "negatives": draw_negatives(choices, disease),
         "drug": drug, "order": order, "adverse": choices.pick(drug.adverse).brief,
         "med_list": stacked(medicines or [Phrase("None")], marks), "med_inline": medicines or ["none"],
-        "discharge_meds": stacked([order, *medicines], marks), "allergy": choices.common(words.drug_list).name,
+        "discharge_meds": stacked([order, *medicines], marks),
+        "allergy": choices.common(words.drug_list).name,
         "family": history(choices, disease)[0] if choices.chance(0.2) else brief(disease),
         "problem_list": stacked(problems or [Phrase("PPX: ambulate")], ["# "] * 9),
         "problem_short": problems[0] if problems else "supportive care",
         "procedure_line": chain([Phrase("Underwent "), procedure, Phrase(".")]) if procedure.text else "",
         "finding": choices.pick(disease.findings), "organ": disease.organ, "lab": lab.brief,
         "specialty": disease.specialty, "service": SERVICES.get(disease.specialty, "MED"),
-        "day": choices.between(2, 9), "weight": person.age * 2 + 9 if person.child else choices.between(52, 118),
+        "day": choices.between(2, 9),
+        "weight": person.age * 2 + 9 if person.child else choices.between(52, 118),
         "lab_line": lab_line(choices, disease, 0.85), **draw_vitals(choices, calm=False),
     }  # fmt: skip
 
 
 def draw_comorbidities(choices: Choices, disease: Disease, person: SimpleNamespace) -> list[Disease]:
-    """Up to four other illnesses that are common in adults; none in children."""
+    """Return up to four other illnesses that are common in adults; none in children."""
     if person.child:
         return []
     known = [vocabulary().diseases[name] for name in choices.sample(COMORBID, choices.between(1, 4))]
@@ -128,14 +130,14 @@ def draw_comorbidities(choices: Choices, disease: Disease, person: SimpleNamespa
 
 
 def draw_negatives(choices: Choices, disease: Disease) -> list[Symptom]:
-    """Symptoms that the patient does not have."""
+    """Return symptoms that the patient does not have."""
     present = " ".join(symptom.name.text for symptom in disease.symptoms)
     absent = [name for name in choices.sample(NEGATIVES, 7) if name not in present]
     return [vocabulary().symptoms[name] for name in absent]
 
 
 def draw_vitals(choices: Choices, calm: bool) -> dict[str, Any]:
-    """Temperature, blood pressure, pulse, breathing rate and oxygen saturation."""
+    """Return temperature, blood pressure, pulse, breathing rate and oxygen saturation."""
     fever = choices.uniform(0.0, 0.6 if calm else 2.4) if choices.chance(0.4) else 0.0
     systolic = choices.between(98, 168)
     return {
@@ -147,7 +149,7 @@ def draw_vitals(choices: Choices, calm: bool) -> dict[str, Any]:
 
 
 def lab_line(choices: Choices, disease: Disease, abnormal: float) -> str:
-    """The laboratory tests of the disease, abnormal with this probability, among some basic ones."""
+    """Return the laboratory tests of the disease, abnormal with this probability, among some basic ones."""
     labs = vocabulary().labs
     signs: dict[Lab, str] = {labs[code]: "=" for code in choices.sample(BASIC, choices.between(2, 6))}
     signs |= {lab: sign if choices.chance(abnormal) else "=" for lab, sign in disease.labs}
@@ -158,18 +160,18 @@ def lab_line(choices: Choices, disease: Disease, abnormal: float) -> str:
 
 
 def brief(disease: Disease) -> Phrase:
-    """The abbreviation of a disease, or its name."""
+    """Return the abbreviation of a disease, or its name."""
     return disease.short if disease.short.text else disease.name
 
 
 def prescription(choices: Choices, drug: Drug) -> Phrase:
-    """Drug, dose, route and frequency: "metformin 500 mg PO BID"."""
+    """Return drug, dose, route and frequency: "metformin 500 mg PO BID"."""
     name = drug.name
     frequency = drug.frequency.replace("every ", "q").replace(" weeks", "wk").replace(" months", "mo")
     return Phrase(f"{name.text} {choices.pick(drug.doses)} {drug.route} {frequency}", name.spans)
 
 
 def problem(choices: Choices, other: Disease, drug: Drug) -> Phrase:
-    """A line on a standing problem: "HTN: continue lisinopril"."""
+    """Return a line on a standing problem: "HTN: continue lisinopril"."""
     action = choices.pick(("continue", "cont home", "hold", "resume", "c/w"))
     return chain([brief(other), Phrase(f": {action} "), drug.name])

@@ -1,4 +1,4 @@
-"""Patients whose age and sex fit their disease, and how prescriptions are spoken and written."""
+"""Patients whose age and sex fit their disease, and prescriptions in words and abbreviations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ AGES = {  # a risk or specialty that tells the age of those affected
 
 
 def patient(choices: Choices, disease: Disease) -> SimpleNamespace:
-    """A person with the disease: age, noun, pronouns and the letter for the sex."""
+    """Return a person with the disease: age, noun, pronouns and the letter for the sex."""
     signs = {disease.specialty, *(risk.text for risk in disease.risks)}
     low, high = next((ages for sign, ages in AGES.items() if sign in signs), (24, 72))
     organ = disease.organ.name.text
@@ -57,13 +57,13 @@ def patient(choices: Choices, disease: Disease) -> SimpleNamespace:
 
 
 def history(choices: Choices, disease: Disease) -> list[Phrase]:
-    """Past illnesses and habits of a patient: the disease's risks, without age, sex and the like."""
+    """Return past illnesses and habits of a patient: the disease's risks, without age, sex and the like."""
     kept = [risk for risk in disease.risks if not NO_HISTORY.search(risk.text)]
     return choices.sample(kept, len(kept)) or [Phrase("no known illness")]
 
 
 def lab_value(choices: Choices, lab: Lab, sign: str) -> str:
-    """A value of the test that is high ("+"), low ("-") or normal ("=")."""
+    """Return a value of the test that is high ("+"), low ("-") or normal ("=")."""
     step = 10.0**-lab.decimals
     if sign == "+":
         low, high = lab.high + step, lab.top
@@ -76,5 +76,5 @@ def lab_value(choices: Choices, lab: Lab, sign: str) -> str:
 
 
 def schedule(drug: Drug) -> str:
-    """How often the drug is given, in words."""
+    """Return how often the drug is given, in words."""
     return SCHEDULES.get(drug.frequency, drug.frequency)

@@ -13,19 +13,19 @@ from sample_corpus.english import Phrase
 
 
 def read_table(name: str) -> list[dict[str, str]]:
-    """The entries of `tables/<name>.tsv` as they stand, each a mapping from column to cell."""
+    """Return the entries of `tables/<name>.tsv` as they stand, each a mapping from column to cell."""
     text = (resources.files(__package__) / "tables" / f"{name}.tsv").read_text(encoding="utf-8")
     header, *lines = (line.split("\t") for line in text.splitlines())
     return [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def items(cell: str) -> list[str]:
-    """The items of a cell that holds a list."""
+    """Return the items of a cell that holds a list."""
     return cell.split(";") if cell else []
 
 
 def annotator(names: dict[str, str]) -> Callable[[str], Phrase]:
-    """A function that finds the given names (name -> entity type) in a text, the longest first.
+    """Return a function that finds the given names (name -> entity type) in a text, the longest first.
 
     A name counts as found where whole words match; one that begins in lower case may have a capital there.
     """
@@ -39,11 +39,11 @@ def annotator(names: dict[str, str]) -> Callable[[str], Phrase]:
 
 
 def by_length(names: Iterable[str]) -> list[str]:
-    """Names with the longest first, in a fixed order."""
+    """Return names with the longest first, in a fixed order."""
     return sorted(names, key=lambda name: (-len(name), name))
 
 
 def either_case(name: str) -> str:
-    """A pattern for the name with its first letter as it is or, if it is a small one, as a capital."""
+    """Return a pattern for a name whose first letter, if it is a small one, may be a capital."""
     first, rest = name[:1], re.escape(name[1:])
     return f"[{first}{first.upper()}]{rest}" if first.islower() else re.escape(first) + rest

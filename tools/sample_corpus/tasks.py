@@ -1,7 +1,7 @@
-"""The documents of the two sample tasks: the generator knows the entities of its texts and the labels of its abstracts.
+"""The documents of the two sample tasks, with the entities and labels that the generator knows.
 
-They have a seed that no corpus has. A task has a few hundred short documents, so that many names of the test are not
-among the training examples.
+Their seed is used by no corpus. A task has a few hundred short documents, so that many names of the test are
+not among the training examples.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ RISKS = ("rate", "risk", "proportion")
 
 
 def p_value(z: float) -> str:
-    """The two-sided p value of a normal deviate, as journals print it."""
+    """Return the two-sided p value of a normal deviate, as journals print it."""
     p = math.erfc(abs(z) / math.sqrt(2.0))
     if p < 0.001:
         return "< 0.001"
@@ -27,12 +27,12 @@ def p_value(z: float) -> str:
 
 
 def wanted_deviate(choices: Choices, works: bool) -> float:
-    """A deviate that is clearly significant, or clearly not (then of either sign)."""
+    """Return a deviate that is clearly significant, or clearly not (then of either sign)."""
     return choices.uniform(2.3, 4.6) if works else choices.uniform(-1.0, 1.3)
 
 
 def result(choices: Choices, outcome: Outcome, n1: int, n2: int, works: bool) -> SimpleNamespace:
-    """What n1 treated and n2 control patients show for an outcome, with a benefit if `works`."""
+    """Return the results of n1 treated and n2 control patients for an outcome, with a benefit if `works`."""
     sign = -1.0 if outcome.kind in ("low", "bad") else 1.0
     verbs = ("reduced", "lowered") if sign < 0 else ("increased", "improved")
     common: dict[str, Any] = {
@@ -50,7 +50,7 @@ def result(choices: Choices, outcome: Outcome, n1: int, n2: int, works: bool) ->
 
 
 def event(choices: Choices, outcome: Outcome, n1: int, n2: int, deviate: float) -> dict[str, str]:
-    """Counts, percentages and the relative risk of an event."""
+    """Return counts, percentages and the relative risk of an event."""
     base = min(0.9, max(0.04, outcome.base / 100.0 * choices.uniform(0.75, 1.25)))
     b = max(4, round(n2 * base))
     base = b / n2
@@ -70,14 +70,14 @@ def event(choices: Choices, outcome: Outcome, n1: int, n2: int, deviate: float) 
 
 
 def log_ratio(a: int, n1: int, b: int, n2: int) -> tuple[float, float, float]:
-    """The logarithm of the relative risk, its standard error, and their quotient."""
+    """Return the logarithm of the relative risk, its standard error, and their quotient."""
     ratio = math.log((a / n1) / (b / n2))
     error = math.sqrt(1 / a - 1 / n1 + 1 / b - 1 / n2)
     return ratio, error, ratio / error
 
 
 def score(choices: Choices, outcome: Outcome, n1: int, n2: int, deviate: float) -> dict[str, str]:
-    """Means, standard deviation and the difference of a score."""
+    """Return means, standard deviation and the difference of a score."""
     decimals = 0 if outcome.base >= 100 else 2 if outcome.base < 5 else 1
     spread = outcome.spread * choices.uniform(0.8, 1.2)
     error = spread * math.sqrt(1.0 / n1 + 1.0 / n2)

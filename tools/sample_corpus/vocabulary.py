@@ -66,7 +66,7 @@ class Lab:
 
 @dataclass(eq=False)
 class Outcome:
-    """What a trial measures: a `good` or `bad` event (base: percent), or a score better `low` or `high`."""
+    """A measure of a trial: a `good` or `bad` event (base: percent), or a score better `low` or `high`."""
 
     name: Phrase
     kind: str
@@ -135,17 +135,17 @@ class Vocabulary:
 
     @cached_property
     def treatable(self) -> list[Disease]:
-        """The diseases for which there is a drug, common ones first."""
+        """Return the diseases for which there is a drug, common ones first."""
         return [disease for disease in self.diseases.values() if disease.drugs]
 
     @cached_property
     def drug_list(self) -> list[Drug]:
-        """All drugs, common ones first."""
+        """Return all drugs, common ones first."""
         return list(self.drugs.values())
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Every name with its entity type. A name in two tables takes the type written last here."""
+        """Return every name with its entity type. A name in two tables takes the type written last here."""
         names = dict.fromkeys(self.symptom_names, "Symptom")
         names |= dict.fromkeys((row["name"] for row in self.tables["anatomy"]), "Anatomy")
         names |= dict.fromkeys((row["symbol"] for row in self.tables["genes"]), "Gene")
@@ -160,28 +160,28 @@ class Vocabulary:
 
     @cached_property
     def symptom_names(self) -> list[str]:
-        """All symptoms and adverse effects."""
+        """Return all symptoms and adverse effects."""
         named = [row["name"] for row in self.tables["symptoms"]]
         named += [item for row in self.tables["diseases"] for item in items(row["symptoms"])]
         named += [item for row in self.tables["drugs"] for item in items(row["adverse"])]
         return list(dict.fromkeys(named))
 
     def by_frequency(self, table: str) -> list[dict[str, str]]:
-        """A table in a fixed random order, so that what is common is spread over all specialties."""
+        """Return a table in a fixed random order, so that what is common is spread over all specialties."""
         rows = self.tables[table]
         return Choices("frequency", table).sample(rows, len(rows))
 
     def phrases(self, texts: Iterable[str]) -> Phrases:
-        """Texts with their entities marked."""
+        """Return texts with their entities marked."""
         return [self.annotate(text) for text in texts]
 
     def three(self, row: dict[str, str]) -> tuple[Phrase, Phrase, Phrase]:
-        """A row of three cells."""
+        """Return a row of three cells."""
         first, second, third = self.phrases(row.values())
         return first, second, third
 
     def symptom(self, name: str) -> Symptom:
-        """A symptom; without an entry of its own all its forms are the name."""
+        """Return a symptom; without an entry of its own all its forms are the name."""
         row = next(
             (row for row in self.tables["symptoms"] if row["name"] == name), {"lay": "", "abbreviation": ""}
         )
@@ -189,18 +189,18 @@ class Vocabulary:
         return Symptom(*(Phrase(form, ((0, len(form), "Symptom"),)) for form in forms))
 
     def lab(self, row: dict[str, str]) -> Lab:
-        """A laboratory test from its row."""
+        """Return a laboratory test from its row."""
         low, high, bottom, top = (float(row[key]) for key in ("low", "high", "bottom", "top"))
         name = self.annotate(row["name"])
         return Lab(name, row["abbreviation"], row["unit"], low, high, bottom, top, int(row["decimals"]))
 
     def outcome(self, row: dict[str, str]) -> Outcome:
-        """A trial outcome from its row."""
+        """Return a trial outcome from its row."""
         name = self.annotate(row["name"])
         return Outcome(name, row["kind"], row["unit"], float(row["base"]), float(row["spread"] or 0))
 
     def disease(self, row: dict[str, str]) -> Disease:
-        """A disease from its row, linked to its organ and genes."""
+        """Return a disease from its row, linked to its organ and genes."""
         name, short, kind, nature, procedure = self.phrases(
             row[key] for key in ("name", "short", "kind", "nature", "procedure")
         )
@@ -220,7 +220,7 @@ class Vocabulary:
         return disease
 
     def drug(self, row: dict[str, str]) -> Drug:
-        """A drug from its row, linked to its indications and target."""
+        """Return a drug from its row, linked to its indications and target."""
         name, kind, action = self.phrases(row[key] for key in ("name", "class", "action"))
         drug = Drug(
             name, kind, action, [self.diseases[item] for item in items(row["indications"])],
@@ -239,5 +239,5 @@ TABLES = ("anatomy", "diseases", "drugs", "genes", "labs", "outcomes", "symptoms
 
 @cache
 def vocabulary() -> Vocabulary:
-    """The vocabulary, read once."""
+    """Return the vocabulary, read once."""
     return Vocabulary()

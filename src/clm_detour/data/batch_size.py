@@ -1,7 +1,8 @@
-"""How many rows each step of a phase takes: the same from the start, or growing to it (batch-size warm-up).
+"""The number of rows in each step of a phase: constant, or growing to the full batch (batch-size warm-up).
 
-Growth is in stages: every step of stage k takes k times the rows of the first, and a stage begins at the first step that the straight
-line from the first size to the full one has reached. So step s covers rows `before(s)` ... `before(s + 1) - 1` by arithmetic alone.
+The batch grows in stages. Every step of stage k takes k times the rows of the first step, and a stage begins
+at the first step at which the straight line from the first size to the full one has reached that size. So the
+rows of step s are `before(s)` ... `before(s + 1) - 1`, by arithmetic alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-    """Steps of one size: where they begin, and how many rows each takes."""
+    """Steps of one size: the first step, its first row, and the number of rows in each step."""
 
     step: int
     row: int
@@ -21,18 +22,21 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class StepRows:
-    """Rows of every step, without end; the last stage never ends."""
+    """The number of rows in every step, without end: the last stage never ends."""
 
     stages: tuple[Stage, ...]
 
     @classmethod
     def constant(cls, rows: int) -> StepRows:
-        """The same in every step."""
+        """Return the same number of rows for every step."""
         return cls((Stage(0, 0, rows),))
 
     @classmethod
     def growing(cls, first: int, full: int, over: int) -> StepRows:
-        """From `first` rows to `full`, a multiple of it, in equal increments spread over the first `over` rows of the phase."""
+        """Return `first` rows for the first step, growing to `full`, a multiple of `first`.
+
+        The increments are equal and spread over the first `over` rows of the phase.
+        """
         assert full % first == 0, (first, full)
         sizes = full // first
         stages, step, row = [], 0, 0
@@ -46,25 +50,25 @@ class StepRows:
 
     @property
     def full(self) -> int:
-        """Rows of a step at the end of the growth."""
+        """Number of rows in a step at the end of the growth."""
         return self.stages[-1].rows
 
     @property
     def smallest(self) -> int:
-        """Rows of the first step, which divide those of every other."""
+        """Number of rows in the first step, which divides that of every other step."""
         return self.stages[0].rows
 
     def rows(self, step: int) -> int:
-        """Rows of one step."""
+        """Return the number of rows in a step."""
         return self._stage(step).rows
 
     def before(self, step: int) -> int:
-        """Rows of all steps before `step`."""
+        """Return the number of rows in all steps before `step`."""
         stage = self._stage(step)
         return stage.row + (step - stage.step) * stage.rows
 
     def steps_for(self, rows: int) -> int:
-        """The fewest steps that take at least `rows` rows."""
+        """Return the smallest number of steps that take at least `rows` rows."""
         stage = self.stages[bisect.bisect_right(self.stages, rows, key=lambda stage: stage.row) - 1]
         return stage.step - (-(rows - stage.row) // stage.rows)
 

@@ -1,7 +1,8 @@
-"""The shards of a source out of those of its groups, end to end, so that however small the groups, shards are large and rows full.
+"""Joining the shards of all groups into those of the source, so that shards are large and rows full even if
+groups are small.
 
-What was joined is deleted where it came from, and a shard's entry says what it was joined from: when the source changes, the groups that
-are still wanted are cut out again, not tokenised again.
+The tokens of a group are deleted once they are joined. The entry of a joined shard lists its parts: when the
+source changes, groups that are still needed are cut out of it again instead of being tokenized again.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ DIMENSIONS = ("documents", "tokens", "bytes", "checksum")
 
 
 class Joint(NamedTuple):
-    """One shard to be made.
+    """A shard to be written.
 
     Args:
-        folder: of the split.
-        parts: entries of groups' shards, with `group` and `number`.
+        folder: Folder of the split.
+        parts: Entries of the shards of groups, with `group` and `number`.
     """
 
     folder: Path
@@ -51,15 +52,16 @@ class Joint(NamedTuple):
 
 
 def finished_record(group: Group, joined: set[tuple[str, str, int]], on_error: str) -> Any:
-    """The record of a group if its tokens are all there, in its own folder or in the source's shards; else None.
+    """Return the record of a group if all its tokens exist, in its folder or in the source's shards,
+    otherwise None.
 
     Args:
-        joined: what is in the source's shards, as `joined_parts`.
+        joined: Parts of the source's shards, as `joined_parts` returns them.
     """
     if not (group.folder / RECORD).is_file():
         return None
     record = read_json(group.folder / RECORD)
-    if record["on_error"] not in (on_error, "stop"):  # what was skipped is not to be forgotten
+    if record["on_error"] not in (on_error, "stop"):  # records that were skipped must be counted or be errors
         return None
     for split in SPLITS:
         own = whole_shards(group.folder / split)
@@ -70,7 +72,7 @@ def finished_record(group: Group, joined: set[tuple[str, str, int]], on_error: s
 
 
 def joined_parts(folder: Path) -> set[tuple[str, str, int]]:
-    """Group, split and number of all that is in a source's shards."""
+    """Return group, split and number of each part of a source's shards."""
     return {
         (part["group"], split, part["number"])
         for split in SPLITS
@@ -88,10 +90,13 @@ def join_groups(
     processes: int,
     on_progress: Callable[..., None],
 ) -> list[Entry]:
-    """Make the shards of a split, of `shard_tokens` or more; returns their entries. Those that are right already stay.
+    """Write the shards of a split, of `shard_tokens` tokens or more. Those that are up to date are kept.
 
     Args:
-        records: of all groups, by key, in their order.
+        records: Records of all groups in their order, by key.
+
+    Returns:
+        The entries of the shards.
     """
     wanted = shards_of(split, records, shard_tokens)
     there = whole_shards(folder / split)
@@ -116,7 +121,7 @@ def join_groups(
 
 
 def shards_of(split: str, records: dict[str, Any], shard_tokens: int) -> list[list[Entry]]:
-    """Which parts make up each shard."""
+    """Return the parts of each shard of a split."""
     shards: list[list[Entry]] = []
     tokens = shard_tokens
     for key, record in records.items():
@@ -131,7 +136,7 @@ def shards_of(split: str, records: dict[str, Any], shard_tokens: int) -> list[li
 
 
 def join(_: object, joint: Joint, worker: Worker) -> None:
-    """Make one shard."""
+    """Write one shard, and delete its parts."""
     split = joint.folder.name
     homes = [joint.groups / part["group"] / split for part in joint.parts]
     lengths = [
@@ -141,7 +146,7 @@ def join(_: object, joint: Joint, worker: Worker) -> None:
     def tokens() -> Iterator[np.ndarray]:
         for home, part in zip(homes, joint.parts, strict=True):
             ids = np.fromfile(home / tokens_name(part["number"]), dtype=joint.dtype)
-            check(ids, part, home / tokens_name(part["number"]))
+            check_part(ids, part, home / tokens_name(part["number"]))
             yield ids
 
     write_shard(joint.folder, joint.number, tokens(), np.concatenate(lengths), {"parts": joint.parts})
@@ -153,7 +158,7 @@ def join(_: object, joint: Joint, worker: Worker) -> None:
 
 
 def cut_out(folder: Path, split: str, shard: int, entry: Entry, records: dict[str, Any]) -> None:
-    """Give the groups that are still wanted their shards back."""
+    """Write the parts of a shard that are still needed back into the folders of their groups."""
     parts: Sequence[Entry] = entry.get("parts", ())
     if not any(part["group"] in records for part in parts):
         return
@@ -165,14 +170,19 @@ def cut_out(folder: Path, split: str, shard: int, entry: Entry, records: dict[st
         if part["group"] not in records:
             continue
         content = tokens[byte_end - part["bytes"] : byte_end]
-        check(content, part, folder / split / tokens_name(shard))
+        check_part(content, part, folder / split / tokens_name(shard))
         home = folder / "parts" / part["group"] / split
         write_shard(home, part["number"], [content], lengths[document_end - part["documents"] : document_end])
 
 
-def check(tokens: np.ndarray, part: Entry, file: Path) -> None:
-    """Raise a `UserError` unless these are the tokens of a part."""
+def check_part(tokens: np.ndarray, part: Entry, file: Path) -> None:
+    """Check that these are the tokens of a part.
+
+    Raises:
+        UserError: If the checksum differs.
+    """
     if checksum(raw(tokens)) != part["checksum"]:
         raise UserError(
-            f"{file} is damaged (its checksum does not match): delete the source's folder and run `clm-detour prepare` again."
+            f"{file} is damaged (its checksum does not match): delete the source's folder and run "
+            "`clm-detour prepare` again."
         )

@@ -1,4 +1,6 @@
-"""Where prepared data lies: a folder on this machine, or a URL that fsspec knows, read through the cache."""
+"""The places of prepared data: a folder on this machine, or a URL that fsspec can open, read through the
+cache.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ REMEDY = "delete the folder and run `clm-detour prepare` again"
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder; files are mapped where they are."""
+    """A folder on this machine, whose files are memory-mapped in place."""
 
     path: Path
     remedy = REMEDY
@@ -28,14 +30,14 @@ class LocalFolder:
         return str(self.path)
 
     def sizes(self) -> dict[str, int]:
-        """The bytes of each file; nothing where there is no folder."""
+        """Return the size in bytes of each file, or nothing if there is no folder."""
         if not self.path.is_dir():
             return {}
         with os.scandir(self.path) as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
     def read_json(self, name: str) -> Any:
-        """A small file."""
+        """Return the content of a small JSON file."""
         return read_json(self.path / name)
 
     def open(self, name: str, size: int, checksum: str) -> IO[bytes]:
@@ -43,40 +45,40 @@ class LocalFolder:
         return open(self.path / name, "rb")
 
     def checksum(self, name: str) -> str:
-        """Of the whole file, as `file_checksum`."""
+        """Return the checksum of a whole file, as `file_checksum`."""
         return file_checksum(self.path / name)
 
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A URL; files are mapped in the cache."""
+    """A folder at a URL, whose files are memory-mapped in the cache."""
 
     url: str
     cache: ShardCache
 
     @property
     def remedy(self) -> str:
-        """What to do about a file that is not right."""
+        """Advice about a file that is missing or damaged."""
         return f"{RECOPY}, and delete the copies in {self.cache.folder}"
 
     def __str__(self) -> str:
         return self.url
 
     def sizes(self) -> dict[str, int]:
-        """The bytes of each file; nothing where there is no folder."""
+        """Return the size in bytes of each file, or nothing if there is no folder."""
         fs, path = filesystem(self.url)
         try:
             entries = fs.ls(path, detail=True)
         except FileNotFoundError:
             return {}
-        except Exception as error:  # every store's library has its own kinds
+        except Exception as error:  # every store's library has its own exceptions
             raise UserError(f"{self.url} cannot be listed: {error}.") from error
         return {
             entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"
         }
 
     def read_json(self, name: str) -> Any:
-        """A small file."""
+        """Return the content of a small JSON file."""
         content = io.BytesIO()
         download(self._url_of(name), content)
         try:
@@ -85,11 +87,11 @@ class RemoteFolder:
             raise UserError(f"{self._url_of(name)} is not valid JSON ({error}): {RECOPY}.") from error
 
     def open(self, name: str, size: int, checksum: str) -> IO[bytes]:
-        """Open the copy in the cache for reading or mapping; it stays there as long as it is mapped."""
+        """Open the copy in the cache for reading or mapping. The copy is kept as long as it is mapped."""
         return self.cache.open(self._url_of(name), size, checksum)
 
     def checksum(self, name: str) -> str:
-        """Of the whole file, read without keeping it."""
+        """Return the checksum of a whole file, which is read without keeping it."""
         with open(os.devnull, "wb") as nowhere:
             return download(self._url_of(name), nowhere)
 
@@ -102,10 +104,10 @@ Location = str | Path | Folder
 
 
 def folder_at(location: Location, cache: ShardCache | None = None) -> Folder:
-    """The folder at a path or URL.
+    """Return the folder at a path or URL.
 
     Raises:
-        UserError: it is a URL and there is no cache.
+        UserError: If it is a URL and there is no cache.
     """
     if isinstance(location, LocalFolder | RemoteFolder):
         return location
@@ -119,10 +121,13 @@ def folder_at(location: Location, cache: ShardCache | None = None) -> Folder:
 
 
 def check_size(folder: Folder, sizes: Mapping[str, int], name: str, expected: int) -> None:
-    """Raise a `UserError` unless the file is there and has `expected` bytes.
+    """Check that a file is there and has `expected` bytes.
 
     Args:
-        sizes: of all files of `folder`.
+        sizes: Sizes of all files in `folder`.
+
+    Raises:
+        UserError: If the file is missing or has another size.
     """
     if name not in sizes:
         raise UserError(f"{folder}/{name} is missing: {folder.remedy}.")
@@ -133,7 +138,11 @@ def check_size(folder: Folder, sizes: Mapping[str, int], name: str, expected: in
 
 
 def check_content(folder: Folder, name: str, expected: str) -> None:
-    """Raise a `UserError` unless the file's checksum is `expected`."""
+    """Check that a file has the checksum `expected`.
+
+    Raises:
+        UserError: If the checksum differs.
+    """
     if folder.checksum(name) != expected:
         raise UserError(
             f"{folder}/{name} is damaged (its checksum does not match the index): {folder.remedy}."

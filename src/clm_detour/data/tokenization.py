@@ -1,8 +1,13 @@
-"""What a process does with one group: read it, tokenise it, and leave shards and a record, or go on where a killed process stopped.
+"""Tokenizing one group of a source in one process: read it, encode it, write shards and a record.
 
-<source>/parts/KEY/train/, held_out/    shards of up to PART_TOKENS, until they are joined to the source's
-                   group.json           written last: entries of these shards, what was left out and why, texts and characters
-<source>/parts/KEY.digests              16 bytes a document, if copies are looked for
+    <source>/parts/KEY/train/, held_out/  shards of up to PART_TOKENS, until they are joined to the source's
+    <source>/parts/KEY/group.json         written last: entries of these shards, what was left out and why,
+                                          texts and characters
+    <source>/parts/KEY.digests            16 bytes for each document, if copies are searched for
+
+A group whose process was killed is resumed after its last shard. The tokenizers library spreads a batch over
+its own threads and releases Python's lock, so with several threads the next batches are encoded while this
+one is written. Memory is bounded by `AHEAD + 1` batches, at about a hundred bytes for each character.
 """
 
 from __future__ import annotations
@@ -29,17 +34,17 @@ from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write, write_json
 from clm_detour.utils.parallel import Worker
 
-PART_TOKENS = 2**24  # what a killed process has to do again, at most, and holds in memory
+PART_TOKENS = 2**24  # a process that is killed has to repeat at most these; they are held in memory
 RECORD = "group.json"
 BATCH_CHARACTERS = 2**18  # for each thread
 MOST_CHARACTERS = 2**21
-AHEAD = 2  # two batches at once keep the cores busy while the last document of the first is finished
+AHEAD = 2  # the second batch keeps the cores busy while the last document of the first is encoded
 T = TypeVar("T", bound="HasText")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all groups of a source have in common."""
+    """The settings that all groups of a source share."""
 
     source: Source
     tokenizer: Tokenizer
@@ -49,7 +54,9 @@ class Settings:
 
     @cached_property
     def selection(self) -> Selection:
-        """Made in each process: conditions are functions, which cannot be sent."""
+        """The conditions of the source, made in each process since they contain functions, which cannot be
+        sent.
+        """
         return Selection.of(self.source)
 
 
@@ -62,17 +69,17 @@ class Wanted(NamedTuple):
 
 
 def write_digests(settings: Settings, group: Group, worker: Worker) -> None:
-    """The digest of every document of a group."""
+    """Write the digest of every document of a group."""
     with atomic_write(group.digests) as file:
         for _, document in every_document(settings, group, Counter(), worker):
             file.write(digest(document.text))
 
 
 def write_tokens(settings: Settings, group: Group, worker: Worker) -> dict[str, Any]:
-    """Tokenise a group; returns its record. Reports bytes read, documents and tokens.
+    """Tokenize a group. Return its record. Report bytes read, documents and tokens.
 
     Raises:
-        UserError: a file cannot be read, or a record is bad.
+        UserError: If a file cannot be read, or a record is bad.
     """
     left_out: Counter[str] = Counter()
     texts, characters = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
@@ -118,7 +125,7 @@ def write_tokens(settings: Settings, group: Group, worker: Worker) -> dict[str, 
 def documents_of(
     settings: Settings, group: Group, left_out: Counter[str], worker: Worker
 ) -> Iterator[Document]:
-    """The documents of a group, but for those that were in the source before."""
+    """Yield the documents of a group, except those that occurred earlier in the source."""
     repeated = None if group.repeated is None else np.unpackbits(np.frombuffer(group.repeated, np.uint8))
     for number, (place, document) in enumerate(every_document(settings, group, left_out, worker)):
         if repeated is not None and repeated[number]:
@@ -127,8 +134,9 @@ def documents_of(
             yield document
         elif settings.on_error == "stop":
             raise UserError(
-                f"{place} of those kept has {len(document.text):,} characters and cannot be tokenised in "
-                "pieces, for want of blanks; divide it, or leave such out with max_characters or on_error: skip."
+                f"{place} of those kept has {len(document.text):,} characters and cannot be tokenized in "
+                "pieces, since it has too few blanks; divide it, or leave such documents out with "
+                "max_characters or on_error: skip."
             )
         else:
             left_out["too long to tokenise"] += 1
@@ -137,7 +145,10 @@ def documents_of(
 def every_document(
     settings: Settings, group: Group, left_out: Counter[str], worker: Worker
 ) -> Iterator[tuple[str, Document]]:
-    """All that the source's rules let through, in order, and where each stands: a digest's place among them is its document's."""
+    """Yield all documents that the source's settings select, in order, each with its place for messages.
+
+    The digests of a group are in the same order.
+    """
     for unit in group.units:
         found = documents(
             unit, settings.selection, settings.on_error, left_out, lambda read: worker.report(read, 0, 0)
@@ -147,26 +158,26 @@ def every_document(
 
 
 def is_held_out(text: str, held_out: float) -> bool:
-    """Whether a document belongs to the held-out split: a matter of its text alone."""
+    """Return whether a document belongs to the held-out split, which depends on its text alone."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") < held_out * 2**64
 
 
 class HasText(Protocol):
-    """Anything with a text."""
+    """Anything that has a text."""
 
     @property
     def text(self) -> str:
-        """What is tokenised."""
+        """The text to tokenize."""
 
 
 def tokenize(
     documents: Iterable[T], tokenizer: Tokenizer, threads: Callable[[], int]
 ) -> Iterator[list[tuple[T, np.ndarray]]]:
-    """Batches of documents, in order, each with its ids `[CLS] ... [SEP]` (uint32).
+    """Yield batches of documents, in order, each document with its ids `[CLS] ... [SEP]` (uint32).
 
     Args:
-        threads: how many may be used now; asked before each batch.
+        threads: Function that returns the number of threads to use now, called before each batch.
     """
     waiting: deque[tuple[list[T], Future[list[np.ndarray]]]] = deque()
     with ThreadPoolExecutor(AHEAD) as pool:
@@ -180,12 +191,12 @@ def tokenize(
 
 
 def pairs(batch: list[T], encoded: Future[list[np.ndarray]]) -> list[tuple[T, np.ndarray]]:
-    """A batch that has been encoded."""
+    """Return the documents of a batch with their ids."""
     return list(zip(batch, encoded.result(), strict=True))
 
 
 def batches(documents: Iterable[T], threads: Callable[[], int]) -> Iterator[list[T]]:
-    """Lists of documents, larger for more threads."""
+    """Yield lists of documents, which are larger for more threads."""
     batch: list[T] = []
     characters, enough = 0, 0
     for document in documents:

@@ -23,13 +23,14 @@ def train_tokenizer(
 ) -> None:
     """Train a byte-level BPE tokenizer of ModernBERT's form, for `AutoTokenizer.from_pretrained(folder)`.
 
-    The vocabulary is smaller than `vocab_size` when the texts do not have enough to merge.
+    The vocabulary is smaller than `vocab_size` if the texts do not have enough pairs to merge.
 
     Args:
         max_length: Tokens of the longest text that the model is trained on, written as `model_max_length`.
 
     Raises:
-        UserError: a vocabulary too small for all bytes, no text, or a folder that cannot be written.
+        UserError: If the vocabulary is too small for all bytes, there is no text, or the folder cannot be
+            written.
     """
     if vocab_size < SMALLEST_VOCABULARY:
         raise UserError(
@@ -65,7 +66,9 @@ def train_tokenizer(
 
 
 def set_max_length(folder: Path, max_length: int) -> None:
-    """Write `model_max_length` into the configuration of a tokenizer that a run has trained, if it is another there."""
+    """Write `model_max_length` into the configuration of a tokenizer that a run has trained, if it differs
+    there.
+    """
     config = read_object(folder / CONFIG_FILES[0])
     if config.get("model_max_length") != max_length:
         write_json(folder / CONFIG_FILES[0], {**config, "model_max_length": max_length})

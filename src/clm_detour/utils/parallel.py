@@ -1,8 +1,9 @@
 """Run one function over many tasks, in this process or in several worker processes.
 
-joblib's loky back end starts the workers of a call, and they end with it, however it ends. They are new processes, not
-forks, since the threads of this one (of tokenizers, of Arrow) would not survive a fork. Each runs one task at a time. A
-board, a small file that all of them map, carries their progress and the wish to stop.
+joblib's loky back end starts the workers of a call, and they end with it, however it ends. They are new
+processes, not forks, since the threads of this one (of tokenizers, of Arrow) would not survive a fork. Each
+runs one task at a time. A board, a small file that all of them map, carries their progress and the wish to
+stop.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ class Worker:
 
     Args:
         processes: Number of processes that share the tasks.
-        report: Function that adds up to `AMOUNTS` integers, amounts of work done, to the progress of the call.
-        threads: Function that returns the number of threads the task should use now. It is 1 while there are tasks
-            for the other cores, and all cores later, so that a large task does not end on one core.
+        report: Function that adds up to `AMOUNTS` integers, amounts of work done, to the progress of the
+            call.
+        threads: Function that returns the number of threads the task should use now. It is 1 while there are
+            tasks for the other cores, and all cores later, so that a large task does not end on one core.
     """
 
     processes: int
@@ -61,16 +63,18 @@ def parallel_map(
     on_result: Callable[[Result], None] = lambda result: None,
     remedy: str = "use fewer processes",
 ) -> list[Result]:
-    """Return `function(common, task, worker)` of each task, in the order of the tasks. They begin in that order too.
+    """Return `function(common, task, worker)` of each task, in the order of the tasks. They begin in that
+    order too.
 
-    Function, tasks and results must be picklable. An exception, in a task or here, ends the workers at once; files that
-    they were writing are left behind.
+    Function, tasks and results must be picklable. An exception, in a task or here, ends the workers at once;
+    files that they were writing are left behind.
 
     Args:
         common: Argument that all tasks share. It is sent to each worker once.
         processes: Number of worker processes. With 1, or with a single task, everything runs in this process.
         devices: Values of `CUDA_VISIBLE_DEVICES`, which the workers take in turn.
-        on_progress: Function that receives the amounts reported since its last call. Workers always give `AMOUNTS`.
+        on_progress: Function that receives the amounts reported since its last call. Workers always give
+            `AMOUNTS`.
         on_result: Function that receives each result as soon as it is there.
         remedy: What to change if a worker runs out of memory, for the error.
 
@@ -98,8 +102,8 @@ def parallel_map(
             return collect(board, finished, on_progress, on_result)
         except process_executor.TerminatedWorkerError as error:
             raise UserError(
-                f"A worker process was killed, most likely for lack of memory: {remedy} and run the same command "
-                "again; it resumes where it stopped."
+                f"A worker process was killed, most likely for lack of memory: {remedy} and run the same "
+                "command again; it resumes where it stopped."
             ) from error
         finally:
             board[0, 0] = STOP

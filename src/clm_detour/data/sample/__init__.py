@@ -1,8 +1,10 @@
-"""The sample: a small synthetic corpus of four sources that ships with the package, for a quickstart and tests offline.
+"""The sample: a small synthetic corpus of four sources that ships with the package, for a quickstart and
+tests offline.
 
-`general` stands for the text a base model was trained on; `abstracts`, `instructions` and `notes` for the three kinds of
-text of a domain. A line of a source is `{"id", "text", "entities": [[start, end, type], ...]}`; `instructions` have
-"prompt" and "response" too, and `abstracts` a "label". `tools/sample_corpus` has written it.
+`general` stands for the text a base model was trained on; `abstracts`, `instructions` and `notes` for the
+three kinds of text of a domain. A line of a source is `{"id", "text", "entities": [[start, end, type],
+...]}`; `instructions` have "prompt" and "response" too, and `abstracts` a "label". `tools/sample_corpus` has
+written it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ SOURCES: tuple[str, ...] = tuple(SHARES)
 
 
 def counts_of(documents: int) -> dict[str, int]:
-    """Return the number of documents of each source, at least 1, for a number of documents of the whole sample."""
+    """Return the number of documents of each source, at least 1, for a number of documents of the whole
+    sample.
+    """
     return {source: max(1, round(share * documents)) for source, share in SHARES.items()}
 
 

@@ -1,4 +1,7 @@
-"""A reader for each format; a new one is a module with `units` and `records`, and a line here and in `formats.py`."""
+"""The readers of all formats, and the units of a source.
+
+A new reader is a module with `units` and `records`, an entry here, and an entry in `formats.py`.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ READERS: dict[str, Reader] = {
 
 
 def units(source: Source) -> list[Unit]:
-    """The parts of a source in their order, which is the same every time.
+    """Return the parts of a source in their order, which is the same every time.
 
     Raises:
-        UserError: there are none.
+        UserError: If there are none.
     """
     if source.format == "hub":
         return READERS["hub"].units(source.path, "hub", source)
@@ -39,7 +42,9 @@ def units(source: Source) -> list[Unit]:
 
 
 def until_lost(unit: Unit, records: Iterator[Record | BadRecord]) -> Iterator[Record | BadRecord]:
-    """A reader raises the BadRecord after which nothing of its unit can be read; here it is the last one."""
+    """Yield a reader's records. A BadRecord that it raises, after which its unit cannot be read, becomes the
+    last one.
+    """
     any_record = False
     try:
         for record in records:
