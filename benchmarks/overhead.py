@@ -23,7 +23,7 @@ from clm_detour.config import load_config
 from clm_detour.data.loader import make_loader
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.callbacks.build import make_callbacks
 from clm_detour.train.composer_model import PretrainingModel, split_batch
 from clm_detour.train.optim import make_optimizer

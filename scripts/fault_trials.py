@@ -37,7 +37,7 @@ from clm_detour.evaluate.fill_mask import fill  # noqa: F401  imported once, for
 from clm_detour.recipe.phases import plan_recipe
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.page import write_page  # noqa: F401  imported once, for all children
-from clm_detour.run.steps import run_recipe
+from clm_detour.run.pipeline import run_recipe
 from clm_detour.train import phase
 from clm_detour.train.checkpoints import sealed
 from clm_detour.utils.errors import exit_on_user_error

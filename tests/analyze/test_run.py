@@ -17,7 +17,9 @@ from clm_detour.analyze.weights import weight_change
 from clm_detour.config import load_config
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.run.steps import Steps, analysis_step, prepare_data, run_recipe
+from clm_detour.run.after_training import analysis_step
+from clm_detour.run.engine import StepRunner
+from clm_detour.run.pipeline import prepare_data, run_recipe
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
 
@@ -133,14 +135,14 @@ def test_with_too_few_held_out_texts_the_step_is_left_out_and_says_why(tiny_reci
     words = [f"data.dir={tmp_path}/data", "data.held_out=0.01"]
     config = load_config(tiny_recipe(tmp_path / "run"), words)
     prepare_data(config)
-    steps = Steps(tmp_path / "steps.json")
+    runner = StepRunner(tmp_path / "steps.json")
     capsys.readouterr()
-    steps.run("analysis", "Compare detour and twin", lambda: analysis_step(config))
+    runner.run(analysis_step(Recipe(config)))
     said = capsys.readouterr().err
     assert "left out" in said
     assert "held-out texts" in said
     assert "done before" not in said
-    assert steps.ran == 0
+    assert runner.ran == 0
     (record,) = read_json(tmp_path / "steps.json")
     assert record["step"] == "analysis"
     assert re.match(r"There are \d+ distinct held-out texts", record["left_out"])
@@ -154,4 +156,4 @@ def test_a_damaged_held_out_shard_stops_the_step_and_is_named(tiny_recipe, tmp_p
     damaged[3] ^= 1
     shard.write_bytes(damaged)
     with pytest.raises(UserError, match=str(shard)):
-        analysis_step(config)
+        analysis_step(Recipe(config)).do()

@@ -29,7 +29,9 @@ from clm_detour.data.tokenizer_training import set_max_length, train_tokenizer
 from clm_detour.evaluate.finetune.windows import WordEncoder, frame_text
 from clm_detour.model.pretrained import load_fast_tokenizer
 from clm_detour.recipe.start import check_fit
-from clm_detour.run.steps import tokenizer_step
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.run.before_training import prepare_tokenizer
+from clm_detour.run.engine import StepRunner
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import write_json
 
@@ -452,5 +454,7 @@ def test_a_run_trains_its_tokenizer_for_its_rows_and_follows_their_length(tmp_pa
     config = load_config(tmp_path / "recipe.json")
     for length, trained in ((64, True), (128, False)):
         config.data.sequence_length = length
-        assert tokenizer_step(config) is trained
+        runner = StepRunner(tmp_path / "steps.json")
+        prepare_tokenizer(runner, config.data, config.tokenizer.train, RunFolder.of(config))
+        assert (runner.ran == 1) is trained
         assert AutoTokenizer.from_pretrained(tmp_path / "run" / "tokenizer").model_max_length == length

@@ -25,9 +25,10 @@ from clm_detour.plan.make import model_config
 from clm_detour.plan.memory import GRADIENT, MOMENTS, WEIGHT, layer_bytes
 from clm_detour.recipe.boundary import cross_boundary, starting_network
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.run.check import existing_tokenizer
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.run.check import check_before_run, plan_with_warnings
 from clm_detour.run.check.folders import room_warnings
-from clm_detour.run.steps import plan_step, prepare_data, refuse_early, run_recipe
+from clm_detour.run.pipeline import prepare_data, run_recipe, show_plan
 from clm_detour.utils.errors import UserError
 
 
@@ -79,7 +80,7 @@ def test_a_source_goes_on_in_the_next_phase_on_the_same_mixture(recipe):
 @pytest.mark.parametrize("name", ["clm", "decay"])
 def test_the_operations_are_those_of_all_batches(recipe, name):
     config = load_config(recipe, ["phases.clm.duration=30ktok", "phases.decay.duration=30ktok"])
-    tokenizer = existing_tokenizer(config)
+    tokenizer = Recipe(config).tokenizer
     run = Recipe(config).phase("detour", name)
     batches = StepBatches(Recipe(config).stream(run), run.first_row, run.step_rows)
     model, exact = model_config(config.model, config.tokenizer.train, tokenizer), 0
@@ -126,7 +127,7 @@ def test_a_finished_run_takes_the_disk_that_was_planned_and_no_more(tiny_recipe,
     assert taken == pytest.approx(planned, rel=0.02)
     free = plan.sizes.peak_disk + 0.02 * planned
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
-    assert not list(room_warnings(config, plan))
+    assert not list(room_warnings(plan, RunFolder.of(config), config.arms))
 
 
 def test_only_several_processes_under_ddp_hold_buckets_of_gradients(recipe):
@@ -144,7 +145,7 @@ def test_a_run_shows_the_plan_for_its_own_number_of_processes(recipe, tmp_path, 
     config = load_config(recipe)
     config.run_dir = str(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    plan_step(config, existing_tokenizer(config))
+    show_plan(*plan_with_warnings(Recipe(config)), tmp_path / "plan.json")
     said = capsys.readouterr().err
     print_plan(make_plan(Recipe(config), 4))
     assert said == capsys.readouterr().err
@@ -156,10 +157,10 @@ def test_before_a_run_only_sources_that_are_not_prepared_are_read(recipe, tmp_pa
     def out_of_reach(*_: object) -> None:
         raise UserError("The hub cannot be asked.")
 
-    monkeypatch.setattr("clm_detour.run.check.data.check_first_record", out_of_reach)
-    refuse_early(load_config(recipe))
+    monkeypatch.setattr("clm_detour.run.check.sources.check_first_record", out_of_reach)
+    check_before_run(Recipe(load_config(recipe)), read_prepared=False)
     with pytest.raises(UserError, match="The hub cannot be asked"):
-        refuse_early(load_config(recipe, [f"data.dir={tmp_path}/data"]))
+        check_before_run(Recipe(load_config(recipe, [f"data.dir={tmp_path}/data"])), read_prepared=False)
 
 
 def test_before_the_data_is_prepared_the_plan_says_what_it_can(tiny_recipe, tmp_path):

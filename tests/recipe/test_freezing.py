@@ -18,7 +18,7 @@ from clm_detour.recipe.boundary import reset_head
 from clm_detour.recipe.freezing import freeze, frozen_names
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError

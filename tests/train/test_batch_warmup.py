@@ -10,7 +10,7 @@ import pytest
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError

@@ -12,7 +12,7 @@ import pytest
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train import bench as bench_module
 from clm_detour.train import launch
 from clm_detour.train.bench import bench, numbers

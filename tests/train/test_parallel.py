@@ -19,7 +19,7 @@ from clm_detour.config.schema import Config
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import PhaseFolder, RunFolder
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train import parallel
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.checkpoints import sealed

@@ -9,7 +9,7 @@ import pytest
 from clm_detour.config import load_config
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.run.check import check_recipe
-from clm_detour.run.steps import prepare_data, run_recipe
+from clm_detour.run.pipeline import prepare_data, run_recipe
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
 
@@ -35,7 +35,7 @@ def test_a_url_trains_the_weights_that_the_folder_trains(prepared, tmp_path):
         f"data.cache_dir={tmp_path}/cache",
     ]
     config = load_config(prepared, remote)
-    check_recipe(config, deep=True)
+    check_recipe(Recipe(config), deep=True)
     assert prepare_data(config) == 0
     assert trained(prepared, *remote) == trained(prepared, f"data.dir={tmp_path}/data")
     assert any((tmp_path / "cache").iterdir())
@@ -44,7 +44,7 @@ def test_a_url_trains_the_weights_that_the_folder_trains(prepared, tmp_path):
 def test_one_source_may_lie_elsewhere(prepared, tmp_path):
     (tmp_path / "data" / "general").rename(tmp_path / "moved")
     config = load_config(prepared, [f"data.dir={tmp_path}/data", f"data.prepared.general={tmp_path}/moved"])
-    check_recipe(config, deep=False)
+    check_recipe(Recipe(config), deep=False)
     assert prepare_data(config) == 0
     assert not (tmp_path / "data" / "general").exists()
     trained(prepared, f"data.dir={tmp_path}/data", f"data.prepared.general={tmp_path}/moved")
@@ -65,7 +65,7 @@ def test_one_source_may_lie_elsewhere(prepared, tmp_path):
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_before_training(prepared, tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
-        check_recipe(load_config(prepared, [text.format(tmp_path) for text in overrides]), deep=False)
+        check_recipe(Recipe(load_config(prepared, [text.format(tmp_path) for text in overrides])), deep=False)
 
 
 def test_held_out_rows_that_are_not_there_are_missed_before_training(prepared, tmp_path):
@@ -76,7 +76,7 @@ def test_held_out_rows_that_are_not_there_are_missed_before_training(prepared, t
         f"run_dir={tmp_path}/run",
     ]
     config = load_config(prepared, words)
-    for refuses in (lambda: check_recipe(config, deep=False), lambda: run_recipe(config)):
+    for refuses in (lambda: check_recipe(Recipe(config), deep=False), lambda: run_recipe(config)):
         with pytest.raises(UserError, match="general/held_out holds no finished shards"):
             refuses()
     assert not (tmp_path / "run" / "phases").exists()

@@ -82,7 +82,7 @@ from clm_detour.train import launch
 launch.torch.cuda.device_count = lambda: 2
 with exit_on_user_error(), requeue_on_signals():
     from clm_detour.config import load_config
-    from clm_detour.run.steps import run_recipe
+    from clm_detour.run.pipeline import run_recipe
 
     run_recipe(load_config(sys.argv[1], sys.argv[2:]))
 """
