@@ -10,7 +10,7 @@ from typing import Any
 from clm_detour.config.schema import Model
 from clm_detour.data.auto_tokenizer import check_auto_tokenizer
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
-from clm_detour.measure.states import check_opens
+from clm_detour.measure.encoder import check_measurable
 from clm_detour.model.attention import AUTO, BACKENDS
 from clm_detour.recipe.base import check_base
 from clm_detour.recipe.start import base_config, check_fit, fresh_config
@@ -85,7 +85,7 @@ def check_base_tokenizer(base: str, needed_by: Sequence[str]) -> None:
             "the files "
             "of its tokenizer (tokenizer.json, tokenizer_config.json) into its folder."
         )
-    check_opens(base)
+    check_measurable(base)
 
 
 def has_tokenizer(base: str) -> bool:
