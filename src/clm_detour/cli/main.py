@@ -226,7 +226,7 @@ def probe(
     documents: Annotated[int, typer.Option(min=10, help="How many of each split, spread over it.")] = 500,
 ) -> None:
     """Look at checkpoints without training them: masked accuracy and linear probes, in seconds."""
-    from clm_detour.evaluate.command import probe_models, probe_table
+    from clm_detour.evaluate.probes import probe_models, probe_table
     from clm_detour.utils.progress import console
 
     console.print(probe_table(probe_models(models, task, data, documents)))

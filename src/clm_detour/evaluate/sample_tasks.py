@@ -1,8 +1,9 @@
-"""Two tiny tasks that the bundled sample's generator writes, for trials without any data: it knows what it says.
+"""Two small tasks from the generator of the bundled sample, for trials without any data set.
 
-Their texts come from seeds that no corpus has. `SampleEntities`: lines of abstracts, notes and instructions with the diseases, drugs,
-symptoms, genes and organs in them. `SampleVerdict`: the last two sentences of an abstract, and what it finds of the treatment. A few
-hundred short documents each, so that many names of the test are not among the training examples.
+Their texts come from seeds that no corpus uses. `SampleEntities` has lines of abstracts, notes and
+instructions with their diseases, drugs, symptoms, genes and organs. `SampleVerdict` has the last two
+sentences of abstracts, classified by what they conclude about the treatment. Each has a few hundred short
+documents, so many names in the test split do not occur in training.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PROTOCOL = Protocol(learning_rate=8e-4, epochs=4, max_tokens=128, warmup=0.1, se
 
 
 def entity_documents() -> Iterator[Document]:
-    """One line of each document of the three sources in turn."""
+    """Yield one line of each document, from the three sources in turn."""
     count = sum(SIZES.values())
     sources = [generate(source, count, SEED) for source in ("abstracts", "notes", "instructions")]
     for source in cycle(sources):
@@ -41,12 +42,12 @@ def entity_documents() -> Iterator[Document]:
 
 
 def crossed(line: tuple[int, int], entities: list[list[Any]]) -> bool:
-    """Whether an entity reaches over the line's edge."""
+    """Return whether an entity crosses an end of the line."""
     return any(start < edge < end for start, end, _ in entities for edge in line)
 
 
 def line_of(made: dict[str, Any], begin: int, end: int) -> Document:
-    """A piece of a generated document."""
+    """Return characters [begin, end) of a generated document as a document of the task."""
     text = made["text"][begin:end]
     entities = tuple(
         Entity(kind, s - begin, e - begin) for s, e, kind in made["entities"] if begin <= s < end
@@ -55,26 +56,26 @@ def line_of(made: dict[str, Any], begin: int, end: int) -> Document:
 
 
 def verdict_documents() -> Iterator[Document]:
-    """The last two sentences of each abstract with its label."""
+    """Yield the last two sentences of each abstract with its label."""
     for made in generate("abstracts", sum(SIZES.values()), SEED):
         sentences = [sentence for sentence in SENTENCE_END.split(made["text"]) if sentence]
         yield Document(made["id"], " ".join(sentences[-2:]), labels=(made["label"],))
 
 
 def splits_of(documents: Iterator[Document]) -> Splits:
-    """The first documents, divided as `SIZES` says."""
+    """Divide the first documents into splits of `SIZES`."""
     return {split: list(islice(documents, size)) for split, size in SIZES.items()}
 
 
 @cache
 def read_entities(folder: Path) -> Reading:
-    """Nothing is read: the documents are written anew, the same every time."""
+    """Return the task's splits. The documents are generated, and are the same every time."""
     return Reading(splits_of(entity_documents()))
 
 
 @cache
 def read_verdicts(folder: Path) -> Reading:
-    """Nothing is read: the documents are written anew, the same every time."""
+    """Return the task's splits. The documents are generated, and are the same every time."""
     return Reading(splits_of(verdict_documents()))
 
 

@@ -81,8 +81,8 @@ def check_tasks(settings: FineTuning | None) -> tuple[list[tuple[Task, Splits]],
     """
     if settings is None:
         return [], []
-    from clm_detour.evaluate.command import read_tasks
-    from clm_detour.evaluate.finetune.problem import check_labels, check_splits
+    from clm_detour.evaluate.finetune.task_model import check_labels, check_splits
+    from clm_detour.evaluate.read_tasks import read_tasks
 
     read, missing = read_tasks(settings)
     for task, splits in read:

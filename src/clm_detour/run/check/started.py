@@ -99,19 +99,19 @@ def check_results(config: Config, read: list[tuple[Task, Splits]]) -> None:
         UserError: new ones would not be comparable with them.
     """
     from clm_detour.evaluate.finetune.experiment import data_fingerprint
-    from clm_detour.evaluate.finetune.run import Options, settings_of
+    from clm_detour.evaluate.finetune.run import RunOptions, run_settings
 
     tasks, folder = config.evaluate.tasks, RunFolder.of(config)
     if tasks is None or not folder.tasks.is_dir():
         return
     for arm in config.arms:
         check_arm(config, arm)
-    options = Options(tuple(tasks.learning_rates), tasks.patience, tasks.pooling, tasks.precision)
+    options = RunOptions(tuple(tasks.learning_rates), tasks.patience, tasks.pooling, tasks.precision)
     for task, splits in read:
         for settings in folder.tasks.glob(f"*/{task.name}/{SETTINGS}"):
             model = read_json(settings)["model"]
             if settings.parent.parent.name in (BASE, *config.arms):
-                check(settings, settings_of(task, options, model, data_fingerprint(splits)))
+                check(settings, run_settings(task, options, model, data_fingerprint(splits)))
 
 
 def check_arm(config: Config, arm: str) -> None:
