@@ -38,8 +38,8 @@ from transformers import (
 
 from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
 from clm_detour.evaluate.finetune.batch import Batch
-from clm_detour.evaluate.finetune.experiment import documents_of
-from clm_detour.evaluate.finetune.problem import ENTITY_KINDS, make_problem
+from clm_detour.evaluate.finetune.experiment import limit_documents
+from clm_detour.evaluate.finetune.task_model import ENTITY_KINDS, make_task_model
 from clm_detour.evaluate.finetune.training import Prepared, prepare, train
 from clm_detour.evaluate.metrics import score
 from clm_detour.evaluate.tasks import TASKS, Protocol, load
@@ -57,7 +57,7 @@ def prepared_task(name: str, data: Path, documents: int, tokenizer: Any, max_tok
     """Some documents of each split, spread over it; half as many for validation, twice as many for the test."""
     task, splits = load(TASKS[name], data)
     sizes = {"train": documents, "validation": documents // 2, "test": 2 * documents}
-    taken = {split: documents_of({split: splits[split]}, size)[split] for split, size in sizes.items()}
+    taken = {split: limit_documents({split: splits[split]}, size)[split] for split, size in sizes.items()}
     return prepare(task, taken, tokenizer, max_tokens)
 
 
@@ -142,7 +142,7 @@ def said(prepared: Prepared, split: str, logits: np.ndarray) -> list[Any]:
     task, examples = prepared.task, prepared.examples[split]
     network = nn.Module()
     network.hidden_size, network.dropout, network.draw = 1, 0.0, lambda layer: None  # type: ignore[assignment]
-    problem = make_problem(task, network, prepared.splits[split], examples)  # type: ignore[arg-type]
+    problem = make_task_model(task, network, prepared.splits[split], examples)  # type: ignore[arg-type]
     if task.kind in ENTITY_KINDS:
         answers = [
             row[example.places].argmax(-1).tolist() for row, example in zip(logits, examples, strict=True)
@@ -266,7 +266,7 @@ class Steps:
     def __init__(self, encoder: Any, prepared: Prepared):
         torch.manual_seed(0)
         examples = prepared.examples["train"]
-        problem: Any = make_problem(prepared.task, encoder, prepared.splits["train"], examples)
+        problem: Any = make_task_model(prepared.task, encoder, prepared.splits["train"], examples)
         self.problem = problem.train()
         self.optimizer = torch.optim.AdamW(self.problem.parameters(), lr=1e-5, fused=True)
         self.batches = [

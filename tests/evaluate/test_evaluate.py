@@ -16,10 +16,11 @@ import pytest
 from clm_detour.__main__ import main
 from clm_detour.config.loading import load_evaluation
 from clm_detour.config.schema import FineTuning
-from clm_detour.evaluate.command import evaluate_models, probe_models, read_tasks
-from clm_detour.evaluate.finetune.experiment import documents_of
+from clm_detour.evaluate.command import evaluate_models
+from clm_detour.evaluate.finetune.experiment import limit_documents
 from clm_detour.evaluate.finetune.run import write_predictions
-from clm_detour.evaluate.probes import probe
+from clm_detour.evaluate.probes import probe, probe_models
+from clm_detour.evaluate.read_tasks import read_tasks
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.tables import plain
 from clm_detour.evaluate.tasks import SPLITS
@@ -95,7 +96,7 @@ def test_predictions_hold_what_the_data_set_says_beside_the_answer_and_no_text(e
     verdicts, entities = (
         lines_of(folder / "ours" / task / "1.predictions.jsonl") for task in reversed(TASKS)
     )
-    gold = {task: documents_of(SAMPLE_TASKS[task].read(Path()).splits, 12)["test"] for task in TASKS}
+    gold = {task: limit_documents(SAMPLE_TASKS[task].read(Path()).splits, 12)["test"] for task in TASKS}
     assert [set(line) for line in verdicts] == [{"id", "labels", "gold_labels"}] * 12
     assert [(line["id"], line["gold_labels"]) for line in verdicts] == [
         (one.id, list(one.labels)) for one in gold["SampleVerdict"]

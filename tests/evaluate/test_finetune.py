@@ -13,9 +13,9 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from clm_detour.config.protocols import Protocol
 from clm_detour.evaluate.finetune import training
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches
-from clm_detour.evaluate.finetune.labelling import positive_weights
+from clm_detour.evaluate.finetune.classifier import positive_weights
 from clm_detour.evaluate.finetune.loop import FitSettings, make_optimizer, schedule_factor
-from clm_detour.evaluate.finetune.problem import make_examples, make_problem
+from clm_detour.evaluate.finetune.task_model import make_examples, make_task_model
 from clm_detour.evaluate.finetune.training import Trained, best_round, length_of, prepare, train
 from clm_detour.evaluate.tasks.task import Document, Entity, Task
 from clm_detour.measure.encoder import load_encoder, output_layer
@@ -127,7 +127,7 @@ def test_auroc_of_two_classes_is_that_of_the_difference_of_their_logits(encoders
     splits = {"train": few, "validation": few, "test": few}
     task = dataclasses.replace(task, labels=("one", "two"), metric="auroc")
     prepared = prepare(task, splits, load_encoder(encoders["bert"])[1], 48)
-    monkeypatch.setattr(training, "answer", lambda *_: answers)
+    monkeypatch.setattr(training, "predict", lambda *_: answers)
     found = train(prepared, lambda: load_encoder(encoders["bert"])[0], task.protocol, 1, lambda *_: None)
     assert found.scores["auroc"] == 1
 
@@ -151,7 +151,7 @@ def test_loss_and_gradients_are_those_of_transformers_own_classifier(encoders, k
     network, tokenizer = load_encoder(encoders["bert"])
     examples, _ = make_examples(task, splits["train"][:8], tokenizer, 48)
     torch.manual_seed(0)
-    problem = make_problem(task, network, splits["train"], examples).eval()  # dropout draws differ
+    problem = make_task_model(task, network, splits["train"], examples).eval()  # dropout draws differ
     auto = AutoModelForTokenClassification if kind == "entities" else AutoModelForSequenceClassification
     problem_type = "multi_label_classification" if kind == "multi_label" else None
     theirs = auto.from_pretrained(
@@ -197,7 +197,7 @@ def test_a_documents_answer_does_not_depend_on_its_batch(encoders, kind, encoder
     network, tokenizer = load_encoder(encoders[encoder])
     examples, _ = make_examples(task, splits["test"], tokenizer, 48)
     torch.manual_seed(0)
-    problem = make_problem(task, network, splits["test"], examples).eval()
+    problem = make_task_model(task, network, splits["test"], examples).eval()
     together = problem.logits(Batch(examples[:5], torch.device("cpu")))
     alone = [problem.logits(Batch([example], torch.device("cpu"))) for example in examples[:5]]
     if kind == "nested_entities":
@@ -212,7 +212,7 @@ def test_a_labels_weight_is_its_negatives_over_its_positives(encoders):
     task, splits = make_task("multi_label", dataclasses.replace(PROTOCOL, positive_weight=True))
     network, tokenizer = load_encoder(encoders["bert"])
     examples, _ = make_examples(task, splits["train"], tokenizer, 48)
-    problem = make_problem(task, network, splits["train"], examples)
+    problem = make_task_model(task, network, splits["train"], examples)
     for label, weight in zip(task.labels, problem.positive_weight.tolist(), strict=True):
         positives = sum(label in document.labels for document in splits["train"])
         assert weight == pytest.approx((64 - positives) / positives)
@@ -227,7 +227,7 @@ def test_a_label_of_all_documents_or_of_none_weighs_one():
 def test_the_head_alone_trains_at_a_rate_of_its_own(encoders):
     task, splits = make_task("single_label")
     network, _ = load_encoder(encoders["modernbert"])
-    problem = make_problem(task, network, splits["train"], [])
+    problem = make_task_model(task, network, splits["train"], [])
     settings = FitSettings(10, 1e-5, 1e-3, 0.01, 0.2, seed=1)
     groups = make_optimizer(problem, settings).param_groups
     fast = [parameter for group in groups if group["peak"] == 1e-3 for parameter in group["params"]]

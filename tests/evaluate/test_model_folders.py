@@ -12,7 +12,8 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from clm_detour.config.schema import FineTuning
 from clm_detour.data.tokenizer import copy_tokenizer
-from clm_detour.evaluate.command import evaluate_models, probe_models, probe_table
+from clm_detour.evaluate.command import evaluate_models
+from clm_detour.evaluate.probes import probe_models, probe_table
 from clm_detour.measure.encoder import load_encoder
 from clm_detour.measure.scorer import open_masked
 from clm_detour.measure.states import open_encoder
@@ -58,7 +59,9 @@ def test_evaluate_gives_a_body_a_fresh_head_says_so_once_and_repeats_itself(body
     assert first == again != whole
     out, err = capfd.readouterr()
     said = [line for line in (out + err).splitlines() if "head" in line]
-    assert said == [f"{body} has no prediction head; a fresh one is drawn, which only fine-tuning trains."]
+    assert said == [
+        f"{body} has no prediction head; each run initializes one, which only fine-tuning trains."
+    ]
 
 
 def test_a_fresh_head_depends_on_the_seed_and_the_body_is_taken_over(body, encoders):
@@ -114,7 +117,7 @@ def test_a_folder_without_tokenizer_or_weights_is_refused_before_any_model_is_ru
     broken = without(encoders[kind], missing, tmp_path / "broken")
     ran = []
     monkeypatch.setattr("clm_detour.evaluate.probes.probe", lambda *_: ran.append(1))
-    monkeypatch.setattr("clm_detour.evaluate.finetune.experiment.do_run", lambda *_: ran.append(1))
+    monkeypatch.setattr("clm_detour.evaluate.finetune.experiment.fine_tune", lambda *_: ran.append(1))
     with pytest.raises(UserError, match=said):
         evaluate_models(settings(), {"whole": encoders["bert"], "broken": broken}, tmp_path / "run", "test")
     with pytest.raises(UserError, match=said):

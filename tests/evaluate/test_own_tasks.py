@@ -13,7 +13,7 @@ import yaml
 
 from clm_detour.__main__ import main
 from clm_detour.config.schema import FineTuning
-from clm_detour.evaluate.command import read_tasks
+from clm_detour.evaluate.read_tasks import read_tasks
 
 SPLITS = {"train": 24, "dev": 8, "test": 8}
 DRUGS = ("aspirin", "letrozole", "zolpidem tartrate")

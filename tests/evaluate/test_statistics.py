@@ -28,7 +28,7 @@ from clm_detour.evaluate.statistics import (
     mean_over,
     two_sided,
 )
-from clm_detour.evaluate.summary import TaskRow, summarise
+from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.evaluate.tables import as_csv, latex, markdown, score_table, write_tables
 from clm_detour.report.evaluation import parse_evaluation
 
@@ -46,7 +46,7 @@ def scores(**tasks: float) -> dict[str, dict[int, float]]:
 
 def summary(models, tasks=("GAD", "HoC", "NCBI-disease"), missing=None, groups=None, **tests):
     listed = [{"name": name, "path": name, "minutes": 1.0, "flops": 1e12} for name in models]
-    return summarise(
+    return summarize(
         "en", listed, [row(task) for task in tasks], models, groups or {}, missing or {}, **tests
     )
 

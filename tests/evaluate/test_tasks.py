@@ -12,7 +12,7 @@ import yaml
 
 from clm_detour.cli.main import app
 from clm_detour.config.loading import load_evaluation
-from clm_detour.evaluate.command import known_tasks
+from clm_detour.evaluate.read_tasks import known_tasks
 from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, from_yaml, load, locate
 from clm_detour.evaluate.tasks.left_out import of_data
 from clm_detour.evaluate.tasks.overview import counts, differences, print_overview

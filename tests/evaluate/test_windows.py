@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from clm_detour.evaluate.finetune.spans import Spans, word_spans
-from clm_detour.evaluate.finetune.tagging import Tagging, read_tags, tag_words
+from clm_detour.evaluate.finetune.span_classifier import SpanClassifier, word_spans
+from clm_detour.evaluate.finetune.tagger import EntityTagger, read_tags, tag_words
 from clm_detour.evaluate.finetune.windows import WordEncoder, cut, frame_text, owners, words_of
 from clm_detour.evaluate.tasks.task import Document, Entity
 
@@ -53,11 +53,11 @@ def test_entities_become_tags_and_come_back_without_loss(document):
 @settings(max_examples=60, deadline=None)
 @given(documents(), st.integers(8, 40))
 def test_windows_label_each_word_once_and_read_back_to_the_same_entities(tokenizer, document, max_tokens):
-    examples, counts = Tagging.examples([document], LABELS, tokenizer, max_tokens)
+    examples, counts = EntityTagger.examples([document], LABELS, tokenizer, max_tokens)
     assert all(len(example.ids) <= max_tokens for example in examples)
     assert sum(len(example.places) for example in examples) == len(document.words)
     answers = [example.target.tolist() for example in examples]
-    (said,) = Tagging.read(_Labels, [document], examples, answers)
+    (said,) = EntityTagger.read(_Labels, [document], examples, answers)
     assert said.entities == document.entities
     assert counts["documents_in_windows"] == (len(examples) > 1)
 
@@ -67,7 +67,7 @@ class _Labels:
 
     @classmethod
     def entities(cls, document, spans):
-        return Spans.entities(cls, document, spans)
+        return SpanClassifier.entities(cls, document, spans)
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,16 +75,16 @@ class _Labels:
 def test_nested_entities_become_spans_and_come_back_without_loss(tokenizer, document):
     spans, inexact = word_spans(document, LABELS)
     assert inexact == 0
-    examples, _ = Spans.examples([document], LABELS, tokenizer, 2000)
+    examples, _ = SpanClassifier.examples([document], LABELS, tokenizer, 2000)
     (example,) = examples
     assert [tuple(row) for row in example.target.tolist()] == spans
-    assert Spans.entities(_Labels, document, spans) == document.entities
+    assert SpanClassifier.entities(_Labels, document, spans) == document.entities
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(documents(nested=True), min_size=1, max_size=3), st.integers(8, 40))
 def test_each_nested_entity_is_in_one_window_or_counted_as_cut_by_it(tokenizer, some, max_tokens):
-    examples, counts = Spans.examples(some, LABELS, tokenizer, max_tokens)
+    examples, counts = SpanClassifier.examples(some, LABELS, tokenizer, max_tokens)
     spans = {(i, *span) for i, document in enumerate(some) for span in word_spans(document, LABELS)[0]}
     starts = {
         (i, word): ids[0]
@@ -107,9 +107,9 @@ def test_each_nested_entity_is_in_one_window_or_counted_as_cut_by_it(tokenizer, 
     assert sorted(found) == sorted(spans - cut_off)
     assert counts["inexact_entities"] == len(cut_off)
     assert (counts["documents_in_windows"] > 0) == (len(examples) > len(some))
-    for i, said in enumerate(Spans.read(_Labels, some, examples, answers)):
+    for i, said in enumerate(SpanClassifier.read(_Labels, some, examples, answers)):
         words = [span[1:] for span in spans - cut_off if span[0] == i]
-        assert said.entities == Spans.entities(_Labels, some[i], words)
+        assert said.entities == SpanClassifier.entities(_Labels, some[i], words)
 
 
 @given(st.lists(st.integers(1, 10), max_size=80), st.integers(10, 40))
@@ -150,9 +150,11 @@ def test_what_words_cannot_say_is_counted():
 def test_a_document_of_60000_tokens_is_read_whole_in_windows_or_cut_and_counted(tokenizer):
     words = 30_000
     document = Document("long", "xy " * words, entities=(Entity("Drug", 3 * (words - 1), 3 * words - 1),))
-    examples, counts = Tagging.examples([document], LABELS, tokenizer, 512)
+    examples, counts = EntityTagger.examples([document], LABELS, tokenizer, 512)
     assert sum(len(example.ids) for example in examples) > 60_000
-    (said,) = Tagging.read(_Labels, [document], examples, [example.target.tolist() for example in examples])
+    (said,) = EntityTagger.read(
+        _Labels, [document], examples, [example.target.tolist() for example in examples]
+    )
     assert said.entities == document.entities
     assert counts["documents_in_windows"] == 1
     ids, cut_texts = frame_text(tokenizer, [document.text, "short"], 512)

@@ -11,7 +11,7 @@ import pytest
 from test_report_page import table_rows
 
 from clm_detour.config.loading import load_config, save_config
-from clm_detour.evaluate.summary import TaskRow, summarise
+from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.evaluate.tables import comparison_lines
 from clm_detour.report.card import model_card
 from clm_detour.report.caveats import caveats
@@ -260,7 +260,7 @@ def make_tasks(run, tasks, seeds, gain=1.0, control=None, documents=100, **setti
         for model, level in gains.items()
     }
     models = [{"name": name, "path": name, "minutes": 1.0, "flops": 1e12} for name in scores]
-    found = summarise("x", models, rows, scores, {}, {}, **settings)
+    found = summarize("x", models, rows, scores, {}, {}, **settings)
     write_json(run.path / "evaluation" / "tasks" / "summary.json", found)
 
 

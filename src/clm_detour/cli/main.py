@@ -232,7 +232,7 @@ def probe(
     ] = 500,
 ) -> None:
     """Measure checkpoints without training them: masked accuracy and linear probes, in seconds."""
-    from clm_detour.evaluate.command import probe_models, probe_table
+    from clm_detour.evaluate.probes import probe_models, probe_table
     from clm_detour.utils.progress import console
 
     console.print(probe_table(probe_models(models, task, data, documents)))

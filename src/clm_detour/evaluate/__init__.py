@@ -1,1 +1,1 @@
-"""How good a model is: held-out masked-language-modelling loss, and masks filled through transformers."""
+"""Evaluation of models: fine-tuning on tasks with its statistics, probes, and filled masks."""

@@ -1,4 +1,4 @@
-"""A few held-out sentences with one word masked, filled by each model through transformers' own pipeline."""
+"""Held-out sentences with one masked word, filled by each model through transformers' pipeline."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.utils.progress import Advance
 
-WINDOW = 40  # tokens of a document that are shown
+WINDOW = 40  # tokens shown of a document
 WORD = re.compile(r" [A-Za-z]{6,}")  # long enough to carry meaning
 
 
 def masked_sentences(
     source: PackedSource, tokenizer: Tokenizer, count: int, seed: int
 ) -> list[dict[str, str]]:
-    """Take the start of `count` held-out documents and mask one whole word that is a single token.
+    """Return the beginnings of `count` held-out documents, each with one masked word that is a single token.
 
     Returns:
-        text (with the tokenizer's mask token) and answer (the word with its leading space).
+        A `text`, which contains the tokenizer's mask token, and an `answer`, the word with its leading space,
+        for each.
     """
     rng = np.random.default_rng(seed)
     found: list[dict[str, str]] = []
@@ -41,9 +42,10 @@ def masked_sentences(
 def mask_one_word(
     tokens: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator
 ) -> dict[str, str] | None:
-    """Return a sentence from the start of a document; None if no word of it is a single token, or if it spells a special one.
+    """Return the beginning of a document with one masked word, or None if no word is a single token.
 
-    The pipeline would take such a text, like "the [MASK] token", for the special token itself.
+    Also return None if the text spells a special token, as "the [MASK] token" does: the pipeline would read
+    it as the token.
     """
     decode = tokenizer.tokenizer.decode
     ids = [int(token) for token in tokens[: WINDOW + 1] if token not in tokenizer.special_ids]
@@ -73,15 +75,16 @@ def fill(
     """Fill each sentence with each model.
 
     Args:
-        models: name -> Hugging Face folder or hub id.
-        tokenizer: folder or hub id of the one that the sentences come from; all models are given its tokens, as when they are
-            scored on held-out rows.
-        top: guesses kept.
+        models: Hugging Face folder or hub id of each model by its name.
+        tokenizer: Folder or hub id of the tokenizer of the sentences. It is used for all models, as on
+            held-out rows.
+        advance: Function that is called once a sentence and model.
+        top: Number of guesses to return.
 
     Returns:
-        The sentences, each with `models`: name -> [{token, score}, ...], best first.
+        The sentences, each with `models`: a list of {token, score}, best first, by the name of the model.
     """
-    logging.disable_progress_bar()  # transformers' own, for loading weights
+    logging.disable_progress_bar()  # of transformers, for loading weights
     filled = [{**sentence, "models": {}} for sentence in sentences]
     for name, path in models.items():
         guess = pipeline("fill-mask", model=path, tokenizer=tokenizer, device="cpu", top_k=top)

@@ -1,14 +1,14 @@
 """Scores of a task by name. `Task.metric` names the score that is shown in tables.
 
-Classes are scored by scikit-learn. Macro F1 is the mean over the labels that occur among the true or predicted ones (single label), or over all
-labels of the task (several labels), as in scikit-learn. `positive_*` are micro averages without the task's negative class, as
-BLURB scores ChemProt and GAD.
+Classes are scored by scikit-learn. Macro F1 is the mean over the labels that occur among the true or
+predicted ones (single label), or over all labels of the task (several labels), as in scikit-learn.
+`positive_*` are micro averages without the task's negative class, as BLURB scores ChemProt and GAD.
 
-Entities by span, as the BRAT evaluator counts (brateval, exact match; used for QUAERO at CLEF eHealth): an entity is found if one
-of the same type has the same characters in every piece. Each prediction is a true or a false positive, and each annotation
-without an equal prediction a false negative; an annotation that occurs twice can be missed twice. Macro and weighted F1 are over
-the types that are annotated or predicted, as in seqeval. `tag_f1` is the same over the words that entities cover, as in
-seqeval's strict mode (IOB2).
+Entities by span, as the BRAT evaluator counts (brateval, exact match; used for QUAERO at CLEF eHealth): an
+entity is found if one of the same type has the same characters in every piece. Each prediction is a true or a
+false positive, and each annotation without an equal prediction a false negative; an annotation that occurs
+twice can be missed twice. Macro and weighted F1 are over the types that are annotated or predicted, as in
+seqeval. `tag_f1` is the same over the words that entities cover, as in seqeval's strict mode (IOB2).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def score(
 
     Args:
         predicted: The documents of `gold` in the same order, with the model's entities or labels.
-        beliefs: (documents, labels), any number that grows with the model's confidence in a label; needed for AUROC only.
+        beliefs: (documents, labels), any number that grows with the model's confidence in a label; needed for
+            AUROC only.
 
     Returns:
         Scores between 0 and 1 by name; those of single labels are called `f1/LABEL`.
@@ -55,7 +56,7 @@ def score(
 def score_classes(
     task: Task, gold: Sequence[Document], predicted: Sequence[Document], beliefs: np.ndarray | None
 ) -> dict[str, float]:
-    """Compute F1 of every average and label, accuracy (of whole sets of labels), and AUROC if there are beliefs."""
+    """Compute F1 scores, accuracy (of whole sets of labels), and AUROC if there are beliefs."""
     truth, answer = label_table(task, gold), label_table(task, predicted)
     _, _, each, support = precision_recall_f1(truth, answer, None)
     several = task.kind == "multi_label"
@@ -81,7 +82,8 @@ def label_table(task: Task, documents: Sequence[Document]) -> np.ndarray:
     """Return (documents, labels) of zeros and ones.
 
     Raises:
-        ValueError: If a document has an unknown label, or a single-label task has a document without exactly one.
+        ValueError: If a document has an unknown label, or a single-label task has a document without exactly
+            one.
     """
     for document in documents:
         if unknown := set(document.labels) - set(task.labels):
@@ -94,7 +96,8 @@ def label_table(task: Task, documents: Sequence[Document]) -> np.ndarray:
 def precision_recall_f1(truth: np.ndarray, answer: np.ndarray, average: str | None) -> tuple:
     """Return precision, recall, F1 and support by scikit-learn, 0 where nothing divides.
 
-    A column of zeros is added and not counted, because scikit-learn reads a table of one column as one with two classes.
+    A column of zeros is added and not counted, because scikit-learn reads a table of one column as one with
+    two classes.
     """
     labels = list(range(truth.shape[1]))
     tables = (np.pad(table, ((0, 0), (0, 1))) for table in (truth, answer))
@@ -141,7 +144,7 @@ class Counts:
 
 
 def score_entities(task: Task, gold: Sequence[Document], predicted: Sequence[Document]) -> dict[str, float]:
-    """Compute precision, recall and F1 by span, F1 of each type, and `tag_f1` where entities may not be nested."""
+    """Compute precision, recall and F1 by span, and `tag_f1` where entities are not nested."""
     spans, tagged = Counts(), Counts()
     for one, other in zip(gold, predicted, strict=True):
         spans.add(spans_of(one), spans_of(other))

@@ -1,50 +1,98 @@
-"""Cheap looks at a checkpoint, without training it: seconds each, so that they can be taken all along a run.
+"""`clm-detour probe`: quick measurements of a checkpoint without fine-tuning, which take seconds.
 
-- *masked*: 15 % of the tokens of the tasks' test texts are masked, the same for every checkpoint of a tokenizer; how many the model's own head
-  restores. Only of a ModernBERT with its masked-LM head; a body alone or a classifier has none, and nothing is measured.
-- *linear probe*, for tasks that label documents: logistic regression on the frozen states, averaged over each text.
-- *entity-type probe*, for entity tasks: logistic regression from the averaged state of an entity's words to its type, or to none for
-  as many words outside of entities.
+- *masked*: The share of masked tokens that the model's own head predicts correctly. 15 % of the tokens of the
+  tasks' test texts are masked, the same ones for every model with the same tokenizer. It is measured only for
+  a ModernBERT with a masked-LM head.
+- *linear probe*, for classes of documents: logistic regression on the frozen states, averaged over each text.
+- *entity-type probe*, for entities: logistic regression from the averaged states of an entity's words to its
+  type. As many words outside of entities form a class of their own.
 
-Both probes learn on the training split and are scored on the test split by macro F1; features are standardised by the training split.
+Both probes are fitted on the training split and scored on the test split by macro F1. Features are
+standardized by the training split.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from rich.table import Table as RichTable
 
+from clm_detour.config.schema import FineTuning
 from clm_detour.data.loader import Batch
-from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
-from clm_detour.evaluate.finetune.tagging import touched
+from clm_detour.evaluate.finetune.tagger import touched
+from clm_detour.evaluate.finetune.task_model import ENTITY_KINDS
 from clm_detour.evaluate.finetune.windows import Window, WordEncoder, frame_text, words_of
+from clm_detour.evaluate.read_tasks import read_tasks
+from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.tasks.task import Document, Splits, Task
 from clm_detour.measure.encoder import MODERNBERT, Encoder, load_encoder
 from clm_detour.measure.scorer import score
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
-from clm_detour.model.pretrained import can_fill_masks, read_encoder_config
+from clm_detour.model.pretrained import can_fill_masks, check_encoder, read_encoder_config
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.progress import progress, warn
 
-BATCH = 32  # texts
+BATCH = 32  # texts in a forward
 MASK_RATE = 0.15
 NO_TYPE = ""
 SEED = 0
-Labelled = tuple[np.ndarray, list[str]]  # (examples, E) and a class of each
+LabeledStates = tuple[np.ndarray, list[str]]  # (examples, E), and the class of each example
+
+
+def probe_models(
+    models: Sequence[str], tasks: Sequence[str] | None, data: str | None, documents: int
+) -> dict[str, dict[str, Any]]:
+    """Probe models on tasks, the two sample tasks by default.
+
+    Args:
+        data: Folder that holds the folders of the tasks.
+        documents: Number of documents of each split to use at most.
+
+    Returns:
+        The result of `probe` for each model.
+
+    Raises:
+        UserError: If a model or task cannot be used.
+    """
+    settings = FineTuning(tasks=list(tasks or SAMPLE_TASKS), data=data, documents=documents)
+    available, missing = read_tasks(settings)
+    for task, reason in missing.items():
+        warn(f"{task} is left out: {reason}")
+    for path in models:
+        check_encoder(path)
+    found = {}
+    with progress("Probes", len(models), "models") as advance:
+        for path in models:
+            found[path] = probe(path, available)
+            advance(1)
+    return found
+
+
+def probe_table(found: Mapping[str, Mapping[str, Any]]) -> RichTable:
+    """Return a table with one row a model, and a dash where nothing was measured."""
+    columns = list(dict.fromkeys(name for row in found.values() for name in row["scores"]))
+    table = RichTable("model", *columns, "seconds", box=None)
+    for path, row in found.items():
+        values = (row["scores"].get(name) for name in columns)
+        scores = ["\u2013" if value is None else f"{value:.1f}" for value in values]
+        table.add_row(path, *scores, f"{row['seconds']:.1f}")
+    return table
 
 
 def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512) -> dict[str, Any]:
-    """All probes of one model.
+    """Make all probes of one model.
 
     Returns:
-        `scores` in percent by probe (`masked` and the tasks' names), None for what cannot be measured, and `seconds`.
+        `scores`, in percent by probe (`masked` and the names of the tasks), None where nothing can be
+        measured; and `seconds`.
 
     Raises:
-        UserError: the model cannot be opened, or a task's documents are not enough for a probe.
+        UserError: If the model cannot be opened, or a task has too few documents for a probe.
     """
     started = time.monotonic()
     encoder, tokenizer = load_encoder(path, with_head=False)
@@ -61,22 +109,22 @@ def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512
     return {"scores": scores, "seconds": time.monotonic() - started}
 
 
-def check_classes(name: str, train: Labelled, test: Labelled) -> None:
-    """A probe tells classes apart, so it needs two to learn, and something to be scored on.
+def check_classes(name: str, train: LabeledStates, test: LabeledStates) -> None:
+    """Check that a probe has two classes to learn, and examples to be scored on.
 
     Raises:
-        UserError: it has not.
+        UserError: If not.
     """
     classes = len(set(train[1]))
     if classes < 2 or not test[1]:
         raise UserError(
-            f"{name} cannot be probed: its training documents have {classes} classes of text or entity, and its test documents "
-            f"{len(test[1])} examples; give more documents or leave the task out."
+            f"{name} cannot be probed: its training documents have {classes} classes of text or entity, and "
+            f"its test documents {len(test[1])} examples; give more documents or leave the task out."
         )
 
 
-def linear_probe(train: Labelled, test: Labelled) -> float:
-    """Macro F1 of a logistic regression."""
+def linear_probe(train: LabeledStates, test: LabeledStates) -> float:
+    """Return the macro F1 of a logistic regression."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
     from sklearn.pipeline import make_pipeline
@@ -89,7 +137,7 @@ def linear_probe(train: Labelled, test: Labelled) -> float:
 
 @torch.no_grad()
 def states_of(encoder: Encoder, ids: Sequence[list[int]]) -> list[torch.Tensor]:
-    """(tokens, E) of each text, fp32, texts of similar length together."""
+    """Return the states (tokens, E) of each text in fp32, computed with texts of similar length together."""
     found: list[Any] = [None] * len(ids)
     order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
     for first in range(0, len(order), BATCH):
@@ -104,8 +152,8 @@ def states_of(encoder: Encoder, ids: Sequence[list[int]]) -> list[torch.Tensor]:
 
 def document_features(
     encoder: Encoder, tokenizer: Any, documents: Sequence[Document], max_tokens: int
-) -> Labelled:
-    """Mean states of the texts; several labels of a text count as one class of their own."""
+) -> LabeledStates:
+    """Return the mean state of each text. A set of several labels counts as a class of its own."""
     ids, _ = frame_text(tokenizer, [document.text for document in documents], max_tokens)
     means = np.stack([states.mean(0).numpy() for states in states_of(encoder, ids)])
     return means, ["|".join(sorted(document.labels)) for document in documents]
@@ -113,8 +161,11 @@ def document_features(
 
 def entity_features(
     encoder: Encoder, tokenizer: Any, documents: Sequence[Document], max_tokens: int
-) -> Labelled:
-    """Mean states of entities' words, and of as many words outside; entities beyond a text's first window are left out."""
+) -> LabeledStates:
+    """Return the mean state of each entity's words, and the states of as many words outside of entities.
+
+    Only the first window of each text is used.
+    """
     windows: dict[int, Window] = {}
     for window in WordEncoder(tokenizer).windows(documents, max_tokens):
         windows.setdefault(window.document, window)

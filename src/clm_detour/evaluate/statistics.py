@@ -1,9 +1,10 @@
-"""Means over seeds and their intervals, and whether one model is better than another. See docs/statistics.md.
+"""Means over seeds with their intervals, and comparisons of models. See docs/statistics.md.
 
-Scores are in percent. Differences are paired: two models are compared seed by seed on each task. With `FEWEST_TASKS` tasks or more
-the question is whether a is better than b on tasks like these: `SignFlips` of the tasks' mean differences answers it, and its
-size is right whatever the noise, as benchmarks/statistics_size.py shows. With fewer tasks that question has no answer; an interval
-over seeds then says what another round of fine-tuning on these very tasks would give, and there is no p.
+Scores are in percent. Differences are paired: two models are compared seed by seed on each task. With at
+least `FEWEST_TASKS` tasks the test asks whether one model is better on tasks like these. `SignFlips` of the
+tasks' mean differences answers this question, with the right size whatever the noise, as
+benchmarks/statistics_size.py shows. With fewer tasks there is no p value. An interval over seeds then
+predicts what other seeds would give on the same tasks.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from scipy import stats
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of every test
 FEWEST_TASKS = 6  # with five, no two-sided p of sign flips is below 2 / 2**5 = 0.0625
-EXACT_TASKS = 16  # up to here all flips are listed, above that as many are drawn
-# What an interval speaks of.
+EXACT_TASKS = 16  # with more tasks, 2**16 - 1 random sign flips are used instead of all
+# The scope of an interval, in words.
 OVER = {"tasks": "over tasks like these", "seeds": "over seeds, on these tasks only"}
 RESAMPLES = 10_000  # of the paper's bootstrap
 RESAMPLING_SEED = 0
-TIE = 0.05  # points; less than what a table with one decimal shows
-ROUNDING = 1e-9  # points; differences closer than this are equal
+TIE = 0.05  # points; smaller differences are not visible in a table with one decimal
+ROUNDING = 1e-9  # points; values closer than this count as equal
 
 SeedScores = Mapping[int, float]  # seed -> score in percent
 Interval = tuple[float, float]
@@ -36,9 +37,10 @@ class Mean:
     """A mean over seeds.
 
     Args:
-        std: sample standard deviation; None for one seed.
-        interval: 95 % confidence interval of the mean (Student's t); None for one seed, or seeds without any spread.
-        n: seeds.
+        std: Sample standard deviation; None for one seed.
+        interval: 95 % confidence interval of the mean (Student's t); None for one seed, or if all seeds have
+            the same score.
+        n: Number of seeds.
     """
 
     mean: float
@@ -49,10 +51,11 @@ class Mean:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """A test of two one-sided hypotheses: that the true difference is `bound` points or more, in either direction.
+    """Two one-sided tests of whether the true difference is at least `bound` points.
 
     Args:
-        p: the larger of the two one-sided p values; a small one shows that the models are equivalent within the bound.
+        p: The larger of the two one-sided p values. A small one shows that the models are equivalent within
+            the bound.
     """
 
     bound: float
@@ -60,14 +63,14 @@ class Equivalence:
 
     @property
     def shown(self) -> bool:
-        """Whether the test shows that the models are equivalent."""
+        """Return whether the test shows that the models are equivalent."""
         return significant(self.p)
 
     def sentence(self, over: str | None) -> str:
-        """Say what the test shows.
+        """Return the result of the test in words.
 
         Args:
-            over: `Comparison.interval_over`, which says whether the sentence is about these tasks only.
+            over: `Comparison.interval_over`: with "seeds" the result applies to these tasks only.
         """
         shown = "equivalent" if self.shown else "not shown to be equivalent"
         where = " on these tasks" if over == "seeds" else ""
@@ -76,9 +79,9 @@ class Equivalence:
 
 @dataclass(frozen=True)
 class PaperBootstrap:
-    """The paired bootstrap over tasks and seeds of arXiv 2605.12438, with its 95 % percentile interval and two-sided p.
+    """The paired bootstrap of arXiv 2605.12438: a 95 % percentile interval and a two-sided p.
 
-    It rejects a true null too often when tasks are few; it is kept to reproduce the paper.
+    It rejects a true null hypothesis too often if tasks are few. It is kept to reproduce the paper.
     """
 
     interval: Interval
@@ -90,16 +93,19 @@ class Comparison:
     """Model a minus model b, in points.
 
     Args:
-        difference: mean over tasks of the mean over their paired seeds.
-        interval: 95 % confidence interval of the difference; None where there are fewer than `FEWEST_TASKS` tasks and one of
-            them has one paired seed, or no seeds differ.
-        interval_over: "tasks" if the interval speaks of tasks like these, "seeds" if of these tasks only; None without an interval.
-        p: two-sided, from the same test over tasks as the interval; None with fewer than `FEWEST_TASKS` tasks.
-        wins, losses, ties: tasks on which a's mean is higher, lower, the same in print.
-        seed_wins, seed_losses: paired runs, one task with one seed, on which a's score is higher, lower in print.
-        by_task: task -> difference, and its t interval over the paired seeds.
+        difference: Mean over tasks of the mean over their paired seeds.
+        interval: 95 % confidence interval of the difference. None with fewer than `FEWEST_TASKS` tasks, if
+            one of them has a single paired seed or all seeds have the same difference. interval_over: "tasks"
+            if the interval applies to tasks like these, "seeds" if to these tasks only; None without an
+            interval.
+        p: Two-sided p value of the same test over tasks as the interval; None with fewer than `FEWEST_TASKS`
+            tasks.
+        wins, losses, ties: Number of tasks on which a's mean is higher, lower, or equal in print.
+        seed_wins, seed_losses: Number of paired runs (one task, one seed) on which a's score is higher or
+            lower in print.
+        by_task: Difference on each task, and its t interval over the paired seeds.
         equivalence: None without a bound or without an interval.
-        paper_bootstrap: None if it was not asked for, of one task, or where a task has one paired seed.
+        paper_bootstrap: None if it was not requested, if there is one task, or if a task has one paired seed.
     """
 
     tasks: tuple[str, ...]
@@ -118,20 +124,20 @@ class Comparison:
 
 
 class SignFlips:
-    """The exact test of sign flips for a mean of independent differences, with the interval that belongs to it.
+    """The exact sign-flip test for a mean of independent differences, with its confidence interval.
 
-    If a task's difference falls as often as far above the true mean as below it, flipping its sign around that mean changes
-    nothing, whatever the variances. So the true mean is equally likely to lie in each of the gaps between the ordered means of
-    all subsets of the tasks (Hartigan 1969), and p counts the subsets whose means lie beyond it. `cdf`, `sf` and `interval` are
-    named as those of scipy's distributions.
+    If each difference is distributed symmetrically around the true mean, flipping its sign around that mean
+    changes nothing, whatever the variances. The true mean is then equally likely to lie in each of the gaps
+    between the ordered means of all subsets of the tasks (Hartigan 1969), and p counts the subsets whose
+    means lie beyond it. `cdf`, `sf` and `interval` have the names of scipy's distributions.
 
     Args:
-        values: (..., tasks) differences; leading dimensions are independent problems.
+        values: (..., tasks) differences. Leading dimensions are independent problems.
     """
 
     def __init__(self, values: ArrayLike) -> None:
         self.means = subset_means(np.asarray(values, dtype=float))
-        self.flips = self.means.shape[-1] + 1  # the last flips nothing
+        self.flips = self.means.shape[-1] + 1  # one of them flips nothing
 
     def cdf(self, at: float) -> Any:
         """Return the one-sided p (...) of the hypothesis that the true mean is at most `at`."""
@@ -142,10 +148,10 @@ class SignFlips:
         return ((self.means >= at - ROUNDING).sum(-1) + 1) / self.flips
 
     def interval(self, confidence: float) -> tuple[Any, Any]:
-        """Return the ends (...) of all means that the two-sided test at 1 - `confidence` does not reject.
+        """Return the ends (...) of the means that the two-sided test does not reject.
 
         Raises:
-            ValueError: there are too few tasks for this confidence.
+            ValueError: If there are too few tasks for this confidence.
         """
         beyond = int((1 - confidence) / 2 * self.flips)
         if beyond == 0:
@@ -155,13 +161,13 @@ class SignFlips:
 
 
 def subset_means(values: np.ndarray) -> np.ndarray:
-    """Return the mean of each subset of the last dimension but the empty one; of a random choice of subsets if there are too many.
+    """Return the mean of each non-empty subset of tasks, or of random ones above `EXACT_TASKS`.
 
     Args:
         values: (..., tasks).
 
     Returns:
-        (..., subsets), 2**tasks - 1 of them up to `EXACT_TASKS` tasks.
+        (..., subsets), with 2**tasks - 1 subsets up to `EXACT_TASKS` tasks.
     """
     tasks = values.shape[-1]
     if tasks <= EXACT_TASKS:
@@ -183,12 +189,13 @@ def two_sided(distribution: Any) -> Any:
 
 
 def over_seeds(tasks: Sequence[np.ndarray]) -> Any:
-    """Return the distribution that gives the interval of the mean over these very tasks, or None if seeds show no noise.
+    """Return the t distribution of the mean over these tasks only, or None without noise of seeds.
 
-    Each task's variance is estimated from its own seeds; the degrees of freedom are Welch and Satterthwaite's.
+    Each task's variance is estimated from its own seeds. The degrees of freedom are those of Welch and
+    Satterthwaite.
 
     Args:
-        tasks: the seeds' differences of each task, (..., seeds); numbers of seeds may differ.
+        tasks: Differences of each task's seeds, (..., seeds). Numbers of seeds may differ.
     """
     counts = np.array([task.shape[-1] for task in tasks])
     if counts.min() == 1:
@@ -203,34 +210,34 @@ def over_seeds(tasks: Sequence[np.ndarray]) -> Any:
 
 
 def mean_over(scores: SeedScores) -> Mean:
-    """Mean, deviation and interval of at least one score."""
-    values = by_seed(scores)
+    """Return the mean of at least one score, with its deviation and interval."""
+    values = seed_values(scores)
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Mean(mean, None, None, 1)
     found = over_seeds([values])
-    return Mean(mean, float(values.std(ddof=1)), None if found is None else ends(found), n)
+    return Mean(mean, float(values.std(ddof=1)), None if found is None else interval_of(found), n)
 
 
-def ends(distribution: Any) -> Interval:
-    """Return the 95 % interval as plain numbers."""
+def interval_of(distribution: Any) -> Interval:
+    """Return the 95 % interval of a distribution as plain numbers."""
     low, high = distribution.interval(CONFIDENCE)
     return float(low), float(high)
 
 
-def by_seed(scores: SeedScores) -> np.ndarray:
+def seed_values(scores: SeedScores) -> np.ndarray:
     """Return the scores (seeds,) in the order of their seeds."""
     return np.array([scores[seed] for seed in sorted(scores)], dtype=float)
 
 
 def average(by_task: Mapping[str, SeedScores]) -> Mean:
-    """Mean over tasks of their means, with its interval over seeds; deviation over the seeds that all of them have."""
+    """Return the mean over tasks, with its interval, and its deviation over the common seeds."""
     mean = float(np.mean([mean_over(scores).mean for scores in by_task.values()]))
-    found = over_seeds([by_seed(scores) for scores in by_task.values()])
+    found = over_seeds([seed_values(scores) for scores in by_task.values()])
     shared = set.intersection(*(set(scores) for scores in by_task.values()))
     averages = [float(np.mean([scores[seed] for scores in by_task.values()])) for seed in sorted(shared)]
     std = float(np.std(averages, ddof=1)) if len(shared) > 1 else None
-    return Mean(mean, std, None if found is None else ends(found), len(shared))
+    return Mean(mean, std, None if found is None else interval_of(found), len(shared))
 
 
 def compare(
@@ -239,26 +246,26 @@ def compare(
     equivalence_points: float | None = None,
     paper_bootstrap: bool = False,
 ) -> Comparison | None:
-    """Compare two models on the tasks and seeds that both have; None if there are none.
+    """Compare two models on the tasks and seeds that both have. Return None if there are none.
 
     Args:
-        equivalence_points: the bound of a test of equivalence; None for no such test.
-        paper_bootstrap: whether to add the paper's own test.
+        equivalence_points: Bound of a test of equivalence; None for no such test.
+        paper_bootstrap: Whether to add the paper's own test.
     """
     paired = {task: differences(a[task], b[task]) for task in a if task in b and set(a[task]) & set(b[task])}
     if not paired:
         return None
     by_task = {task: mean_over(each) for task, each in paired.items()}
     means = np.array([each.mean for each in by_task.values()])
-    runs = [by_seed(each) for each in paired.values()]
+    runs = [seed_values(each) for each in paired.values()]
     over_tasks = len(runs) >= FEWEST_TASKS
     distribution = SignFlips(means) if over_tasks else over_seeds(runs)
-    wins, losses, ties = counted(means)
-    seed_wins, seed_losses, _ = counted(np.concatenate(runs))
+    wins, losses, ties = count_outcomes(means)
+    seed_wins, seed_losses, _ = count_outcomes(np.concatenate(runs))
     return Comparison(
         tasks=tuple(paired),
         difference=float(means.mean()),
-        interval=None if distribution is None else ends(distribution),
+        interval=None if distribution is None else interval_of(distribution),
         interval_over=None if distribution is None else "tasks" if over_tasks else "seeds",
         p=float(two_sided(distribution)) if over_tasks else None,
         wins=wins,
@@ -268,38 +275,38 @@ def compare(
         seed_losses=seed_losses,
         by_task=by_task,
         equivalence=equivalence(distribution, equivalence_points),
-        paper_bootstrap=papers_test(runs) if paper_bootstrap else None,
+        paper_bootstrap=paper_test(runs) if paper_bootstrap else None,
     )
 
 
 def differences(a: SeedScores, b: SeedScores) -> dict[int, float]:
-    """a - b for each seed that both have."""
+    """Return a - b for each seed that both have."""
     return {seed: a[seed] - b[seed] for seed in set(a) & set(b)}
 
 
-def counted(values: np.ndarray) -> tuple[int, int, int]:
-    """Return how many differences are above zero, below zero, and the same in print."""
+def count_outcomes(values: np.ndarray) -> tuple[int, int, int]:
+    """Return the number of differences above zero, below zero, and zero in print."""
     wins, losses = int((values >= TIE).sum()), int((values <= -TIE).sum())
     return wins, losses, len(values) - wins - losses
 
 
 def equivalence(distribution: Any, bound: float | None) -> Equivalence | None:
-    """Return the test of equivalence within `bound` points; None if there is no bound or no distribution."""
+    """Return the test of equivalence within `bound` points, or None without a bound or a distribution."""
     if distribution is None or bound is None:
         return None
     return Equivalence(bound, float(max(distribution.cdf(-bound), distribution.sf(bound))))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return the p values of several tests, adjusted so that the chance of any false rejection stays below the level."""
+    """Return p values adjusted by Holm's method."""
     order = np.argsort(p)
     adjusted = np.empty(len(p))
     adjusted[order] = np.maximum.accumulate(np.sort(p) * (len(p) - np.arange(len(p))))
     return [float(each) for each in np.minimum(adjusted, 1.0)]
 
 
-def papers_test(tasks: Sequence[np.ndarray]) -> PaperBootstrap | None:
-    """Return the paper's test of each task's differences by seed; None where tasks or seeds leave nothing to draw among."""
+def paper_test(tasks: Sequence[np.ndarray]) -> PaperBootstrap | None:
+    """Return the paper's test, or None with one task or a single seed of a task."""
     counts = [len(task) for task in tasks]
     if len(tasks) == 1 or min(counts) == 1:
         return None
@@ -309,19 +316,20 @@ def papers_test(tasks: Sequence[np.ndarray]) -> PaperBootstrap | None:
 
 
 def bootstrap_p(drawn: np.ndarray) -> Any:
-    """Return the two-sided p (...) of resampled means (..., resamples); the least possible is 2 / (resamples + 1)."""
+    """Return the two-sided p (...) of resampled means (..., resamples)."""
     against = np.minimum((drawn <= 0).sum(-1), (drawn >= 0).sum(-1))
     return np.minimum(1.0, 2 * (against + 1) / (drawn.shape[-1] + 1))
 
 
 def bootstrap_weights(counts: Sequence[int], resamples: int = RESAMPLES) -> np.ndarray:
-    """Draw tasks with replacement and, within each drawn task, its seeds.
+    """Sample tasks with replacement and, within each sampled task, its seeds.
 
     Args:
-        counts: the number of seeds of each task.
+        counts: Number of seeds of each task.
 
     Returns:
-        (resamples, sum of counts) how much each run, ordered by task and seed, weighs in a resampled mean; rows sum to 1.
+        (resamples, sum of counts): the weight of each run, ordered by task and seed, in a resampled mean.
+        Rows sum to 1.
     """
     rng = np.random.default_rng(RESAMPLING_SEED)
     of = np.asarray(counts)

@@ -1,32 +1,34 @@
-"""`summary.json`: every score of an evaluation, what it says together, and what was published. Tables, figure and report read it.
+"""The content of `summary.json`: all scores of an evaluation, averages, comparisons and published scores.
 
-    {
-      "name": "en",
-      "models":  [{"name": "detour", "path": "...", "minutes": 12.3, "flops": 1.2e15}],   in the order of display
-      "tasks":   [{"name": "GAD", "language": "en", "kind": "single_label", "metric": "f1", "n": 534,
-                   "left_out": {"test annotations by overlap": 98}}],   n: test documents; left_out: see `tasks.left_out`
+Tables, figure and report are made from it:
+
+    { "name": "en", "models":  [{"name": "detour", "path": "...", "minutes": 12.3, "flops": 1.2e15}],   in the
+      order of display "tasks":   [{"name": "GAD", "language": "en", "kind": "single_label", "metric": "f1",
+      "n": 534, "left_out": {"test annotations by overlap": 98}}],   n: test documents; see `tasks.left_out`
       "scores":  {model: {task: {"seeds": {"42": 81.2}, "mean": 81.0, "std": 0.4, "interval": [80.5, 81.5]}}},
-      "groups":  [{"name": "all", "tasks": ["GAD", ...], "of": 11,
-                   "averages": {model: {"mean": 77.3, "std": 0.2, "interval": [77.1, 77.5]}}}],
-      "comparisons": [{"a": "detour", "b": "twin", "tasks": [...], "difference": 0.5,
-                       "interval": [0.1, 0.9], "interval_over": "tasks", "p": 0.01, "p_adjusted": 0.03,
-                       "wins": 8, "losses": 2, "ties": 1, "seed_wins": 37, "seed_losses": 14,
-                       "by_task": {task: {"difference": 0.4, "interval": [0.1, 0.7]}},
-                       "equivalence": {"bound": 1.0, "p": 0.04},
-                       "paper_bootstrap": {"interval": [0.2, 0.8], "p": 0.002}}],
-      "published": {model: {"scores": {task: 90.1}, "averages": {group: 78.0}}},
-      "missing": [{"task": "COS", "reason": "..."}]
-    }
+      "groups":  [{"name": "all", "tasks": ["GAD", ...], "of": 11, "averages": {model: {"mean": 77.3, "std":
+      0.2, "interval": [77.1, 77.5]}}}], "comparisons": [{"a": "detour", "b": "twin", "tasks": [...],
+      "difference": 0.5, "interval": [0.1, 0.9], "interval_over": "tasks", "p": 0.01, "p_adjusted": 0.03,
+      "wins": 8, "losses": 2, "ties": 1, "seed_wins": 37, "seed_losses": 14, "by_task": {task: {"difference":
+      0.4, "interval": [0.1, 0.7]}}, "equivalence": {"bound": 1.0, "p": 0.04}, "paper_bootstrap": {"interval":
+      [0.2, 0.8], "p": 0.002}}], "published": {model: {"scores": {task: 90.1}, "averages": {group: 78.0}}},
+      "missing": [{"task": "COS", "reason": "..."}] }
 
-All scores are in percent, differences in points. `std` is null where there is one seed (of an average: where its tasks share none or one), and `interval` (95 %, over seeds) where a
-task has one seed or all seeds agree. From six tasks on, the interval of a comparison is "over" the "tasks": it and p speak of tasks like these. With fewer tasks it is over
-the "seeds" and speaks of these tasks only; p is null then, and the interval where a task has one seed or no seeds differ.
-`p_adjusted` is p after Holm, over all pairs that have one. `seed_wins` and `seed_losses` count pairs of runs with one task and one seed.
-`equivalence` is null without the key `equivalence_points`, `paper_bootstrap` without `paper_bootstrap: true`. 0.1.0 wrote neither
-these two nor `interval_over`, `p_adjusted`, `seed_wins` and `seed_losses`; its interval and p are what is now `paper_bootstrap`. A task that a model
-has not finished is not in its `scores`. A group's averages run over its `tasks`, those that every model has, and `of` says how many
-it would be with none missing; `averages` is empty if there are none. `all` is always a group. Published averages run over the same
-tasks, so they are lower or higher than the paper's where tasks are missing.
+All scores are in percent, differences in points. `interval` is a 95 % interval over seeds; it is null if a
+task has one seed or all seeds have the same score. `std` is null for one seed, and for an average if its
+tasks have fewer than two seeds in common.
+
+Comparisons: with six tasks or more `interval_over` is "tasks", and interval and p apply to tasks like these.
+With fewer tasks it is "seeds", the interval applies to these tasks only, and p is null. `p_adjusted` is p
+after Holm's method, over all pairs that have a p. `seed_wins` and `seed_losses` count paired runs of one task
+with one seed. `equivalence` is null without the key `equivalence_points`, and `paper_bootstrap` without
+`paper_bootstrap: true`. Version 0.1.0 wrote neither these two nor `interval_over`, `p_adjusted`, `seed_wins`
+and `seed_losses`; its interval and p are those of today's `paper_bootstrap`.
+
+A task that a model has not finished is not in its `scores`. The averages of a group are over its `tasks`,
+which are those that every model has; `of` is the number of tasks with none missing, and `averages` is empty
+if there are no such tasks. There is always a group `all`. Published averages are over the same tasks, so they
+differ from those in the paper if tasks are missing.
 """
 
 from __future__ import annotations
@@ -46,7 +48,12 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class TaskRow:
-    """What is said of a task: `n` counts its test documents, `left_out` what its scores are without (see `tasks.left_out`)."""
+    """The description of a task.
+
+    Args:
+        n: Number of test documents.
+        left_out: Counts of what the scores leave out, see `tasks.left_out`.
+    """
 
     name: str
     language: str
@@ -56,7 +63,7 @@ class TaskRow:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-def summarise(
+def summarize(
     name: str,
     models: Sequence[Mapping[str, Any]],
     tasks: Sequence[TaskRow],
@@ -66,15 +73,15 @@ def summarise(
     equivalence_points: float | None = None,
     paper_bootstrap: bool = False,
 ) -> dict[str, Any]:
-    """The content of `summary.json`.
+    """Return the content of `summary.json`.
 
     Args:
-        models: `{"name", "path", "minutes", "flops"}` of each, in the order of display.
-        tasks: those that could be read.
-        groups: name -> its tasks, besides `all`.
-        missing: task -> why it could not be read.
-        equivalence_points: the bound of the tests of equivalence; None for none.
-        paper_bootstrap: whether comparisons have the paper's own test too.
+        models: `{"name", "path", "minutes", "flops"}` of each model, in the order of display.
+        tasks: The tasks that could be read.
+        groups: Tasks of each group, besides `all`.
+        missing: For each task without data the reason.
+        equivalence_points: Bound of the tests of equivalence; None for no such tests.
+        paper_bootstrap: Whether comparisons have the paper's own test too.
     """
     names = [model["name"] for model in models]
     common = [task.name for task in tasks if all(task.name in scores.get(name, {}) for name in names)]
@@ -111,13 +118,13 @@ def summarise(
 
 
 def spread(mean: Mean) -> dict[str, Any]:
-    """A mean as JSON."""
+    """Return a mean as JSON."""
     interval = None if mean.interval is None else list(mean.interval)
     return {"mean": mean.mean, "std": mean.std, "interval": interval}
 
 
 def score_row(seeds: SeedScores) -> dict[str, Any]:
-    """One model on one task."""
+    """Return the scores of one model on one task as JSON."""
     return {"seeds": {str(seed): seeds[seed] for seed in sorted(seeds)}, **spread(mean_over(seeds))}
 
 
@@ -134,7 +141,7 @@ def comparisons(
                 for task, each in found.by_task.items()
             }
             row = {"a": a, "b": b, **asdict(found), "p_adjusted": None, "by_task": by_task}
-            rows.append(finite(row))  # with lists for tuples, as it is read again
+            rows.append(finite(row))  # with lists in place of tuples, equal to what is read from the file
     tested = [row for row in rows if row["p"] is not None]
     for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_adjusted"] = p
@@ -142,7 +149,7 @@ def comparisons(
 
 
 def published(tasks: Sequence[TaskRow], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The paper's figures for these tasks, with averages over the same tasks as ours; models without any are left out."""
+    """Return the paper's scores on these tasks, with averages over the same tasks as ours."""
     rows: dict[str, Any] = {}
     for language in dict.fromkeys(task.language for task in tasks):
         for model, printed in published_scores(language).items():

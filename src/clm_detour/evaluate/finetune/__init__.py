@@ -1,10 +1,13 @@
-"""Fine-tuning an encoder on a task: documents -> examples -> states -> answers.
+"""Fine-tuning an encoder on a task.
 
-encoder.py    the network under test: token ids -> a state for each token
-windows.py    words and texts -> token ids, long documents in overlapping windows
-tagging.py    entities that do not overlap; spans.py: nested ones; labelling.py: classes of documents
-problem.py    chooses among the three by the task's kind
-training.py   one training run, best round by validation
-run.py        one (model, task, seed): trained, scored and written down
-experiment.py all of them, several at a time, resumed
+batch.py            examples and batches
+windows.py          words and texts -> token ids; long documents are cut into overlapping windows
+classifier.py       a head for classes of documents
+tagger.py           a head for entities that do not overlap
+span_classifier.py  a head for nested entities
+task_model.py       the choice among the three heads by the kind of task
+loop.py             the training loop
+training.py         one training run with validation; the best round answers the test split
+run.py              one run (a model, a task, a seed) and its files
+experiment.py       all runs, several at a time, resumed after an interruption
 """

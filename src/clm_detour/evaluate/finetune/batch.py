@@ -1,4 +1,4 @@
-"""Examples laid end to end."""
+"""Examples, and batches of examples laid end to end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Example:
-    """One text, or a window of one, and what is to be learned of it.
+    """One text, or one window of a long text, with its training target.
 
     Args:
-        document: its place in the split.
-        places: positions in `ids` of the words that count; none for labels of documents.
-        target: tags (words,), a class (), labels (C,), or spans (S, 3).
-        first: number in the document of the word at the first place.
-        owned: how many of the places, from the first on, belong to this window.
+        document: Index of its document in the split.
+        ids: Token ids.
+        places: Positions in `ids` of the words that count; empty for labels of documents.
+        target: Tags (words,), a class (), labels (C,), or spans (S, 3).
+        first: Index in the document of the first of the words that count.
+        owned: Number of these words, from the first on, that belong to this window.
     """
 
     document: int
@@ -35,19 +36,19 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples on a device."""
+    """Several examples on a device. T is the number of their tokens."""
 
     examples: Sequence[Example]
     device: torch.device
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each example."""
+        """Number of tokens of each example."""
         return [len(example.ids) for example in self.examples]
 
     @cached_property
     def ids(self) -> Tensor:
-        """(T,) int64."""
+        """Token ids of all examples, (T,) int64."""
         return torch.tensor([token for example in self.examples for token in example.ids], device=self.device)
 
     @cached_property
@@ -62,19 +63,19 @@ class Batch:
         return torch.tensor(places, dtype=torch.long, device=self.device)
 
     def join_targets(self) -> Tensor:
-        """(words,): the targets one behind the other."""
+        """Return the concatenated targets, (words,)."""
         return torch.cat([example.target for example in self.examples]).to(self.device)
 
     def stack_targets(self) -> Tensor:
-        """(N, ...): the targets on top of each other."""
+        """Return the stacked targets, (examples, ...)."""
         return torch.stack([example.target for example in self.examples]).to(self.device)
 
 
 class EpochBatches:
-    """Batches of an endless training stream: the order of epoch e follows from (seed, e) alone.
+    """The batches of training. The order in epoch e depends only on (seed, e).
 
     Args:
-        batch_size: examples in a batch; an epoch's last may be smaller.
+        batch_size: Number of examples in a batch; the last one of an epoch may be smaller.
     """
 
     def __init__(self, examples: Sequence[Example], batch_size: int, seed: int, device: torch.device):
@@ -84,11 +85,11 @@ class EpochBatches:
         self.device = device
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return -(-len(self.examples) // self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch."""
+        """Yield the batches of one epoch."""
         order = np.random.default_rng((self.seed, number)).permutation(len(self.examples))
         for first in range(0, len(order), self.batch_size):
             chosen = [self.examples[i] for i in order[first : first + self.batch_size]]
@@ -96,15 +97,12 @@ class EpochBatches:
 
 
 def count_windows(examples: Sequence[Example]) -> dict[str, int]:
-    """How many windows there are, and how many documents have several."""
-    of_document = Counter(example.document for example in examples)
-    return {
-        "windows": len(examples),
-        "documents_in_windows": sum(count > 1 for count in of_document.values()),
-    }
+    """Return the number of windows, and of documents with several windows."""
+    windows = Counter(example.document for example in examples)
+    return {"windows": len(examples), "documents_in_windows": sum(count > 1 for count in windows.values())}
 
 
 def by_length(examples: Sequence[Example], batch_size: int) -> list[list[int]]:
-    """Places of the examples in batches of similar lengths, for scoring: little padding where there is any."""
+    """Return indices of the examples in batches of similar lengths, which need little padding."""
     order = sorted(range(len(examples)), key=lambda place: len(examples[place].ids))
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]

@@ -1,4 +1,4 @@
-"""The training loop of fine-tuning: AdamW, a linear schedule and gradient clipping, over batches that the caller makes."""
+"""The training loop of fine-tuning: AdamW, a linear schedule and gradient clipping."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class FitSettings:
     Args:
         head_learning_rate: Peak learning rate of the parameters of `head`; None for that of the others.
         weight_decay: Weight decay of matrices; biases and norms have none.
-        warmup: Share of the steps over which the learning rate rises linearly from 0. It then falls linearly to 0.
+        warmup: Share of the steps over which the learning rate rises linearly from 0. It then falls linearly
+            to 0.
         clip_norm: Largest norm of the gradient; larger ones are scaled down to it.
         bf16: Compute the loss under bf16 autocast.
     """
@@ -50,7 +51,8 @@ def fit(
     Args:
         model: A module with `loss(batch)` and a submodule `head`, on the device of the batches.
         validation_steps: Numbers of steps after which `validate` is called.
-        validate: Is given the step and the mean training loss since the last call; training ends when it returns False.
+        validate: Is given the step and the mean training loss since the last call; training ends when it
+            returns False.
         advance: Is called once a step.
     """
     if torch.cuda.is_available():
@@ -59,7 +61,7 @@ def fit(
     optimizer = make_optimizer(model, settings)
     model.train()
     losses = []
-    # Every epoch repeats the order of the first one, as in 0.1.0, so that runs of one evaluation stay comparable.
+    # Every epoch repeats the order of the first one, as in 0.1.0, whose scores must not change.
     stream = (batch for _ in count() for batch in batches.epoch(0))
     for step, batch in zip(range(1, settings.steps + 1), stream, strict=False):
         for group in optimizer.param_groups:
@@ -99,7 +101,7 @@ def make_optimizer(model: Any, settings: FitSettings) -> torch.optim.AdamW:
 
 
 def schedule_factor(step: int, settings: FitSettings) -> float:
-    """Return the learning rate at a step, from 0 on, as a share of its peak: transformers' `linear` schedule."""
+    """Return the learning rate at a step, from 0 on, as a share of its peak (a linear schedule)."""
     warmup = math.ceil(settings.warmup * settings.steps)
     if step < warmup:
         return step / warmup

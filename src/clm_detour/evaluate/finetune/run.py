@@ -1,8 +1,8 @@
-"""One (model, task, seed): trained, scored, written down. It is finished once its JSON is there.
+"""One fine-tuning run (a model, a task, a seed) and its files. A run is finished once its record exists.
 
-OUT/MODEL/TASK/settings.json           all that its scores depend on, but for the seed
-OUT/MODEL/TASK/SEED.predictions.jsonl  a line for each test document: its id, the model's answer and what the data set says
-OUT/MODEL/TASK/SEED.json               scores, rounds, seconds, operations, versions; written last
+OUT/MODEL/TASK/settings.json           everything that the scores depend on, except the seed
+OUT/MODEL/TASK/SEED.predictions.jsonl  one line a test document: its id, the model's answer and the annotation
+OUT/MODEL/TASK/SEED.json               the record: scores, rounds, seconds, operations, versions; written last
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from clm_detour.config.protocols import Kind, Protocol
-from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
+from clm_detour.config.protocols import Kind
+from clm_detour.evaluate.finetune.task_model import ENTITY_KINDS
 from clm_detour.evaluate.finetune.training import Prepared, Trained, prepare, train, validation_score
 from clm_detour.evaluate.tasks.left_out import of_data, of_model
 from clm_detour.evaluate.tasks.task import Document, Entity, Splits, Task
@@ -31,14 +31,16 @@ from clm_detour.utils.files import atomic_write, write_json
 
 
 @dataclass(frozen=True)
-class Options:
-    """How all runs are made, beside each task's protocol.
+class RunOptions:
+    """The settings that all runs share, besides each task's protocol.
 
     Args:
-        learning_rates: a grid; each run takes the rate that is best on validation. Empty: the protocol's.
-        patience: stop after so many rounds without a better one.
-        pooling: `cls` or `mean`; None: as each model is made for.
-        precision: fp32, or bf16 autocast.
+        learning_rates: Learning rates to try; each run takes the best one on validation. Empty for the
+            protocol's.
+        patience: Number of rounds without a better one after which training stops; None for no early
+            stopping.
+        pooling: `cls` or `mean`; None for each model's own.
+        precision: `fp32`, or `bf16` for autocast.
     """
 
     learning_rates: tuple[float, ...] = ()
@@ -49,48 +51,52 @@ class Options:
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be done: `path` is the model's folder or hub id, `folder` where its results on the task go."""
+    """A run to be made.
+
+    Args:
+        path: Folder or hub id of the model.
+        folder: Folder of the model's results on the task.
+    """
 
     model: str
     path: str
     task: Task
     seed: int
-    options: Options
+    options: RunOptions
     folder: Path
 
     @property
     def record(self) -> Path:
-        """The JSON that says that it is done."""
+        """The file whose existence shows that the run is finished."""
         return self.folder / f"{self.seed}.json"
 
     @property
     def predictions(self) -> Path:
-        """The answers."""
+        """The file of the answers to the test documents."""
         return self.folder / f"{self.seed}.predictions.jsonl"
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name shown to the user."""
         return f"{self.model} on {self.task.name}, seed {self.seed}"
 
 
-def do_run(run: Run, splits: Splits, advance: Callable[..., None]) -> dict[str, Any]:
-    """Train, score and write a run; gives its record.
+def fine_tune(run: Run, splits: Splits, advance: Callable[..., None]) -> dict[str, Any]:
+    """Train and score a run, write its files and return its record.
 
     Args:
-        advance: called once a step.
+        advance: Function that is called once a step.
 
     Raises:
-        UserError: the model cannot be opened, or the task's data does not fit it.
+        UserError: If the model cannot be opened, or the task's data does not fit it.
     """
     started = time.monotonic()
     protocol, options = run.task.protocol, run.options
     longest = longest_input(read_encoder_config(run.path))
     max_tokens = min(protocol.max_tokens, longest or protocol.max_tokens)
     prepared = prepare(run.task, splits, load_fast_tokenizer(run.path), max_tokens)
-
-    def attempt(rate: float) -> Trained:
-        return train(
+    attempts = {
+        rate: train(
             prepared,
             lambda: load_encoder(run.path, options.pooling)[0],
             dataclasses.replace(protocol, learning_rate=rate),
@@ -99,10 +105,9 @@ def do_run(run: Run, splits: Splits, advance: Callable[..., None]) -> dict[str, 
             options.patience,
             options.precision == "bf16",
         )
-
-    rates = options.learning_rates or (protocol.learning_rate,)
-    attempts = {rate: attempt(rate) for rate in rates}
-    record = describe(run, prepared, max_tokens, attempts)
+        for rate in options.learning_rates or (protocol.learning_rate,)
+    }
+    record = make_record(run, prepared, max_tokens, attempts)
     record["seconds"] = round(time.monotonic() - started, 2)
     chosen = attempts[record["best"]["learning_rate"]]
     write_predictions(run.predictions, run.task.kind, splits["test"], chosen.answers)
@@ -110,10 +115,14 @@ def do_run(run: Run, splits: Splits, advance: Callable[..., None]) -> dict[str, 
     return record
 
 
-def describe(
+def make_record(
     run: Run, prepared: Prepared, max_tokens: int, attempts: Mapping[float, Trained]
 ) -> dict[str, Any]:
-    """All that is to be said of a run; scores between 0 and 1."""
+    """Return the record of a run, with scores between 0 and 1.
+
+    Args:
+        attempts: The result of each learning rate.
+    """
     metric = run.task.metric
     rate = max(attempts, key=lambda rate: validation_score(attempts[rate].best, metric))
     best = attempts[rate]
@@ -145,17 +154,18 @@ def describe(
 
 @cache
 def environment() -> dict[str, Any]:
-    """Versions and machine, looked up once a process."""
+    """Return versions and machine, which are looked up once a process."""
     return describe_environment()
 
 
 def write_predictions(path: Path, kind: Kind, gold: Sequence[Document], answers: Sequence[Document]) -> None:
-    """Write a line for each test document: its id, the model's answer, and what the data set says.
+    """Write one line for each test document: its id, the model's answer and the annotation.
 
-    No text is written. An id is the data set's own or says where the document stands in its file; docs/guide.md tells for each format.
+    No text is written. An id is that of the data set, or it gives the position of the document in its file;
+    docs/guide.md explains it for each format.
 
     Args:
-        gold: the test documents, in the order of `answers`.
+        gold: The test documents, in the order of `answers`.
     """
     with atomic_write(path, "w") as file:
         for one, answer in zip(gold, answers, strict=True):
@@ -168,22 +178,21 @@ def write_predictions(path: Path, kind: Kind, gold: Sequence[Document], answers:
 
 
 def spans(entities: Sequence[Entity]) -> list[list[Any]]:
-    """Return [start, end, label] of each entity, and its pieces as a fourth item where there are several."""
+    """Return [start, end, label] of each entity, with its pieces as a fourth item if there are several."""
     return [
         [one.start, one.end, one.label, *([list(map(list, one.fragments))] if one.fragments else [])]
         for one in entities
     ]
 
 
-def settings_of(task: Task, options: Options, model: str, data: str) -> dict[str, Any]:
-    """All that a run's scores depend on, but for its seed.
+def run_settings(task: Task, options: RunOptions, model: str, data: str) -> dict[str, Any]:
+    """Return everything that a run's scores depend on, except its seed.
 
     Args:
-        model: fingerprint of the model's files.
-        data: fingerprint of the documents.
+        model: Fingerprint of the model's files.
+        data: Fingerprint of the documents.
     """
-    protocol: Protocol = task.protocol
-    changed = {key: value for key, value in dataclasses.asdict(protocol).items() if key != "seeds"}
+    protocol = {key: value for key, value in dataclasses.asdict(task.protocol).items() if key != "seeds"}
     return {
         "model": model,
         "data": data,
@@ -191,6 +200,6 @@ def settings_of(task: Task, options: Options, model: str, data: str) -> dict[str
         "labels": list(task.labels),
         "metric": task.metric,
         **({} if task.negative is None else {"negative": task.negative}),
-        "protocol": changed,
+        "protocol": protocol,
         "options": {**dataclasses.asdict(options), "learning_rates": list(options.learning_rates)},
     }

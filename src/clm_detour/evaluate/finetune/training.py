@@ -1,4 +1,4 @@
-"""One training run on one task: rounds of training and validation, and the test answers of the best round's weights."""
+"""One training run on one task; the weights of the best validation round answer the test split."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from clm_detour.config.protocols import Protocol
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches, Example, by_length
 from clm_detour.evaluate.finetune.loop import FitSettings, fit
-from clm_detour.evaluate.finetune.problem import (
+from clm_detour.evaluate.finetune.task_model import (
     ENTITY_KINDS,
-    Problem,
+    TaskModel,
     check_splits,
+    count_too_wide,
     make_examples,
-    make_problem,
-    too_wide,
+    make_task_model,
 )
 from clm_detour.evaluate.metrics import score
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Splits, Task
@@ -34,7 +34,7 @@ ROUNDS_OF_STEPS = 20  # validations in a run whose length is given in steps
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task's splits as one tokenizer's examples, and counts of what was cut, by split."""
+    """A task's splits as examples for one tokenizer, with counts of what was cut in each split."""
 
     task: Task
     splits: Splits
@@ -44,14 +44,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run gave.
+    """The result of a training run.
 
     Args:
-        rounds: step, epoch, mean training loss and validation scores of each.
-        best: the round whose weights answered the test, the first of equally good ones.
-        scores: of the test, between 0 and 1.
-        answers: the test documents with what the model says.
-        flops: of all training and scoring.
+        rounds: Step, epoch, mean training loss and validation scores of each round.
+        best: The round whose weights answered the test split; the first one of several equally good ones.
+        scores: Scores on the test split, between 0 and 1.
+        answers: The test documents with the model's answers.
+        flops: Operations of all training and scoring.
     """
 
     rounds: list[dict[str, Any]]
@@ -65,14 +65,14 @@ def prepare(task: Task, splits: Splits, tokenizer: PreTrainedTokenizerBase, max_
     """Encode all splits.
 
     Raises:
-        UserError: a split is empty, a label is not the task's, or the test cannot be scored.
+        UserError: If a split is empty, a label is not one of the task's, or the test split cannot be scored.
     """
     examples, counts = {}, {}
     check_splits(task, splits)
     for split in SPLITS:
         examples[split], counts[split] = make_examples(task, splits[split], tokenizer, max_tokens)
         if task.kind == "nested_entities":
-            counts[split]["too_wide_entities"] = too_wide(examples[split], examples["train"])
+            counts[split]["too_wide_entities"] = count_too_wide(examples[split], examples["train"])
     return Prepared(task, splits, examples, counts)
 
 
@@ -85,49 +85,55 @@ def train(
     patience: int | None = None,
     bf16: bool = False,
 ) -> Trained:
-    """Fine-tune a fresh encoder. On a CPU the same arguments give the same bits.
+    """Fine-tune a new encoder. On a CPU the same arguments give the same bits.
 
     Args:
-        patience: stop after so many rounds without a better one; None: never.
+        patience: Number of rounds without a better one after which training stops; None for no early
+            stopping.
     """
     task, examples = prepared.task, prepared.examples
     device = best_device()
     batches = EpochBatches(examples["train"], protocol.batch_size, seed, device)
-    steps, ends = length_of(protocol, len(batches))
+    steps, validation_steps = length_of(protocol, len(batches))
     torch.manual_seed(seed)
-    problem = make_problem(task, make_encoder(), prepared.splits["train"], examples["train"])
-    module = cast(nn.Module, problem).to(device)
+    model = make_task_model(task, make_encoder(), prepared.splits["train"], examples["train"])
+    module = cast(nn.Module, model).to(device)
     rounds: list[dict[str, Any]] = []
-    kept: dict[str, Tensor] = {}
+    best_weights: dict[str, Tensor] = {}
 
-    def scored(split: str) -> tuple[dict[str, float], list[Document]]:
+    def evaluate(split: str) -> tuple[dict[str, float], list[Document]]:
         documents = prepared.splits[split]
-        found = answer(problem, examples[split], 2 * protocol.batch_size, device, bf16)
-        said = problem.read(documents, examples[split], found)
-        return dict(score(task, documents, said, beliefs(task, found))), said
+        outputs = predict(model, examples[split], 2 * protocol.batch_size, device, bf16)
+        answers = model.read(documents, examples[split], outputs)
+        return score(task, documents, answers, beliefs(task, outputs)), answers
 
-    def after_round(step: int, loss: float) -> bool:
-        scores, _ = scored("validation")
+    def validate(step: int, loss: float) -> bool:
+        scores, _ = evaluate("validation")
         rounds.append({"step": step, "epoch": step / len(batches), "loss": loss, "validation": scores})
         best = best_round(rounds, task.metric)
         if rounds[best] is rounds[-1]:
-            kept.update({name: weight.detach().cpu().clone() for name, weight in module.state_dict().items()})
+            best_weights.update(
+                {name: weight.detach().cpu().clone() for name, weight in module.state_dict().items()}
+            )
         return patience is None or len(rounds) - 1 - best < patience
 
     settings = FitSettings(
         steps=steps, learning_rate=protocol.learning_rate, head_learning_rate=protocol.head_learning_rate,
         weight_decay=protocol.weight_decay, warmup=protocol.warmup, seed=seed, bf16=bf16,
     )  # fmt: skip
-    fit(module, batches, settings, ends, after_round, advance)
+    fit(module, batches, settings, validation_steps, validate, advance)
     best = rounds[best_round(rounds, task.metric)]
-    module.load_state_dict(kept)
-    flops = count_flops(problem.encoder, prepared, rounds, protocol.batch_size)
-    scores, answers = scored("test")
+    module.load_state_dict(best_weights)
+    flops = count_flops(model.encoder, prepared, rounds, protocol.batch_size)
+    scores, answers = evaluate("test")
     return Trained(rounds, best, scores, answers, flops)
 
 
 def length_of(protocol: Protocol, epoch_steps: int) -> tuple[int, list[int]]:
-    """Steps of a run, and after which of them it is validated: every epoch, or a fixed number of times if steps are given."""
+    """Return the number of steps, and the steps after which to validate.
+
+    These are the ends of the epochs, or, if the protocol gives steps, `ROUNDS_OF_STEPS` evenly spaced ones.
+    """
     if protocol.steps is None:
         return protocol.epochs * epoch_steps, [epoch_steps * (epoch + 1) for epoch in range(protocol.epochs)]
     every = math.ceil(protocol.steps / ROUNDS_OF_STEPS)
@@ -135,46 +141,52 @@ def length_of(protocol: Protocol, epoch_steps: int) -> tuple[int, list[int]]:
 
 
 def best_round(rounds: Sequence[Mapping[str, Any]], metric: str) -> int:
-    """The first round with the highest validation score."""
+    """Return the index of the first round with the highest validation score."""
     scores = [validation_score(round, metric) for round in rounds]
     return scores.index(max(scores))
 
 
 def validation_score(round: Mapping[str, Any], metric: str) -> float:
-    """A round's score, to be compared with others'; one without it, as AUROC may be undefined, comes last."""
+    """Return a round's validation score, or minus infinity where it is undefined, as AUROC may be."""
     return round["validation"].get(metric, -math.inf)
 
 
-def beliefs(task: Task, answers: Sequence[Any]) -> np.ndarray | None:
-    """Documents x labels, for AUROC. Logits of labels that exclude each other say something only beside each other, so they become probabilities."""
+def beliefs(task: Task, outputs: Sequence[Any]) -> np.ndarray | None:
+    """Return (documents, labels) for AUROC, or None for entities.
+
+    Logits of exclusive labels become probabilities, because only their differences have a meaning.
+    """
     if task.kind in ENTITY_KINDS:
         return None
-    logits = np.array(answers)
+    logits = np.array(outputs)
     return softmax(logits, axis=1) if task.kind == "single_label" else logits
 
 
 @torch.no_grad()
-def answer(
-    problem: Problem, examples: Sequence[Example], batch_size: int, device: torch.device, bf16: bool
+def predict(
+    model: TaskModel, examples: Sequence[Example], batch_size: int, device: torch.device, bf16: bool
 ) -> list[Any]:
-    """What the model says of each example, in evaluation mode."""
-    module = cast(nn.Module, problem)
+    """Return the model's output for each example, in evaluation mode."""
+    module = cast(nn.Module, model)
     was_training = module.training
     module.eval()
-    found: list[Any] = [None] * len(examples)
+    outputs: list[Any] = [None] * len(examples)
     for places in by_length(examples, batch_size):
         batch = Batch([examples[place] for place in places], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            for place, said in zip(places, problem.answers(batch), strict=True):
-                found[place] = said
+            for place, output in zip(places, model.predict(batch), strict=True):
+                outputs[place] = output
     module.train(was_training)
-    return found
+    return outputs
 
 
 def count_flops(
     encoder: Encoder, prepared: Prepared, rounds: Sequence[Mapping[str, Any]], batch_size: int
 ) -> int:
-    """Operations of the epochs trained, the validations, and the test; batches are taken in the order of the documents."""
+    """Return the operations of training, of all validations and of the test.
+
+    Batches are taken in the order of the documents.
+    """
 
     def once(split: str, training: bool) -> int:
         lengths = [len(example.ids) for example in prepared.examples[split]]

@@ -1,7 +1,7 @@
-"""Words and texts -> token ids. Documents that are longer than the encoder may read are cut into overlapping windows.
+"""Token ids of words and texts. Documents longer than the encoder's limit are cut into overlapping windows.
 
-Each word belongs to the one window in which it stands farthest from a cut edge. Only there it is labelled and predicted, so the
-windows' answers put together are one answer for each word, and no word counts twice in training.
+Each word is owned by the window in which it is farthest from a cut edge. It is labelled and predicted in that
+window only, so there is exactly one prediction for each word, and no word counts twice in training.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from transformers import PreTrainedTokenizerBase
 from clm_detour.data.tokenizer import EXAMPLE, frame_of
 from clm_detour.evaluate.tasks.task import Document, find_words
 
-OVERLAP = 4  # windows share this part of their length
+OVERLAP = 4  # neighboring windows share a quarter of their length
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Window:
-    """Some words of a document as token ids.
+    """A sequence of words of a document as token ids.
 
     Args:
-        document: its place in the split.
-        ids: with the special tokens around.
-        first: number of the first word.
-        starts: position in `ids` of each word's first sub-word.
-        owned: [from, to): the words that belong to this window, counted in the document.
+        document: Index of the document in the split.
+        ids: Token ids with the special tokens.
+        first: Index in the document of the first word.
+        starts: Position in `ids` of each word's first sub-word.
+        owned: Range [from, to) of words of the document that this window owns.
     """
 
     document: int
@@ -39,21 +39,22 @@ class Window:
 
     @property
     def owned_starts(self) -> list[int]:
-        """Positions of the first sub-words of the words that belong to the window."""
+        """Positions of the first sub-words of the words that the window owns."""
         return self.starts[self.owned[0] - self.first : self.owned[1] - self.first]
 
 
 def words_of(document: Document) -> tuple[Span, ...]:
-    """The words that are tagged: those that the reader says, or that are found."""
+    """Return the words that are tagged: those of the data set, or else those found in the text."""
     return document.words or find_words(document.text)
 
 
 class WordEncoder:
-    """Words -> sub-words, word by word, so that no token reaches over a word's edge.
+    """A tokenizer applied word by word, so that no token crosses the edge of a word.
 
-    A word after white space, and a document's first, is encoded with a space before it (as with `add_prefix_space`); one that
-    follows another word directly is not. A word that the tokenizer drops becomes its unknown token. The special tokens around a
-    text are those of training: what the tokenizer writes, or else [CLS] and [SEP]; text that spells one is text.
+    A word after white space, and the first word of a document, is encoded with a space before it (as with
+    `add_prefix_space`); a word that directly follows another one is not. A word that the tokenizer drops
+    becomes the unknown token. The special tokens around a text are those of training: what the tokenizer
+    adds, or else [CLS] and [SEP]. Text that spells a special token is encoded as text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
@@ -74,11 +75,11 @@ class WordEncoder:
         return [ids if self.special.isdisjoint(ids) else self.without_special(ids) for ids in found]
 
     def without_special(self, ids: list[int]) -> list[int]:
-        """Return ids with the unknown token where SentencePiece's unigrams give a special one to text that spells it."""
+        """Return ids with special tokens, found in text that spells them, replaced by the unknown one."""
         return [self.dropped[0] if id in self.special else id for id in ids]
 
     def encode(self, document: Document) -> list[list[int]]:
-        """The ids of each word."""
+        """Return the ids of each word."""
         text, last, surfaces = document.text, -1, []
         for start, end in words_of(document):
             surfaces.append(text[start:end] if start == last else f" {text[start:end]}")
@@ -88,7 +89,7 @@ class WordEncoder:
         return [self.known[surface] for surface in surfaces]
 
     def windows(self, documents: Sequence[Document], max_tokens: int) -> Iterator[Window]:
-        """All windows of all documents, in order; a document without words has none."""
+        """Yield the windows of all documents in order; a document without words has none."""
         room = max_tokens - len(self.opening) - len(self.closing)
         for number, document in enumerate(documents):
             words = [ids[:room] for ids in self.encode(document)]
@@ -101,7 +102,7 @@ class WordEncoder:
 
 
 def frame_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Return the ids before and after a text: what the tokenizer writes, or where it writes nothing its [CLS] and [SEP]."""
+    """Return the ids that the tokenizer adds around a text, or its [CLS] and [SEP] if it adds none."""
     plain, framed = (tokenizer(EXAMPLE, add_special_tokens=add)["input_ids"] for add in (False, True))
     opening, closing = frame_of(plain, framed) or ([], [])
     if opening or closing or tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
@@ -110,10 +111,10 @@ def frame_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
 
 
 def cut(lengths: Sequence[int], room: int) -> list[Span]:
-    """Ranges of words of at most `room` tokens; each begins a quarter of `room` before the end of the one before it.
+    """Return ranges of words of at most `room` tokens, with an overlap of up to a quarter of `room`.
 
     Args:
-        lengths: tokens of each word, at most `room`.
+        lengths: Number of tokens of each word, at most `room`.
     """
     ranges: list[Span] = []
     first = 0
@@ -134,7 +135,7 @@ def cut(lengths: Sequence[int], room: int) -> list[Span]:
 
 
 def owners(ranges: Sequence[Span]) -> list[Span]:
-    """The words of each range that belong to it: two neighbours share their overlap in halves."""
+    """Return the words that each range owns: neighbors divide their overlap in halves."""
     if not ranges:
         return []
     inner = [(begin + end) // 2 for (_, end), (begin, _) in pairwise(ranges)]
@@ -144,11 +145,7 @@ def owners(ranges: Sequence[Span]) -> list[Span]:
 def frame_text(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
 ) -> tuple[list[list[int]], int]:
-    """Texts as ids with special tokens, cut to `max_tokens`.
-
-    Returns:
-        The ids, and how many texts were cut.
-    """
+    """Return the ids of texts with special tokens, cut to `max_tokens`, and the number of texts cut."""
     encoder = WordEncoder(tokenizer)
     room = max_tokens - len(encoder.opening) - len(encoder.closing)
     encoded = encoder.tokens(texts)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from clm_detour.config.schema import FineTuning
-from clm_detour.evaluate.command import read_tasks
 from clm_detour.evaluate.finetune.experiment import data_fingerprint
-from clm_detour.evaluate.finetune.problem import check_labels, check_splits
-from clm_detour.evaluate.finetune.run import Options, settings_of
+from clm_detour.evaluate.finetune.run import RunOptions, run_settings
+from clm_detour.evaluate.finetune.task_model import check_labels, check_splits
+from clm_detour.evaluate.read_tasks import read_tasks
 from clm_detour.evaluate.tasks.task import Splits, Task
 from clm_detour.recipe.export import ABOUT
 from clm_detour.records.run_folder import RunFolder
@@ -67,9 +67,9 @@ def check_results(
     Raises:
         UserError: If new results could not be compared with them.
     """
-    options = Options(tuple(settings.learning_rates), settings.patience, settings.pooling, settings.precision)
+    options = RunOptions(tuple(settings.learning_rates), settings.patience, settings.pooling, settings.precision)
     for task, splits in tasks:
         for path in folder.tasks.glob(f"*/{task.name}/settings.json"):
             if path.parent.parent.name in ("base", *arms):
                 model = read_json(path)["model"]
-                check(path, settings_of(task, options, model, data_fingerprint(splits)))
+                check(path, run_settings(task, options, model, data_fingerprint(splits)))

@@ -1,6 +1,9 @@
-"""Classes of documents: a linear head on the pooled states; one class of each (cross-entropy) or any number (binary cross-entropy).
+"""Classification of documents: a linear head on the pooled states.
 
-Relation classification is the same: the sentence comes with its two entities marked or masked.
+A document has one class (cross-entropy) or any number of labels (binary cross-entropy). Relation
+classification is the same problem; the data set marks or masks the two entities in the text.
+
+Shapes: N documents, C labels, E hidden size.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from clm_detour.measure.encoder import Encoder, output_layer
 from clm_detour.model.classification_loss import mean_cross_entropy
 
 
-class Labelling(nn.Module):
-    """The problem.
+class DocumentClassifier(nn.Module):
+    """An encoder with a classification head.
 
     Args:
-        several: a document may have any number of labels; those above a probability of one half are its answer.
-        positive_weight: (C,), weighs each label's positives in the loss; None: all weigh the same.
+        several: Whether a document may have any number of labels. The answer is then all labels with a
+            probability above 0.5.
+        positive_weight: (C,), weight of each label's positives in the loss; None for equal weights.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class Labelling(nn.Module):
         max_tokens: int,
         several: bool,
     ) -> tuple[list[Example], dict[str, int]]:
-        """Texts with their classes; and how many were cut."""
+        """Return an example for each text, and the number of texts that were cut."""
         ids, cut = frame_text(tokenizer, [document.text for document in documents], max_tokens)
         targets = (target(document, labels, several) for document in documents)
         examples = [
@@ -57,47 +61,47 @@ class Labelling(nn.Module):
         return examples, {"documents_cut": cut}
 
     def logits(self, batch: Batch) -> Tensor:
-        """(N, C)."""
+        """Return (N, C)."""
         pooled_NE = self.encoder.pool(self.encoder(batch.ids, batch.lengths), batch.lengths)
         return self.head(self.drop(self.encoder.apply_head(pooled_NE)))
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean over documents, and over labels if there may be several; nats."""
+        """Return the mean over documents, and over labels if there may be several, in nats."""
         logits_NC = self.logits(batch).float()
         if not self.several:
             return mean_cross_entropy(logits_NC, batch.stack_targets())
         weight = None if self.positive_weight is None else self.positive_weight.to(batch.device)
         return F.binary_cross_entropy_with_logits(logits_NC, batch.stack_targets(), pos_weight=weight)
 
-    def answers(self, batch: Batch) -> list[list[float]]:
-        """The logits of each document, (C,)."""
+    def predict(self, batch: Batch) -> list[list[float]]:
+        """Return the logits (C,) of each document."""
         return self.logits(batch).float().tolist()
 
     def read(
-        self, documents: Sequence[Document], examples: Sequence[Example], answers: Sequence[list[float]]
+        self, documents: Sequence[Document], examples: Sequence[Example], outputs: Sequence[list[float]]
     ) -> list[Document]:
-        """Answers -> documents."""
+        """Return the documents with the predicted labels."""
         return [
-            dataclasses.replace(document, entities=(), labels=tuple(self.chosen(answer)))
-            for document, answer in zip(documents, answers, strict=True)
+            dataclasses.replace(document, entities=(), labels=tuple(self.chosen(logits)))
+            for document, logits in zip(documents, outputs, strict=True)
         ]
 
     def chosen(self, logits: Sequence[float]) -> list[str]:
-        """The likeliest label, or all that are likelier than not."""
+        """Return the most likely label, or all labels with a probability above 0.5."""
         if not self.several:
             return [self.labels[max(range(len(logits)), key=logits.__getitem__)]]
         return [label for label, logit in zip(self.labels, logits, strict=True) if logit > 0]
 
 
 def target(document: Document, labels: Sequence[str], several: bool) -> Tensor:
-    """() int64, or (C,) of zeros and ones."""
+    """Return the class, () int64, or the labels, (C,) of zeros and ones."""
     if not several:
         return torch.tensor(labels.index(document.labels[0]))
     return torch.tensor([float(label in document.labels) for label in labels])
 
 
 def positive_weights(documents: Sequence[Document], labels: Sequence[str]) -> Tensor:
-    """(C,): negatives over positives of each label; 1 for one that never or always occurs."""
+    """Return (C,), negatives over positives of each label, and 1 for a label that never or always occurs."""
     positives = torch.tensor(
         [sum(label in d.labels for d in documents) for label in labels], dtype=torch.float
     )

@@ -1,11 +1,13 @@
-"""Entities that may lie in each other: every span of words, up to a width, gets a type or none from a biaffine head.
+"""Recognition of nested entities: a biaffine head gives every span of words, up to a width, a type or none.
 
-The head is that of Yu, Bohnet and Poesio (2020, arXiv 2005.07150): two projections of each word, as a span's start and as its end, a
-bilinear form and a linear one for each type, cross-entropy over the types and none. Spans are read in the order of their scores;
-one that crosses a better one is left out, one inside another is kept. The widest span is the widest in training. A discontinuous
-entity is learned as all from its start to its end, and counted as inexact.
+The head is that of Yu, Bohnet and Poesio (2020, arXiv 2005.07150): two projections of each word, one as the
+start and one as the end of a span, then a bilinear and a linear form for each type, with cross-entropy over
+the types and none. Spans are accepted in the order of their scores. A span that crosses a better one is
+dropped, a span inside another one is kept. The greatest width is that of the widest entity in training. A
+discontinuous entity is learned as the span from its start to its end, and counted as inexact.
 
-Shapes: W words, O words at which a span may start, D widths, H size of a projection, C types and none.
+Shapes: W words, O words at which a span may start, D widths, E hidden size, H size of a projection, C types
+and none.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from clm_detour.evaluate.finetune.batch import Batch, Example, count_windows
-from clm_detour.evaluate.finetune.tagging import touched
+from clm_detour.evaluate.finetune.tagger import touched
 from clm_detour.evaluate.finetune.windows import WordEncoder, words_of
 from clm_detour.evaluate.tasks.task import Document, Entity
 from clm_detour.measure.encoder import Encoder
@@ -27,12 +29,12 @@ from clm_detour.measure.encoder import Encoder
 NONE = 0
 PROJECTION = 150
 DROPOUT = 0.2  # of the projections
-WIDEST = 32  # words; spans beyond are counted as inexact
+WIDEST = 32  # words; wider entities are counted as inexact
 WordSpan = tuple[int, int, int]  # first word, last word, 1 + type
 
 
 def word_spans(document: Document, labels: Sequence[str]) -> tuple[list[WordSpan], int]:
-    """The entities in words, and how many of them words do not say exactly."""
+    """Return the entities as spans of words, and the number of those that are not exact."""
     words = words_of(document)
     found: dict[tuple[int, int], int] = {}
     inexact = 0
@@ -47,11 +49,11 @@ def word_spans(document: Document, labels: Sequence[str]) -> tuple[list[WordSpan
     return [(*span, kind) for span, kind in found.items()], inexact
 
 
-class Spans(nn.Module):
-    """The problem.
+class SpanClassifier(nn.Module):
+    """An encoder with a biaffine head.
 
     Args:
-        widest: words in the widest span that is looked at.
+        widest: Greatest width of a span, in words.
     """
 
     def __init__(self, labels: Sequence[str], encoder: Encoder, widest: int):
@@ -69,7 +71,7 @@ class Spans(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         max_tokens: int,
     ) -> tuple[list[Example], dict[str, int]]:
-        """Windows with their spans; a span belongs to the window to which its first word belongs."""
+        """Return the windows with the spans whose first word they own, and counts."""
         spans = [word_spans(document, labels) for document in documents]
         inexact = sum(count for _, count in spans)
         examples = []
@@ -84,7 +86,7 @@ class Spans(nn.Module):
         return examples, {**count_windows(examples), "inexact_entities": inexact}
 
     def logits(self, batch: Batch) -> list[Tensor]:
-        """For each window (O, D, C); the score of a span past the window's end means nothing."""
+        """Return (O, D, C) for each window. The score of a span beyond the window's end has no meaning."""
         states_TE = self.encoder(batch.ids, batch.lengths)
         words_WE = self.encoder.apply_head(states_TE[batch.places])
         windows = words_WE.split([len(example.places) for example in batch.examples])
@@ -94,7 +96,7 @@ class Spans(nn.Module):
         ]
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy over all spans, in nats a word."""
+        """Return the cross-entropy over all spans, in nats per word."""
         total = torch.zeros((), device=batch.device)
         for logits_ODC, example in zip(self.logits(batch), batch.examples, strict=True):
             wanted_OD = torch.zeros(logits_ODC.shape[:2], dtype=torch.long, device=batch.device)
@@ -105,8 +107,8 @@ class Spans(nn.Module):
             total = total + F.cross_entropy(logits_ODC[real_OD].float(), wanted_OD[real_OD], reduction="sum")
         return total / max(sum(example.owned for example in batch.examples), 1)
 
-    def answers(self, batch: Batch) -> list[list[WordSpan]]:
-        """The spans of each window, in its document's words."""
+    def predict(self, batch: Batch) -> list[list[WordSpan]]:
+        """Return the spans of each window, in words of its document."""
         found = []
         for logits_ODC, example in zip(self.logits(batch), batch.examples, strict=True):
             real_OD = inside(logits_ODC, len(example.places))
@@ -114,26 +116,26 @@ class Spans(nn.Module):
         return found
 
     def read(
-        self, documents: Sequence[Document], examples: Sequence[Example], answers: Sequence[list[WordSpan]]
+        self, documents: Sequence[Document], examples: Sequence[Example], outputs: Sequence[list[WordSpan]]
     ) -> list[Document]:
-        """The windows' spans -> documents."""
+        """Return the documents with the entities that the spans of their windows give."""
         spans: list[list[WordSpan]] = [[] for _ in documents]
-        for example, answer in zip(examples, answers, strict=True):
-            spans[example.document] += answer
+        for example, output in zip(examples, outputs, strict=True):
+            spans[example.document] += output
         return [
             dataclasses.replace(document, entities=self.entities(document, spans[place]), labels=())
             for place, document in enumerate(documents)
         ]
 
     def entities(self, document: Document, spans: Sequence[WordSpan]) -> tuple[Entity, ...]:
-        """Spans in words -> entities."""
+        """Return the entities of spans of words."""
         words = words_of(document)
         found = (Entity(self.labels[kind - 1], words[a][0], words[b][1]) for a, b, kind in spans)
         return tuple(sorted(found, key=lambda entity: (entity.start, entity.end, entity.label)))
 
 
 class BiaffineHead(nn.Module):
-    """Scores of spans from their first and last words."""
+    """A head that scores spans by their first and last words."""
 
     def __init__(self, hidden_size: int, types: int):
         super().__init__()
@@ -146,7 +148,7 @@ class BiaffineHead(nn.Module):
         self.linear = nn.Linear(2 * PROJECTION, types)
 
     def forward(self, words_WE: Tensor, starts: int, widest: int) -> Tensor:
-        """(W, E) -> (O, D, C) for the first `starts` words and widths 1 to `widest`."""
+        """Return (O, D, C) from (W, E), for the first `starts` words and widths 1 to `widest`."""
         start_OH, end_WH = self.start(words_WE[:starts]), self.end(words_WE)
         last_OD = torch.arange(starts, device=words_WE.device)[:, None] + torch.arange(
             widest, device=words_WE.device
@@ -159,14 +161,14 @@ class BiaffineHead(nn.Module):
 
 
 def inside(logits_ODC: Tensor, words: int) -> Tensor:
-    """(O, D): whether a span of this start and width ends among the window's words."""
+    """Return (O, D): whether a span with this start and width ends within the window."""
     starts, widest, _ = logits_ODC.shape
     starts_O1 = torch.arange(starts, device=logits_ODC.device)[:, None]
     return starts_O1 + torch.arange(widest, device=logits_ODC.device) < words
 
 
 def best_spans(logits_ODC: Tensor, real_OD: Tensor, offset: int) -> list[WordSpan]:
-    """Spans whose best type is not none, the surest first, without those that cross a surer one."""
+    """Return the spans of a type, by score, without those that cross one of a higher score."""
     score_OD, kind_OD = logits_ODC.float().softmax(-1).max(-1)
     chosen = ((kind_OD != NONE) & real_OD).nonzero().tolist()
     chosen.sort(key=lambda place: -float(score_OD[place[0], place[1]]))

@@ -1,8 +1,9 @@
-"""Entities that do not overlap: a BIO tag for each word, read off its first sub-word.
+"""Recognition of entities that do not overlap: a BIO tag for each word, predicted from its first sub-word.
 
-Words are tagged B-TYPE where an entity begins, I-TYPE inside it, O elsewhere, and read back the same way; an I that continues nothing
-begins an entity. An entity whose edges are inside words is tagged by the words it touches, so it cannot be found exactly, and
-of entities that share a word the first longest is kept; both are counted, never hidden.
+Words are tagged B-TYPE where an entity begins, I-TYPE inside it, O elsewhere, and entities are read back in
+the same way; an I that does not continue an entity begins one. An entity that begins or ends inside a word is
+tagged by the words that it touches, so it cannot be found exactly. Of entities that share a word the longest
+is kept, the first one of equal length. Both cases are counted.
 """
 
 from __future__ import annotations
@@ -25,10 +26,9 @@ OUTSIDE = 0
 
 
 def tag_words(document: Document, labels: Sequence[str]) -> tuple[list[int], int]:
-    """Tags of the words: 0 = O, 1 + 2 i = B and 2 + 2 i = I of type i.
+    """Return the tags of the words, and the number of entities that they do not represent exactly.
 
-    Returns:
-        The tags, and how many entities they do not say exactly.
+    Tag 0 is O, 1 + 2i is B and 2 + 2i is I of type i.
     """
     words = words_of(document)
     tags = [OUTSIDE] * len(words)
@@ -46,14 +46,14 @@ def tag_words(document: Document, labels: Sequence[str]) -> tuple[list[int], int
 
 
 def touched(words: Sequence[Span], start: int, end: int) -> Span:
-    """The range of words that share a character with [start, end)."""
+    """Return the range of words that share a character with [start, end)."""
     first = bisect_right(words, start, key=lambda word: word[1])
     last = bisect_left(words, end, key=lambda word: word[0])
     return first, max(first, last)
 
 
 def read_tags(document: Document, tags: Sequence[int], labels: Sequence[str]) -> Document:
-    """The document with the entities that its words' tags say."""
+    """Return the document with the entities that the tags of its words give."""
     words, found = words_of(document), []
     open_kind, first = None, 0
     for place, tag in enumerate([*tags, OUTSIDE]):
@@ -67,8 +67,8 @@ def read_tags(document: Document, tags: Sequence[int], labels: Sequence[str]) ->
     return dataclasses.replace(document, entities=tuple(found), labels=())
 
 
-class Tagging(nn.Module):
-    """The problem: a linear head on each word's first sub-word, mean cross-entropy over words."""
+class EntityTagger(nn.Module):
+    """An encoder with a linear head on each word's first sub-word."""
 
     def __init__(self, labels: Sequence[str], encoder: Encoder):
         super().__init__()
@@ -84,7 +84,7 @@ class Tagging(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         max_tokens: int,
     ) -> tuple[list[Example], dict[str, int]]:
-        """Windows with their words' tags; and counts of what was cut or cannot be said."""
+        """Return the windows with their words' tags, and counts of what was cut or cannot be represented."""
         tagged = [tag_words(document, labels) for document in documents]
         examples = [
             Example(
@@ -99,24 +99,24 @@ class Tagging(nn.Module):
         return examples, {**count_windows(examples), "inexact_entities": inexact}
 
     def logits(self, batch: Batch) -> Tensor:
-        """(words, tags)."""
+        """Return (words, tags)."""
         states_TE = self.encoder(batch.ids, batch.lengths)
         return self.head(self.drop(self.encoder.apply_head(states_TE[batch.places])))
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean over the batch's words, in nats."""
+        """Return the mean over the batch's words, in nats."""
         return mean_cross_entropy(self.logits(batch), batch.join_targets())
 
-    def answers(self, batch: Batch) -> list[list[int]]:
-        """The tags of each window's words."""
+    def predict(self, batch: Batch) -> list[list[int]]:
+        """Return the tags of each window's words."""
         counts = [len(example.places) for example in batch.examples]
         return [tags.tolist() for tags in self.logits(batch).argmax(-1).split(counts)]
 
     def read(
-        self, documents: Sequence[Document], examples: Sequence[Example], answers: Sequence[list[int]]
+        self, documents: Sequence[Document], examples: Sequence[Example], outputs: Sequence[list[int]]
     ) -> list[Document]:
-        """The windows' answers -> documents."""
+        """Return the documents with the entities that the tags of their windows give."""
         tags: list[list[int]] = [[] for _ in documents]
-        for example, answer in zip(examples, answers, strict=True):
-            tags[example.document] += answer
+        for example, output in zip(examples, outputs, strict=True):
+            tags[example.document] += output
         return [read_tags(document, tags[place], self.labels) for place, document in enumerate(documents)]
