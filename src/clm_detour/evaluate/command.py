@@ -26,7 +26,7 @@ from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
-from clm_detour.evaluate.tasks.left_out import by_limit, of_data, of_records
+from clm_detour.evaluate.tasks.left_out import count_left_out, count_not_chosen, count_unread_in_runs
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.progress import progress, warn
@@ -92,7 +92,7 @@ def read_tasks(settings: FineTuning) -> tuple[Read, dict[str, str]]:
         protocol = changed(changed(task.protocol, settings.protocol), settings.protocols.get(name, {}))
         chosen = documents_of(splits, settings.documents)
         task = dataclasses.replace(
-            task, protocol=protocol, skipped={**task.skipped, **by_limit(splits, chosen)}
+            task, protocol=protocol, skipped={**task.skipped, **count_not_chosen(splits, chosen)}
         )
         found.append((task, chosen))
     if not found:
@@ -191,7 +191,8 @@ def summary_of(
             task.kind,
             task.metric,
             len(splits["test"]),
-            of_data(task, splits) | of_records([one for one in records if one["task"] == task.name]),
+            count_left_out(task, splits)
+            | count_unread_in_runs([one for one in records if one["task"] == task.name]),
         )
         for task, splits in experiment.tasks
     ]
