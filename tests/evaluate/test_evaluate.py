@@ -25,7 +25,7 @@ from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.tables import plain
 from clm_detour.evaluate.tasks import SPLITS
 from clm_detour.evaluate.tasks import TASKS as TASKS_OF_THE_REGISTRY
-from clm_detour.evaluate.tasks.left_out import of_records
+from clm_detour.evaluate.tasks.left_out import count_unread_in_runs
 from clm_detour.evaluate.tasks.task import Document, Entity, Task
 from clm_detour.utils.errors import UserError
 
@@ -163,8 +163,8 @@ def test_a_count_that_differs_between_models_names_its_model():
             "protocol": {"max_tokens": 9},
         }
 
-    assert of_records([record("a", 2), record("b", 2)]) == {"test texts cut at 9 tokens": 2}
-    assert of_records([record("a", 2), record("b", 0)]) == {"test texts cut at 9 tokens (a)": 2}
+    assert count_unread_in_runs([record("a", 2), record("b", 2)]) == {"test texts cut at 9 tokens": 2}
+    assert count_unread_in_runs([record("a", 2), record("b", 0)]) == {"test texts cut at 9 tokens (a)": 2}
 
 
 def test_gold_entities_in_several_pieces_are_written_with_their_pieces(tmp_path):

@@ -14,7 +14,7 @@ from clm_detour.cli.main import app
 from clm_detour.config.loading import load_evaluation
 from clm_detour.evaluate.read_tasks import known_tasks
 from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, from_yaml, load, locate
-from clm_detour.evaluate.tasks.left_out import of_data
+from clm_detour.evaluate.tasks.left_out import count_left_out
 from clm_detour.evaluate.tasks.overview import counts, differences, print_overview
 from clm_detour.evaluate.tasks.registry import LIBRARY, PAPER, TaskLibrary
 from clm_detour.evaluate.tasks.splits import hold_out, origin, shared_ids, shared_texts
@@ -204,7 +204,7 @@ def test_all_that_is_left_out_is_counted_by_split_and_reason(tmp_path):
     settings = {"form": "brat", "kind": "entities", "overlaps": "longest", "rename": {"Comment": None}}
     task, splits = load(from_yaml("mine", settings), tmp_path)
     assert [one.label for one in splits["train"][0].entities] == ["Place"]
-    assert of_data(task, splits) == {
+    assert count_left_out(task, splits) == {
         "train annotations by rename": 1,
         "train annotations in several pieces": 1,
         "train annotations by overlap": 1,
@@ -229,14 +229,14 @@ def test_labels_and_rows_that_are_left_out_are_counted(tmp_path):
         lines = [json.dumps({"text": f"{split} {n}", "label": row}) for n, row in enumerate(rows)]
         written(tmp_path / "mine" / f"{split}.jsonl", "\n".join(lines))
     settings = {"form": "jsonl", "kind": "multi_label", "rename": {"Note": None}}
-    assert of_data(*load(from_yaml("mine", settings), tmp_path)) == {
+    assert count_left_out(*load(from_yaml("mine", settings), tmp_path)) == {
         "train labels by rename": 1,
         "validation labels by rename": 1,
         "validation labels that training has not": 1,
         "test labels by rename": 1,
         "test labels that training has not": 1,
     }
-    frequent = of_data(*load(from_yaml("mine", {**settings, "most_frequent": 1}), tmp_path))
+    frequent = count_left_out(*load(from_yaml("mine", {**settings, "most_frequent": 1}), tmp_path))
     assert frequent["labels that are not among the most frequent"] == 6
     assert frequent["documents without a frequent label"] == 3
 

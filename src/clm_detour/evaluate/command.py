@@ -21,7 +21,7 @@ from clm_detour.evaluate.finetune.run import RunOptions
 from clm_detour.evaluate.read_tasks import read_tasks
 from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.evaluate.tables import write_tables
-from clm_detour.evaluate.tasks.left_out import of_data, of_records
+from clm_detour.evaluate.tasks.left_out import count_left_out, count_unread_in_runs
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.progress import warn
 
@@ -114,7 +114,8 @@ def make_summary(
             task.kind,
             task.metric,
             len(splits["test"]),
-            of_data(task, splits) | of_records([one for one in records if one["task"] == task.name]),
+            count_left_out(task, splits)
+            | count_unread_in_runs([one for one in records if one["task"] == task.name]),
         )
         for task, splits in experiment.tasks
     ]

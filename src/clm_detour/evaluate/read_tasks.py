@@ -10,7 +10,7 @@ from clm_detour.config.schema import FineTuning
 from clm_detour.evaluate.finetune.experiment import limit_documents
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
-from clm_detour.evaluate.tasks.left_out import by_limit
+from clm_detour.evaluate.tasks.left_out import count_not_chosen
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.rules import one_of
 
@@ -40,7 +40,7 @@ def read_tasks(settings: FineTuning) -> tuple[list[tuple[Task, Splits]], dict[st
         task, splits = load(task, Path(settings.data or ""))
         protocol = changed(changed(task.protocol, settings.protocol), settings.protocols.get(name, {}))
         chosen = limit_documents(splits, settings.documents)
-        skipped = {**task.skipped, **by_limit(splits, chosen)}
+        skipped = {**task.skipped, **count_not_chosen(splits, chosen)}
         found.append((dataclasses.replace(task, protocol=protocol, skipped=skipped), chosen))
     if not found:
         raise UserError(

@@ -38,7 +38,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
-from clm_detour.evaluate.published import plain, published_scores
+from clm_detour.evaluate.published import normalize_name, published_scores
 from clm_detour.evaluate.statistics import Mean, SeedScores, average, compare, holm, mean_over
 from clm_detour.utils.files import finite
 
@@ -153,11 +153,11 @@ def published(tasks: Sequence[TaskRow], groups: Mapping[str, Sequence[str]]) -> 
     rows: dict[str, Any] = {}
     for language in dict.fromkeys(task.language for task in tasks):
         for model, printed in published_scores(language).items():
-            known = {plain(task): score for task, score in printed.items()}
+            known = {normalize_name(task): score for task, score in printed.items()}
             own = {
-                task.name: known[plain(task.name)]
+                task.name: known[normalize_name(task.name)]
                 for task in tasks
-                if task.language == language and plain(task.name) in known
+                if task.language == language and normalize_name(task.name) in known
             }
             averages = {
                 group: sum(own[task] for task in of) / len(of)

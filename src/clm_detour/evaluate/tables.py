@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clm_detour.evaluate.statistics import OVER, Equivalence
-from clm_detour.evaluate.tasks.left_out import sentence
+from clm_detour.evaluate.tasks.left_out import left_out_sentence
 from clm_detour.utils.files import atomic_write
 
 ABSENT = ""
@@ -145,7 +145,9 @@ def cost_lines(summary: Mapping[str, Any]) -> list[str]:
 
 def left_out_lines(summary: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each task of which something is left out."""
-    return [sentence(task["name"], task["left_out"]) for task in summary["tasks"] if task.get("left_out")]
+    return [
+        left_out_sentence(task["name"], task["left_out"]) for task in summary["tasks"] if task.get("left_out")
+    ]
 
 
 def missing_lines(summary: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ import torch
 from clm_detour.config.protocols import Kind
 from clm_detour.evaluate.finetune.task_model import ENTITY_KINDS
 from clm_detour.evaluate.finetune.training import Prepared, Trained, prepare, train, validation_score
-from clm_detour.evaluate.tasks.left_out import of_data, of_model
+from clm_detour.evaluate.tasks.left_out import count_left_out, count_unread
 from clm_detour.evaluate.tasks.task import Document, Entity, Splits, Task
 from clm_detour.measure.encoder import load_encoder
 from clm_detour.model.pretrained import load_fast_tokenizer, longest_input, read_encoder_config
@@ -143,7 +143,7 @@ def make_record(
         "options": dataclasses.asdict(run.options),
         "documents": {split: len(documents) for split, documents in prepared.splits.items()},
         "counts": prepared.counts,
-        "left_out": of_data(run.task, prepared.splits) | of_model(prepared.counts, max_tokens),
+        "left_out": count_left_out(run.task, prepared.splits) | count_unread(prepared.counts, max_tokens),
         "flops": sum(tried.flops for tried in attempts.values()),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),

@@ -23,6 +23,6 @@ def published_scores(language: str) -> dict[str, dict[str, float]]:
     return {row.pop("model"): {task: float(score) for task, score in row.items()} for row in rows}
 
 
-def plain(task: str) -> str:
+def normalize_name(task: str) -> str:
     """Return a task's name without case and punctuation, so that `ncbi_disease` finds `NCBI-disease`."""
     return re.sub(r"[^a-z0-9]", "", task.lower())

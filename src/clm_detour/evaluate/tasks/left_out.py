@@ -13,7 +13,7 @@ from typing import Any
 from clm_detour.evaluate.tasks.task import Counts, Document, Splits, Task
 
 
-def of_data(task: Task, splits: Splits) -> dict[str, int]:
+def count_left_out(task: Task, splits: Splits) -> dict[str, int]:
     """Return the counts of what the reader left out, and of labels that no training document has."""
     found = Counter(task.skipped)
     trained = set(labels_of(splits["train"]))
@@ -31,7 +31,7 @@ def reasons(document: Document) -> Iterator[str]:
         yield "annotations in several pieces" if entity.fragments else "annotations by overlap"
 
 
-def by_limit(splits: Splits, chosen: Splits) -> dict[str, int]:
+def count_not_chosen(splits: Splits, chosen: Splits) -> dict[str, int]:
     """Return the number of documents of each split that were not chosen."""
     counts = {split: len(documents) - len(chosen[split]) for split, documents in splits.items()}
     return {f"{split} documents by the limit": count for split, count in counts.items() if count}
@@ -44,7 +44,7 @@ def labels_of(documents: Iterable[Document]) -> Iterator[str]:
         yield from one.labels
 
 
-def of_model(counts: Mapping[str, Mapping[str, int]], max_tokens: int) -> dict[str, int]:
+def count_unread(counts: Mapping[str, Mapping[str, int]], max_tokens: int) -> dict[str, int]:
     """Return the counts of what one model cannot read, given the counts of its examples by split."""
     named = {
         "documents_cut": f"texts cut at {max_tokens} tokens",
@@ -59,7 +59,7 @@ def of_model(counts: Mapping[str, Mapping[str, int]], max_tokens: int) -> dict[s
     }
 
 
-def of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def count_unread_in_runs(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Return the counts of what the models of some finished runs cannot read, and of runs without a score.
 
     A count that is not the same for all models names its model.
@@ -69,7 +69,7 @@ def of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         if record["score"] is None:
             lost = found.setdefault("runs without a score", {})
             lost[record["model"]] = lost.get(record["model"], 0) + 1
-        for phrase, count in of_model(record["counts"], record["protocol"]["max_tokens"]).items():
+        for phrase, count in count_unread(record["counts"], record["protocol"]["max_tokens"]).items():
             found.setdefault(phrase, {})[record["model"]] = count
     models = {record["model"] for record in records}
     together: dict[str, int] = {}
@@ -81,6 +81,6 @@ def of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return together
 
 
-def sentence(name: str, left_out: Counts) -> str:
+def left_out_sentence(name: str, left_out: Counts) -> str:
     """Return a sentence like `GAD leaves out: train documents by the limit 7, test labels by rename 98`."""
     return f"{name} leaves out: {', '.join(f'{what} {count:,}' for what, count in left_out.items())}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from clm_detour.evaluate.tasks.left_out import of_data, sentence
+from clm_detour.evaluate.tasks.left_out import count_left_out, left_out_sentence
 from clm_detour.evaluate.tasks.registry import load, locate
 from clm_detour.evaluate.tasks.splits import shared_ids, shared_texts
 from clm_detour.evaluate.tasks.task import SPLITS, Splits, Task
@@ -92,8 +92,8 @@ def data_cells(task: Task, root: Path, notes: list[str]) -> list[str]:
     notes += [f"Warning: {difference}." for difference in differences(loaded, splits)]
     notes += [f"{overlap}." for overlap in overlaps(loaded, splits)]
     found = counts(loaded, splits)
-    if left_out := of_data(loaded, splits):
-        notes.append(f"{sentence(task.name, left_out)}.")
+    if left_out := count_left_out(loaded, splits):
+        notes.append(f"{left_out_sentence(task.name, left_out)}.")
     labels = f"{sum(count for name, count in found.items() if name.startswith('labels.')):,} labels"
     annotated = f"{found['annotations']:,} entities" if "annotations" in found else labels
     return [*(f"{found.get(f'{split}.documents', 0):,}" for split in SPLITS), annotated]

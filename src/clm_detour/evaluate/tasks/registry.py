@@ -18,13 +18,13 @@ from clm_detour.utils.errors import UserError
 LIBRARY = resources.files("clm_detour.evaluate.tasks") / "library"
 
 
-def columns(language: str) -> list[str]:
+def paper_tasks(language: str) -> list[str]:
     """Return the tasks of the paper's table for a language, in its order."""
     scores = next(iter(published_scores(language).values()))
     return [name for name in scores if name != AVERAGE]
 
 
-PAPER = (*columns("en"), *columns("fr"))
+PAPER = (*paper_tasks("en"), *paper_tasks("fr"))
 
 
 class TaskLibrary(Mapping[str, Task]):
