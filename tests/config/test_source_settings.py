@@ -11,12 +11,26 @@ from clm_detour.utils.errors import UserError
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 RIGHT = """
-notes: {path: NOTEEVENTS.csv.gz, text: TEXT, where: "CATEGORY == 'Discharge summary' and ISERROR != 1", deidentified: ""}
-papers: {path: hf.parquet, where: educational_score >= 3, repeat: {"document_type == 'Clinical case'": 100, "a > 1": 4.3}}
-hub: {path: user/name, format: hub, subset: en, split: commercial, revision: v1, streaming: false}
-baseline: {path: "pubmed/*.xml.gz", format: pubmed, where: "abstract and language == 'eng'", template: "{title}. {abstract?}"}
-instructions: {path: folder, template: "{prompt}\\n\\n{input?}\\n\\n{response}", deduplicate: true}
-books: {path: books, format: text, document: paragraph, min_words: 5, max_words: 5, decontaminate: [tasks], ngram: 20}
+notes:
+  path: NOTEEVENTS.csv.gz
+  text: TEXT
+  where: "CATEGORY == 'Discharge summary' and ISERROR != 1"
+  deidentified: ""
+papers:
+  path: hf.parquet
+  where: educational_score >= 3
+  repeat: {"document_type == 'Clinical case'": 100, "a > 1": 4.3}
+hub:
+  {path: user/name, format: hub, subset: en, split: commercial, revision: v1, streaming: false}
+baseline:
+  path: pubmed/*.xml.gz
+  format: pubmed
+  where: abstract and language == 'eng'
+  template: "{title}. {abstract?}"
+instructions:
+  {path: folder, template: "{prompt}\\n\\n{input?}\\n\\n{response}", deduplicate: true}
+books:
+  {path: books, format: text, document: paragraph, min_words: 5, max_words: 5, decontaminate: [tasks], ngram: 20}
 """
 WRONG = {
     "unknown format": ("{path: x, format: jsnl}", "format: 'jsnl' is not known; did you mean jsonl?"),
