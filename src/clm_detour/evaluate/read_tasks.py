@@ -26,8 +26,7 @@ def read_tasks(settings: FineTuning) -> tuple[list[tuple[Task, Splits]], dict[st
     """
     found: list[tuple[Task, Splits]] = []
     missing: dict[str, str] = {}
-    own = {name: from_yaml(name, described) for name, described in settings.own_tasks.items()}
-    known: dict[str, Task] = {**TASKS, **SAMPLE_TASKS, **own}
+    known = known_tasks(settings)
     for name in settings.tasks:
         one_of(name, known, "tasks")
     for name in settings.tasks:
@@ -48,3 +47,9 @@ def read_tasks(settings: FineTuning) -> tuple[list[tuple[Task, Splits]], dict[st
             "to the folder that holds their folders."
         )
     return found, missing
+
+
+def known_tasks(settings: FineTuning) -> dict[str, Task]:
+    """Return the tasks of the library, the bundled ones and those under `own_tasks`, by name."""
+    own = {name: from_yaml(name, described) for name, described in settings.own_tasks.items()}
+    return {**TASKS, **SAMPLE_TASKS, **own}
