@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from clm_detour.analyze.compare import Settings, compare, write_comparison
+from clm_detour.analyze.figures import save_trajectory
 from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.texts import FEWEST, held_out_texts
-from clm_detour.analyze.trajectory import Point, draw_trajectory, exported_points, trajectory
+from clm_detour.analyze.trajectory import Point, exported_points, trajectory
 from clm_detour.analyze.weights import weight_change
 from clm_detour.config.schema import Config
 from clm_detour.recipe.export import tokenizer_path
 from clm_detour.recipe.phases import PhaseRun, plan_arm
 from clm_detour.recipe.start import is_decoder
+from clm_detour.records.analysis import GradientsRecord, TrajectoryRecord, WeightsRecord
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.utils.files import write_json
+from clm_detour.records.store import parse, write
 
 DETOUR, TWIN, CONTROL = "detour", "twin", "control"
 GRADIENT_TEXTS = 60
@@ -69,14 +71,12 @@ def analyze_run(config: Config, texts: Sequence[str]) -> None:
     start = start_of(config)
     tokenizer = tokenizer_path(config)  # a base may have none of its own
     found = trajectory(points_of(config, start), references_of(config, start), texts, settings, tokenizer)
-    write_json(folder / "trajectory.json", found)
-    draw_trajectory(found, folder)
-    write_json(folder / "weights.json", {"changes": weight_changes(config, start)})
+    save_trajectory(found, folder)
+    write(parse(TrajectoryRecord, found), folder / "trajectory.json")
+    write(parse(WeightsRecord, {"changes": weight_changes(config, start)}), folder / "weights.json")
     if start is not None:
-        write_json(
-            folder / "gradients.json",
-            gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, config.seed, tokenizer),
-        )
+        found = gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, config.seed, tokenizer)
+        write(parse(GradientsRecord, found), folder / "gradients.json")
     write_comparison(compare(roles_of(config), texts, settings, "held-out texts of the run"), folder)
 
 

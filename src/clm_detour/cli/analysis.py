@@ -56,16 +56,20 @@ def compare(
     found = StoredTexts(read_texts(texts, text_field))
     comparison = compare_models(models, found, settings, texts, every_text)
     write_comparison(comparison, output)
-    _print_comparison(comparison, output)
+    _print_comparison(output / "compare.json", output)
 
 
-def _print_comparison(comparison: dict[str, Any], output: Path) -> None:
+def _print_comparison(path: Path, output: Path) -> None:
     from clm_detour.analyze.show import comparison_tables
+    from clm_detour.figures.renderers import rich_table
+    from clm_detour.records.analysis import NetworkComparison
+    from clm_detour.records.store import read
     from clm_detour.utils.progress import console, warn
 
+    comparison = read(NetworkComparison, path)
     for table in comparison_tables(comparison):
-        console.print(table)
-    for note in comparison["notes"]:
+        console.print(rich_table(table))
+    for note in comparison.notes:
         warn(note)
     console.print(f"Wrote {output}", soft_wrap=True)
 
@@ -79,7 +83,6 @@ def analyze(
     from clm_detour.config import load_config
     from clm_detour.records.run_folder import RunFolder
     from clm_detour.run.steps import analyze as analyze_finished
-    from clm_detour.utils.files import read_json
 
     loaded = load_config(config, overrides or ())
     if not can_be_analyzed(loaded):
@@ -92,7 +95,7 @@ def analyze(
     if reason := analyze_finished(loaded):
         raise UserError(reason)
     folder = RunFolder.of(loaded)
-    _print_comparison(read_json(folder.comparison), folder.analysis)
+    _print_comparison(folder.comparison, folder.analysis)
 
 
 def weights(

@@ -27,8 +27,10 @@ from clm_detour.evaluate.summary import TaskRow, summarise
 from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
 from clm_detour.evaluate.tasks.left_out import by_limit, of_data, of_records
+from clm_detour.records.evaluation import Summary
+from clm_detour.records.store import as_json, write
 from clm_detour.utils.errors import UserError
-from clm_detour.utils.files import read_json, write_json
+from clm_detour.utils.files import read_json
 from clm_detour.utils.progress import progress, warn
 from clm_detour.utils.rules import one_of
 
@@ -37,7 +39,7 @@ Read = list[tuple[Task, Splits]]
 
 def evaluate_models(
     settings: FineTuning, models: Mapping[str, str], folder: Path, name: str
-) -> tuple[dict[str, Any], int]:
+) -> tuple[Summary, int]:
     """Run what is not finished yet, and write what all of it says.
 
     Args:
@@ -62,11 +64,11 @@ def evaluate_models(
     summary = summary_of(name, experiment, records, settings, missing)
     path = folder / "summary.json"
     if (
-        made or not path.exists() or read_json(path) != summary
+        made or not path.exists() or read_json(path) != as_json(summary)
     ):  # an old file stays old: the page is made from it
         write_tables(summary, folder)
         write_figure(summary, folder)
-        write_json(path, summary)
+        write(summary, path)
     return summary, made
 
 
@@ -168,8 +170,8 @@ def summary_of(
     records: list[dict[str, Any]],
     settings: FineTuning,
     missing: Mapping[str, str],
-) -> dict[str, Any]:
-    """The records of all runs -> the content of `summary.json`."""
+) -> Summary:
+    """Return the summary of the records of all runs."""
     scores: dict[str, dict[str, dict[int, float]]] = {}
     for record in records:
         if record["score"] is not None:
@@ -207,7 +209,7 @@ def summary_of(
     )
 
 
-def write_figure(summary: Mapping[str, Any], folder: Path) -> None:
+def write_figure(summary: Summary, folder: Path) -> None:
     """differences.png; matplotlib is slow to import."""
     from clm_detour.evaluate.figure import write_differences
 

@@ -16,19 +16,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from clm_detour.records.evaluation import Equivalence, PaperBootstrap
+from clm_detour.records.store import Interval
+
 CONFIDENCE = 0.95
-LEVEL = 0.05  # of every test
 FEWEST_TASKS = 6  # with five, no two-sided p of sign flips is below 2 / 2**5 = 0.0625
 EXACT_TASKS = 16  # up to here all flips are listed, above that as many are drawn
-# What an interval speaks of.
-OVER = {"tasks": "over tasks like these", "seeds": "over seeds, on these tasks only"}
 RESAMPLES = 10_000  # of the paper's bootstrap
 RESAMPLING_SEED = 0
 TIE = 0.05  # points; less than what a table with one decimal shows
 ROUNDING = 1e-9  # points; differences closer than this are equal
 
 SeedScores = Mapping[int, float]  # seed -> score in percent
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -45,44 +44,6 @@ class Mean:
     std: float | None
     interval: Interval | None
     n: int
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """A test of two one-sided hypotheses: that the true difference is `bound` points or more, in either direction.
-
-    Args:
-        p: the larger of the two one-sided p values; a small one shows that the models are equivalent within the bound.
-    """
-
-    bound: float
-    p: float
-
-    @property
-    def shown(self) -> bool:
-        """Whether the test shows that the models are equivalent."""
-        return significant(self.p)
-
-    def sentence(self, over: str | None) -> str:
-        """Say what the test shows.
-
-        Args:
-            over: `Comparison.interval_over`, which says whether the sentence is about these tasks only.
-        """
-        shown = "equivalent" if self.shown else "not shown to be equivalent"
-        where = " on these tasks" if over == "seeds" else ""
-        return f"{shown} within ±{self.bound:g} points{where} (p = {self.p:.2g})"
-
-
-@dataclass(frozen=True)
-class PaperBootstrap:
-    """The paired bootstrap over tasks and seeds of arXiv 2605.12438, with its 95 % percentile interval and two-sided p.
-
-    It rejects a true null too often when tasks are few; it is kept to reproduce the paper.
-    """
-
-    interval: Interval
-    p: float
 
 
 @dataclass(frozen=True)
@@ -170,11 +131,6 @@ def subset_means(values: np.ndarray) -> np.ndarray:
         chosen = np.random.default_rng(RESAMPLING_SEED).integers(2, size=(2**EXACT_TASKS - 1, tasks))
         chosen = chosen[chosen.any(axis=1)]
     return values @ chosen.T.astype(float) / chosen.sum(1)
-
-
-def significant(p: float) -> bool:
-    """Return whether a test with this p rejects its hypothesis at `LEVEL`."""
-    return p <= LEVEL
 
 
 def two_sided(distribution: Any) -> Any:

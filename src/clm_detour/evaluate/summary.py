@@ -1,59 +1,31 @@
-"""`summary.json`: every score of an evaluation, what it says together, and what was published. Tables, figure and report read it.
+"""Bring together every score of an evaluation, what the scores say together, and what was published: `summary.json`.
 
-    {
-      "name": "en",
-      "models":  [{"name": "detour", "path": "...", "minutes": 12.3, "flops": 1.2e15}],   in the order of display
-      "tasks":   [{"name": "GAD", "language": "en", "kind": "single_label", "metric": "f1", "n": 534,
-                   "left_out": {"test annotations by overlap": 98}}],   n: test documents; left_out: see `tasks.left_out`
-      "scores":  {model: {task: {"seeds": {"42": 81.2}, "mean": 81.0, "std": 0.4, "interval": [80.5, 81.5]}}},
-      "groups":  [{"name": "all", "tasks": ["GAD", ...], "of": 11,
-                   "averages": {model: {"mean": 77.3, "std": 0.2, "interval": [77.1, 77.5]}}}],
-      "comparisons": [{"a": "detour", "b": "twin", "tasks": [...], "difference": 0.5,
-                       "interval": [0.1, 0.9], "interval_over": "tasks", "p": 0.01, "p_adjusted": 0.03,
-                       "wins": 8, "losses": 2, "ties": 1, "seed_wins": 37, "seed_losses": 14,
-                       "by_task": {task: {"difference": 0.4, "interval": [0.1, 0.7]}},
-                       "equivalence": {"bound": 1.0, "p": 0.04},
-                       "paper_bootstrap": {"interval": [0.2, 0.8], "p": 0.002}}],
-      "published": {model: {"scores": {task: 90.1}, "averages": {group: 78.0}}},
-      "missing": [{"task": "COS", "reason": "..."}]
-    }
-
-All scores are in percent, differences in points. `std` is null where there is one seed (of an average: where its tasks share none or one), and `interval` (95 %, over seeds) where a
-task has one seed or all seeds agree. From six tasks on, the interval of a comparison is "over" the "tasks": it and p speak of tasks like these. With fewer tasks it is over
-the "seeds" and speaks of these tasks only; p is null then, and the interval where a task has one seed or no seeds differ.
-`p_adjusted` is p after Holm, over all pairs that have one. `seed_wins` and `seed_losses` count pairs of runs with one task and one seed.
-`equivalence` is null without the key `equivalence_points`, `paper_bootstrap` without `paper_bootstrap: true`. 0.1.0 wrote neither
-these two nor `interval_over`, `p_adjusted`, `seed_wins` and `seed_losses`; its interval and p are what is now `paper_bootstrap`. A task that a model
-has not finished is not in its `scores`. A group's averages run over its `tasks`, those that every model has, and `of` says how many
-it would be with none missing; `averages` is empty if there are none. `all` is always a group. Published averages run over the same
-tasks, so they are lower or higher than the paper's where tasks are missing.
+Its form is `clm_detour.records.evaluation.Summary`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 from clm_detour.evaluate.published import plain, published_scores
 from clm_detour.evaluate.statistics import Mean, SeedScores, average, compare, holm, mean_over
-from clm_detour.utils.files import finite
+from clm_detour.records.evaluation import (
+    EvaluatedModel,
+    Group,
+    MeanScore,
+    MissingTask,
+    Published,
+    Summary,
+    TaskComparison,
+    TaskDifference,
+    TaskRow,
+)
 
 Scores = Mapping[str, Mapping[str, SeedScores]]  # model -> task -> seed -> score in percent
 ALL = "all"
-
-
-@dataclass(frozen=True)
-class TaskRow:
-    """What is said of a task: `n` counts its test documents, `left_out` what its scores are without (see `tasks.left_out`)."""
-
-    name: str
-    language: str
-    kind: str
-    metric: str
-    n: int
-    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def summarise(
@@ -65,16 +37,17 @@ def summarise(
     missing: Mapping[str, str],
     equivalence_points: float | None = None,
     paper_bootstrap: bool = False,
-) -> dict[str, Any]:
-    """The content of `summary.json`.
+) -> Summary:
+    """Return the summary of an evaluation.
 
     Args:
-        models: `{"name", "path", "minutes", "flops"}` of each, in the order of display.
-        tasks: those that could be read.
-        groups: name -> its tasks, besides `all`.
-        missing: task -> why it could not be read.
-        equivalence_points: the bound of the tests of equivalence; None for none.
-        paper_bootstrap: whether comparisons have the paper's own test too.
+        models: `{"name", "path", "minutes", "flops"}` of each model, in order of display.
+        tasks: The tasks that could be read.
+        scores: Model -> task -> seed -> score in percent.
+        groups: Name -> tasks of the groups besides `all`.
+        missing: Task -> why it could not be read.
+        equivalence_points: Bound of the tests of equivalence; None for no such tests.
+        paper_bootstrap: Whether comparisons have the paper's own test, too.
     """
     names = [model["name"] for model in models]
     common = [task.name for task in tasks if all(task.name in scores.get(name, {}) for name in names)]
@@ -84,66 +57,64 @@ def summarise(
         **{group: [t for t in everything if t in set(of)] for group, of in groups.items()},
     }
     shown = {group: [task for task in common if task in set(of)] for group, of in wanted.items()}
-    return {
-        "name": name,
-        "models": [dict(model) for model in models],
-        "tasks": [vars(task) for task in tasks],
-        "scores": {
+    return Summary(
+        name=name,
+        models=[EvaluatedModel(**model) for model in models],
+        tasks=list(tasks),
+        scores={
             model: {task: score_row(each) for task, each in scores.get(model, {}).items()} for model in names
         },
-        "groups": [
-            {
-                "name": group,
-                "tasks": of,
-                "of": len(wanted[group]),
-                "averages": {
-                    model: spread(average({task: scores[model][task] for task in of}))
+        groups=[
+            Group(
+                group,
+                of,
+                len(wanted[group]),
+                {
+                    model: mean_score(average({task: scores[model][task] for task in of}))
                     for model in names
                     if of
                 },
-            }
+            )
             for group, of in shown.items()
         ],
-        "comparisons": comparisons(names, scores, equivalence_points, paper_bootstrap),
-        "published": published(tasks, shown),
-        "missing": [{"task": task, "reason": reason} for task, reason in missing.items()],
-    }
+        comparisons=comparisons(names, scores, equivalence_points, paper_bootstrap),
+        published=published(tasks, shown),
+        missing=[MissingTask(task, reason) for task, reason in missing.items()],
+    )
 
 
-def spread(mean: Mean) -> dict[str, Any]:
-    """A mean as JSON."""
-    interval = None if mean.interval is None else list(mean.interval)
-    return {"mean": mean.mean, "std": mean.std, "interval": interval}
+def mean_score(mean: Mean, seeds: Mapping[str, float] | None = None) -> MeanScore:
+    """Return the record of a mean."""
+    return MeanScore(seeds=dict(seeds or {}), mean=mean.mean, std=mean.std, interval=mean.interval)
 
 
-def score_row(seeds: SeedScores) -> dict[str, Any]:
-    """One model on one task."""
-    return {"seeds": {str(seed): seeds[seed] for seed in sorted(seeds)}, **spread(mean_over(seeds))}
+def score_row(seeds: SeedScores) -> MeanScore:
+    """Return the record of one model on one task."""
+    return mean_score(mean_over(seeds), {str(seed): seeds[seed] for seed in sorted(seeds)})
 
 
 def comparisons(
     names: Sequence[str], scores: Scores, equivalence_points: float | None, paper_bootstrap: bool
-) -> list[dict[str, Any]]:
-    """Return a row for each pair of models that have finished a task in common."""
+) -> list[TaskComparison]:
+    """Return the comparison of each pair of models that have finished a task in common."""
     rows = []
     for a, b in combinations(names, 2):
         found = compare(scores.get(a, {}), scores.get(b, {}), equivalence_points, paper_bootstrap)
         if found is not None:
-            by_task = {
-                task: {"difference": each.mean, "interval": each.interval}
-                for task, each in found.by_task.items()
-            }
-            row = {"a": a, "b": b, **asdict(found), "p_adjusted": None, "by_task": by_task}
-            rows.append(finite(row))  # with lists for tuples, as it is read again
-    tested = [row for row in rows if row["p"] is not None]
-    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
-        row["p_adjusted"] = p
-    return rows
+            by_task = {task: TaskDifference(each.mean, each.interval) for task, each in found.by_task.items()}
+            rows.append(
+                TaskComparison(a=a, b=b, **{**vars(found), "tasks": list(found.tasks), "by_task": by_task})
+            )
+    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
+    return [row if row.p is None else replace(row, p_adjusted=next(adjusted)) for row in rows]
 
 
-def published(tasks: Sequence[TaskRow], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The paper's figures for these tasks, with averages over the same tasks as ours; models without any are left out."""
-    rows: dict[str, Any] = {}
+def published(tasks: Sequence[TaskRow], groups: Mapping[str, Sequence[str]]) -> dict[str, Published]:
+    """Return the paper's scores for these tasks, with averages over the same tasks as ours, of each model that has any.
+
+    The averages are lower or higher than the paper's where tasks are missing.
+    """
+    rows = {}
     for language in dict.fromkeys(task.language for task in tasks):
         for model, printed in published_scores(language).items():
             known = {plain(task): score for task, score in printed.items()}
@@ -158,5 +129,5 @@ def published(tasks: Sequence[TaskRow], groups: Mapping[str, Sequence[str]]) -> 
                 if of and all(task in own for task in of)
             }
             if own:
-                rows[model] = {"scores": own, "averages": averages}
+                rows[model] = Published(own, averages)
     return rows
