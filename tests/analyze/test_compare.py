@@ -27,10 +27,11 @@ from transformers import (
 
 from clm_detour.analyze.cka import cka
 from clm_detour.analyze.compare import Settings, compare
-from clm_detour.analyze.figures import layer_curves
+from clm_detour.analyze.figures import divergence_chart
 from clm_detour.analyze.show import comparison_tables, percent
 from clm_detour.analyze.texts import StoredTexts, draw_samples, read_texts
 from clm_detour.data.tokenizer import copy_tokenizer
+from clm_detour.figures.renderers import rich_table
 from clm_detour.measure.scorer import open_masked
 from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model import (
@@ -39,6 +40,8 @@ from clm_detour.model import (
     ModernBertForTokenClassification,
     ModernBertModel,
 )
+from clm_detour.records.analysis import NetworkComparison
+from clm_detour.records.store import parse
 from clm_detour.utils.errors import UserError
 
 SMALL = Settings(per_sample=30, max_tokens=64, half_samples=40)
@@ -353,11 +356,12 @@ def test_the_command_writes_json_csv_and_figures(run_cli, models, texts_file, tm
 def test_the_controls_layers_stand_beside_those_of_a_only_where_they_are_the_same(compared, models, texts):
     deep = {"a": models["deep"], "b": models["near"], "control": models["near2"]}
     for found, beside in ((compared, True), (compare(deep, texts[:40], SMALL), False)):
-        table = comparison_tables(found)[1]
+        record = parse(NetworkComparison, found)
+        table = rich_table(comparison_tables(record)[1])
         cells = [cell for column in table.columns if column.header == "control" for cell in column.cells]
         assert any(cells) == beside
         axes = Figure().add_subplot()
-        layer_curves(axes, found)
+        divergence_chart(record).paint(axes)
         labels = [line.get_label() for line in axes.get_lines()]
         assert any("control" in label for label in labels) == beside
         assert len(labels) == (6 if beside else 3)

@@ -27,6 +27,8 @@ from clm_detour.evaluate.tasks import SPLITS
 from clm_detour.evaluate.tasks import TASKS as TASKS_OF_THE_REGISTRY
 from clm_detour.evaluate.tasks.left_out import count_unread_in_runs
 from clm_detour.evaluate.tasks.task import Document, Entity, Task
+from clm_detour.records.evaluation import Summary
+from clm_detour.records.store import read
 from clm_detour.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "eval"
@@ -79,8 +81,8 @@ def test_it_leaves_a_record_and_the_answers_of_every_run_and_a_table_of_all(eval
     assert len(record["rounds"]) == 1
     answers = (folder / "ours" / "SampleVerdict" / "1.predictions.jsonl").read_text().splitlines()
     assert len(answers) == record["documents"]["test"] == 12
-    assert summary == json.loads((folder / "summary.json").read_text())
-    assert summary["scores"]["ours"]["SampleVerdict"]["seeds"]["1"] == pytest.approx(100 * record["score"])
+    assert summary == read(Summary, folder / "summary.json")
+    assert summary.scores["ours"]["SampleVerdict"].seeds["1"] == pytest.approx(100 * record["score"])
     assert {path.name for path in folder.glob("*.*")} == {
         "summary.json",
         "table.md",
@@ -143,7 +145,7 @@ def test_what_is_left_out_stands_wherever_the_scores_do(models, tmp_path, capsys
             ("entities that its words cannot say exactly", 2),
         )
     }
-    found = {task["name"]: task["left_out"] for task in summary["tasks"]}
+    found = {task.name: task.left_out for task in summary.tasks}
     assert found["mine"] == mine
     assert found["cut"] == {f"{split} texts cut at 60 tokens": 2 for split in SPLITS}
     record = json.loads((tmp_path / "run" / "ours" / "mine" / "1.json").read_text())
@@ -215,10 +217,10 @@ def test_another_test_of_the_same_scores_needs_no_run(evaluated, models):
     folder, before, _ = evaluated
     summary, made = evaluate_models(fine_tuning(paper_bootstrap=True), models, folder, "made")
     assert made == 0
-    assert summary["scores"] == before["scores"]
-    assert before["comparisons"][0]["paper_bootstrap"] is None
-    assert 0 < summary["comparisons"][0]["paper_bootstrap"]["p"] <= 1
-    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert summary.scores == before.scores
+    assert before.comparisons[0].paper_bootstrap is None
+    assert 0 < summary.comparisons[0].paper_bootstrap.p <= 1
+    assert read(Summary, folder / "summary.json") == summary
 
 
 def test_results_made_with_other_settings_are_not_taken(evaluated, models, encoders):
@@ -236,7 +238,7 @@ def test_more_seeds_and_models_are_added_to_what_there_is(evaluated, models, enc
     settings = fine_tuning(tasks=["SampleVerdict"], seeds=[2, 3])
     summary, made = evaluate_models(settings, {**models, "third": encoders["roberta"]}, folder, "made")
     assert made == 4
-    assert list(summary["scores"]["third"]["SampleVerdict"]["seeds"]) == ["2", "3"]
+    assert list(summary.scores["third"]["SampleVerdict"].seeds) == ["2", "3"]
 
 
 def test_several_processes_give_the_scores_of_one(evaluated, models, tmp_path):
@@ -264,11 +266,11 @@ def test_a_run_that_diverges_stands_in_the_table_with_what_it_scored_and_is_name
     summary, made = evaluate_models(settings, {"ours": models["other"]}, tmp_path / "run", "made")
     assert made == 2
     if metric == "accuracy":
-        assert summary["scores"]["ours"]["mine"]["mean"] == 50
+        assert summary.scores["ours"]["mine"].mean == 50
     else:  # there is no AUROC of answers that are not finite, and no number stands for it
         assert json.loads((tmp_path / "run" / "ours" / "mine" / "1.json").read_text())["score"] is None
-        assert "mine" not in summary["scores"]["ours"]
-        assert summary["tasks"][0]["left_out"] == {"runs without a score": 1}
+        assert "mine" not in summary.scores["ours"]
+        assert summary.tasks[0].left_out == {"runs without a score": 1}
     assert "ours on mine, seed 1: training at 1e+38 diverged" in capsys.readouterr().err
 
 

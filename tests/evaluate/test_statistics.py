@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy import stats
 
-from clm_detour.evaluate.figure import paint, write_differences
+from clm_detour.evaluate.figure import difference_plot, write_differences
 from clm_detour.evaluate.published import published_scores
 from clm_detour.evaluate.statistics import (
     SignFlips,
@@ -30,7 +30,9 @@ from clm_detour.evaluate.statistics import (
 )
 from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.evaluate.tables import as_csv, latex, markdown, score_table, write_tables
-from clm_detour.report.evaluation import parse_evaluation
+from clm_detour.figures.canvas import INK
+from clm_detour.records.evaluation import Summary
+from clm_detour.records.store import as_json, parse
 
 SEEDS = (42, 43, 44)
 seed_scores = st.dictionaries(st.integers(0, 9), st.floats(0, 100), min_size=1)
@@ -217,8 +219,8 @@ def test_holms_p_is_that_of_the_textbook():
 def test_every_pair_with_a_p_has_holms_beside_it():
     a, b = apart(*SEVEN)
     made = summary({"a": a, "b": b, "c": a}, tuple(a))
-    p = [row["p"] for row in made["comparisons"]]
-    assert [row["p_adjusted"] for row in made["comparisons"]] == holm(p)
+    p = [row.p for row in made.comparisons]
+    assert [row.p_adjusted for row in made.comparisons] == holm(p)
     assert p == [4 / 2**7, 1, 4 / 2**7]
     assert "p = 0.031 (Holm 0.094)" in markdown(made)
 
@@ -256,10 +258,10 @@ def test_no_difference_is_claimed_only_within_a_bound_that_was_tested():
 
 def test_the_papers_bootstrap_is_there_if_asked_for_and_marked_as_too_sure():
     two = [[0.5, 0.6, 0.7], [1.0, 1.2, 1.1]]
-    assert summary_apart(*two)["comparisons"][0]["paper_bootstrap"] is None
+    assert summary_apart(*two).comparisons[0].paper_bootstrap is None
     made = summary_apart(*two, paper_bootstrap=True)
-    assert made["comparisons"][0]["paper_bootstrap"]["p"] == pytest.approx(2 / 10_001)
-    assert made["comparisons"][0]["p"] is None
+    assert made.comparisons[0].paper_bootstrap.p == pytest.approx(2 / 10_001)
+    assert made.comparisons[0].p is None
     assert "the paper's bootstrap, too sure of itself with few tasks: +0.57 to +1.15, p = 0.0002" in markdown(
         made
     )
@@ -267,24 +269,25 @@ def test_the_papers_bootstrap_is_there_if_asked_for_and_marked_as_too_sure():
 
 def test_a_summary_is_the_same_when_it_is_read_again():
     made = summary_apart(*SEVEN, equivalence_points=1.0, paper_bootstrap=True)
-    assert json.loads(json.dumps(made)) == made
-    (found,) = parse_evaluation(made).differences
-    (written,) = made["comparisons"]
+    content = as_json(made)
+    assert parse(Summary, json.loads(json.dumps(content))) == made
+    (found,) = parse(Summary, content).comparisons
+    (written,) = content["comparisons"]
     for key in ("p", "p_adjusted", "interval_over", "wins", "losses", "ties", "seed_wins", "seed_losses"):
         assert getattr(found, key) == written[key]
     assert list(found.interval) == written["interval"]
     assert vars(found.equivalence) == written["equivalence"]
     assert list(found.paper_bootstrap.interval) == written["paper_bootstrap"]["interval"]
-    assert found.turned().turned() == found
-    assert found.turned().seed_wins == found.seed_losses
+    assert found.reversed().reversed() == found
+    assert found.reversed().seed_wins == found.seed_losses
 
 
 def test_interval_and_p_of_an_evaluation_of_0_1_0_are_read_as_the_papers_bootstrap():
-    made = summary_apart([0.5, 0.6], [1.0, 1.2])
+    made = as_json(summary_apart([0.5, 0.6], [1.0, 1.2]))
     new = ("interval_over", "p_adjusted", "seed_wins", "seed_losses", "equivalence", "paper_bootstrap")
     old = {key: value for key, value in made["comparisons"][0].items() if key not in new}
     made["comparisons"] = [{**old, "interval": [0.5, 1.2], "p": 0.0002}]
-    (found,) = parse_evaluation(made).differences
+    (found,) = parse(Summary, made).comparisons
     assert found.interval is found.interval_over is found.p is found.p_adjusted is found.seed_wins is None
     assert (found.paper_bootstrap.interval, found.paper_bootstrap.p) == ((0.5, 1.2), 0.0002)
     assert found.by_task.keys() == {"t0", "t1"}
@@ -301,18 +304,18 @@ def test_sentences_name_what_an_interval_speaks_of():
 
 @pytest.mark.parametrize(("tasks", "intervals"), [(3, 4), (7, 1)])
 def test_a_figure_has_one_kind_of_interval(tasks, intervals):
-    (found,) = summary_apart(*SEVEN[:tasks])["comparisons"]
+    (found,) = summary_apart(*SEVEN[:tasks]).comparisons
     axes = Figure().subplots()
-    paint(axes, found, several=False)
+    difference_plot(found, several=False).paint(axes)
     bars = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"]
-    assert len([bar for bar in bars if bar.get_color() != "grey"]) == intervals
+    assert len([bar for bar in bars if bar.get_color() != INK]) == intervals
     kind = "over seeds, on these tasks only" if tasks < 6 else "over tasks like these"
     assert kind in axes.get_title(loc="left")
 
 
 def test_tables_and_figure_print_no_inference_where_there_is_none(tmp_path):
     made = summary({"a": {"GAD": {42: 71.0}}, "b": {"GAD": {42: 70.5}}})
-    assert made["comparisons"][0]["interval"] is made["comparisons"][0]["p"] is None
+    assert made.comparisons[0].interval is made.comparisons[0].p is None
     text = markdown(made)
     assert (
         "a - b: +0.50 points, no interval (a task with one seed, or seeds that do not differ); 1 won" in text
@@ -354,10 +357,10 @@ def test_an_average_has_the_interval_over_the_seeds_of_all_tasks():
 
 def test_averages_run_over_the_tasks_that_every_model_has():
     made = summary({"a": scores(GAD=70, HoC=60), "b": scores(GAD=71)})
-    (everything,) = made["groups"]
-    assert (everything["tasks"], everything["of"]) == (["GAD"], 3)
-    assert everything["averages"]["a"]["mean"] == pytest.approx(made["scores"]["a"]["GAD"]["mean"])
-    assert made["comparisons"][0]["tasks"] == ["GAD"]
+    (everything,) = made.groups
+    assert (everything.tasks, everything.of) == (["GAD"], 3)
+    assert everything.averages["a"].mean == pytest.approx(made.scores["a"]["GAD"].mean)
+    assert made.comparisons[0].tasks == ["GAD"]
 
 
 def test_published_averages_run_over_the_same_tasks_as_ours():
@@ -365,10 +368,10 @@ def test_published_averages_run_over_the_same_tasks_as_ours():
         {"a": scores(GAD=70, HoC=60)}, missing={"COS": "not here"}, groups={"big": ["GAD", "HoC", "COS"]}
     )
     printed = published_scores("en")["PubMedBERT"]
-    assert made["published"]["PubMedBERT"]["averages"]["big"] == pytest.approx(
+    assert made.published["PubMedBERT"].averages["big"] == pytest.approx(
         (printed["GAD"] + printed["HoC"]) / 2
     )
-    assert [group["of"] for group in made["groups"]] == [4, 3]
+    assert [group.of for group in made.groups] == [4, 3]
 
 
 @pytest.mark.parametrize(("language", "tasks"), [("en", 11), ("fr", 8)])
@@ -386,7 +389,7 @@ def test_the_csv_has_a_line_a_score_of_plain_numbers():
     assert (found["origin"], found["over"], found["tasks"]) == ("run", "task", "1")
     assert float(found["mean"]) == pytest.approx(71.0)
     assert float(found["std"]) == pytest.approx(1.0)
-    assert [float(found["low"]), float(found["high"])] == made["scores"]["a b"]["GAD"]["interval"]
+    assert [float(found["low"]), float(found["high"])] == list(made.scores["a b"]["GAD"].interval)
     assert lines["c", "GAD"]["std"] == lines["c", "GAD"]["low"] == ""
     assert ("c", "HoC") not in lines
     assert lines["a b", "all"]["over"] == "group"
@@ -399,14 +402,14 @@ def test_the_csv_has_a_line_a_score_of_plain_numbers():
 
 def test_a_model_without_any_score_stands_in_the_table_with_empty_cells():
     made = summary({"a": scores(GAD=70), "b": {}})
-    assert made["comparisons"] == []
-    assert made["groups"][0]["averages"] == {}
+    assert made.comparisons == []
+    assert made.groups[0].averages == {}
     assert "| b |" in markdown(made)
 
 
 def test_tables_hold_every_score_and_mark_the_best(tmp_path):
     made = summary({"a_b": scores(GAD=70, HoC=60), "c": scores(GAD=69, HoC=61)})
-    own = dict(score_table(made).own)
+    own = {row.cells[0]: row.cells[1:] for row in score_table(made).rows}
     assert [cell.best for cell in own["a_b"][:2]] == [True, False]
     assert "**71.0 ± 1.0**" in markdown(made)
     assert r"a\_b & \textbf{71.0}{\tiny$\pm$1.0}" in latex(made)

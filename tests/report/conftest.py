@@ -15,6 +15,7 @@ import pytest
 
 from clm_detour.config.loading import load_config, save_config
 from clm_detour.evaluate.summary import TaskRow, summarize
+from clm_detour.records.store import as_json
 from clm_detour.report.page import write_page
 from clm_detour.utils.files import write_json
 
@@ -137,7 +138,7 @@ def task_summary() -> dict[str, Any]:
         for model, level in {"base": 74.0, "detour": 77.5, "twin": 76.1}.items()
     }
     models = [{"name": name, "path": name, "minutes": 1.5, "flops": 1e12} for name in scores]
-    return summarize("made-up", models, tasks, scores, {}, {"COS": "it is <not> here"})
+    return as_json(summarize("made-up", models, tasks, scores, {}, {"COS": "it is <not> here"}))
 
 
 LAYERS = ["embeddings", *map(str, range(6)), "final_norm"]

@@ -16,13 +16,12 @@ from matplotlib.image import imread
 from test_report_page import page_and_sheets, page_of, table_rows
 
 from clm_detour.config.loading import load_config, save_config
+from clm_detour.figures.canvas import LIGHT
 from clm_detour.report.caveats import caveats
-from clm_detour.report.costs import known_device
 from clm_detour.report.load import load_run
 from clm_detour.report.page import write_page
-from clm_detour.report.plots import LIGHT
-from clm_detour.report.sections.arms import arm_rows
-from clm_detour.report.sections.costs import costs_section
+from clm_detour.report.sections.arms import arm_table
+from clm_detour.report.sections.costs import costs_section, known_device
 from clm_detour.report.sections.network import network_section
 from clm_detour.report.sections.tasks import introduction, tasks_section
 from clm_detour.utils.errors import UserError
@@ -111,16 +110,22 @@ def test_arms_beyond_the_usual_ones_stand_in_a_table_with_what_they_froze(fake_r
     assert f"(+{pair['difference']:.1f}, " in rows["detour"][-1]
 
 
+def arm_cells(run):
+    """The head of the table of arms, and the cells of each arm."""
+    table = arm_table(load_run(run.path))
+    return table.head, {row.cells[0]: row.cells for row in table.rows}
+
+
 def test_a_difference_over_more_tasks_than_the_average_beside_it_says_so(fake_run):
     def change(record):
         record["groups"][0].update(tasks=["GAD"], of=3)  # another model lacks the other
 
-    rows = dict(arm_rows(load_run(fake_run.path))[1])
+    _, rows = arm_cells(fake_run)
     assert "on 2" not in rows["detour"][-1].text
     fake_run.edit("evaluation/tasks/summary.json", change)
-    head, rest = arm_rows(load_run(fake_run.path))
+    head, rows = arm_cells(fake_run)
     assert head[-1] == "Tasks: all (1)"
-    assert dict(rest)["detour"][-1].text.endswith(" over seeds, on 2 tasks)")
+    assert rows["detour"][-1].text.endswith(" over seeds, on 2 tasks)")
 
 
 def test_a_difference_without_an_interval_stands_alone(fake_run):
@@ -129,7 +134,7 @@ def test_a_difference_without_an_interval_stands_alone(fake_run):
             row.update(interval=None, p=None, difference=1.24)
 
     fake_run.edit("evaluation/tasks/summary.json", change)
-    rows = dict(arm_rows(load_run(fake_run.path))[1])
+    _, rows = arm_cells(fake_run)
     assert rows["detour"][-1].text.endswith(" (+1.2)")
 
 
@@ -165,9 +170,9 @@ def test_scores_are_said_to_be_over_the_seeds_that_they_have(fake_run, counts, w
 def test_a_difference_turned_round_is_its_negative(whole_run):
     found = load_run(whole_run.path).evaluation
     one, other = found.difference("detour", "twin"), found.difference("twin", "detour")
-    assert (one.value, one.wins, one.ties) == (-other.value, other.losses, other.ties)
+    assert (one.difference, one.wins, one.ties) == (-other.difference, other.losses, other.ties)
     assert one.interval == tuple(-end for end in reversed(other.interval))
-    assert other.turned() == one
+    assert other.reversed() == one
 
 
 @pytest.mark.parametrize(("section", "records"), SECTIONS)
@@ -228,7 +233,7 @@ def test_csv_files_hold_the_records_numbers_unrounded(whole_run):
     rows = {row["Model"]: row for row in found["loss"]}
     assert {name: float(rows[name]["All"]) for name in models} == {n: s["loss"] for n, s in models.items()}
     assert float(rows["detour"]["notes"]) == models["detour"]["by_source"]["notes"]["loss"]
-    (base, *_) = found["held-out-masked-language-modelling"]
+    (base, *_) = found["held-out-masked-language-modeling"]
     assert (base["Model"], base["Loss − base".replace("−", "-")]) == ("base", "")
     (clm,) = (row for row in found["shares-of-the-sources"] if row["Phase"] == "pretrain.clm")
     assert (clm["notes observed"], clm["notes target"], clm["general observed"]) == ("0.1991", "0.2", "")
@@ -241,7 +246,7 @@ def test_a_figure_has_one_kind_of_interval(fake_run):
     (row,) = (r for r in fake_run.json("evaluation/tasks/summary.json")["comparisons"] if r["a"] == "detour")
     assert row["interval_over"] == "seeds"
     seeds = page_of(fake_run)
-    assert "over seeds: of these tasks only" in seeds
+    assert "over seeds, which are about these tasks only" in seeds
 
     def over_tasks(record):
         for row in record["comparisons"]:
@@ -249,7 +254,7 @@ def test_a_figure_has_one_kind_of_interval(fake_run):
 
     fake_run.edit("evaluation/tasks/summary.json", over_tasks)
     tasks = page_of(fake_run)
-    assert "whose interval over tasks stands in the table" in tasks
+    assert "since their interval is over tasks; it is in the table" in tasks
     drawn = [
         re.search(r'<svg[^>]*aria-label="detour minus twin in points.*?</svg>', page, re.DOTALL)[0].count(
             "<path"

@@ -108,12 +108,12 @@ def test_a_hub_base_is_named_with_its_licence_and_a_folder_is_not(fake_run):
     run.config.model.base = "answerdotai/ModernBERT-base"
     card = model_card(run, "detour")
     assert (card.data.base_model, card.data.license) == ("answerdotai/ModernBERT-base", "apache-2.0")
-    assert "No licence is named" not in str(card)
+    assert "No license is named" not in str(card)
     run.config.model.base = "/somewhere/else/model"
     card = model_card(run, "detour")
     assert card.data.base_model is None
     assert "/somewhere" not in str(card)
-    assert "No licence is named" in str(card)
+    assert "No license is named" in str(card)
 
 
 @pytest.mark.parametrize("name", ["runs/base", "../base", "./base"])
@@ -250,7 +250,7 @@ def test_licence_and_language_given_to_push_outlive_a_later_report(fake_run, mon
     again = plan_upload(fake_run.path, "detour", "me/model", {"license": None, "language": None}).card
     for data in (card.data, again.data):
         assert (data.license, data.language) == ("cc-by-4.0", ["fr"])
-    assert "No licence is named" not in str(card)
+    assert "No license is named" not in str(card)
     assert plan_upload(fake_run.path, "detour", "me/model", {"license": "mit"}).card.data.license == "mit"
     assert ModelCard.load(fake_run.path / "models" / "twin" / "README.md").data.license is None
 

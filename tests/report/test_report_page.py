@@ -8,9 +8,11 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
+from clm_detour.figures.renderers import csv_text
+from clm_detour.figures.table import Table
 from clm_detour.report.load import load_run
+from clm_detour.report.markup import collected
 from clm_detour.report.page import page_text, write_page
-from clm_detour.report.plots import Sheet, gathered
 
 SCORE = {"loss": 1.0, "accuracy": 0.5, "predicted": 9}
 VOID = {"meta", "link", "br", "img", "wbr"}
@@ -49,12 +51,12 @@ def page_of(run) -> str:
 
 def page_and_sheets(run) -> tuple[str, dict[str, list[dict[str, str]]]]:
     """The page and, without writing them, its CSV files: name -> rows, whose columns have names of their own."""
-    with gathered() as found:
+    with collected() as found:
         page = page_of(run)
     sheets = {}
     for item in found:
-        if isinstance(item, Sheet):
-            head, *rows = csv.reader(io.StringIO(item.csv()))
+        if isinstance(item, Table):
+            head, *rows = csv.reader(io.StringIO(csv_text(item)))
             assert len(set(head)) == len(head), item.name
             sheets[item.name] = [dict(zip(head, row, strict=True)) for row in rows]
     return page, sheets

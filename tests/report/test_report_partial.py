@@ -18,8 +18,8 @@ from test_report_page import Parsed, page_and_sheets, table_rows
 
 from clm_detour.config.loading import load_config, save_config
 from clm_detour.report.card import write_cards
-from clm_detour.report.files import numbers
 from clm_detour.report.load import load_run
+from clm_detour.report.numbers import numbers
 from clm_detour.report.page import page_text, write_page
 from clm_detour.utils.errors import UserError
 
@@ -78,7 +78,7 @@ def test_a_comparison_that_was_left_out_is_told_with_its_reason_and_not_promised
     page = page_text(load_run(run))
     assert f"Comparison of the networks: left out. {reason}" in missing(page)
     assert "has not been written" not in missing(page)
-    assert "goes on where it stopped" not in page
+    assert "continues where it stopped" not in page
 
 
 def test_each_record_that_is_cut_off_is_listed(original, tmp_path):
@@ -253,9 +253,9 @@ def test_a_run_without_any_held_out_text_has_no_held_out_score_anywhere(fake_run
     page = page_of(fake_run)
     Parsed(page)
     assert "<h1>Held-out loss: not measured, since there is no held-out text. Tasks: " in page
-    assert "There is no held-out text: nothing was measured." in page
+    assert "There is no held-out text, so nothing was measured." in page
     assert missing(page) == ""
-    for title in ("Loss", "Accuracy", "Ends of the phases", "Held-out masked language modelling"):
+    for title in ("Loss", "Accuracy", "Ends of the phases", "Held-out masked language modeling"):
         assert f'<table aria-label="{title}">' not in page
     models = numbers(load_run(fake_run.path))["held_out"]["models"]
     assert {scores["total"] for scores in models.values()} == {None}

@@ -13,13 +13,14 @@ from test_report_page import table_rows
 from clm_detour.config.loading import load_config, save_config
 from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.evaluate.tables import comparison_lines
+from clm_detour.records.evaluation import Summary
+from clm_detour.records.store import parse, write
 from clm_detour.report.card import model_card
 from clm_detour.report.caveats import caveats
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
 from clm_detour.report.page import page_text, write_page
 from clm_detour.report.verdict import verdict, what_was_done
-from clm_detour.utils.files import write_json
 
 
 def sentences_of(run) -> list[str]:
@@ -107,7 +108,7 @@ def test_a_difference_that_two_twins_show_as_well_counts_for_nothing(fake_run, c
     add_control(fake_run, *control)
     assert title_of(fake_run).startswith(title)
     assert (
-        f"end {abs(3.0 - control[0]):.3f} apart in held-out loss (detour and twin 0.100); two runs are little"
+        f"end {abs(3.0 - control[0]):.3f} apart in held-out loss (detour and twin 0.100); two runs are few"
         in top_of(fake_run)
     )
 
@@ -116,12 +117,12 @@ def test_a_worse_detour_is_called_worse_with_its_figures(fake_run):
     set_totals(fake_run, base=(5.0, 0.2), detour=(3.3, 0.35), twin=(3.0, 0.4))
     top = top_of(fake_run)
     assert (
-        "the detour's masked-LM loss is 3.300 against its twin's 3.000: higher, that is worse, by 0.300"
+        "the detour's masked-LM loss is 3.300 against its twin's 3.000: higher, which is worse, by 0.300"
         in top
     )
     assert "Its accuracy is 35.0 % against 40.0 %: lower by 5.0 points" in top
-    assert "the detour's loss is −1.700, its accuracy +15.0 points" in top
-    assert "the twin's loss is −2.000, its accuracy +20.0 points" in top
+    assert "the detour's loss changes by −1.700 and its accuracy by +15.0 points" in top
+    assert "the twin's loss changes by −2.000 and its accuracy by +20.0 points" in top
 
 
 def test_sources_are_named_on_both_sides_and_so_is_what_the_base_did_better(fake_run):
@@ -135,8 +136,8 @@ def test_what_was_done_is_read_from_the_records(fake_run):
     top = top_of(fake_run)
     assert "From a new ModernBERT (6 layers, hidden size 128) trained here for 999k tokens" in top
     assert "trains for 598k tokens as a causal language model" in top
-    assert "returns to masked language modelling for 197k tokens" in top
-    assert "with 30 % of the tokens masked instead, then 197k tokens on the same kind of decay" in top
+    assert "returns to masked language modeling for 197k tokens" in top
+    assert "with 30 % of the tokens masked, then for 197k tokens with the same kind of decay" in top
     assert "on the same rows in the same order" in top
 
 
@@ -199,11 +200,12 @@ def test_one_seed_a_small_run_and_unequal_compute_are_admitted(fake_run):
 
 def test_an_accuracy_within_counting_noise_is_admitted_and_one_beyond_it_is_not(fake_run):
     set_totals(fake_run, detour=(2.9, 0.405), twin=(3.0, 0.4))
-    assert "within what 9,774 masked tokens can tell apart: two standard errors are 1.4 points" in top_of(
-        fake_run
+    assert (
+        "too small for 9,774 masked tokens to tell it from chance: two standard errors are 1.4 points"
+        in top_of(fake_run)
     )
     set_totals(fake_run, detour=(2.9, 0.45), twin=(3.0, 0.4))
-    assert "can tell apart" not in top_of(fake_run)
+    assert "to tell it from chance" not in top_of(fake_run)
 
 
 @pytest.mark.parametrize(
@@ -261,16 +263,16 @@ def make_tasks(run, tasks, seeds, gain=1.0, control=None, documents=100, **setti
     }
     models = [{"name": name, "path": name, "minutes": 1.0, "flops": 1e12} for name in scores]
     found = summarize("x", models, rows, scores, {}, {}, **settings)
-    write_json(run.path / "evaluation" / "tasks" / "summary.json", found)
+    write(found, run.path / "evaluation" / "tasks" / "summary.json")
 
 
 @pytest.mark.parametrize(
     ("tasks", "seeds", "words"),
     [
         (1, (1,), "(no interval: seeds are too few or do not differ; which leaves open which is better)"),
-        (1, (1, 2, 3), "; which leaves open which is better on others)"),
+        (1, (1, 2, 3), "; which leaves open which is better on other tasks)"),
         (2, (1,), "(no interval: seeds are too few or do not differ; which leaves open which is better)"),
-        (5, (1, 2, 3), "; which leaves open which is better on others)"),
+        (5, (1, 2, 3), "; which leaves open which is better on other tasks)"),
     ],
 )
 def test_one_seed_or_few_tasks_are_said_to_leave_it_open(fake_run, tasks, seeds, words):
@@ -346,7 +348,7 @@ def test_a_page_of_generated_text_and_tasks_says_so_at_its_top(fake_run):
         record["tasks"][0]["name"] = "SampleVerdict"
 
     fake_run.edit("evaluation/tasks/summary.json", sample_task)
-    assert "SampleVerdict is generated too." in top_of(fake_run)
+    assert "SampleVerdict is generated, too." in top_of(fake_run)
     config = fake_run.path / "config.yaml"
     paths = [f"data.sources.{name}.path=texts/{name}.jsonl" for name in load_run(fake_run.path).sources]
     save_config(load_config(config, paths), config)
@@ -394,7 +396,7 @@ def test_an_evaluation_of_the_first_version_has_no_interval_and_is_undecided(fak
 
     fake_run.edit("evaluation/tasks/summary.json", as_before)
     assert title_of(fake_run).endswith("Tasks: undecided.")
-    assert "no interval: the evaluation is version 0.1.0's" in top_of(fake_run)
+    assert "no interval: the evaluation is of version 0.1.0" in top_of(fake_run)
 
 
 def test_what_cannot_be_inferred_is_a_dash_in_the_table_and_no_line_in_the_figure(fake_run):
@@ -441,7 +443,7 @@ def test_page_and_table_call_two_models_equivalent_at_the_same_p(fake_run, p, ti
         found["comparisons"][0]["equivalence"]["p"] = p
 
     fake_run.edit("evaluation/tasks/summary.json", set_p)
-    (sentence,) = comparison_lines(fake_run.json("evaluation/tasks/summary.json"))
+    (sentence,) = comparison_lines(parse(Summary, fake_run.json("evaluation/tasks/summary.json")))
     shown = "; equivalent within" if title != "undecided" else "; not shown to be equivalent within"
     assert f"{shown} ±1 points (p = 0.05)" in sentence
     assert f"{shown} ±1 points (p = 0.05)" in top_of(fake_run)

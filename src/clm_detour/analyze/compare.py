@@ -46,7 +46,7 @@ import torch
 from torch import Tensor
 
 from clm_detour.analyze.cka import half_samples, interval
-from clm_detour.analyze.figures import draw_comparison
+from clm_detour.analyze.figures import save_comparison
 from clm_detour.analyze.show import write_comparison_csv
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
 from clm_detour.analyze.streams import Minibatches, StreamedCKA
@@ -55,7 +55,9 @@ from clm_detour.measure.encoder import Encoder, Ids, check_measurable
 from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model.precision import best_device
 from clm_detour.model.pretrained import longest_input, read_config
-from clm_detour.utils.files import finite, write_json
+from clm_detour.records.analysis import NetworkComparison
+from clm_detour.records.store import parse, write
+from clm_detour.utils.files import finite
 from clm_detour.utils.progress import progress
 
 PAIRS = {"detour_twin": ("a", "b"), "control": ("b", "control"), "before": ("before_a", "before_b")}
@@ -353,7 +355,8 @@ def _notes(
 
 
 def write_comparison(comparison: Mapping[str, Any], folder: Path) -> None:
-    """Write CSV files, figures and the JSON, which comes last, so that the rest exists if it does."""
-    write_comparison_csv(comparison, folder)
-    draw_comparison(comparison, folder)
-    write_json(folder / "compare.json", comparison)
+    """Write CSV files, figures and `compare.json`; the JSON last, so that the rest is there if it is."""
+    record = parse(NetworkComparison, comparison)
+    write_comparison_csv(record, folder)
+    save_comparison(record, folder)
+    write(record, folder / "compare.json")

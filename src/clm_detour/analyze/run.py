@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from clm_detour.analyze.compare import Settings, compare, write_comparison
+from clm_detour.analyze.figures import save_trajectory
 from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.texts import FEWEST, held_out_texts
-from clm_detour.analyze.trajectory import Point, draw_trajectory, exported_points, trajectory
+from clm_detour.analyze.trajectory import Point, exported_points, trajectory
 from clm_detour.analyze.weights import weight_change
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import is_decoder
+from clm_detour.records.analysis import GradientsRecord, TrajectoryRecord, WeightsRecord
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.utils.files import write_json
+from clm_detour.records.store import parse, write
 
 DETOUR, TWIN, CONTROL = "detour", "twin", "control"
 GRADIENT_TEXTS = 60
@@ -85,12 +87,13 @@ def analyze_run(recipe: Recipe) -> str | None:
     points = trajectory_points(arms, recipe.folder, start)
     references = trajectory_references(arms, recipe.folder, start)
     found = trajectory(points, references, texts, settings, tokenizer)
-    write_json(folder / "trajectory.json", found)
-    draw_trajectory(found, folder)
-    write_json(folder / "weights.json", {"changes": weight_changes(arms, recipe.folder, start)})
+    save_trajectory(found, folder)
+    write(parse(TrajectoryRecord, found), folder / "trajectory.json")
+    changes = {"changes": weight_changes(arms, recipe.folder, start)}
+    write(parse(WeightsRecord, changes), folder / "weights.json")
     if start is not None:
-        first = texts[:GRADIENT_TEXTS]
-        write_json(folder / "gradients.json", gradients(start, first, wanted.max_tokens, seed, tokenizer))
+        found = gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, seed, tokenizer)
+        write(parse(GradientsRecord, found), folder / "gradients.json")
     models = compared_models(arms, recipe.folder)
     write_comparison(compare(models, texts, settings, "held-out texts of the run"), folder)
     return None

@@ -1,130 +1,102 @@
-"""A comparison as CSV files and as a table on the terminal."""
+"""A comparison as CSV files and as tables on the terminal."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.table import Table
-
+from clm_detour.figures.renderers import csv_lines
+from clm_detour.figures.table import Row, Table, Value
+from clm_detour.records.analysis import NetworkComparison, Pairing, Quotient, Variant
 from clm_detour.utils.files import atomic_write
 
 IN_CSV = {"detour_twin": "a_b"}  # A and B may be any two models; control and before are what they are called
 SHOWN = ("biased", "debiased", "biased_trimmed", "debiased_trimmed", "minibatch", "tokens", "every_text")
+BY_LAYER = ("biased", "debiased", "debiased_trimmed")
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A CSV file, atomically; None becomes an empty cell."""
-    with atomic_write(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+def write_comparison_csv(found: NetworkComparison, folder: Path) -> None:
+    """Write `layers.csv`, a line for each pair of matched layers, and `matrices.csv`, a line for each pair of any layers.
 
-
-def write_comparison_csv(comparison: Mapping[str, Any], folder: Path) -> None:
-    """Write `layers.csv`, a line a comparison, variant and matched pair, and `matrices.csv`, a line a comparison, variant and any pair.
-
-    The comparisons are `a_b`, `control` and `before`.
+    Both have a line for each comparison (`a_b`, `control` and `before`) and each estimator.
     """
-    header = ("comparison", "variant", "layer_a", "layer_b", "cka", "divergence", "low", "high", "chance")
-    write_csv(folder / "layers.csv", header, _layers(comparison))
-    write_csv(
-        folder / "matrices.csv", ("comparison", "variant", "layer_a", "layer_b", "cka"), _matrices(comparison)
-    )
+    for name, rows in (("layers", layer_rows(found)), ("matrices", matrix_rows(found))):
+        with atomic_write(folder / f"{name}.csv", "w") as file:
+            file.write(csv_lines(rows))
 
 
-def _variants(
-    comparison: Mapping[str, Any],
-) -> Iterator[tuple[str, Mapping[str, Any], str, Mapping[str, Any]]]:
-    for name, part in comparison["comparisons"].items():
-        for variant, values in part["variants"].items():
+def estimators(found: NetworkComparison) -> Iterator[tuple[str, Pairing, str, Variant]]:
+    """Yield each estimator of each comparison, with the comparison's name in CSV files."""
+    for name, part in found.comparisons.items():
+        for variant, values in part.variants.items():
             yield IN_CSV.get(name, name), part, variant, values
 
 
-def _layers(comparison: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for name, part, variant, values in _variants(comparison):
-        for i, (a, b) in enumerate(part["pairs"]):
-            low, high = values["interval"][i] if values["interval"] else (None, None)
-            yield (
-                name,
-                variant,
-                a,
-                b,
-                values["cka"][i],
-                values["divergence"][i],
-                low,
-                high,
-                values["chance"][i],
-            )
+def layer_rows(found: NetworkComparison) -> Iterator[Sequence[Value]]:
+    """Yield a head and the rows of `layers.csv`."""
+    yield "comparison", "variant", "layer_a", "layer_b", "cka", "divergence", "low", "high", "chance"
+    for name, part, variant, values in estimators(found):
+        columns = zip(part.pairs, values.cka, values.divergence, values.intervals, values.chance, strict=True)
+        for pair, cka, divergence, interval, chance in columns:
+            yield name, variant, *pair, cka, divergence, *(interval or (None, None)), chance
 
 
-def _matrices(comparison: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for name, part, variant, values in _variants(comparison):
-        layers_a, layers_b = (comparison["models"][role]["layers"] for role in part["models"])
-        for a, row in zip(layers_a, values["matrix"] or (), strict=bool(values["matrix"])):
-            for b, value in zip(layers_b, row, strict=True):
+def matrix_rows(found: NetworkComparison) -> Iterator[Sequence[Value]]:
+    """Yield a head and the rows of `matrices.csv`."""
+    yield "comparison", "variant", "layer_a", "layer_b", "cka"
+    for name, part, variant, values in estimators(found):
+        one, other = (found.models[role].layers for role in part.models)
+        for a, row in zip(one, values.matrix or (), strict=bool(values.matrix)):
+            for b, value in zip(other, row, strict=True):
                 yield name, variant, a, b, value
 
 
 def percent(value: float | None, bounds: Sequence[float | None] | None = None) -> str:
-    """0.123 -> '12.3', with its interval '12.3 (11.0 to 13.4)'."""
-    if value is None:
+    """Return a share in percent, with its interval if there is one: '12.3 (11.0 to 13.4)'."""
+    if value is None or value != value:
         return ""
     low, high = bounds or (None, None)
-    text = one_decimal(100 * value)
-    return (
-        text
-        if low is None or high is None
-        else f"{text} ({one_decimal(100 * low)} to {one_decimal(100 * high)})"
-    )
+    ends = "" if low is None or high is None else f" ({one_decimal(100 * low)} to {one_decimal(100 * high)})"
+    return one_decimal(100 * value) + ends
 
 
 def one_decimal(value: float) -> str:
-    """-0.04 -> '0.0', without the sign of what rounds to zero."""
+    """Return a number without the sign of what rounds to zero: -0.04 -> '0.0'."""
     return f"{round(value, 1) + 0.0:.1f}"
 
 
-def times(value: Mapping[str, Any] | None) -> str:
-    """A quotient with its interval."""
-    if value is None or value["model"] is None:
+def quotient_text(found: Quotient | None) -> str:
+    """Return a quotient of divergences, with its interval if there is one."""
+    if found is None or found.model != found.model:
         return ""
-    bounds = value["interval"]
-    return f"{value['model']:.2f}" + (
-        f" ({bounds[0]:.2f} to {bounds[1]:.2f})" if bounds and None not in bounds else ""
-    )
+    ends = f" ({found.interval[0]:.2f} to {found.interval[1]:.2f})" if found.interval else ""
+    return f"{found.model:.2f}{ends}"
 
 
-def same_layers(main: Mapping[str, Any], control: Mapping[str, Any]) -> bool:
-    """Whether the control's pairs of layers may stand beside those of A and B: not where A and B differ in depth."""
-    return len(main["pairs"]) == len(control["pairs"])
+def comparison_tables(found: NetworkComparison) -> list[Table]:
+    """Return the divergence of the models by estimator, and the divergence of each layer by the main estimators."""
+    return [estimator_table(found), layer_table(found)]
 
 
-def comparison_tables(comparison: Mapping[str, Any]) -> list[Table]:
-    """The models' divergence by every estimator, and that of each layer by three of them."""
-    main, control = (comparison["comparisons"].get(name) for name in ("detour_twin", "control"))
-    whole = Table(title="Divergence (mean over layers of 1 - CKA, %)")
-    for column in ("estimator", "A and B", "control", "ratio", "retention"):
-        whole.add_column(column)
-    for variant in SHOWN:
-        if variant in main["variants"]:
-            cells = [
-                percent(part["variants"][variant]["model"]["divergence"], part["variants"][variant]["model"]["interval"])
-                if part else ""
-                for part in (main, control)
-            ]  # fmt: skip
-            quotients = [times((comparison[key] or {}).get(variant)) for key in ("ratio", "retention")]
-            whole.add_row(variant, *cells, *quotients)
-    layers = Table(title="Divergence of each layer (%)")
-    for column in ("A", "B", "biased", "control", "debiased", "control", "debiased_trimmed", "control"):
-        layers.add_column(column, justify="left" if len(column) == 1 else "right")
-    beside = (main, control if control and same_layers(main, control) else None)
-    for i, pair in enumerate(main["pairs"]):
-        cells = [
-            percent(part["variants"][variant]["divergence"][i]) if part else ""
-            for variant in ("biased", "debiased", "debiased_trimmed")
-            for part in beside
-        ]
-        layers.add_row(*pair, *cells)
-    return [whole, layers]
+def estimator_table(found: NetworkComparison) -> Table:
+    """Return the divergence of the models by estimator, with ratio and retention."""
+    rows = []
+    for name in SHOWN:
+        if name in found.main.variants:
+            variants = (found.variant(part, name) for part in ("detour_twin", "control"))
+            cells = [percent(v.model.divergence, v.model.interval) if v else "" for v in variants]
+            quotients = [quotient_text((each or {}).get(name)) for each in (found.ratio, found.retention)]
+            rows.append(Row([name, *cells, *quotients]))
+    head = ["estimator", "A and B", "control", "ratio", "retention"]
+    return Table("Divergence (mean over layers of 1 - CKA, %)", head, rows, left=range(1, 5))
+
+
+def layer_table(found: NetworkComparison) -> Table:
+    """Return the divergence of each pair of layers; the control's only where it has as many pairs."""
+    curves = [found.curve(part, name) for name in BY_LAYER for part in ("detour_twin", "control")]
+    rows = [
+        Row([*pair, *(percent(curve.divergence[i]) if curve else "" for curve in curves)])
+        for i, pair in enumerate(found.main.pairs)
+    ]
+    head = ["A", "B", *(title for name in BY_LAYER for title in (name, "control"))]
+    return Table("Divergence of each layer (%)", head, rows, left={1})

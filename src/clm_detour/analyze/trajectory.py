@@ -15,15 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.axes import Axes
-
 from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.compare import Settings, common_length
-from clm_detour.analyze.figures import COLOURS, save
 from clm_detour.analyze.similarity import Measured, States, measure
 from clm_detour.analyze.texts import draw_samples
 from clm_detour.analyze.transplant import layer_thirds
@@ -125,25 +121,3 @@ def _by_group(
                 bounds = interval(value, 1 - resamples.mean(1), level).tolist()
                 found["interval"][reference][variant][group] = bounds
     return finite(found)
-
-
-def draw_trajectory(result: Mapping[str, Any], folder: Path) -> None:
-    """Draw the debiased divergence from the undecayed twin, a line per group of layers, as PNG and SVG."""
-    save(folder, "trajectory", (6.4, 3.4), lambda axes: _paint(axes, result))
-
-
-def _paint(axes: Axes, result: Mapping[str, Any]) -> None:
-    reference = "undecayed_twin"
-    points = result["points"]
-    tokens = [point["total"] for point in points]
-    groups = result["groups"]
-    for group, colour in zip(groups, COLOURS[: len(groups)], strict=True):
-        values = [point["divergence"][reference]["debiased"][group] for point in points]
-        axes.plot(tokens, values, marker="o", markersize=3, color=colour, label=group)
-    for before, after in pairwise(points):
-        if after["phase"] != before["phase"] and before["total"]:
-            axes.axvline(before["total"], color="#7f7f7f", linewidth=0.8, linestyle=":")
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("tokens since the start (dotted: the decay begins)")
-    axes.set_ylabel("divergence, 1 - CKA, debiased")
-    axes.legend(fontsize=7, frameon=False)

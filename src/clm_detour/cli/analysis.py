@@ -59,16 +59,20 @@ def compare(
     stored = StoredTexts(read_texts(texts, text_field))
     comparison = compare_models(models, stored, settings, texts, every_text)
     write_comparison(comparison, output)
-    _print_comparison(comparison, output)
+    _print_comparison(output / "compare.json", output)
 
 
-def _print_comparison(comparison: dict[str, Any], output: Path) -> None:
+def _print_comparison(path: Path, output: Path) -> None:
     from clm_detour.analyze.show import comparison_tables
+    from clm_detour.figures.renderers import rich_table
+    from clm_detour.records.analysis import NetworkComparison
+    from clm_detour.records.store import read
     from clm_detour.utils.progress import console, warn
 
+    comparison = read(NetworkComparison, path)
     for table in comparison_tables(comparison):
-        console.print(table)
-    for note in comparison["notes"]:
+        console.print(rich_table(table))
+    for note in comparison.notes:
         warn(note)
     console.print(f"Wrote {output}", soft_wrap=True)
 
@@ -82,7 +86,6 @@ def analyze(
     from clm_detour.config import load_config
     from clm_detour.recipe.recipe import Recipe
     from clm_detour.run.after_training import analysis_step
-    from clm_detour.utils.files import read_json
 
     recipe = Recipe(load_config(config, overrides))
     if not can_be_analyzed(recipe.arms):
@@ -94,7 +97,7 @@ def analyze(
             raise UserError(f"{record} is missing: the run has not finished; run it first.")
     if isinstance(reason := analysis_step(recipe).do(), str):
         raise UserError(reason)
-    _print_comparison(read_json(recipe.folder.comparison), recipe.folder.analysis)
+    _print_comparison(recipe.folder.comparison, recipe.folder.analysis)
 
 
 def weights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -57,21 +58,16 @@ def push(
 
 def arms(run: RunFolder) -> None:
     """Compare all arms of a run, and what their phases froze, in one table (also RUN/report/arms.csv)."""
-    from rich.table import Table
-
+    from clm_detour.figures.renderers import rich_table
     from clm_detour.report.load import load_run
-    from clm_detour.report.sections.arms import arm_rows, reference_arm
-    from clm_detour.report.tables import shown
+    from clm_detour.report.sections.arms import arm_table, reference_arm
     from clm_detour.utils.progress import console
 
     loaded = load_run(run)
     if not loaded.arms:
         raise UserError(f"{run} has no record of its arms: it has neither config.yaml nor arms.json.")
-    head, rows = arm_rows(loaded)
-    table = Table(*head, title=f"In brackets: the difference from {reference_arm(loaded)}")
-    for arm, cells in rows:
-        table.add_row(arm, *map(shown, cells))
-    console.print(table)
+    caption = f"In brackets: the difference from {reference_arm(loaded)}"
+    console.print(rich_table(replace(arm_table(loaded), caption=caption)))
 
 
 VERBS = (report, push, arms)

@@ -15,28 +15,30 @@ import numpy as np
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.shards import SPLITS, TokenShards
 from clm_detour.data.tokenization import RECORD
-from clm_detour.utils.files import atomic_write, read_json, write_json
+from clm_detour.records.data import CARD, DataCard, SplitCard
+from clm_detour.records.store import write
+from clm_detour.utils.files import read_json
 
-CARD, PICTURE = "card.json", "card.svg"
+PICTURE = "card.svg"
 LONGEST_COUNTED = 2**17  # lengths above this count as this much in quantiles
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def write_card(name: str, folder: Path, row_length: int) -> dict[str, Any]:
+def write_card(name: str, folder: Path, row_length: int) -> DataCard:
     """Describe what `prepare_source` wrote into `folder`. Write and return the card."""
     sources = {split: PackedSource.open(folder / split, row_length) for split in SPLITS}
     index = sources["train"].shards.index
     groups = records_of_groups(folder)
-    card = {
-        "name": name,
-        "splits": {split: describe_split(split, source, groups) for split, source in sources.items()},
-        "dropped": index["dropped"],
-        "packing": {key: sources["train"].index[key] for key in ("row_length", "seed")},
-        "tokenizer": index["tokenizer"],
-        "made_from": index["made_from"],
-    }
+    card = DataCard(
+        name=name,
+        splits={split: describe_split(split, source, groups) for split, source in sources.items()},
+        dropped=index["dropped"],
+        packing={key: sources["train"].index[key] for key in ("row_length", "seed")},
+        tokenizer=index["tokenizer"],
+        made_from=index["made_from"],
+    )
     draw(card, folder / PICTURE)
-    write_json(folder / CARD, card)
+    write(card, folder / CARD)
     return card
 
 
@@ -54,30 +56,29 @@ def records_of_groups(folder: Path) -> list[dict[str, Any]]:
     return [read_json(path) for path in sorted((folder / "parts").glob(f"*/{RECORD}"))]
 
 
-def describe_split(split: str, source: PackedSource, groups: list[dict[str, Any]]) -> dict[str, Any]:
+def describe_split(split: str, source: PackedSource, groups: list[dict[str, Any]]) -> SplitCard:
     """Return the numbers of one split."""
     counted = count_lengths(source.shards)
     texts, characters = (sum(group[key][split] for group in groups) for key in ("texts", "characters"))
     tokens, documents = source.num_tokens, source.documents
-    return {
-        "documents": documents,
-        "texts": texts,  # documents without the copies that `repeat` asks for
-        "tokens": tokens,
-        "characters": characters,
-        "tokens_per_document": ratio(tokens, documents),
-        "tokens_per_character": ratio(tokens - 2 * documents, characters),  # [CLS] and [SEP] apart
-        "longest": max(
-            (shard_longest(source.shards, shard) for shard in range(len(source.shards))), default=0
-        ),
-        "quantiles": {f"{share:g}": quantile(counted, share) for share in QUANTILES},
-        "lengths": histogram(counted),
-        "longer_than_a_row": int(counted[source.row_length + 1 :].sum()),
-        "rows": len(source),
-        "fullness": round(source.fullness, 6),
-        "cut": source.cut,
-        "shards": len(source.shards),
-        "fingerprints": {"documents": source.shards.fingerprint, "rows": source.fingerprint},
-    }
+    longest = [shard_longest(source.shards, shard) for shard in range(len(source.shards))]
+    return SplitCard(
+        documents=documents,
+        texts=texts,
+        tokens=tokens,
+        characters=characters,
+        tokens_per_document=ratio(tokens, documents),
+        tokens_per_character=ratio(tokens - 2 * documents, characters),  # [CLS] and [SEP] apart
+        longest=max(longest, default=0),
+        quantiles={f"{share:g}": quantile(counted, share) for share in QUANTILES},
+        lengths=histogram(counted),
+        longer_than_a_row=int(counted[source.row_length + 1 :].sum()),
+        rows=len(source),
+        fullness=round(source.fullness, 6),
+        cut=source.cut,
+        shards=len(source.shards),
+        fingerprints={"documents": source.shards.fingerprint, "rows": source.fingerprint},
+    )
 
 
 def count_lengths(shards: TokenShards) -> np.ndarray:
@@ -120,49 +121,31 @@ def ratio(above: int, below: int) -> float:
     return float(f"{above / below:.4g}") if below else 0.0
 
 
-def draw(card: dict[str, Any], file: Path) -> None:
-    """The training split's lengths, and what the source holds and lost. The same card gives the same bytes."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
+def draw(card: DataCard, file: Path) -> None:
+    """Write the picture: the lengths of the training split's documents, and what the source holds and lost."""
+    from clm_detour.figures.histogram import write_histogram  # matplotlib is slow to import
 
-    train = card["splits"]["train"]
-    style = {"svg.fonttype": "none", "svg.hashsalt": "clm-detour", "font.size": 9, "text.parse_math": False}
-    with matplotlib.style.context(["default", style]):
-        figure = Figure(figsize=(8, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-        bins = train["lengths"]
-        left.bar([one["from"] for one in bins], [one["documents"] for one in bins], [one["below"] - one["from"] for one in bins], align="edge", color="#4878a8", edgecolor="white", linewidth=0.6)  # fmt: skip
-        left.axvline(card["packing"]["row_length"], color="#c05030", linewidth=1, label="a row")
-        left.axvline(train["quantiles"]["0.5"], color="black", linewidth=1, linestyle=":", label="median")
-        left.set_xscale("log", base=2)
-        left.xaxis.set_major_formatter(lambda length, _: f"{length:,.0f}")
-        left.set(xlabel="tokens in a document", ylabel="documents", title=card["name"])
-        left.legend(frameon=False)
-        right.axis("off")
-        cells = [[label, value] for label, value in facts(card)]
-        table = right.table(cells, loc="center", cellLoc="left", edges="open", colWidths=[0.66, 0.34])
-        table.auto_set_font_size(False)
-        table.set_fontsize(8)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        with atomic_write(file, "w") as opened:
-            figure.savefig(opened, format="svg", metadata=nothing)
+    train = card.splits["train"]
+    write_histogram(
+        file, card.name, train.lengths, card.packing["row_length"], train.quantiles["0.5"], facts(card)
+    )
 
 
-def facts(card: dict[str, Any]) -> list[tuple[str, str]]:
-    """What stands beside the histogram."""
-    train, held_out = card["splits"]["train"], card["splits"]["held_out"]
-    copies = train["documents"] - train["texts"]
-    dropped = sorted(card["dropped"].items(), key=lambda item: -item[1])
+def facts(card: DataCard) -> list[tuple[str, str]]:
+    """Return what stands beside the histogram."""
+    train, held_out = card.splits["train"], card.splits["held_out"]
+    copies = train.documents - (train.texts or 0)
+    dropped = sorted(card.dropped.items(), key=lambda item: -item[1])
     return [
-        ("documents, training", f"{train['documents']:,}"),
+        ("documents, training", f"{train.documents:,}"),
         *([("of them copies", f"{copies:,}")] if copies else []),
-        ("documents, held out", f"{held_out['documents']:,}"),
-        ("tokens, training", f"{train['tokens']:,}"),
-        ("tokens a document", f"{train['tokens_per_document']:,.0f}"),
-        ("tokens a character", f"{train['tokens_per_character']:.3f}"),
-        ("rows", f"{train['rows']:,}"),
-        ("of their places used", f"{train['fullness']:.2%}"),
-        ("documents cut needlessly", f"{train['cut']:,}"),
+        ("documents, held out", f"{held_out.documents:,}"),
+        ("tokens, training", f"{train.tokens:,}"),
+        ("tokens per document", f"{train.tokens_per_document:,.0f}"),
+        ("tokens per character", f"{train.tokens_per_character:.3f}"),
+        ("rows", f"{train.rows:,}"),
+        ("share of rows that holds text", f"{train.fullness:.2%}"),
+        ("documents cut needlessly", f"{train.cut:,}"),
         *((f"left out: {reason}", f"{count:,}") for reason, count in dropped[:5]),
-        ("files", f"{len(card['made_from']['files']):,}"),
+        ("files", f"{len(card.made_from['files']):,}"),
     ]

@@ -22,13 +22,15 @@ from clm_detour.evaluate.read_tasks import read_tasks
 from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks.left_out import count_left_out, count_unread_in_runs
-from clm_detour.utils.files import read_json, write_json
+from clm_detour.records.evaluation import Summary
+from clm_detour.records.store import as_json, write
+from clm_detour.utils.files import read_json
 from clm_detour.utils.progress import warn
 
 
 def evaluate_models(
     settings: FineTuning, models: Mapping[str, str], folder: Path, name: str
-) -> tuple[dict[str, Any], int]:
+) -> tuple[Summary, int]:
     """Make all runs that are not finished, and write the results of all runs.
 
     Args:
@@ -57,10 +59,10 @@ def evaluate_models(
     summary = make_summary(name, experiment, records, settings, missing)
     path = folder / "summary.json"
     # An unchanged summary keeps its date, because the report is made again when it is newer.
-    if made or not path.exists() or read_json(path) != summary:
+    if made or not path.exists() or read_json(path) != as_json(summary):
         write_tables(summary, folder)
         write_figure(summary, folder)
-        write_json(path, summary)
+        write(summary, path)
     return summary, made
 
 
@@ -91,7 +93,7 @@ def make_summary(
     records: list[dict[str, Any]],
     settings: FineTuning,
     missing: Mapping[str, str],
-) -> dict[str, Any]:
+) -> Summary:
     """Return the content of `summary.json`, given the records of all finished runs."""
     scores: dict[str, dict[str, dict[int, float]]] = {}
     for record in records:
@@ -131,7 +133,7 @@ def make_summary(
     )
 
 
-def write_figure(summary: Mapping[str, Any], folder: Path) -> None:
+def write_figure(summary: Summary, folder: Path) -> None:
     """Write differences.png."""
     from clm_detour.evaluate.figure import write_differences  # matplotlib takes long to import
 

@@ -1,65 +1,40 @@
-"""The differences between two models, a dot a task, and their mean below.
-
-A panel has one kind of interval: where the mean's is over tasks, the tasks' dots are what it is made of, and have none of their own.
-"""
+"""The differences between models: a plot for each pair, with a dot for each task and one for their mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from clm_detour.evaluate.statistics import OVER
 from clm_detour.evaluate.tables import p_value, several_tests
+from clm_detour.figures.canvas import COLORS, png
+from clm_detour.figures.dots import Dot, DotPlot
+from clm_detour.records.evaluation import OVER, Summary, TaskComparison
 from clm_detour.utils.files import atomic_write
 
-WIDTH, ROW = 6.5, 0.28  # inches
-TASK, MEAN = "#3a6ea5", "#b3541e"
+WIDTH = 6.5  # inches
 
 
-def write_differences(summary: Mapping[str, Any], path: Path) -> None:
-    """Write a PNG with a panel for each comparison of a summary; if it has none, remove an earlier one's figure."""
-    comparisons = summary["comparisons"]
-    if not comparisons:
+def write_differences(summary: Summary, path: Path) -> None:
+    """Write a PNG with a plot for each comparison of a summary; without any, remove the file of an earlier summary."""
+    if not summary.comparisons:
         path.unlink(missing_ok=True)
         return
-    heights = [len(row["by_task"]) + 3 for row in comparisons]
-    figure = Figure(figsize=(WIDTH, ROW * sum(heights) + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(comparisons), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     several = several_tests(summary)
-    for axes, row in zip(panels, comparisons, strict=True):
-        paint(axes, row, several)
-    panels[-1].set_xlabel("points")
     with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+        file.write(png([difference_plot(row, several) for row in summary.comparisons], width=WIDTH))
 
 
-def paint(axes: Any, row: Mapping[str, Any], several: bool) -> None:
-    """One comparison."""
-    over_tasks = row["interval_over"] == "tasks"
-    entries = [
-        (task, each["difference"], None if over_tasks else each["interval"], TASK)
-        for task, each in row["by_task"].items()
-    ]
-    entries.append(("all", row["difference"], row["interval"], MEAN))
-    for place, (_, difference, interval, colour) in enumerate(entries):
-        if interval is not None:
-            axes.plot(interval, [place, place], color=colour, linewidth=1.5)
-        axes.plot([difference], [place], "o", color=colour, markersize=5)
-    axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks(range(len(entries)), [entry[0] for entry in entries])
-    axes.set_ylim(len(entries) - 0.5, -0.5)
-    axes.set_title(title(row, several), fontsize="medium", loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
+def difference_plot(row: TaskComparison, several: bool) -> DotPlot:
+    """Return the plot of one comparison.
 
-
-def title(row: Mapping[str, Any], several: bool) -> str:
-    """Return the pair, its p if it has one, and what the panel's bars are if it has any."""
-    kind = row["interval_over"] or "seeds"
-    some = kind == "tasks" or any(each["interval"] for each in row["by_task"].values())
+    A plot has one kind of interval. Where the interval of the mean is over tasks, the tasks' dots are what it is made
+    of, and have no intervals of their own.
+    """
+    kind = row.interval_over or "seeds"
+    rows = {
+        task: [Dot(each.difference, COLORS["twin"], each.interval if kind == "seeds" else None)]
+        for task, each in row.by_task.items()
+    }
+    rows["all"] = [Dot(row.difference, COLORS["detour"], row.interval)]
+    some = any(dot.interval for dots in rows.values() for dot in dots)
     bars = f"\nbars: 95 % intervals {OVER[kind]}" if some else ""
-    return f"{row['a']} - {row['b']}{p_value(row, several)}{bars}"
+    return DotPlot(rows, "points", zero=True, title=f"{row.a} - {row.b}{p_value(row, several)}{bars}")

@@ -17,19 +17,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from clm_detour.records.evaluation import Equivalence, PaperBootstrap
+from clm_detour.records.store import Interval
+
 CONFIDENCE = 0.95
-LEVEL = 0.05  # of every test
 FEWEST_TASKS = 6  # with five, no two-sided p of sign flips is below 2 / 2**5 = 0.0625
 EXACT_TASKS = 16  # with more tasks, 2**16 - 1 random sign flips are used instead of all
-# The scope of an interval, in words.
-OVER = {"tasks": "over tasks like these", "seeds": "over seeds, on these tasks only"}
 RESAMPLES = 10_000  # of the paper's bootstrap
 RESAMPLING_SEED = 0
 TIE = 0.05  # points; smaller differences are not visible in a table with one decimal
 ROUNDING = 1e-9  # points; values closer than this count as equal
 
 SeedScores = Mapping[int, float]  # seed -> score in percent
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -47,45 +46,6 @@ class Mean:
     std: float | None
     interval: Interval | None
     n: int
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """Two one-sided tests of whether the true difference is at least `bound` points.
-
-    Args:
-        p: The larger of the two one-sided p values. A small one shows that the models are equivalent within
-            the bound.
-    """
-
-    bound: float
-    p: float
-
-    @property
-    def shown(self) -> bool:
-        """Return whether the test shows that the models are equivalent."""
-        return significant(self.p)
-
-    def sentence(self, over: str | None) -> str:
-        """Return the result of the test in words.
-
-        Args:
-            over: `Comparison.interval_over`: with "seeds" the result applies to these tasks only.
-        """
-        shown = "equivalent" if self.shown else "not shown to be equivalent"
-        where = " on these tasks" if over == "seeds" else ""
-        return f"{shown} within ±{self.bound:g} points{where} (p = {self.p:.2g})"
-
-
-@dataclass(frozen=True)
-class PaperBootstrap:
-    """The paired bootstrap of arXiv 2605.12438: a 95 % percentile interval and a two-sided p.
-
-    It rejects a true null hypothesis too often if tasks are few. It is kept to reproduce the paper.
-    """
-
-    interval: Interval
-    p: float
 
 
 @dataclass(frozen=True)
@@ -176,11 +136,6 @@ def subset_means(values: np.ndarray) -> np.ndarray:
         chosen = np.random.default_rng(RESAMPLING_SEED).integers(2, size=(2**EXACT_TASKS - 1, tasks))
         chosen = chosen[chosen.any(axis=1)]
     return values @ chosen.T.astype(float) / chosen.sum(1)
-
-
-def significant(p: float) -> bool:
-    """Return whether a test with this p rejects its hypothesis at `LEVEL`."""
-    return p <= LEVEL
 
 
 def two_sided(distribution: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The model card of an arm, in the hub's form: metadata with the scores as a model index, and what a reader wants to know."""
+"""The model card of an arm, in the hub's format: metadata with the scores as a model index, and text for readers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from huggingface_hub.repocard import metadata_load
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
+from clm_detour.figures import wording
+from clm_detour.figures.renderers import markdown_cells
+from clm_detour.records.evaluation import MeanScore
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.report import wording
 from clm_detour.report.caveats import caveats
-from clm_detour.report.evaluation import TaskScore
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
-from clm_detour.report.records import Phase, Run
+from clm_detour.report.run import Phase, Run
 from clm_detour.report.sections.tasks import seeds_of
 from clm_detour.report.verdict import on_tasks
 from clm_detour.utils.errors import UserError
@@ -31,7 +32,7 @@ LICENCES = {  # as the hub's pages of these models state them
     "answerdotai/ModernBERT-large": "apache-2.0",
     "almanach/moderncamembert-base": "mit",
 }
-GIVEN = ("license", "language")  # what the records do not always tell, and people do
+GIVEN = ("license", "language")  # metadata that people give, since the records do not always have it
 PIPELINES = {"entities": ("token-classification", "Token classification")}
 OTHER = ("text-classification", "Text classification")
 
@@ -43,7 +44,7 @@ def write_cards(run_dir: Path) -> list[Path]:
 
 
 def write_card(run: Run, arm: str, folder: Path) -> Path:
-    """Write `folder/README.md`; licence and language of a card that is there stay."""
+    """Write `folder/README.md`, and keep license and language of a card that is there."""
     path = folder / "README.md"
     card = model_card(run, arm, metadata=given_before(path))
     with atomic_write(path, "w") as file:
@@ -52,7 +53,7 @@ def write_card(run: Run, arm: str, folder: Path) -> Path:
 
 
 def given_before(path: Path) -> dict[str, Any]:
-    """Licence and language of the card at `path`; nothing if it is not there or no card."""
+    """Return license and language of the card at `path`; nothing if there is no card."""
     try:
         found = metadata_load(path) or {}
     except (OSError, ValueError, YAMLError):
@@ -63,14 +64,14 @@ def given_before(path: Path) -> dict[str, Any]:
 def model_card(
     run: Run, arm: str, repository: str | None = None, metadata: Mapping[str, Any] | None = None
 ) -> ModelCard:
-    """The card of the model at the end of an arm.
+    """Return the card of the model at the end of an arm.
 
     Args:
-        repository: where the model will lie on the hub.
-        metadata: replaces what the records give, such as `license` and `language`.
+        repository: The model's id on the hub.
+        metadata: Metadata that replaces what the records give, such as `license` and `language`.
 
     Raises:
-        UserError: the run has no such arm, or the metadata is not of the form that the hub's library reads.
+        UserError: If the run has no such arm, or the hub's library cannot read the metadata.
     """
     if arm not in run.arms:
         raise UserError(f"The run has no arm {arm}; it has {', '.join(run.arms)}.")
@@ -84,20 +85,15 @@ def model_card(
 
 
 def environment() -> Environment:
-    """Markdown: only the cells of tables are escaped."""
+    """Return the templates of Markdown, in which only the cells of tables are escaped."""
     loader = FileSystemLoader(Path(__file__).parent)
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters["cells"] = cells
+    made.filters["cells"] = markdown_cells
     return made
 
 
-def cells(row: Sequence[str]) -> str:
-    """A row of a Markdown table; a bar or a line break in a name would end a cell."""
-    return " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row)
-
-
 def card_data(run: Run, arm: str, metadata: Mapping[str, Any]) -> ModelCardData:
-    """The metadata; what is not known is left out."""
+    """Return the metadata; what is not known is left out."""
     base = hub_base(run, arm)
     sources = run.config.data.sources.values() if run.config else ()
     datasets = [
@@ -121,16 +117,16 @@ def card_data(run: Run, arm: str, metadata: Mapping[str, Any]) -> ModelCardData:
 
 
 def hub_base(run: Run, arm: str) -> str | None:
-    """The base model, if it is one of the hub."""
+    """Return the base model if it is one of the hub."""
     base = run.config.model.base if run.config else None
     return base if base and "/" in base and is_of_hub(run, arm, base) else None
 
 
 def is_of_hub(run: Run, arm: str, name: str) -> bool:
-    """Whether a base model or data set of the recipe is one of the hub.
+    """Return whether a base model or data set of the recipe is one of the hub.
 
-    The phases' records say what was so when they ran. Those of version 0.1.0 do not: there, a name that is a path from here, from the
-    run's folder or from one above it is not one of the hub.
+    The records of the phases say what was one of the hub when they ran. Those of version 0.1.0 do not. For these, a
+    name that is a path from here, from the run's folder or from a folder above it is not one of the hub.
     """
     ends = [run.phases[id].end for id in run.arms[arm]]
     recorded = [end.hub for end in ends if end and end.hub is not None]
@@ -141,17 +137,17 @@ def is_of_hub(run: Run, arm: str, name: str) -> bool:
 
 
 def is_causal(run: Run, arm: str) -> bool:
-    """Whether the arm ends as a causal language model."""
+    """Return whether the arm ends as a causal language model."""
     return run.phases[run.arms[arm][-1]].objective == "clm"
 
 
 def name_of(run: Run, arm: str) -> str:
-    """Of the model."""
+    """Return the name of the model."""
     return f"{run.name}-{arm}"
 
 
 def eval_results(run: Run, arm: str) -> list[EvalResult]:
-    """Held-out text, then every task."""
+    """Return the scores on held-out text and on every task."""
     results = []
     held_out = run.held_out.totals.get(arm) if run.held_out else None
     if held_out and math.isfinite(held_out.loss):
@@ -166,7 +162,7 @@ def eval_results(run: Run, arm: str) -> list[EvalResult]:
         score = run.evaluation.scores.get(arm, {}).get(task.name) if run.evaluation else None
         if score:
             kind, title = PIPELINES.get(task.kind, OTHER)
-            seeds = "1 seed" if score.seeds == 1 else f"mean of {score.seeds} seeds"
+            seeds = "1 seed" if len(score.seeds) == 1 else f"mean of {len(score.seeds)} seeds"
             metric_name = f"{task.metric.replace('_', ' ')}, {seeds}"
             results.append(
                 EvalResult(
@@ -178,12 +174,12 @@ def eval_results(run: Run, arm: str) -> list[EvalResult]:
 
 
 def body_of(run: Run, arm: str, repository: str | None, licensed: bool) -> dict[str, Any]:
-    """What the template asks for."""
+    """Return the values of the template."""
     phases = [run.phases[id] for id in run.arms[arm]]
     version = (run.environment or {}).get("clm_detour")
     held_out, evaluation = run.held_out, run.evaluation
-    tasks = task_rows(run, arm) if evaluation else []
-    models = [name for name in evaluation.models if evaluation.scores.get(name)] if evaluation else []
+    tasks = task_rows(run) if evaluation else []
+    models = evaluation.scored if evaluation else []
     return {
         "title": name_of(run, arm),
         "what": what_it_is(run, arm, phases),
@@ -191,10 +187,10 @@ def body_of(run: Run, arm: str, repository: str | None, licensed: bool) -> dict[
         "notes": notes(run, phases, licensed),
         "phases": [phase_row(phase) for phase in phases],
         "shares": [
-            [phase.name, source, f"{100 * observed:.1f} %"]
+            [phase.name, source, f"{100 * share.observed:.1f} %"]
             for phase in phases
             if phase.end
-            for source, (_, observed) in phase.end.shares.items()
+            for source, share in phase.end.shares.items()
         ],
         "mask_rate": f"{held_out.mask_rate:.0%}" if held_out else "",
         "held_out": [
@@ -212,7 +208,7 @@ def body_of(run: Run, arm: str, repository: str | None, licensed: bool) -> dict[
 
 
 def what_it_is(run: Run, arm: str, phases: Sequence[Phase]) -> str:
-    """One paragraph."""
+    """Return a paragraph on the model and its training."""
     base = hub_base(run, arm)
     start = f"[{base}](https://huggingface.co/{base})" if base else "a ModernBERT"
     way = " and then ".join(
@@ -220,14 +216,17 @@ def what_it_is(run: Run, arm: str, phases: Sequence[Phase]) -> str:
         for phase in phases
     )
     if is_causal(run, arm):
-        return f"A ModernBERT that ends as a causal language model, the arm `{arm}` of its run: {start} trained for {way}."
+        return f"A ModernBERT that ends as a causal language model (arm `{arm}` of its run): {start} trained for {way}."
     detour = any(phase.objective == "clm" for phase in phases)
     role = "with a causal detour" if detour else "without a causal detour"
-    return f"A ModernBERT encoder for masked language modelling and fine-tuning, the arm `{arm}` of its run: {start} trained for {way}, {role}."
+    return (
+        f"A ModernBERT encoder for masked language modeling and fine-tuning (arm `{arm}` of its run): {start} trained for "
+        f"{way}, {role}."
+    )
 
 
 def notes(run: Run, phases: Sequence[Phase], licensed: bool) -> list[str]:
-    """What must be said first."""
+    """Return what a reader must know first."""
     found = []
     if is_all_generated(run):
         found.append(
@@ -237,13 +236,13 @@ def notes(run: Run, phases: Sequence[Phase], licensed: bool) -> list[str]:
         found.append("The training of this model has not ended.")
     if not licensed:
         found.append(
-            "No licence is named here: check those of the base model and of the data before you share it."
+            "No license is named here. Check the licenses of the base model and of the data before you share this model."
         )
     return found
 
 
 def phase_row(phase: Phase) -> list[str]:
-    """A row of the training table."""
+    """Return a row of the table on training."""
     end = phase.end
     if not end:
         return [phase.name, phase.objective or "", "", wording.count(phase.tokens), "", "", "", ""]
@@ -256,26 +255,22 @@ def phase_row(phase: Phase) -> list[str]:
     ]  # fmt: skip
 
 
-def task_rows(run: Run, arm: str) -> list[list[str]]:
-    """A row a task: every model of the run."""
+def task_rows(run: Run) -> list[list[str]]:
+    """Return a row for each task and average with the scores of every model of the run."""
     found = run.evaluation
     assert found is not None
-    models = [model for model in found.models if found.scores.get(model)]
+    models = found.scored
     rows = [
         [task.name, *(score_text(found.scores[m].get(task.name)) for m in models)] for task in found.tasks
     ]
-    for average in found.averages:
-        rows.append(
-            [
-                f"average, {average.group}, {average.tasks} of {average.of}",
-                *(score_text(average.models.get(m)) for m in models),
-            ]
-        )
+    for group in found.averaged:
+        name = f"average, {group.name}, {len(group.tasks)} of {group.of}"
+        rows.append([name, *(score_text(group.averages.get(m)) for m in models)])
     return rows
 
 
-def score_text(score: TaskScore | None) -> str:
-    """81.02 ± 0.41."""
+def score_text(score: MeanScore | None) -> str:
+    """Return a score with its standard deviation: `81.02 ± 0.41`."""
     if score is None:
         return wording.ABSENT
     spread = "" if score.std is None else f" ± {score.std:.{DECIMALS}f}"
@@ -283,19 +278,19 @@ def score_text(score: TaskScore | None) -> str:
 
 
 def bold(model: str, arm: str) -> str:
-    """This card's own model stands out."""
+    """Return the name of a model, in bold if it is the model of this card."""
     return f"**{model}**" if model == arm else model
 
 
 def limits(run: Run, arm: str) -> list[str]:
-    """What the page says weakens the result, and what holds for every such model."""
+    """Return the caveats of the page, and what holds for every such model."""
     use = (
-        "It predicts the next token and was trained last for nothing else"
+        "The model was last trained to predict the next token and for nothing else"
         if is_causal(run, arm)
-        else "It fills masks and gives representations; it does not write text"
+        else "The model fills masks and represents text; it does not generate text"
     )
     return [
         *(sentence.replace(wording.NARROW, " ") for sentence in caveats(run)),
         f"{use}, and nothing here shows that it is safe for decisions about people.",
-        "It may repeat what its training texts hold, errors and biases included.",
+        "The model may repeat what its training texts contain, including errors and biases.",
     ]

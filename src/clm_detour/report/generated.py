@@ -1,4 +1,4 @@
-"""Which of a run's texts no person wrote: those of the bundled sample."""
+"""Find the text and tasks of a run that are generated: those of the bundled sample."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from clm_detour.config.schema import Config
 from clm_detour.data.sample import SOURCES
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.report.records import Run
+from clm_detour.report.run import Run
 
 FILES = {f"{source}.jsonl.gz" for source in SOURCES}
 
 
 def generated_sources(run: Run) -> list[str]:
-    """Return the sources that are read from the sample, that of this run or of another one."""
+    """Return the sources that are read from the sample of this run or of another one."""
     if not run.config:
         return []
     sources = run.config.data.sources.items()
@@ -22,7 +22,7 @@ def generated_sources(run: Run) -> list[str]:
 
 
 def is_sample(config: Config, path: Path) -> bool:
-    """Whether a source's path leads into the sample's folder; that of another run has the sample's settings beside the texts."""
+    """Return whether a path leads into a sample's folder; that of another run has the sample's settings beside the texts."""
     own = RunFolder.of(config).sample
     if config.data.sample is not None and path.is_relative_to(own):
         return True
@@ -30,11 +30,11 @@ def is_sample(config: Config, path: Path) -> bool:
 
 
 def is_all_generated(run: Run) -> bool:
-    """Whether every source is read from the sample."""
+    """Return whether every source is read from the sample."""
     return run.config is not None and len(generated_sources(run)) == len(run.config.data.sources) > 0
 
 
 def generated_tasks(run: Run) -> list[str]:
-    """Return the tasks whose texts the sample's program wrote."""
+    """Return the tasks whose texts are generated."""
     tasks = run.evaluation.tasks if run.evaluation else []
     return [task.name for task in tasks if task.name in SAMPLE_TASKS]

@@ -1,14 +1,26 @@
-"""The page's building blocks. Whatever goes into a template is escaped there, unless a template made it."""
+"""The building blocks of the page. Text is escaped where it goes into a template, unless it is markup already.
+
+The tables and figures of a page are also written as files: `collected` gathers what is made inside a block.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from clm_detour.figures.canvas import Chart, Figure
+from clm_detour.figures.renderers import html, html_templates
+from clm_detour.figures.table import Row, Table, Text
+
+Collected = list[Figure | Table]
+COLLECTING: ContextVar[Collected | None] = ContextVar("collecting", default=None)
 
 
 @dataclass(frozen=True)
@@ -20,49 +32,78 @@ class Section:
     body: Markup
 
 
-@lru_cache(maxsize=1)
-def templates() -> Environment:
-    """The templates beside this file."""
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+@contextmanager
+def collected() -> Iterator[Collected]:
+    """Collect the tables and figures that are made inside the block."""
+    found: Collected = []
+    token = COLLECTING.set(found)
+    try:
+        yield found
+    finally:
+        COLLECTING.reset(token)
+
+
+def collect(item: Figure | Table) -> None:
+    """Keep a table or figure if a block collects them."""
+    found = COLLECTING.get()
+    if found is not None:
+        found.append(item)
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A template's text."""
-    return Markup(templates().get_template(template).render(**values))
+    """Return the text of a template of this folder."""
+    return Markup(html_templates(Path(__file__).parent).get_template(template).render(**values))
 
 
 def join(*parts: Markup | None) -> Markup:
-    """Blocks one under another; None stands for nothing."""
+    """Return blocks one below the other, without those that are None."""
     return Markup("\n").join(part for part in parts if part)
 
 
-def paragraph(text: str | Markup, kind: str = "") -> Markup:
-    """A paragraph; `kind` is its class."""
+def paragraph(text: Text, kind: str = "") -> Markup:
+    """Return a paragraph; `kind` is its class."""
     opening = Markup('<p class="{}">').format(kind) if kind else Markup("<p>")
     return opening + Markup("{}</p>").format(text)
 
 
 def heading(text: str) -> Markup:
-    """A heading inside a section."""
+    """Return a heading inside a section."""
     return Markup("<h3>{}</h3>").format(text)
 
 
 def key(slot: str, name: str) -> Markup:
-    """A name with its colour."""
+    """Return a name with its color."""
     return Markup('<span class="key {}"></span>{}').format(slot, name)
 
 
-def figure(svg: Markup, title: str, caption: str | Markup = "") -> Markup:
-    """A drawing under its title."""
-    return render("figure.html", svg=svg, title=title, caption=caption)
+def table(
+    caption: str, head: Sequence[Text], rows: Sequence[Row], left: Collection[int] = (), note: str = ""
+) -> Markup:
+    """Return a table; see `figures.table.Table`."""
+    made = Table(caption, head, rows, left, [note] if note else [])
+    collect(made)
+    return html(made)
+
+
+def figure(
+    name: str,
+    chart: Chart,
+    label: str,
+    title: str,
+    caption: Text = "",
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Markup:
+    """Return a chart under its title.
+
+    Args:
+        name, names: See `figures.canvas.Figure`.
+        label: What the chart shows, for those who do not see it.
+    """
+    made = Figure(name, chart, names)
+    collect(made)
+    return render("figure.html", svg=made.inline(label), title=title, caption=caption)
 
 
 def side_by_side(*figures: Markup) -> Markup:
-    """Figures in a row where there is room, else one under another."""
+    """Return figures in a row where there is room, else one below the other."""
     return Markup('<div class="figures">{}</div>').format(join(*figures))

@@ -1,44 +1,46 @@
-"""The report: one HTML file that needs nothing else, made from what a run left behind."""
+"""The report of a run: one HTML file that needs nothing else, and its figures and numbers as files beside it."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from markupsafe import Markup
 
+from clm_detour.figures.renderers import csv_lines, csv_text
+from clm_detour.figures.table import Table, Value
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.caveats import caveats
-from clm_detour.report.files import write_files
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
-from clm_detour.report.markup import render
-from clm_detour.report.plots import gathered
-from clm_detour.report.records import Run
+from clm_detour.report.markup import Collected, collected, render
+from clm_detour.report.numbers import numbers
+from clm_detour.report.run import Curve, Run
 from clm_detour.report.sections import SECTIONS
 from clm_detour.report.verdict import verdict, what_was_done
-from clm_detour.utils.files import atomic_write
+from clm_detour.utils.files import atomic_folder, atomic_write, write_json
 
 
 def write_page(run_dir: Path) -> Path:
-    """Write `run_dir/report.html` and give its path; `run_dir/report/` gets its figures and numbers (see `report.files`).
+    """Write `run_dir/report.html` and the folder `run_dir/report/`, and return the path of the page.
 
-    A run that is not at its end gives a page with what is there and a list of what is missing. The same
-    records give the same bytes.
+    A run that has not ended gets a page with what is there and a list of what is missing. The same records give the
+    same bytes.
 
     Raises:
-        UserError: `run_dir` holds no run, or cannot be written to.
+        UserError: If `run_dir` holds no run, or cannot be written to.
     """
     run, folder = load_run(run_dir), RunFolder(run_dir)
-    with gathered() as attachments:
+    with collected() as found:
         page = page_text(run)
-    write_files(run, attachments, folder.report_files)
+    write_files(run, found, folder.report_files)
     with atomic_write(folder.report, "w") as file:
         file.write(page)
     return folder.report
 
 
 def page_text(run: Run) -> str:
-    """The page."""
+    """Return the page."""
     sections = [section for section in (build(run) for build in SECTIONS) if section]
     style = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
     page = render(
@@ -52,3 +54,31 @@ def page_text(run: Run) -> str:
         sections=sections,
     )
     return str(page)
+
+
+def write_files(run: Run, found: Collected, folder: Path) -> None:
+    """Replace `folder` by files for use elsewhere.
+
+    NAME.png, NAME.svg    each figure
+    NAME.csv              each table
+    curves.csv            every logged step of every phase
+    numbers.json          everything that the tables show, unrounded
+    """
+    with atomic_folder(folder) as temporary:
+        for item in found:
+            if isinstance(item, Table):
+                (temporary / f"{item.name}.csv").write_text(csv_text(item), encoding="utf-8")
+            else:
+                item.save(temporary)
+        (temporary / "curves.csv").write_text(csv_lines(curve_rows(run)), encoding="utf-8")
+        write_json(temporary / "numbers.json", numbers(run))
+
+
+def curve_rows(run: Run) -> list[list[Value]]:
+    """Return a head, and a row for each logged step."""
+    names = [field.name for field in fields(Curve)]
+    rows: list[list[Value]] = [["phase", *names]]
+    for phase in run.phases.values():
+        columns = [getattr(phase.curve, name).tolist() for name in names] if phase.curve else []
+        rows += [[phase.id, *values] for values in zip(*columns, strict=True)]
+    return rows

@@ -1,4 +1,4 @@
-"""`clm-detour push`: an arm's model to the hub. Without `--yes` nothing leaves the machine."""
+"""`clm-detour push`: upload an arm's model to the hub. Without `--yes` nothing leaves the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "HF_TOKEN"
 
 @dataclass(frozen=True)
 class Upload:
-    """What would go where: file -> bytes, and the card that takes the place of README.md."""
+    """What would be uploaded: the files with their bytes, and the card, which replaces README.md."""
 
     repository: str
     folder: Path
@@ -35,18 +35,18 @@ class Upload:
 def plan_upload(
     run_dir: Path, arm: str, repository: str, metadata: Mapping[str, Any] | None = None
 ) -> Upload:
-    """Look at everything first.
+    """Check an upload and return what it would do.
 
     Args:
-        metadata: for the card, such as `license`; what is None there is taken from the card that lies beside the model, if it has it.
+        metadata: Metadata of the card, such as `license`; values that are None are taken from the card beside the model.
 
     Raises:
-        UserError: the id is not one, the arm is not there, has not finished or was not exported.
+        UserError: If the id of the repository is not valid, or the arm does not exist, has not finished or was not exported.
     """
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise UserError(f"{repository} is no repository of the hub: {error}") from error
+        raise UserError(f"{repository} is not a valid repository id of the hub: {error}") from error
     if "/" not in repository:
         raise UserError(f"{repository} has no owner; write OWNER/{repository}.")
     run, folder = load_run(run_dir), RunFolder(run_dir)
@@ -70,14 +70,14 @@ def plan_upload(
 
 
 def upload(planned: Upload, public: bool, api: HfApi | None = None) -> str:
-    """Create the repository if it is not there, and upload; gives its address.
+    """Create the repository if it does not exist, upload, and return the repository's address.
 
     Args:
-        public: only where the repository is new.
-        api: with the token of the environment if not given.
+        public: Whether a new repository is public.
+        api: The hub's API; by default with the token of the environment.
 
     Raises:
-        UserError: there is no token in the environment, the hub refuses, or it cannot be reached.
+        UserError: If there is no token in the environment, or the hub refuses or cannot be reached.
     """
     token = os.environ.get(TOKEN, "").strip()
     if not token:
@@ -98,17 +98,19 @@ def upload(planned: Upload, public: bool, api: HfApi | None = None) -> str:
 
 @contextmanager
 def refusals(repository: str, token: str) -> Iterator[None]:
-    """Turn what the hub, its library or the network says against an upload into a sentence for people, without the token."""
+    """Raise a UserError without the token for whatever the hub, its library or the network raises."""
     try:
         yield
-    except Exception as error:  # the network's are those of whichever library huggingface_hub uses for it
+    except (
+        Exception
+    ) as error:  # errors of the network have the types of the HTTP library that huggingface_hub uses
         words = getattr(error, "server_message", None) or str(error) or type(error).__name__
         reason = " ".join(words.replace(token, TOKEN).split()).rstrip(".")
         raise UserError(f"{repository} was not uploaded ({reason}); {remedy(error, repository)}.") from None
 
 
 def remedy(error: Exception, repository: str) -> str:
-    """What to do about it."""
+    """Return what a person can do about an error."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     owner = repository.split("/", 1)[0]
     if status == 401:
@@ -116,5 +118,5 @@ def remedy(error: Exception, repository: str) -> str:
     if status in (403, 404):
         return f"put a token that may write to {owner} into {TOKEN}, or choose another owner"
     if status == 400 or isinstance(error, ValueError):
-        return "mend what it names, e.g. by --license or --language, and push again"
-    return "see whether the hub can be reached, and push again"
+        return "correct what the message names, for example with --license or --language, and push again"
+    return "check whether the hub can be reached, and push again"

@@ -11,20 +11,20 @@ from itertools import takewhile
 
 from markupsafe import Markup
 
-from clm_detour.evaluate.statistics import OVER
-from clm_detour.report import wording
-from clm_detour.report.arms import colour_slot, own_phases, planned_tokens, same_rows, schedule_name
-from clm_detour.report.evaluation import Difference
-from clm_detour.report.judged import is_clear, loss_clause, sign, task_clause, task_noise
-from clm_detour.report.markup import key
-from clm_detour.report.records import Phase, Run, Score, Scores
-from clm_detour.report.tables import Content, Row, Text, number, table, with_best
+from clm_detour.evaluate.tables import interval_words
+from clm_detour.figures import wording
+from clm_detour.figures.table import Cell, Row, Text, number, with_best
+from clm_detour.records.evaluation import TaskComparison
+from clm_detour.records.run import Score, Scores
+from clm_detour.report.markup import key, table
+from clm_detour.report.outcome import is_clear, loss_clause, sign, task_clause, task_noise
+from clm_detour.report.run import Phase, Run
 
 DECAYS = {
     "one_minus_sqrt",
     "cosine",
     "linear",
-}  # schedules that fall to the end; wsd does in its last part only
+}  # schedules that fall from start to end; wsd does in its last part only
 
 
 @dataclass(frozen=True)
@@ -37,35 +37,38 @@ class Verdict:
 
 
 def what_was_done(run: Run) -> list[str]:
-    """Two sentences: the detour arm, its twin."""
+    """Return a sentence on the detour arm and one on its twin, or one on the arms of any other run."""
     if not is_detour(run):
         arms = [f"{arm} ({path_of(run, ids)})" for arm, ids in run.arms.items()]
         return [f"This run has the arms {wording.listing(arms)}."] if arms else []
-    detour, twin = own_phases(run, "detour", "twin"), own_phases(run, "twin", "detour")
+    detour, twin = run.own_phases("detour", "twin"), run.own_phases("twin", "detour")
     causal = [phase for phase in detour if phase.objective == "clm"]
     after = detour[len(causal) :]
     instead, last = twin[: len(causal)], twin[len(causal) :]
     rates = {phase.end.mask_rate if phase.end else None for phase in instead}
     rate = rates.pop() if len(rates) == 1 else None
     masked = f" with {wording.percent(rate, 0)} of the tokens masked" if rate else ""
-    rows = ", on the same rows in the same order" if same_rows(run, "detour", "twin") else ""
+    rows = ", on the same rows in the same order" if run.same_rows("detour", "twin") else ""
     return [
         f"{starting_point(run)} the detour arm trains for {amount(run, causal)} as a causal language model, "
-        "each token predicted from those before it, then returns to masked language modelling for "
+        "which predicts each token from the tokens before it. It then returns to masked language modeling for "
         f"{amount(run, after)} while the learning rate decays.",
-        f"Its twin spends {amount(run, instead)} on masked language modelling{masked} instead, then "
-        f"{amount(run, last)} on the same kind of decay{rows}.",
+        f"Its twin instead trains for {amount(run, instead)} as a masked language model{masked}, then for "
+        f"{amount(run, last)} with the same kind of decay{rows}.",
     ]
 
 
 def is_detour(run: Run) -> bool:
-    """Whether the arms detour and twin are what their names say: CLM then MLM while the rate decays, against MLM of as many phases."""
+    """Return whether the arms detour and twin are what their names say.
+
+    That is: CLM, then MLM while the learning rate decays, against MLM in as many phases with the same kind of decay.
+    """
     if not {"detour", "twin"} <= run.arms.keys():
         return False
-    detour, twin = own_phases(run, "detour", "twin"), own_phases(run, "twin", "detour")
+    detour, twin = run.own_phases("detour", "twin"), run.own_phases("twin", "detour")
     causal = list(takewhile(lambda phase: phase.objective == "clm", detour))
     ends = [arm[len(causal) :] for arm in (detour, twin)]
-    schedules = [[schedule_name(run, phase) for phase in end] for end in ends]
+    schedules = [[run.schedule_name(phase) for phase in end] for end in ends]
     return (
         bool(causal and ends[0])
         and all(phase.objective == "mlm" for phase in [*ends[0], *twin])
@@ -75,7 +78,7 @@ def is_detour(run: Run) -> bool:
 
 
 def path_of(run: Run, ids: list[str]) -> str:
-    """clm: 10B tokens of CLM → decay: 1B tokens of MLM."""
+    """Return the phases of an arm in words: `clm: 10B tokens of CLM → decay: 1B tokens of MLM`."""
     return " → ".join(
         f"{phase.name}: {amount(run, [phase])} of {phase.objective.upper()}"
         if phase.objective
@@ -85,7 +88,7 @@ def path_of(run: Run, ids: list[str]) -> str:
 
 
 def starting_point(run: Run) -> str:
-    """From which model both arms begin."""
+    """Return from which model both arms begin, as the opening of a sentence."""
     config, shared = run.config, [id for id in run.arms["detour"] if id in run.arms["twin"]]
     begun = f" trained here for {amount(run, [run.phases[id] for id in shared])}" if shared else ""
     if not config:
@@ -99,12 +102,12 @@ def starting_point(run: Run) -> str:
 
 
 def amount(run: Run, phases: list[Phase]) -> str:
-    """Tokens of some phases."""
-    return wording.tokens(sum(planned_tokens(run, phase) for phase in phases))
+    """Return the tokens of some phases in words."""
+    return wording.tokens(sum(run.planned_tokens(phase) for phase in phases))
 
 
 def verdict(run: Run) -> Verdict:
-    """Detour against twin, each against the base; held-out loss and tasks are judged apart."""
+    """Return how detour and twin compare, each with the base, too; held-out loss and tasks are judged apart."""
     loss, tasks = loss_clause(run), task_clause(run)
     if loss or (run.evaluation and run.evaluation.difference("detour", "twin")):
         title = " ".join(filter(None, (loss or "Held-out loss: not measured.", tasks)))
@@ -115,7 +118,7 @@ def verdict(run: Run) -> Verdict:
 
 
 def on_held_out(run: Run) -> list[str]:
-    """What the losses say, where those of detour and twin were measured and are finite."""
+    """Return sentences on the losses, where those of detour and twin were measured and are finite."""
     models = run.held_out.models if run.held_out else {}
     detour, twin = (run.held_out.totals.get(name) if run.held_out else None for name in ("detour", "twin"))
     if not detour or not twin or not (math.isfinite(detour.loss) and math.isfinite(twin.loss)):
@@ -128,13 +131,14 @@ def on_held_out(run: Run) -> list[str]:
 
 
 def on_tasks(run: Run) -> str:
-    """Detour and twin fine-tuned, beside two equal twins on the same tasks."""
+    """Return a sentence on detour and twin fine-tuned on tasks, beside two equal twins on the same tasks."""
     found = run.evaluation.difference("detour", "twin") if run.evaluation else None
     if not found:
         return ""
+    tasks = wording.counted(len(found.tasks), "task")
     parts = [
-        f"Fine-tuned on {wording.counted(found.tasks, 'task')}, the detour is {wording.signed(found.value, 2)} points from its twin on "
-        f"average ({certainty(found)}): {wording.counted(found.wins, 'task')} won, {found.losses} lost, {found.ties} tied"
+        f"Fine-tuned on {tasks}, the detour is {wording.signed(found.difference, 2)} points from its twin on average "
+        f"({certainty(found)}): {wording.counted(found.wins, 'task')} won, {found.losses} lost, {found.ties} tied"
     ]
     if found.seed_wins is not None and found.seed_losses is not None:
         parts.append(f"; of single runs with equal seeds {found.seed_wins} won, {found.seed_losses} lost")
@@ -144,59 +148,58 @@ def on_tasks(run: Run) -> str:
     return "".join([*parts, "."])
 
 
-def certainty(found: Difference) -> str:
-    """The interval and of what it speaks, or why there is none; p where there is a test; whether it is open which is better."""
-    parts = []
-    if found.interval is None or found.interval_over is None:
-        old = found.seed_wins is None
-        parts.append(
-            "no interval: "
-            + ("the evaluation is version 0.1.0's" if old else "seeds are too few or do not differ")
-        )
-    else:
-        low, high = (wording.signed(end, 2) for end in found.interval)
-        parts.append(f"95 % interval {OVER[found.interval_over]}: {low} to {high}")
+def certainty(found: TaskComparison) -> str:
+    """Return the interval or why there is none, p where there is a test, and whether it is open which is better."""
+    parts = [interval_words(found, lambda end: wording.signed(end, 2)) or without_interval(found)]
     if found.p_adjusted is not None or found.p is not None:
-        p, named = (found.p, "p") if found.p_adjusted is None else (found.p_adjusted, "p after Holm")
-        parts.append(f"{named} = {p:.2g}")
+        p, name = (found.p, "p") if found.p_adjusted is None else (found.p_adjusted, "p after Holm")
+        parts.append(f"{name} = {p:.2g}")
     if found.equivalence:
         parts.append(found.equivalence.sentence(found.interval_over))
     if not is_clear(found):
         parts.append("which leaves open which is better")
     elif found.p is None:
-        parts.append("which leaves open which is better on others")
+        parts.append("which leaves open which is better on other tasks")
     return "; ".join(parts)
 
 
+def without_interval(found: TaskComparison) -> str:
+    """Return why there is no interval."""
+    if found.seed_wins is None:
+        return "no interval: the evaluation is of version 0.1.0"
+    return "no interval: seeds are too few or do not differ"
+
+
 def on_networks(run: Run) -> str:
-    """How far apart the networks of detour and twin are, against two twins and against themselves before the decay."""
-    found = run.comparison.parts["detour_twin"].get("debiased") if run.comparison else None
-    if not run.comparison or not found or found.model.value is None:
+    """Return a sentence on how far apart the networks of detour and twin are, with ratio and retention."""
+    comparison = run.comparison
+    found = comparison.variant("detour_twin", "debiased") if comparison else None
+    if not comparison or not found or math.isnan(found.model.divergence):
         return ""
     text = (
-        f"Inside, the networks of detour and twin diverge by {wording.percent(found.model.value)} (1 − CKA, debiased, the mean over "
-        "their layers)"
+        f"Inside, the networks of detour and twin diverge by {wording.percent(found.model.divergence)} (1 − CKA, debiased, "
+        "the mean over their layers)"
     )
-    ratio, retention = (each.get("debiased") for each in (run.comparison.ratio, run.comparison.retention))
-    if ratio and ratio.value is not None:
-        text += f", {ratio.value:.2f} times as much as two twins"
-    if retention and retention.value is not None:
-        text += f"; after the decay {retention.value:.2f} times what it was before it"
+    ratio, retention = ((each or {}).get("debiased") for each in (comparison.ratio, comparison.retention))
+    if ratio and not math.isnan(ratio.model):
+        text += f", {ratio.model:.2f} times as much as two twins"
+    if retention and not math.isnan(retention.model):
+        text += f"; after the decay it is {retention.model:.2f} times what it was before it"
     return f"{text}."
 
 
 def against_twin(detour: Score, twin: Score) -> str:
-    """The one result."""
+    """Return a sentence on loss and accuracy of the detour against its twin."""
     loss, accuracy = detour.loss - twin.loss, detour.accuracy - twin.accuracy
     relative = f" ({wording.percent(abs(loss) / twin.loss)})" if twin.loss > 0 else ""
     loss_words = {
-        -1: f"lower, that is better, by {abs(loss):.3f}{relative}",
-        0: "the same in print",
-        1: f"higher, that is worse, by {abs(loss):.3f}{relative}",
+        -1: f"lower, which is better, by {abs(loss):.3f}{relative}",
+        0: "the same to three decimals",
+        1: f"higher, which is worse, by {abs(loss):.3f}{relative}",
     }
     accuracy_words = {
         -1: f"lower by {abs(100 * accuracy):.1f} points",
-        0: "the same in print",
+        0: "the same to one decimal",
         1: f"higher by {abs(100 * accuracy):.1f} points",
     }
     return (
@@ -208,7 +211,7 @@ def against_twin(detour: Score, twin: Score) -> str:
 
 
 def by_source(detour: Scores, twin: Scores) -> str:
-    """On which sources the detour has the lower loss, on which its twin."""
+    """Return a sentence on which sources the detour has the lower loss, and on which its twin."""
     signs = {source: sign(one.loss - other.loss) for source, (one, other) in shared(detour, twin).items()}
     lower = [source for source in signs if signs[source] < 0]
     higher = [source for source in signs if signs[source] > 0]
@@ -221,16 +224,16 @@ def by_source(detour: Scores, twin: Scores) -> str:
 
 
 def shared(one: Scores, other: Scores) -> dict[str, tuple[Score, Score]]:
-    """Return the scores of both on each source on which both were measured."""
-    pairs = {source: (score, other.by_source.get(source)) for source, score in one.by_source.items()}
+    """Return the scores of both models on each source on which both were measured."""
+    pairs = {source: (one.of(source), other.of(source)) for source in one.by_source}
     return {source: (mine, yours) for source, (mine, yours) in pairs.items() if mine and yours}
 
 
 def against_base(base: Scores, detour: Scores, twin: Scores) -> str:
-    """Each arm against where it began."""
+    """Return a sentence on each arm against the base model, and on the sources on which its loss rose."""
     arms = {"detour": detour, "twin": twin}
     parts = [
-        f"the {name}'s loss is {wording.signed(arm.total.loss - base.total.loss)}, its accuracy "
+        f"the {name}'s loss changes by {wording.signed(arm.total.loss - base.total.loss)} and its accuracy by "
         f"{wording.points(arm.total.accuracy - base.total.accuracy)} points"
         for name, arm in arms.items()
         if arm.total and base.total
@@ -249,20 +252,20 @@ def against_base(base: Scores, detour: Scores, twin: Scores) -> str:
         if by:
             rises.append(f"{source} ({', '.join(by)})")
     worse = f" The loss rose on {wording.listing(rises)}." if rises else ""
-    return f"Against the base model {'; '.join(parts)}.{worse}" if parts else ""
+    return f"Against the base model, {'; '.join(parts)}.{worse}" if parts else ""
 
 
 def summary(run: Run) -> Markup | None:
-    """Loss and accuracy of each model that was measured, and what changed from the base."""
+    """Return loss and accuracy of each model that was measured, and their changes from the base."""
     models = run.held_out.totals if run.held_out else {}
     if not models:
         return None
     losses = with_best([score.loss for score in models.values()], wording.loss, lowest=True)
     accuracies = with_best([score.accuracy for score in models.values()], wording.percent, lowest=False)
-    names: list[Content] = [key(colour_slot(run, name), name) for name in models]
-    columns: list[list[Content]] = [names, [*losses], [*accuracies]]
+    names: list[Text | Cell] = [key(run.color_slot(name), name) for name in models]
+    columns: list[list[Text | Cell]] = [names, [*losses], [*accuracies]]
     head: list[Text] = ["Model", "Loss", "Accuracy"]
-    note = "Best in bold."
+    note = "The best is in bold."
     if base := models.get("base"):
         changes = [
             (score.loss - base.loss, score.accuracy - base.accuracy) if name != "base" else (None, None)
@@ -271,6 +274,6 @@ def summary(run: Run) -> Markup | None:
         columns.insert(2, [number(loss, wording.signed) for loss, _ in changes])
         columns.append([number(accuracy, wording.points) for _, accuracy in changes])
         head[2:] = ["Loss − base", "Accuracy", "Accuracy − base"]
-        note += " − base: what changed from it, accuracy in points."
+        note += " “− base” is the change from the base, of accuracy in points."
     rows = [Row(cells) for cells in zip(*columns, strict=True)]
-    return table("Held-out masked language modelling", head, rows, note=note)
+    return table("Held-out masked language modeling", head, rows, note=note)

@@ -1,26 +1,68 @@
-"""Speed and costs: tokens a second, share of the peak, hours, operations, energy."""
+"""The section on speed and costs: tokens a second, hours, operations, energy."""
 
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
-from clm_detour.report import wording
-from clm_detour.report.arms import colour_slot
-from clm_detour.report.costs import cost_of
-from clm_detour.report.curves import speed_figure
-from clm_detour.report.markup import Section, figure, join, key, side_by_side
-from clm_detour.report.records import Phase, PhaseEnd, Run
-from clm_detour.report.tables import Cell, Row, Text, number, table
+from clm_detour.figures import wording
+from clm_detour.figures.table import Cell, Row, Text, number
+from clm_detour.plan.hardware import DEVICES
+from clm_detour.records.phase import PhaseRecord
+from clm_detour.report.curves import slots, speed_chart
+from clm_detour.report.markup import Section, figure, join, key, side_by_side, table
+from clm_detour.report.run import Phase, Run
 from clm_detour.utils.progress import human
 
-Ended = list[tuple[Phase, PhaseEnd]]
+JOULES = 3.6e6  # in a kWh
+
+Ended = list[tuple[Phase, PhaseRecord]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a phase took; None where it is not known.
+
+    Args:
+        gpu_hours: None on a CPU.
+        operations: Floating-point operations of training, as `plan` counts them.
+        energy: kWh of the GPU boards at full power, without the machines around them: an upper bound.
+        utilisation: Share of the boards' peak that the operations came to.
+    """
+
+    seconds: float
+    gpu_hours: float | None
+    operations: float | None
+    energy: float | None
+    utilisation: float | None
+
+
+def cost_of(run: Run, id: str, end: PhaseRecord) -> Cost:
+    """Return the cost of a finished phase."""
+    operations, device = run.operations.get(id), known_device(end.device)
+    board_seconds = end.seconds * end.world_size
+    if device is None:
+        hours = board_seconds / 3600 if end.device != "cpu" else None
+        return Cost(end.seconds, hours, operations, None, None)
+    peak, watts = DEVICES[device]
+    reached = operations / (board_seconds * peak) if operations and board_seconds else None
+    return Cost(end.seconds, board_seconds / 3600, operations, board_seconds * watts / JOULES, reached)
+
+
+def known_device(name: str) -> str | None:
+    """Return the GPU that a driver's name contains as whole words: 'NVIDIA H100 80GB HBM3' -> 'H100'."""
+    words = re.split(r"[\s-]+", name.upper())
+    spans = {"".join(words[i : i + n]) for n in (1, 2) for i in range(len(words))}
+    known = [device for device in DEVICES if device.upper().replace("-", "") in spans]
+    return max(known, key=len, default=None)
 
 
 def costs_section(run: Run) -> Section | None:
-    """Only of phases that have ended; the curve also of the one under way."""
+    """Return tables of the phases that have ended, and a chart that has the phase under way, too."""
     ended = [(phase, phase.end) for phase in run.phases.values() if phase.end]
     moving = [phase for phase in run.phases.values() if phase.curve]
     if not ended:
@@ -35,27 +77,22 @@ def costs_section(run: Run) -> Section | None:
 
 
 def speed_table(ended: Ended) -> Markup:
-    """How fast each phase ran."""
+    """Return how fast each phase was."""
     head: list[Text] = ["Phase", "Tokens/s", "MFU", "Rows full", "Waited for data"]
+    shares = ("mfu", "packing", "data_wait")
     rows = [
-        Row(
-            [
-                phase.id,
-                number(speed(phase, end), human),
-                *(number(median(phase, name), wording.percent) for name in ("mfu", "packing", "data_wait")),
-            ]
-        )
+        Row([phase.id, number(speed(phase, end), human), *(number(median(phase, name), wording.percent) for name in shares)])
         for phase, end in ended
-    ]
+    ]  # fmt: skip
     note = (
-        "Medians of the steps; tokens/s over all devices. MFU: share of the device's peak that the model's operations come to, "
-        "known for some GPUs only."
+        "Medians of the steps; tokens/s is over all devices. MFU (model FLOPs utilization) is the share of the device's "
+        "peak that the model's operations come to; the peak is known for some GPUs only."
     )
     return table("Speed", head, rows, note=note)
 
 
-def speed(phase: Phase, end: PhaseEnd) -> float | None:
-    """Tokens a second, where they are known."""
+def speed(phase: Phase, end: PhaseRecord) -> float | None:
+    """Return tokens a second, where they are known."""
     values = phase.curve.tokens_per_second if phase.curve else np.array([])
     values = values[values > 0]
     if len(values):
@@ -64,61 +101,60 @@ def speed(phase: Phase, end: PhaseEnd) -> float | None:
 
 
 def median(phase: Phase, name: str) -> float | None:
-    """Of a share, where it was logged at some steps."""
+    """Return the median of a share over the steps at which it was logged."""
     values = getattr(phase.curve, name) if phase.curve else np.array([])
     values = values[np.isfinite(values)]
     return float(np.median(values)) if len(values) else None
 
 
 def speed_panel(run: Run, phases: list[Phase]) -> Markup:
-    """The curve."""
-    label = "Tokens a second over tokens trained, a line a phase; the table has the medians."
-    drawing = speed_figure(run, phases, "speed", label)
-    return side_by_side(figure(drawing, "Tokens a second", "Averaged over neighbouring steps."))
+    """Return a figure of tokens a second."""
+    label = "Tokens a second over tokens trained, a line for each phase; the table has the medians."
+    caption = "Averaged over neighboring steps."
+    chart = speed_chart(run, phases)
+    return side_by_side(figure("speed", chart, label, "Tokens a second", caption, slots(run, phases)))
 
 
 def phase_table(run: Run, ended: Ended) -> Markup:
-    """What each phase took."""
+    """Return what each phase took."""
     rows = []
     for phase, end in ended:
         cost = cost_of(run, phase.id, end)
-        rows.append(
-            Row([phase.id, *amounts(cost.seconds, cost.gpu_hours, cost.operations, cost.energy), number(cost.utilisation, wording.percent)])
-        )  # fmt: skip
+        amounts = amount_cells(cost.seconds, cost.gpu_hours, cost.operations, cost.energy)
+        rows.append(Row([phase.id, *amounts, number(cost.utilisation, wording.percent)]))
     note = (
-        "Operations: floating-point operations of training, counted from the model and its rows. Energy: the GPUs at full power for "
-        "the whole time, an upper bound; known for some GPUs only."
+        "Operations: floating-point operations of training, counted from the model and its rows. Energy: the GPUs at full "
+        "power for the whole time, which is an upper bound; known for some GPUs only."
     )
-    return table("Costs", ["Phase", "Time", "GPU-hours", "Operations", "Energy", "Of peak"], rows, note=note)
+    head: list[Text] = ["Phase", "Time", "GPU-hours", "Operations", "Energy", "Of peak"]
+    return table("Costs", head, rows, note=note)
 
 
 def arm_table(run: Run) -> Markup | None:
-    """What each arm took from its start; phases that arms share count in each."""
+    """Return what each arm took from its start to its end."""
     rows = []
     for arm, ids in run.arms.items():
         costs = [cost_of(run, id, end) for id in ids if (end := run.phases[id].end)]
         if len(costs) == len(ids):
-            sums = [
-                total([getattr(cost, name) for cost in costs])
-                for name in ("seconds", "gpu_hours", "operations", "energy")
-            ]
-            rows.append(Row([key(colour_slot(run, arm), arm), *amounts(*sums)]))
+            names = ("seconds", "gpu_hours", "operations", "energy")
+            sums = [total([getattr(cost, name) for cost in costs]) for name in names]
+            rows.append(Row([key(run.color_slot(arm), arm), *amount_cells(*sums)]))
     if not rows:
         return None
-    note = "From its start to its end; phases that arms share count in each."
+    note = "From the start of an arm to its end. Phases that arms share count in each of them."
     return table("Costs of the arms", ["Arm", "Time", "GPU-hours", "Operations", "Energy"], rows, note=note)
 
 
 def total(values: list[float | None]) -> float | None:
-    """The sum, if all are known."""
+    """Return the sum, or None if a value is not known."""
     known = [value for value in values if value is not None]
     return math.fsum(known) if len(known) == len(values) else None
 
 
-def amounts(
+def amount_cells(
     seconds: float | None, gpu_hours: float | None, operations: float | None, energy: float | None
 ) -> list[Cell]:
-    """As cells."""
+    """Return the cells of time, GPU hours, operations and energy in kWh."""
     return [
         number(seconds, wording.duration, "seconds"),
         number(gpu_hours, "{:,.2f}".format),

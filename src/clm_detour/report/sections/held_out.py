@@ -1,4 +1,4 @@
-"""Held-out loss and accuracy: each model on each source, and the end of every phase."""
+"""The section on held-out text: each model on each source, and the end of every phase."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from clm_detour.report import wording
-from clm_detour.report.arms import arms_of, colour_slot
-from clm_detour.report.dots import difference_bars, loss_dots
-from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side
-from clm_detour.report.records import HeldOut, Run, Score, Scores
-from clm_detour.report.tables import Cell, Row, Text, number, table, with_best
+from clm_detour.figures import wording
+from clm_detour.figures.canvas import COLORS, MARKERS
+from clm_detour.figures.dots import Dot, DotPlot
+from clm_detour.figures.table import Cell, Row, Text, number, with_best
+from clm_detour.records.run import HeldOutRecord, Score, Scores
+from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side, table
+from clm_detour.report.run import Run
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a score: how to read it, write it and its differences, and whether low is good."""
+    """A part of a score.
+
+    Args:
+        read: Returns its value.
+        write, write_change: Return the text of a value and of a difference.
+        lowest: Whether low values are good.
+    """
 
     read: Callable[[Score], float]
     write: Callable[[float], str]
@@ -31,27 +38,26 @@ ACCURACY = Measure(lambda score: score.accuracy, wording.percent, wording.points
 
 
 def held_out_section(run: Run) -> Section | None:
-    """Tables and figures of `evaluation/held_out.json`."""
+    """Return tables and figures of the scores on held-out text."""
     held_out = run.held_out
     if not held_out or not held_out.models:
         return None
     if not held_out.totals:
-        return Section(
-            "held-out", "Held-out text", paragraph("There is no held-out text: nothing was measured.")
-        )
+        nothing = paragraph("There is no held-out text, so nothing was measured.")
+        return Section("held-out", "Held-out text", nothing)
     models, sources = held_out.models, held_out.sources
     body = join(
         paragraph(introduction(held_out)),
         loss_table(run, models, sources),
         accuracy_table(run, models, sources),
         figures(run, models, [source for source in sources if source not in held_out.unmeasured]),
-        trajectory(run, held_out.phases),
+        phases_table(run, held_out.phases),
     )
     return Section("held-out", "Held-out text", body)
 
 
-def introduction(held_out: HeldOut) -> str:
-    """How it was measured."""
+def introduction(held_out: HeldOutRecord) -> str:
+    """Return how the scores were measured."""
     absent = (
         f" There is no held-out text of {wording.listing(held_out.unmeasured)}."
         if held_out.unmeasured
@@ -65,51 +71,46 @@ def introduction(held_out: HeldOut) -> str:
 
 
 def loss_table(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup:
-    """Models by sources, with the differences and the numbers of tokens below."""
-    rows = rows_of(run, models, sources, LOSS)
+    """Return the losses of the models on the sources, with the differences and the numbers of tokens below."""
+    rows = score_rows(run, models, sources, LOSS)
     rows.append(Row(["masked tokens", *(predicted(models, source) for source in (None, *sources))], "rest"))
     perplexities = [perplexity(scores.total) for scores in models.values()]
     blank = [Cell("", {"": None})] * (len(rows) - len(models))
     rows = [
-        Row([*row.cells[:2], perplexity, *row.cells[2:]], row.kind)
-        for row, perplexity in zip(rows, perplexities + blank, strict=True)
+        Row([*row.cells[:2], cell, *row.cells[2:]], row.kind)
+        for row, cell in zip(rows, perplexities + blank, strict=True)
     ]
-    note = "Lower is better; best of each column in bold. Perplexity is e to the loss."
+    note = "Lower is better; the best of each column is in bold. Perplexity is the exponential of the loss."
     return table("Loss", ["Model", "All", "Perplexity", *sources], rows, note=note)
 
 
 def accuracy_table(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup:
-    """Models by sources, with the differences below."""
-    rows = rows_of(run, models, sources, ACCURACY)
-    note = "Higher is better; best of each column in bold; the difference is in points."
+    """Return the accuracies of the models on the sources, with the differences below."""
+    rows = score_rows(run, models, sources, ACCURACY)
+    note = "Higher is better; the best of each column is in bold; the difference is in percentage points."
     return table("Accuracy", ["Model", "All", *sources], rows, note=note)
 
 
-def rows_of(run: Run, models: dict[str, Scores], sources: list[str], measure: Measure) -> list[Row]:
-    """A row for each model, the best of each column marked, and one for detour minus twin."""
+def score_rows(run: Run, models: dict[str, Scores], sources: list[str], measure: Measure) -> list[Row]:
+    """Return a row for each model, with the best of each column marked, and one for detour minus twin."""
     columns: list[list[Cell]] = []
     changes: list[Cell] = []
     for source in (None, *sources):
-        scores = {model: pick(entry, source) for model, entry in models.items()}
+        scores = {model: entry.of(source) for model, entry in models.items()}
         values = [None if score is None else measure.read(score) for score in scores.values()]
         columns.append(with_best(values, measure.write, measure.lowest))
         detour, twin = scores.get("detour"), scores.get("twin")
         change = measure.read(detour) - measure.read(twin) if detour and twin else None
         changes.append(number(change, measure.write_change))
     lines = zip(models, *columns, strict=True)
-    rows = [Row([key(colour_slot(run, model), model), *values]) for model, *values in lines]
+    rows = [Row([key(run.color_slot(model), model), *values]) for model, *values in lines]
     if {"detour", "twin"} <= models.keys():
         rows.append(Row(["detour − twin", *changes], "rest"))
     return rows
 
 
-def pick(scores: Scores, source: str | None) -> Score | None:
-    """A source's score, or that of all text."""
-    return scores.total if source is None else scores.by_source.get(source)
-
-
 def perplexity(score: Score | None) -> Cell:
-    """exp(loss)."""
+    """Return the cell of the exponential of a loss."""
     if score is None:
         return number(None, str)
     value = math.exp(score.loss) if score.loss < 700 else None
@@ -117,39 +118,60 @@ def perplexity(score: Score | None) -> Cell:
 
 
 def predicted(models: dict[str, Scores], source: str | None) -> Cell:
-    """How many tokens were predicted: one number where it is the same for all models."""
-    picked = [pick(scores, source) for scores in models.values()]
+    """Return how many tokens were predicted: one number where it is the same for all models."""
+    picked = [scores.of(source) for scores in models.values()]
     counts = sorted({score.predicted if score else 0 for score in picked})
     text = " to ".join(dict.fromkeys((wording.count(counts[0]), wording.count(counts[-1]))))
     return Cell(text, {"": counts[0] if len(counts) == 1 else None})
 
 
 def figures(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup | None:
-    """Losses, and detour against twin."""
+    """Return dot plots of the losses by source, and of detour minus twin."""
     if not sources:
         return None
-    drawings = [figure(loss_dots(run, models, sources), "Held-out loss by source", legend(run, models))]
+    plots = [loss_figure(run, models, sources)]
     if {"detour", "twin"} <= models.keys():
-        detour, twin = models["detour"].by_source, models["twin"].by_source
-        pairs = {source: (detour.get(source), twin.get(source)) for source in sources}
-        differences = {
-            source: one.loss - other.loss for source, (one, other) in pairs.items() if one and other
-        }
-        differences = {source: value for source, value in differences.items() if math.isfinite(value)}
-        drawing = difference_bars("detour", "twin", differences)
-        drawings.append(
-            figure(drawing, "Detour minus twin", "One run of each: no bar has a margin of error.")
-        )
-    return side_by_side(*drawings)
+        plots.append(difference_figure(models["detour"], models["twin"], sources))
+    return side_by_side(*plots)
 
 
-def legend(run: Run, models: dict[str, Scores]) -> Markup:
-    """Names with their colours."""
-    return Markup(", ").join(key(colour_slot(run, model), model) for model in models)
+def loss_figure(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup:
+    """Return a dot plot with a row for each source and a dot for each model."""
+    slots = run.color_slots(models)
+    rows = {
+        source: [
+            Dot(score.loss, COLORS[slots[model]], marker=MARKERS[slots[model]])
+            if (score := scores.of(source))
+            else None
+            for model, scores in models.items()
+        ]
+        for source in sources
+    }
+    label = f"Held-out loss of {', '.join(models)} on each source; the table has the values."
+    legend = Markup(", ").join(key(slot, model) for model, slot in slots.items())
+    plot = DotPlot(rows, "loss (lower is better)")
+    return figure("held-out-loss", plot, label, "Held-out loss by source", legend, slots)
 
 
-def trajectory(run: Run, phases: dict[str, Scores]) -> Markup | None:
-    """The end of every phase, indented under the phase before it."""
+def difference_figure(detour: Scores, twin: Scores, sources: list[str]) -> Markup:
+    """Return a dot plot of the loss of the detour minus that of its twin, in the color of the better one."""
+    pairs = {source: (detour.of(source), twin.of(source)) for source in sources}
+    changes = {source: one.loss - other.loss for source, (one, other) in pairs.items() if one and other}
+    changes = {source: value for source, value in changes.items() if math.isfinite(value)}
+    rows = {
+        source: [Dot(value, COLORS["detour" if value < 0 else "twin"], label=wording.signed(value))]
+        for source, value in changes.items()
+    }
+    label = "Loss of detour minus loss of twin by source: "
+    label += ", ".join(f"{source} {wording.signed(value)}" for source, value in changes.items())
+    reach = 2 * max([abs(value) for value in changes.values()] + [1e-6])
+    plot = DotPlot(rows, "← detour better   |   twin better →", zero=True, reach=reach)
+    caption = "There is one run of each, so no difference has a margin of error."
+    return figure("held-out-difference", plot, label, "Detour minus twin", caption)
+
+
+def phases_table(run: Run, phases: dict[str, Scores]) -> Markup | None:
+    """Return the scores at the end of every phase, each indented under the phase before it."""
     if not phases:
         return None
     rows = []
@@ -160,12 +182,15 @@ def trajectory(run: Run, phases: dict[str, Scores]) -> Markup | None:
         total = scores.total
         loss = number(total.loss if total else None, wording.loss)
         accuracy = number(total.accuracy if total else None, wording.percent)
-        arms = wording.listing(arms_of(run, id))
-        name = Cell(text, {"": id})
-        rows.append(Row([name, (objective or wording.ABSENT).upper(), arms, loss, accuracy]))
-    said = (
-        "The same measure at the end of every phase. A model fresh from causal training is out of practice at "
-        "filling masks from both sides; what counts is where it stands after the decay."
+        arms = wording.listing(run.arms_of(id))
+        rows.append(Row([Cell(text, {"": id}), (objective or wording.ABSENT).upper(), arms, loss, accuracy]))
+    explanation = (
+        "The same measure at the end of every phase. A model that comes straight from causal training is not used to "
+        "filling masks from both sides, so its loss after the decay is what counts."
     )
     head: list[Text] = ["Phase", "Trained as", "In arms", "Loss", "Accuracy"]
-    return join(heading("On the way"), paragraph(said), table("Ends of the phases", head, rows, left={1, 2}))
+    return join(
+        heading("After each phase"),
+        paragraph(explanation),
+        table("Ends of the phases", head, rows, left={1, 2}),
+    )

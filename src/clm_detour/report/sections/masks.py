@@ -1,4 +1,4 @@
-"""Filled masks: sentences with a gap, and what each model would put there."""
+"""The section on filled masks: sentences with a gap, and what each model would put there."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from clm_detour.report import wording
-from clm_detour.report.arms import colour_slot
-from clm_detour.report.markup import Section, join, key, paragraph, render
-from clm_detour.report.records import FilledMask, Guess, Run
-from clm_detour.report.tables import Row, number, table
+from clm_detour.figures import wording
+from clm_detour.figures.table import Row, number
+from clm_detour.records.run import FilledMask, Guess
+from clm_detour.report.markup import Section, join, key, paragraph, render, table
+from clm_detour.report.run import Run
 
 MASK = re.compile(r"\[MASK\]|<mask>")  # as tokenizers write it
 SHOWN = 5
@@ -19,7 +19,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Line:
-    """One guess as shown."""
+    """A guess as the page shows it; `hit` is whether it is the answer."""
 
     text: str
     share: str
@@ -28,7 +28,7 @@ class Line:
 
 
 def masks_section(run: Run) -> Section | None:
-    """The sentences of `evaluation/fill_mask.json`, by source."""
+    """Return the sentences by source, and how often each model found the answer."""
     if not run.filled_masks:
         return None
     sources = list(dict.fromkeys(item.source for item in run.filled_masks))
@@ -36,20 +36,20 @@ def masks_section(run: Run) -> Section | None:
         source: [card(run, item) for item in run.filled_masks if item.source == source] for source in sources
     }
     text = (
-        "A few held-out sentences with one token masked; the answer is what stood there. Bars are "
-        "probabilities, a tick marks the answer, ## a token with no space before it. These are examples, not "
-        "a measurement."
+        "A few held-out sentences with one token masked. The answer is the token that was masked. Bars are "
+        "probabilities, a tick marks the answer, and ## marks a token with no space before it. These are examples, "
+        "not a measurement."
     )
-    body = join(paragraph(text), hits(run), render("masks.html", groups=groups))
+    body = join(paragraph(text), hits_table(run), render("masks.html", groups=groups))
     return Section("masks", "Filled masks", body)
 
 
 def card(run: Run, item: FilledMask) -> dict[str, object]:
-    """What the template shows of one sentence."""
+    """Return what the template shows of one sentence."""
     before, *after = MASK.split(item.text, maxsplit=1)
     answer = item.answer
     models = [
-        (key(colour_slot(run, model), model), [line(guess, answer) for guess in guesses[:SHOWN]])
+        (key(run.color_slot(model), model), [line(guess, answer) for guess in guesses[:SHOWN]])
         for model, guesses in item.models.items()
         if guesses
     ]
@@ -63,30 +63,30 @@ def card(run: Run, item: FilledMask) -> dict[str, object]:
 
 
 def line(guess: Guess, answer: str) -> Line:
-    """One guess."""
+    """Return what the template shows of one guess."""
     share = f"{100 * min(max(guess.score, 0.0), 1.0):.1f}"
     shown = visible(guess.token, plain=not answer.startswith(" "))
     return Line(shown, share, f"{guess.score:.0%}", guess.token == answer)
 
 
 def visible(token: str, plain: bool) -> str:
-    """A token without its leading space, marked where it has none unless `plain`; white space as signs."""
+    """Return a token without its leading space, with ## where it has none unless `plain`; white space as symbols."""
     if not token.strip():
         return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥") or "(empty)"
     joined = not plain and not token.startswith(" ") and token[:1].isalnum()
     return f"##{token}" if joined else token.strip()
 
 
-def hits(run: Run) -> Markup:
-    """How often the answer is among the guesses."""
+def hits_table(run: Run) -> Markup:
+    """Return how often the answer is among the guesses of each model."""
     models = list(dict.fromkeys(model for item in run.filled_masks for model in item.models))
     rows = []
     for model in models:
         items = [item for item in run.filled_masks if item.models.get(model)]
-        ranks = [[guess.token for guess in item.models[model][:SHOWN]] for item in items]
-        first = sum(tokens[:1] == [item.answer] for tokens, item in zip(ranks, items, strict=True))
-        among = sum(item.answer in tokens for tokens, item in zip(ranks, items, strict=True))
+        guesses = [[guess.token for guess in item.models[model][:SHOWN]] for item in items]
+        first = sum(tokens[:1] == [item.answer] for tokens, item in zip(guesses, items, strict=True))
+        among = sum(item.answer in tokens for tokens, item in zip(guesses, items, strict=True))
         if items:
             counts = [number(count, wording.count) for count in (first, among, len(items))]
-            rows.append(Row([key(colour_slot(run, model), model), *counts]))
+            rows.append(Row([key(run.color_slot(model), model), *counts]))
     return table("Answers found", ["Model", "first guess", f"among {SHOWN}", "sentences"], rows)

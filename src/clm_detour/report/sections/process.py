@@ -1,22 +1,25 @@
-"""What ran for how long, on which rows, and with which shares of the sources."""
+"""The sections on what ran for how long, on which rows, and on the environment and the recipe."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from markupsafe import Markup
 
-from clm_detour.report import wording
-from clm_detour.report.arms import pairs, same_rows
-from clm_detour.report.markup import Section, join, paragraph
-from clm_detour.report.records import Phase, PhaseEnd, Run
-from clm_detour.report.tables import Cell, Row, Text, number, table
+from clm_detour.figures import wording
+from clm_detour.figures.table import Cell, Row, Text, number
+from clm_detour.records.phase import PhaseRecord
+from clm_detour.report.markup import Section, join, paragraph, table
+from clm_detour.report.run import Phase, Run
 
-Ended = list[tuple[Phase, PhaseEnd]]
+Ended = list[tuple[Phase, PhaseRecord]]
 
-WORDS = {"warmup_constant": "warm-up, constant", "one_minus_sqrt": "1 − √"}
+SCHEDULES = {"warmup_constant": "warm-up, constant", "one_minus_sqrt": "1 − √"}
+FACTS = {"clm_detour": "clm-detour", "memory_gib": "memory, GiB"}
 
 
 def process_section(run: Run) -> Section | None:
-    """Phases, rows, shares, steps, models."""
+    """Return phases, rows, shares of the sources, times and models."""
     ended = [(phase, phase.end) for phase in run.phases.values() if phase.end]
     body = join(
         phases_table(ended) if ended else None,
@@ -30,66 +33,53 @@ def process_section(run: Run) -> Section | None:
 
 
 def phases_table(ended: Ended) -> Markup:
-    """What each phase was."""
+    """Return the settings of each phase."""
     head: list[Text] = ["Phase", "Objective", "Mixture", "Schedule", "Peak rate", "Steps", "Tokens"]
-    rows = [
-        Row(
-            [
-                phase.id,
-                objective(phase, end),
-                end.mixture,
-                WORDS.get(end.schedule.name, end.schedule.name),
-                number(end.schedule.peak, "{:g}".format),
-                Cell(
-                    f"{wording.count(end.steps)} × {wording.count(end.batch_tokens)}",
-                    {"": end.steps, "tokens each": end.batch_tokens},
-                ),
-                number(end.tokens, wording.count),
-            ]
-        )
-        for phase, end in ended
-    ]
-    note = (
-        "Steps × tokens in a full step (those of a batch warm-up are smaller); only phases that have ended."
-    )
+    rows = []
+    for phase, end in ended:
+        steps = f"{wording.count(end.steps)} × {wording.count(end.batch_tokens)}"
+        schedule = SCHEDULES.get(end.schedule.name, end.schedule.name)
+        cells = [
+            number(end.schedule.peak, "{:g}".format),
+            Cell(steps, {"": end.steps, "tokens each": end.batch_tokens}),
+        ]
+        rows.append(
+            Row([phase.id, objective(phase, end), end.mixture, schedule, *cells, number(end.tokens, wording.count)])
+        )  # fmt: skip
+    note = "Steps × tokens in a full step; the steps of a batch warm-up are smaller. Only phases that have ended are listed."
     return table("Phases", head, rows, left={1, 2, 3}, note=note)
 
 
 def rows_table(ended: Ended) -> Markup:
-    """On which rows each phase ran, and where."""
+    """Return the rows that each phase read, and the devices."""
     head: list[Text] = ["Phase", "First row", "Next row", "On"]
     rows = [
-        Row(
-            [
-                phase.id,
-                number(end.first_row, wording.count),
-                number(end.next_row, wording.count),
-                where(end),
-            ]
-        )
+        Row([phase.id, number(end.first_row, wording.count), number(end.next_row, wording.count), devices(end)])
         for phase, end in ended
-    ]
-    note = "Rows are positions in the mixture's stream, the next not included."
+    ]  # fmt: skip
+    note = (
+        "Rows are positions in the mixture's stream. The next row is the first that the phase did not read."
+    )
     return table("Rows", head, rows, left={3}, note=note)
 
 
-def objective(phase: Phase, end: PhaseEnd) -> str:
-    """CLM, or MLM with its rate."""
+def objective(phase: Phase, end: PhaseRecord) -> str:
+    """Return CLM, or MLM with its mask rate."""
     name = (phase.objective or "").upper()
     return f"{name} {wording.percent(end.mask_rate, 0)}" if end.mask_rate else name
 
 
-def where(end: PhaseEnd) -> str:
-    """Devices and precision."""
+def devices(end: PhaseRecord) -> str:
+    """Return devices and precision."""
     return f"{end.world_size} × {end.device}, {end.precision}"
 
 
 def rows_paragraph(run: Run) -> Markup | None:
-    """Whether detour and twin read the same."""
-    both = pairs(run, "detour", "twin")
+    """Return whether detour and twin read the same rows."""
+    both = run.pairs("detour", "twin")
     if not both or not all(one.end and other.end for one, other in both):
         return None
-    if same_rows(run, "detour", "twin"):
+    if run.same_rows("detour", "twin"):
         spans = [
             f"{' and '.join(dict.fromkeys((one.name, other.name)))}: rows {wording.count(one.end.first_row)} "
             f"to {wording.count(one.end.next_row - 1)} of mixture {one.end.mixture}"
@@ -101,39 +91,73 @@ def rows_paragraph(run: Run) -> Markup | None:
 
 
 def shares_table(ended: Ended) -> Markup:
-    """Shares of tokens: what came, and what the mixture asks for."""
+    """Return each source's share of the tokens, and the share that the mixture asks for."""
     sources = list(dict.fromkeys(source for _, end in ended for source in end.shares))
-    rows = [Row([phase.id, *(share(end, source) for source in sources)]) for phase, end in ended]
+    rows = [Row([phase.id, *(share_cell(end, source) for source in sources)]) for phase, end in ended]
     note = "Observed / target, in %."
     return table("Shares of the sources", ["Phase", *sources], rows, note=note)
 
 
-def share(end: PhaseEnd, source: str) -> Cell:
-    """60.12 / 60.00."""
+def share_cell(end: PhaseRecord, source: str) -> Cell:
+    """Return the cell of the observed share and the target: `60.12 / 60.00`."""
     if source not in end.shares:
         return Cell(wording.ABSENT, {"observed": None, "target": None})
-    target, observed = end.shares[source]
-    return Cell(f"{100 * observed:.2f} / {100 * target:.2f}", {"observed": observed, "target": target})
+    share = end.shares[source]
+    text = f"{100 * share.observed:.2f} / {100 * share.target:.2f}"
+    return Cell(text, {"observed": share.observed, "target": share.target})
 
 
 def steps_table(run: Run) -> Markup:
-    """Wall time of everything, with its share of the whole."""
-    total = sum(step.seconds for step in run.steps)
-    rows = [
-        Row([step.title, number(step.seconds, wording.duration, "seconds"), number(step.seconds / total if total else None, share_bar)])
-        for step in run.steps
-    ]  # fmt: skip
+    """Return the wall time of each step, and its share of the whole."""
+    total = sum(step.seconds or 0.0 for step in run.steps)
+    rows = []
+    for step in run.steps:
+        share = (step.seconds or 0.0) / total if total else None
+        rows.append(
+            Row([step.title, number(step.seconds, wording.duration, "seconds"), number(share, share_bar)])
+        )
     rows.append(Row(["All", number(total, wording.duration, "seconds"), Cell("", {"": None})], "rest"))
     return table("Time", ["Step", "Time", "Share"], rows, left={2})
 
 
 def share_bar(share: float) -> Markup:
-    """A bar as long as its share."""
+    """Return a bar as long as a share."""
     return Markup('<span class="share"><span style="width:{:.1f}%"></span></span>').format(100 * share)
 
 
 def models_paragraph(run: Run) -> Markup:
-    """Where the models are."""
+    """Return where the models are."""
     folders = Markup(", ").join(Markup("<code>models/{}</code>").format(arm) for arm in run.exported)
-    opening = Markup("Models in Hugging Face form, beside this page: {}.")
+    opening = Markup("Models in Hugging Face format, beside this page: {}.")
     return paragraph(opening.format(folders))
+
+
+def provenance_section(run: Run) -> Section | None:
+    """Return the environment and the recipe."""
+    environment = environment_table(run.environment) if run.environment else None
+    recipe = recipe_box(run.config_text) if run.config_text else None
+    body = join(environment, recipe)
+    return Section("provenance", "Environment and recipe", body) if body else None
+
+
+def environment_table(environment: dict[str, Any]) -> Markup:
+    """Return versions and hardware in the order of the record."""
+    long = Markup('<span class="long">{}</span>')
+    rows = [Row([FACTS.get(name, name), long.format(fact(entry))]) for name, entry in environment.items()]
+    return table("Environment", ["What", "Value"], rows, left={1})
+
+
+def fact(entry: Any) -> str:
+    """Return a value of the record in words."""
+    if entry is None or entry == []:
+        return wording.ABSENT
+    if isinstance(entry, list):
+        return ", ".join(str(part) for part in entry)
+    return f"{entry:g}" if isinstance(entry, float) else str(entry)
+
+
+def recipe_box(text: str) -> Markup:
+    """Return the resolved config, folded."""
+    opening = "<details><summary>The recipe as it ran (config.yaml)</summary>"
+    box = '<pre tabindex="0">{}</pre></details>'
+    return Markup(opening + box).format(text)

@@ -67,7 +67,9 @@ def check_results(
     Raises:
         UserError: If new results could not be compared with them.
     """
-    options = RunOptions(tuple(settings.learning_rates), settings.patience, settings.pooling, settings.precision)
+    options = RunOptions(
+        tuple(settings.learning_rates), settings.patience, settings.pooling, settings.precision
+    )
     for task, splits in tasks:
         for path in folder.tasks.glob(f"*/{task.name}/settings.json"):
             if path.parent.parent.name in ("base", *arms):

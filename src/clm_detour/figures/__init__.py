@@ -1,0 +1,1 @@
+"""Tables, dot plots and charts: of data cards, evaluations, analyses and the report."""

@@ -1,0 +1,64 @@
+"""`card.json`: what a prepared source holds and was made from. No text of a document is in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+CARD = "card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitCard:
+    """One split of a prepared source.
+
+    Args:
+        documents: Documents, copies that `repeat` asks for included.
+        texts: Documents without these copies.
+        tokens: Tokens of all documents.
+        characters: Characters of all texts.
+        longest: Tokens of the longest document.
+        quantiles: Share of documents -> the number of tokens that they do not exceed.
+        lengths: Documents by powers of two of their tokens: {from, below, documents}; `from` is inclusive.
+        rows: Packed rows.
+        fullness: Share of the rows' positions that hold text.
+        cut: Documents that packing cut although they would have fitted into a row.
+        fingerprints: Checksums of documents and rows.
+    """
+
+    documents: int
+    texts: int | None = None
+    tokens: int
+    characters: int | None = None
+    tokens_per_document: float | None = None
+    tokens_per_character: float | None = None
+    longest: int | None = None
+    quantiles: dict[str, int] = field(default_factory=dict)
+    lengths: list[dict[str, int]] = field(default_factory=list)
+    longer_than_a_row: int | None = None
+    rows: int
+    fullness: float
+    cut: int | None = None
+    shards: int | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCard:
+    """A prepared source.
+
+    Args:
+        name: The source's name in the recipe.
+        dropped: Documents that were left out, by reason.
+        packing: Length of a row, and the seed of the packing.
+        tokenizer: Fingerprint of the tokenizer.
+        made_from: Files and settings from which the source was prepared.
+    """
+
+    name: str
+    splits: dict[str, SplitCard]
+    dropped: dict[str, int]
+    packing: dict[str, int] = field(default_factory=dict)
+    tokenizer: Any = None
+    made_from: dict[str, Any] = field(default_factory=dict)
+    format: Literal[1] = 1
