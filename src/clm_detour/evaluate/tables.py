@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from clm_detour.evaluate.tasks.left_out import left_out_sentence
 from clm_detour.figures import renderers
 from clm_detour.figures.renderers import csv_lines
 from clm_detour.figures.table import Cell, Row, Table, Value, with_best, with_spread
