@@ -38,7 +38,7 @@ from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.interrupt import interrupted
 from clm_detour.utils.locks import exclusive
 from clm_detour.utils.progress import console, progress, warn
-from clm_detour.utils.started_with import agree
+from clm_detour.utils.started_with import check_or_write
 
 
 class Steps:
@@ -190,7 +190,7 @@ def sample_step(config: Config) -> bool:
     """The bundled corpus."""
     sample, folder = config.data.sample, RunFolder.of(config).sample
     assert sample is not None
-    agree(folder / "settings.json", sample_settings(config))
+    check_or_write(folder / "settings.json", sample_settings(config))
     if all((folder / f"{source}.jsonl.gz").exists() for source in SOURCES):
         return False
     write_sample(folder, sample.documents, sample.seed)
@@ -201,7 +201,7 @@ def tokenizer_step(config: Config) -> bool:
     """A tokenizer of the run's own."""
     training, folder = config.tokenizer.train, RunFolder.of(config).tokenizer
     assert training is not None
-    agree(folder / "settings.json", tokenizer_settings(config))
+    check_or_write(folder / "settings.json", tokenizer_settings(config))
     if (folder / "tokenizer.json").exists():
         tokenizer.set_max_length(folder, config.data.sequence_length)
         return False
