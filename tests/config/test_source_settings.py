@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config
+from clm_detour.config.annotations import describe, fields_of
+from clm_detour.config.expressions.formats import FORMATS
+from clm_detour.config.schema import Source
 from clm_detour.utils.errors import UserError
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -30,7 +33,8 @@ baseline:
 instructions:
   {path: folder, template: "{prompt}\\n\\n{input?}\\n\\n{response}", deduplicate: true}
 books:
-  {path: books, format: text, document: paragraph, min_words: 5, max_words: 5, decontaminate: [tasks], ngram: 20}
+  {path: books, format: text, document: paragraph, min_words: 5, max_words: 5,
+   decontaminate: [tasks], ngram: 20}
 """
 WRONG = {
     "unknown format": ("{path: x, format: jsnl}", "format: 'jsnl' is not known; did you mean jsonl?"),
@@ -72,6 +76,12 @@ WRONG = {
     "a limit of nothing": ("{path: x, max_characters: 0}", "max_characters: 0 is too small"),
     "unknown key": ("{path: x, filter: a}", "Unknown key data.sources.a.filter"),
 }
+
+
+def test_the_formats_that_a_source_can_have_are_those_that_can_be_read():
+    assert (
+        describe(fields_of(Source)["format"]) == f"{', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}, or null"
+    )
 
 
 def test_what_the_guide_promises_is_accepted(tmp_path):

@@ -64,13 +64,15 @@ WRONG = {
     "floor of a constant": ("phases.clm.schedule.floor=0.2", "phases.clm.schedule.floor has no effect under"),
     "wsd without decay": ("phases.decay.schedule.name=wsd", "phases.decay.schedule.decay is not set"),
     "wsd too short": (
-        "phases.decay.schedule={name: wsd, warmup: 60ktok, decay: 80ktok}", "are longer than the phase (120ktok)",
+        "phases.decay.schedule={name: wsd, warmup: 60ktok, decay: 80ktok}",
+        "are longer than the phase (120ktok)",
     ),
     "schedule without a name": (
         "phases.new={objective: clm, mixture: domain, duration: 1ktok}", "phases.new.schedule",
     ),
     "phase without a mixture": (
-        "phases.new={objective: clm, duration: 1ktok, schedule: {name: warmup_constant, peak: 1}}", "phases.new.mixture",
+        "phases.new={objective: clm, duration: 1ktok, schedule: {name: warmup_constant, peak: 1}}",
+        "phases.new.mixture",
     ),
     "a phase's name": ("phases={a.b: {objective: clm}}", "'a.b' is not a name without a dot"),
     "batch warm-up": (
@@ -87,7 +89,8 @@ WRONG = {
     "text for a number": ("train.batch_rows=many", "train.batch_rows"),
     "half a row": ("train.batch_rows=1.5", "train.batch_rows"),
     "auto with shards": (
-        "train={parallel: fsdp, micro_rows: auto}", "train.micro_rows: auto does not go with train.parallel: fsdp",
+        "train={parallel: fsdp, micro_rows: auto}",
+        "train.micro_rows: auto does not go with train.parallel: fsdp",
     ),
     "a half-life of nothing": ("train.ema_half_life=0tok", "train.ema_half_life: 0tok is not positive"),
     "micro-batch": (

@@ -42,7 +42,7 @@ SMALL_TRAIN = {
 
 
 def small_evaluation(evaluate: dict[str, Any]) -> dict[str, Any]:
-    """Return the section `evaluate` with few rows, and few documents, one seed and two steps for each task."""
+    """Return the section `evaluate` with few rows, and tasks with few documents, one seed and two steps."""
     tasks = evaluate.get("tasks")
     small = {
         "documents": 8,

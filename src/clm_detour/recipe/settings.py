@@ -17,7 +17,7 @@ from clm_detour.recipe.prepared import PreparedData
 from clm_detour.records.run_folder import PhaseFolder, RunFolder
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
-from clm_detour.utils.started_with import Change, changes, started_otherwise
+from clm_detour.utils.started_with import Change, changes
 
 DOCUMENTS = "documents"  # number of documents of each source: for messages only, nothing depends on it
 KEYS = {  # settings whose key in the recipe differs from their key here

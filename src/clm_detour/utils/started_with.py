@@ -25,7 +25,7 @@ class Change(NamedTuple):
         return f"{self.key} was {was}, is now {now}"
 
 
-def agree(path: Path, settings: Mapping[str, Any]) -> None:
+def check_or_write(path: Path, settings: Mapping[str, Any]) -> None:
     """Write settings to `path`, which is in the folder that they describe, or check them if it is there.
 
     Raises:
@@ -44,10 +44,10 @@ def check(path: Path, settings: Mapping[str, Any]) -> None:
         UserError: If it was started with others; the message names the changes.
     """
     if path.exists() and (found := changes(read_json(path), settings)):
-        raise started_otherwise(path.parent, [str(change) for change in found], "choose another run_dir")
+        raise other_settings_error(path.parent, [str(change) for change in found], "choose another run_dir")
 
 
-def started_otherwise(folder: Path, changed: list[str], remedy: str) -> UserError:
+def other_settings_error(folder: Path, changed: list[str], remedy: str) -> UserError:
     """Return the error for a folder whose content was made with other settings.
 
     Args:

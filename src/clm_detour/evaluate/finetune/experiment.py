@@ -26,7 +26,7 @@ from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.files import file_checksum, read_json, remove_half_written
 from clm_detour.utils.parallel import Worker, parallel_map
 from clm_detour.utils.progress import progress, warn
-from clm_detour.utils.started_with import agree, check
+from clm_detour.utils.started_with import check, check_or_write
 
 MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
 
@@ -139,7 +139,7 @@ def check_settings(experiment: Experiment) -> None:
     for path, config in configs.items():
         if needs_fresh_head(path, config):
             warn(f"{path} has no prediction head; each run initializes one, which only fine-tuning trains.")
-    for act in (check, agree):
+    for act in (check, check_or_write):
         for task, splits in experiment.tasks:
             data = data_fingerprint(splits)
             for name, model in models.items():
