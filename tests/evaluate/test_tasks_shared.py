@@ -12,8 +12,7 @@ from clm_detour.data.decontaminate import SharedRuns
 from clm_detour.data.sources.evaluation import evaluation_texts
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.form import trimmed
-from clm_detour.evaluate.metrics import score
-from clm_detour.evaluate.metrics import strict_chunks, tags
+from clm_detour.evaluate.metrics import score, strict_chunks, tags
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, load
 from clm_detour.evaluate.tasks.overview import counts, differences
 from clm_detour.evaluate.tasks.splits import shared_ids, shared_texts
