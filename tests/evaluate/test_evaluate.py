@@ -1,4 +1,4 @@
-"""A whole evaluation: killed anywhere it goes on, nothing is repeated, nothing old is taken for new, and what is missing is named."""
+"""A whole evaluation: it resumes, repeats nothing, refuses old results, and names missing data sets."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def test_what_is_left_out_stands_wherever_the_scores_do(models, tmp_path, capsys
             path = tmp_path / "mine" / split / f"{name}{number}"
             path.with_suffix(".txt").write_text(text)
             path.with_suffix(".ann").write_text(
-                "T1\tOrgan 4 14\tright lung\nT2\tSide 4 9\tright\nT3\tOrgan 11 13\tun\nT4\tNote 0 3\tthe\nT5\tOrgan 39 41\tun\n"
+                "T1\tOrgan 4 14\tright lung\nT2\tSide 4 9\tright\nT3\tOrgan 11 13\tun\n"
+                "T4\tNote 0 3\tthe\nT5\tOrgan 39 41\tun\n"
             )
         lines = [json.dumps({"text": text, "label": "ab"[n % 2]}) for n in range(2)]
         (tmp_path / "cut").mkdir(exist_ok=True)
@@ -294,7 +295,8 @@ def test_a_command_that_is_killed_goes_on_to_the_same_scores(
     folder, _, _ = evaluated
     config = tmp_path / "eval.yaml"
     config.write_text(
-        f"name: made\nrun_dir: {tmp_path}/run\ntasks: [{', '.join(TASKS)}]\nseeds: [1, 2]\ndocuments: 12\nprotocol: {{epochs: 1}}\n"
+        f"name: made\nrun_dir: {tmp_path}/run\ntasks: [{', '.join(TASKS)}]\nseeds: [1, 2]\n"
+        "documents: 12\nprotocol: {epochs: 1}\n"
     )
     words = [f"--model={name}={path}" for name, path in models.items()]
     program = "from clm_detour.__main__ import main; main()"

@@ -21,17 +21,29 @@ from clm_detour.run.check import check_recipe
 from clm_detour.run.pipeline import prepare_data
 from clm_detour.utils.errors import UserError
 
-PLAIN = "In adults with the disease the primary benefit of placebo in patients with cancer was standard; participants"
+PLAIN = (
+    "In adults with the disease the primary benefit of placebo in patients with cancer was standard; "
+    "participants"
+)
 SPELLED = ["[MASK]", "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[mask]"]
 RECIPE = """
 run_dir: {run}
-data: {{sequence_length: 64, held_out: 0.2, sources: {{notes: {{path: {texts}}}}}, mixtures: {{domain: {{notes: 1.0}}}}}}
+data:
+  sequence_length: 64
+  held_out: 0.2
+  sources: {{notes: {{path: {texts}}}}}
+  mixtures: {{domain: {{notes: 1.0}}}}
 tokenizer: {{path: {tokenizer}}}
 model: {{base: {base}}}
 train: {{batch_rows: 4, precision: fp32, workers: 0}}
 evaluate: {{rows: 4, fill_masks: 2}}
 phases:
-  decay: {{objective: mlm, mask_rate: 0.15, mixture: domain, duration: 512tok, schedule: {{name: one_minus_sqrt, peak: 1e-3}}}}
+  decay:
+    objective: mlm
+    mask_rate: 0.15
+    mixture: domain
+    duration: 512tok
+    schedule: {{name: one_minus_sqrt, peak: 1e-3}}
 arms: {{twin: [decay]}}
 """
 

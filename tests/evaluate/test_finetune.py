@@ -1,4 +1,4 @@
-"""Fine-tuning: every kind of task is learned, by every kind of encoder, to the same bits with the same seed."""
+"""Fine-tuning: every encoder learns every kind of task, with the same bits for the same seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning's loop leaves nothing behind."""
+"""The training loop of fine-tuning keeps no model in memory."""
 
 from __future__ import annotations
 

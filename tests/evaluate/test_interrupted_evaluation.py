@@ -1,4 +1,4 @@
-"""Ctrl-C ends the runs of an evaluation that are under way, and leaves no process and no half-written file."""
+"""Ctrl-C ends the runs of an evaluation, and leaves no process and no half-written file."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def as_tags(words: int, entities: tuple[Entity, ...]) -> list[str]:
 
 @st.composite
 def flat(draw) -> tuple[list[Document], list[Document]]:
-    """Documents of two-letter words, with entities that cover whole words and never overlap; true and predicted."""
+    """Return true and predicted documents of two-letter words; entities cover whole words, none overlap."""
     gold, predicted = [], []
     for number in range(draw(st.integers(1, 4))):
         count = draw(st.integers(1, 10))

@@ -1,4 +1,4 @@
-"""Averages never mix sets of tasks, a p stands only where its test is sound, and the summary says all that the tables show."""
+"""Averages are over the same tasks, a p needs a sound test, and the summary has all that tables show."""
 
 from __future__ import annotations
 

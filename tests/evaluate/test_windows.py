@@ -1,4 +1,4 @@
-"""Entities go to tokens and come back unchanged, whatever the words, the tokenizer and the length of windows."""
+"""Entities become tokens and come back unchanged, for any words, tokenizer and length of windows."""
 
 from __future__ import annotations
 

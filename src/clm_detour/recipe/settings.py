@@ -17,7 +17,7 @@ from clm_detour.recipe.prepared import PreparedData
 from clm_detour.records.run_folder import PhaseFolder, RunFolder
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
-from clm_detour.utils.started_with import Change, changes
+from clm_detour.utils.started_with import Change, changes, other_settings_error
 
 DOCUMENTS = "documents"  # number of documents of each source: for messages only, nothing depends on it
 KEYS = {  # settings whose key in the recipe differs from their key here
@@ -101,7 +101,7 @@ def changed_settings_error(
         remedy += (
             " (the changed sources are then prepared again and replaced there; another data.dir keeps both)"
         )
-    return started_otherwise(folder.root, changed, remedy)
+    return other_settings_error(folder.root, changed, remedy)
 
 
 def rows_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
