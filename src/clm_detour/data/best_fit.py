@@ -1,5 +1,4 @@
-"""Packing documents into rows of `row_length` tokens that are at least 99.9 % full, whatever the documents'
-lengths.
+"""Packing documents of any lengths into rows of `row_length` tokens that are at least 99.9 % full.
 
 The number of rows is fixed in advance: the smallest that holds all tokens, plus at most 0.1 %. A document
 longer than a row gives full rows and a remainder. Remainders and shorter documents are then placed, uncut, in
@@ -80,9 +79,7 @@ def _full_rows(full: np.ndarray, row_length: int, first_row: int) -> np.ndarray:
 
 
 def _placing_order(lengths: np.ndarray, bits: np.random.PCG64) -> np.ndarray:
-    """Return the indices of the positive `lengths`, shuffled, except that the shortest come last, longest
-    first.
-    """
+    """Return the indices of positive `lengths`: shuffled, but the shortest last, longest first."""
     order = _shuffle(len(lengths), bits)
     order = order[lengths[order] > 0]
     order = order[np.argsort(-lengths[order], kind="stable")]
@@ -147,7 +144,5 @@ def _shuffled(pieces: np.ndarray, bits: np.random.PCG64) -> PackedRows:
 
 
 def _shuffle(count: int, bits: np.random.PCG64) -> np.ndarray:
-    """Return a permutation made from raw bits, which unlike `Generator.permutation` is the same in all numpy
-    releases.
-    """
+    """Return a permutation that, unlike `Generator.permutation`, is the same in all releases of numpy."""
     return np.argsort(bits.random_raw(count), kind="stable")

@@ -1,5 +1,4 @@
-"""A cache of remote files: each is downloaded once for all processes, verified, and their total size is
-limited.
+"""A cache of remote files: each is downloaded once for all processes and verified; their size is limited.
 
 A copy is named by its checksum, so runs share equal files. A copy has a shared lock as long as a file or a
 memory map of it is open; the system releases the lock when the process ends, however it ends. To make room,
@@ -31,9 +30,7 @@ RECOPY = "copy it there again from where it was prepared"
 
 
 def is_remote(location: str) -> bool:
-    """Return whether a location is a URL. `file://` counts as one: it stands for a network disk worth
-    caching.
-    """
+    """Return whether a location is a URL; `file://` counts as one, as a network disk worth caching."""
     return "://" in location
 
 
@@ -61,8 +58,7 @@ class ShardCache:
     limit: int
 
     def open(self, url: str, size: int, checksum: str) -> IO[bytes]:
-        """Open the copy of the file at `url`, downloading it first if necessary. It is not evicted while open
-        or mapped.
+        """Open the copy of the file at `url`, downloading it if necessary. While open, it is not evicted.
 
         Raises:
             UserError: If the file cannot be downloaded, does not match `checksum`, or there is no room for

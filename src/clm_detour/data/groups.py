@@ -1,5 +1,4 @@
-"""The groups of a source: parts that are tokenized once, by any process. A group is one large unit or
-consecutive small ones.
+"""The groups of a source: one large unit or consecutive small ones, tokenized once by any process.
 
 A group's key is a hash of everything its tokens depend on: its files with size and modification time, the
 tokenizer, and the settings that choose documents. The names of the files decide where groups end, so that a

@@ -1,5 +1,4 @@
-"""Joining the shards of all groups into those of the source, so that shards are large and rows full even if
-groups are small.
+"""Joining the shards of groups into those of the source, which are large even if groups are small.
 
 The tokens of a group are deleted once they are joined. The entry of a joined shard lists its parts: when the
 source changes, groups that are still needed are cut out of it again instead of being tokenized again.
@@ -52,8 +51,7 @@ class Joint(NamedTuple):
 
 
 def finished_record(group: Group, joined: set[tuple[str, str, int]], on_error: str) -> Any:
-    """Return the record of a group if all its tokens exist, in its folder or in the source's shards,
-    otherwise None.
+    """Return the record of a group if all its tokens exist, in its folder or joined, otherwise None.
 
     Args:
         joined: Parts of the source's shards, as `joined_parts` returns them.

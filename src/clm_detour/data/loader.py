@@ -31,9 +31,7 @@ Batch = dict[str, Any]
 
 
 class Example(NamedTuple):
-    """One row: inputs and labels, (sequence_length,) int64, and the lengths of its documents, which sum to
-    `sequence_length`.
-    """
+    """One row: inputs and labels, (sequence_length,) int64, and the lengths of its documents."""
 
     input_ids: np.ndarray
     labels: np.ndarray
@@ -164,9 +162,7 @@ class StepBatches(IterableDataset[Batch]):
 
 
 class Loader(DataLoader[Batch]):
-    """A DataLoader whose workers do not react to Ctrl-C, which the trainer handles; torch's would exit
-    without a message.
-    """
+    """A DataLoader whose workers ignore Ctrl-C, which the trainer handles."""
 
     def __iter__(self) -> Any:
         with interrupts_held():
@@ -174,9 +170,7 @@ class Loader(DataLoader[Batch]):
 
 
 def make_loader(dataset: StepBatches, workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
-    """Return a loader of whole batches. Worker w makes steps w, w + workers, ..., which torch returns in
-    order.
-    """
+    """Return a loader of whole batches in order; worker w makes steps w, w + workers, ..."""
     return Loader(
         dataset,
         batch_size=None,

@@ -207,9 +207,7 @@ class Mixture:
         return shards
 
     def _epoch(self, name: str, epoch: int) -> EpochOrder:
-        """Return the order of an epoch. A stream passes the epochs one by one, so two of each source are
-        kept.
-        """
+        """Return the order of an epoch. Two are kept of each source, since streams pass epochs in order."""
         order = self._epochs.get((name, epoch))
         if order is None:
             order = EpochOrder(self.shard_rows[name], f"{self.seed}/{name}/{epoch}")

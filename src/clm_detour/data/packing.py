@@ -117,8 +117,7 @@ class ToPack(NamedTuple):
 
 
 def pack_shard(_: object, task: ToPack, worker: Worker) -> dict[str, Any]:
-    """Write the rows of one shard, unless its record shows that this has been done. Return its entry in the
-    index.
+    """Write the rows of one shard, unless this has been done. Return its entry in the index.
 
     Raises:
         UserError: If the shard is damaged.
@@ -188,8 +187,7 @@ def record_name(row_length: int, shard: int) -> str:
 
 
 class Arrays(NamedTuple):
-    """The arrays from which one shard's rows are read: plain views of memory maps, sliced several times
-    faster than `np.memmap`.
+    """Views of the memory maps of one shard's rows, sliced several times faster than `np.memmap`.
 
     Args:
         tokens: Token ids, (tokens,) uint16 or uint32.

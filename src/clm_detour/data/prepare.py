@@ -137,8 +137,7 @@ def prepare_source(
 
 
 def origin(source: Source, tokenizer: Tokenizer, held_out: float, on_error: OnError) -> dict[str, Any]:
-    """Return what the shards of a source would be made from now. `made_from` in their index is what they were
-    made from.
+    """Return the present origin of a source's shards; `made_from` in their index is their own.
 
     Raises:
         UserError: If the source has no file.

@@ -235,8 +235,7 @@ class TokenShards:
         return checksum(repr([(s["checksum"], s["lengths_checksum"]) for s in self.index["shards"]]).encode())
 
     def tokens(self, shard: int) -> np.ndarray:
-        """Return the ids of a shard's documents end to end, verified: a read-only memory map, (tokens,)
-        uint16 or uint32.
+        """Return the ids of a shard's documents end to end, verified: a memory map, (tokens,).
 
         Raises:
             UserError: If the shard is damaged.

@@ -1,6 +1,4 @@
-"""The places of prepared data: a folder on this machine, or a URL that fsspec can open, read through the
-cache.
-"""
+"""The places of prepared data: a folder on this machine, or a URL, which is read through the cache."""
 
 from __future__ import annotations
 

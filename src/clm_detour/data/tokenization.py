@@ -54,9 +54,7 @@ class Settings:
 
     @cached_property
     def selection(self) -> Selection:
-        """The conditions of the source, made in each process since they contain functions, which cannot be
-        sent.
-        """
+        """The conditions of the source, parsed in each process since functions cannot be sent."""
         return Selection.of(self.source)
 
 

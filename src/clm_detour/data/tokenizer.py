@@ -105,9 +105,7 @@ class Tokenizer:
         return f"{name_of(self.tokenizer, self.cls)} {text} {name_of(self.tokenizer, self.sep)}"
 
     def spells_special(self, text: str) -> bool:
-        """Return whether a text contains a special token, in any case, as transformers' pipelines would read
-        it.
-        """
+        """Return whether a text contains a special token, in any case, as pipelines would read it."""
         folded = text.casefold()
         return any(name_of(self.tokenizer, special).casefold() in folded for special in self.special_ids)
 
@@ -128,8 +126,7 @@ class Tokenizer:
         return ids
 
     def cuts(self, text: str) -> list[int] | None:
-        """Return the places at which to cut a long text into pieces with the same ids, or None if a piece
-        exceeds LONGEST_PIECE.
+        """Return where to cut a long text into pieces with the same ids, or None if a piece is too long.
 
         A cut is before a single blank at which the text around it has the same ids as its two sides together.
         That holds for the whole text too if words are tokenized one by one. A tokenizer that does not divide
@@ -211,8 +208,7 @@ def frame_of(plain: Sequence[int], framed: Sequence[int]) -> tuple[list[int], li
 
 
 def _frame_names(path_or_hub_id: str, tokenizer: tokenizers.Tokenizer) -> dict[str, str]:
-    """Return the tokens that the post-processor writes around a text as those of cls and sep, or nothing if
-    it writes none.
+    """Return the tokens that the post-processor writes around a text, as cls and sep, if any.
 
     Raises:
         UserError: If it writes anything other than one token before a text and one after it.
@@ -270,9 +266,7 @@ def copy_tokenizer(path_or_hub_id: str, folder: Path) -> None:
 
 
 def _missing_template(path_or_hub_id: str, file: Path) -> dict[str, Any] | None:
-    """Return the post-processor that writes the frame of training, or None if the tokenizer writes a frame
-    itself.
-    """
+    """Return the post-processor that writes the frame of training, or None if there is a frame."""
     spec = read_object(file)
     if _frame_names(path_or_hub_id, _build(spec, file)):
         return None

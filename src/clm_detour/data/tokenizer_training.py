@@ -66,9 +66,7 @@ def train_tokenizer(
 
 
 def set_max_length(folder: Path, max_length: int) -> None:
-    """Write `model_max_length` into the configuration of a tokenizer that a run has trained, if it differs
-    there.
-    """
+    """Write `model_max_length` into the configuration of a trained tokenizer, if it differs."""
     config = read_object(folder / CONFIG_FILES[0])
     if config.get("model_max_length") != max_length:
         write_json(folder / CONFIG_FILES[0], {**config, "model_max_length": max_length})

@@ -1,10 +1,9 @@
-"""Two small tasks that ship with the package, for trials without any data; `tools/sample_corpus` has written
-them.
+"""Two small tasks that ship with the package, for trials without any data.
 
-Their texts are in no corpus. `SampleEntities`: lines of abstracts, notes and instructions with the diseases,
-drugs, symptoms, genes and organs in them. `SampleVerdict`: the last two sentences of an abstract, and the
-verdict on the treatment. A few hundred short documents each, so that many names of the test are not among the
-training examples.
+`tools/sample_corpus` has written them; their texts are in no corpus. `SampleEntities`: lines of abstracts,
+notes and instructions with the diseases, drugs, symptoms, genes and organs in them. `SampleVerdict`: the last
+two sentences of an abstract, and the verdict on the treatment. A few hundred short documents each, so that
+many names of the test are not among the training examples.
 """
 
 from __future__ import annotations

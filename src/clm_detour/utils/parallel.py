@@ -63,11 +63,10 @@ def parallel_map(
     on_result: Callable[[Result], None] = lambda result: None,
     remedy: str = "use fewer processes",
 ) -> list[Result]:
-    """Return `function(common, task, worker)` of each task, in the order of the tasks. They begin in that
-    order too.
+    """Return `function(common, task, worker)` of each task, in the order of the tasks.
 
-    Function, tasks and results must be picklable. An exception, in a task or here, ends the workers at once;
-    files that they were writing are left behind.
+    The tasks begin in that order too. Function, tasks and results must be picklable. An exception, in a task
+    or here, ends the workers at once; files that they were writing are left behind.
 
     Args:
         common: Argument that all tasks share. It is sent to each worker once.

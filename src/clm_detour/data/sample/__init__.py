@@ -1,5 +1,4 @@
-"""The sample: a small synthetic corpus of four sources that ships with the package, for a quickstart and
-tests offline.
+"""The sample: a small synthetic corpus of four sources that ships with the package, for offline use.
 
 `general` stands for the text a base model was trained on; `abstracts`, `instructions` and `notes` for the
 three kinds of text of a domain. A line of a source is `{"id", "text", "entities": [[start, end, type],
@@ -23,9 +22,7 @@ SOURCES: tuple[str, ...] = tuple(SHARES)
 
 
 def counts_of(documents: int) -> dict[str, int]:
-    """Return the number of documents of each source, at least 1, for a number of documents of the whole
-    sample.
-    """
+    """Return the number of documents of each source, at least 1, in a sample of `documents`."""
     return {source: max(1, round(share * documents)) for source, share in SHARES.items()}
 
 

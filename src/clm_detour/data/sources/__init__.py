@@ -1,5 +1,4 @@
-"""Documents: text streamed from files of many formats and from datasets of the hub, wherever fsspec can
-reach.
+"""Documents: text streamed from files of many formats and from datasets of the hub.
 
 A source is a file, a folder or a glob. Its files are read one after another in sorted order, one document at
 a time, so memory does not grow with the corpus. A bad record either stops the run with one sentence that

@@ -65,9 +65,7 @@ def texts_of_records(file: str, format: str) -> Iterator[str]:
 
 
 def xml_texts(file: str) -> Iterator[str]:
-    """Yield the text of all elements twice, with and without blanks, since a tag can be between two words or
-    inside one.
-    """
+    """Yield the text of all elements twice, with and without blanks, since tags can divide words or not."""
     try:
         with open_raw(file) as raw:
             root = ElementTree.parse(unpacked(raw, file)).getroot()

@@ -196,9 +196,7 @@ class Unpacked(io.RawIOBase):
 
 @contextmanager
 def unpacking(file: str) -> Iterator[None]:
-    """Turn the libraries' errors about damage into an OSError without a number, and about a large window into
-    a UserError.
-    """
+    """Turn errors about damage into an OSError without a number, about a large window into a UserError."""
     try:
         yield
     except EOFError as error:

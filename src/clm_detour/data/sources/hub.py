@@ -107,9 +107,7 @@ def load(path: str, source: Source) -> Any:
 
 @lru_cache(maxsize=4)
 def load_cached(path: str, subset: str | None, split: str, revision: str | None, streaming: bool) -> Any:
-    """Return a dataset from memory if possible: `datasets` takes seconds to describe a large one, and every
-    unit needs it.
-    """
+    """Return a dataset, from memory if possible: to describe a large one takes `datasets` seconds."""
     import datasets
 
     with readable_errors(path):

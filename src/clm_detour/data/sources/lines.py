@@ -30,8 +30,7 @@ def place_of(unit: Unit, number: int) -> str:
 
 
 def read_lines(unit: Unit, on_bytes: OnBytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that begin in a unit, with their numbers from 1 and their line ends, without a byte
-    order mark.
+    """Yield the lines that begin in a unit, with numbers from 1 and line ends, without byte order mark.
 
     Raises:
         BadRecord: If the file is damaged from here on, or in UTF-16.

@@ -42,9 +42,7 @@ def units(source: Source) -> list[Unit]:
 
 
 def until_lost(unit: Unit, records: Iterator[Record | BadRecord]) -> Iterator[Record | BadRecord]:
-    """Yield a reader's records. A BadRecord that it raises, after which its unit cannot be read, becomes the
-    last one.
-    """
+    """Yield a reader's records; a BadRecord that it raises becomes the last one."""
     any_record = False
     try:
         for record in records:

@@ -41,8 +41,7 @@ class Record(NamedTuple):
 
 
 class BadRecord(Exception):
-    """A record that cannot be read: `reason` is the name under which it is counted; the message names the
-    place.
+    """A record that cannot be read: `reason` is what it is counted as; the message names the place.
 
     A reader yields it and continues, or raises it if the rest of its unit is lost.
 

@@ -139,9 +139,7 @@ def has_fewer_words(text: str, count: int) -> bool:
 
 
 def whole_copies(text: str, copies: float) -> int:
-    """Return `copies` rounded up or down, so that it is right on average. The result depends on the text
-    alone.
-    """
+    """Return `copies` rounded up or down, by a hash of the text, so that it is right on average."""
     if copies == int(copies):
         return int(copies)
     drawn = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=b"copies").digest(), "little")
