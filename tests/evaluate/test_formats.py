@@ -478,7 +478,9 @@ def test_a_bigbio_record_without_passages_or_entities_is_refused(tmp_path, key, 
 
 
 CHEMPROT = {
-    "abstracts": "17\tAspirin and COX-1.\tAspirin inhibits COX-1 and COX-2. Zinc is not 3.5 mM. No gene here.\n",
+    "abstracts": (
+        "17\tAspirin and COX-1.\tAspirin inhibits COX-1 and COX-2. Zinc is not 3.5 mM. No gene here.\n"
+    ),
     "entities": (
         "17\tT1\tCHEMICAL\t0\t7\tAspirin\n17\tT2\tGENE-Y\t12\t17\tCOX-1\n17\tT3\tCHEMICAL\t19\t26\tAspirin\n"
         "17\tT4\tGENE-Y\t36\t41\tCOX-1\n17\tT5\tGENE-N\t46\t51\tCOX-2\n17\tT6\tCHEMICAL\t53\t57\tZinc\n"
