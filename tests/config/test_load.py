@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config, parse_selection
+from clm_detour.config.loading import save_config
 from clm_detour.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -30,6 +31,23 @@ def test_a_file_wins_over_what_it_extends_and_the_command_line_over_both(tmp_pat
     (tmp_path / "top.yaml").write_text("extends: [base.yaml]\nseed: 2\ntrain: {batch_rows: 4}\n")
     config = load_config(tmp_path / "top.yaml", ["train.batch_rows=32"])
     assert (config.seed, config.train.batch_rows, config.train.micro_rows) == (2, 32, 2)
+
+
+def test_a_value_can_refer_to_a_key_that_the_file_leaves_out():
+    overrides = [
+        "train.log_every=${train.checkpoints_kept}",
+        "evaluate.mask_rate=${phases.clm.schedule.floor}",
+    ]
+    config = load_config(QUICKSTART, overrides)
+    assert (config.train.log_every, config.evaluate.mask_rate) == (2, 0.1)
+
+
+def test_a_saved_config_loads_with_the_same_values(tmp_path):
+    config = load_config(
+        QUICKSTART, ["phases.clm.freeze={layers: 1}", "evaluate.tasks={tasks: [HoC], seeds: [1]}"]
+    )
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
 
 
 def test_selection_is_taken_out_of_the_overrides():

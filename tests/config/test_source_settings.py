@@ -7,16 +7,34 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config
+from clm_detour.config.annotations import describe, fields_of
+from clm_detour.config.expressions.formats import FORMATS
+from clm_detour.config.schema import Source
 from clm_detour.utils.errors import UserError
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 RIGHT = """
-notes: {path: NOTEEVENTS.csv.gz, text: TEXT, where: "CATEGORY == 'Discharge summary' and ISERROR != 1", deidentified: ""}
-papers: {path: hf.parquet, where: educational_score >= 3, repeat: {"document_type == 'Clinical case'": 100, "a > 1": 4.3}}
-hub: {path: user/name, format: hub, subset: en, split: commercial, revision: v1, streaming: false}
-baseline: {path: "pubmed/*.xml.gz", format: pubmed, where: "abstract and language == 'eng'", template: "{title}. {abstract?}"}
-instructions: {path: folder, template: "{prompt}\\n\\n{input?}\\n\\n{response}", deduplicate: true}
-books: {path: books, format: text, document: paragraph, min_words: 5, max_words: 5, decontaminate: [tasks], ngram: 20}
+notes:
+  path: NOTEEVENTS.csv.gz
+  text: TEXT
+  where: "CATEGORY == 'Discharge summary' and ISERROR != 1"
+  deidentified: ""
+papers:
+  path: hf.parquet
+  where: educational_score >= 3
+  repeat: {"document_type == 'Clinical case'": 100, "a > 1": 4.3}
+hub:
+  {path: user/name, format: hub, subset: en, split: commercial, revision: v1, streaming: false}
+baseline:
+  path: pubmed/*.xml.gz
+  format: pubmed
+  where: abstract and language == 'eng'
+  template: "{title}. {abstract?}"
+instructions:
+  {path: folder, template: "{prompt}\\n\\n{input?}\\n\\n{response}", deduplicate: true}
+books:
+  {path: books, format: text, document: paragraph, min_words: 5, max_words: 5,
+   decontaminate: [tasks], ngram: 20}
 """
 WRONG = {
     "unknown format": ("{path: x, format: jsnl}", "format: 'jsnl' is not known; did you mean jsonl?"),
@@ -33,7 +51,10 @@ WRONG = {
         "{path: x, template: '{b}', repeat: {'a =': 3}}",
         "a.repeat: 'a =' is not a condition",
     ),
-    "copies": ("{path: x, repeat: {'a == 1': 0}}", "a.repeat['a == 1']: 0 is too small; use a number above 0"),
+    "copies": (
+        "{path: x, repeat: {'a == 1': 0}}",
+        "a.repeat['a == 1']: 0 is too small; use a number above 0",
+    ),
     "many copies": ("{path: x, repeat: {'a == 1': .inf}}", "a.repeat['a == 1']: inf is not finite"),
     "unknown field of pubmed": (
         "{path: x.xml.gz, where: titel != ''}",
@@ -55,6 +76,12 @@ WRONG = {
     "a limit of nothing": ("{path: x, max_characters: 0}", "max_characters: 0 is too small"),
     "unknown key": ("{path: x, filter: a}", "Unknown key data.sources.a.filter"),
 }
+
+
+def test_the_formats_that_a_source_can_have_are_those_that_can_be_read():
+    assert (
+        describe(fields_of(Source)["format"]) == f"{', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}, or null"
+    )
 
 
 def test_what_the_guide_promises_is_accepted(tmp_path):

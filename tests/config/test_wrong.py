@@ -1,4 +1,4 @@
-"""Whatever is wrong with a recipe is said in one sentence that names the key and a remedy, before any work."""
+"""A mistake in a recipe is one sentence that names the key and a remedy, before any work."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ WRONG = {
     "on_error": ("data.on_error=skipp", "did you mean skip?"),
     "a source's name": ("data.sources.a/b={path: x}", "letters"),
     "no seed below 0": ("phases.clm.seed=-1", "phases.clm.seed"),
-    "no seed from 2**32": ("phases.clm.seed=4294967296", "phases.clm.seed: 4294967296 is too large; use an integer from 0"),
+    "no seed from 2**32": (
+        "phases.clm.seed=4294967296", "phases.clm.seed: 4294967296 is too large; use an integer from 0",
+    ),
     "a seed for all from 2**32": ("seed=4294967296", "seed: 4294967296 is too large"),
     "frozen layers": ("phases.clm.freeze={layers: low}", "phases.clm.freeze.layers: 'low' is not a range"),
     "frozen backwards": ("phases.clm.freeze={layers: 7-0}", "write 0-7"),
@@ -62,25 +64,38 @@ WRONG = {
     "floor of a constant": ("phases.clm.schedule.floor=0.2", "phases.clm.schedule.floor has no effect under"),
     "wsd without decay": ("phases.decay.schedule.name=wsd", "phases.decay.schedule.decay is not set"),
     "wsd too short": (
-        "phases.decay.schedule={name: wsd, warmup: 60ktok, decay: 80ktok}", "are longer than the phase (120ktok)",
+        "phases.decay.schedule={name: wsd, warmup: 60ktok, decay: 80ktok}",
+        "are longer than the phase (120ktok)",
     ),
-    "schedule without a name": ("phases.new={objective: clm, mixture: domain, duration: 1ktok}", "phases.new.schedule"),
+    "schedule without a name": (
+        "phases.new={objective: clm, mixture: domain, duration: 1ktok}", "phases.new.schedule",
+    ),
     "phase without a mixture": (
-        "phases.new={objective: clm, duration: 1ktok, schedule: {name: warmup_constant, peak: 1}}", "phases.new.mixture",
+        "phases.new={objective: clm, duration: 1ktok, schedule: {name: warmup_constant, peak: 1}}",
+        "phases.new.mixture",
     ),
     "a phase's name": ("phases={a.b: {objective: clm}}", "'a.b' is not a name without a dot"),
-    "batch warm-up": ("phases.clm.batch_warmup={rows: 3, duration: 1ktok}", "phases.clm.batch_warmup.rows: 3"),
+    "batch warm-up": (
+        "phases.clm.batch_warmup={rows: 3, duration: 1ktok}", "phases.clm.batch_warmup.rows: 3",
+    ),
     "batch warm-up too long": (
         "phases.clm.batch_warmup={rows: 2, duration: 9Btok}", "phases.clm.batch_warmup.duration (9Btok)",
     ),
     "an arm's name": ("arms.a/b=[pretrain]", "arms: 'a/b' is not a name of letters"),
     "no arms": ("arms=null", "arms"),
-    "an arm of an unknown phase": ("arms.x=[pretrian]", "arms.x: 'pretrian' is not known; did you mean pretrain?"),
+    "an arm of an unknown phase": (
+        "arms.x=[pretrian]", "arms.x: 'pretrian' is not known; did you mean pretrain?",
+    ),
     "text for a number": ("train.batch_rows=many", "train.batch_rows"),
     "half a row": ("train.batch_rows=1.5", "train.batch_rows"),
-    "auto with shards": ("train={parallel: fsdp, micro_rows: auto}", "train.micro_rows: auto does not go with train.parallel: fsdp"),
+    "auto with shards": (
+        "train={parallel: fsdp, micro_rows: auto}",
+        "train.micro_rows: auto does not go with train.parallel: fsdp",
+    ),
     "a half-life of nothing": ("train.ema_half_life=0tok", "train.ema_half_life: 0tok is not positive"),
-    "micro-batch": ("train.micro_rows=-2", "train.micro_rows: -2 is not an integer of 1 or more or auto, or null"),
+    "micro-batch": (
+        "train.micro_rows=-2", "train.micro_rows: -2 is not an integer of 1 or more or auto, or null",
+    ),
     "checkpoints": ("train.checkpoint_every=500", "train.checkpoint_every: 500 has no unit; write 500tok"),
     "no checkpoints kept": ("train.checkpoints_kept=0", "train.checkpoints_kept"),
     "workers": ("train.workers=-1", "train.workers"),
@@ -109,12 +124,16 @@ WRONG = {
     "one for true": ("train.compile=1", "train.compile: 1 is not true or false"),
     "a number for text": ("model.base=3", "model.base: 3 is not a string; put it in quotes"),
     "a short list": ("optimizer.betas=[0.9]", "optimizer.betas: [0.9] is not a list of 2 items"),
-    "an unknown logger": ("train.loggers.wanbd={}", "train.loggers: 'wanbd' is not known; did you mean wandb?"),
+    "an unknown logger": (
+        "train.loggers.wanbd={}", "train.loggers: 'wanbd' is not known; did you mean wandb?",
+    ),
     "a setting of a protocol": (
         "evaluate.tasks={tasks: [HoC], protocol: {epoch: 3}}", "did you mean evaluate.tasks.protocol.epochs?",
     ),
     "no seeds": ("evaluate.tasks={tasks: [HoC], seeds: []}", "evaluate.tasks.seeds is empty; use a list"),
-    "a seed twice": ("evaluate.tasks={tasks: [HoC], seeds: [1, 1]}", "evaluate.tasks.seeds: 1 is listed twice"),
+    "a seed twice": (
+        "evaluate.tasks={tasks: [HoC], seeds: [1, 1]}", "evaluate.tasks.seeds: 1 is listed twice",
+    ),
 }  # fmt: skip
 
 

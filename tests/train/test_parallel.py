@@ -26,7 +26,7 @@ from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.checkpoints import sealed
 from clm_detour.train.launch import launch_processes
 from clm_detour.train.phase import train_phase
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 
 COMPOSER = [sys.executable, "-m", "composer.cli.launcher", "-n"]
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -167,7 +167,7 @@ import time
 from pathlib import Path
 
 from clm_detour.utils.errors import UserError, exit_on_user_error
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 from clm_detour.train import parallel
 from clm_detour.train.parallel import decided_by_first, is_first, still_waiting
 
@@ -175,7 +175,7 @@ parallel.TIMEOUT = 4.0
 folder = Path(sys.argv[1])
 
 def decide():
-    with alone(folder, "A test works", still_waiting):
+    with exclusive(folder, "A test works", still_waiting):
         return is_first()
 
 def refuse():
@@ -200,7 +200,7 @@ def test_all_do_what_the_first_decides_however_long_it_takes_and_leave_with_its_
     script, folder = tmp_path / "deciding.py", tmp_path / "folder"
     script.write_text(DECIDING)
     words = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(script), str(folder)]
-    with alone(folder, "Another test works"):
+    with exclusive(folder, "Another test works"):
         launched = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = ""
         while "A test works" not in said and launched.poll() is None:

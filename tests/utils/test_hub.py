@@ -40,7 +40,9 @@ data:
 tokenizer: {path: me/model}
 model: {base: me/model}
 phases:
-  mlm: {objective: mlm, mask_rate: 0.3, mixture: all, duration: 1Mtok, schedule: {name: warmup_constant, peak: 1e-4}}
+  mlm:
+    {objective: mlm, mask_rate: 0.3, mixture: all, duration: 1Mtok,
+     schedule: {name: warmup_constant, peak: 1e-4}}
 arms: {twin: [mlm]}
 """,
         encoding="utf-8",

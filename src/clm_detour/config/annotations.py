@@ -22,7 +22,7 @@ def describe(annotation: Any) -> str:
 
 
 def describe_member(annotation: Any) -> str:
-    """Return in words what a value of one type can be; a `Field(description=...)` replaces these words."""
+    """Return in words what a value of one type can be; the description in a `Field` replaces these words."""
     metadata = list(flat_metadata(annotation))
     for one in metadata:
         if isinstance(one, FieldInfo) and one.description:
@@ -38,6 +38,8 @@ def describe_member(annotation: Any) -> str:
         return f"a list, each item {describe(arguments[0])}"
     if origin is tuple:
         return f"a list of {len(arguments)} items, each {describe(arguments[0])}"
+    if origin is dict and arguments[1] is not Any:
+        return f"a section of `key: value` pairs, each value {describe(arguments[1])}"
     if origin is dict or dataclasses.is_dataclass(origin):
         return "a section of `key: value` pairs"
     return {bool: "true or false", str: "a string"}.get(origin, "any value")
@@ -93,6 +95,6 @@ def listed(words: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a sentence shows it: null, true and false as YAML has them, and on at most one line."""
+    """Return a value for a sentence: null, true and false as in YAML, and long values cut."""
     text = repr(value)
     return YAML_WORDS.get(text, text if len(text) <= LONGEST else f"{text[:LONGEST]}...")

@@ -1,4 +1,7 @@
-"""Check the rules that join several keys of a config. What a single key can be is in its annotation in `schema.py`."""
+"""Check the rules that join several keys of a config.
+
+What a single key can be is in its annotation in `schema.py`.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ def check_data(data: Data) -> None:
 
 
 def check_source(where: str, source: Source) -> None:
-    """Check that a source's settings fit its format and each other, and that its template and conditions can be read."""
+    """Check that a source's settings fit its format and each other, and that its expressions can be read."""
     check_effect(where, source)
     for low, high in (("min_characters", "max_characters"), ("min_words", "max_words")):
         least, most = getattr(source, low), getattr(source, high)
@@ -104,7 +107,7 @@ def check_effect(where: str, source: Source) -> None:
 
 
 def check_names(where: str, source: Source) -> None:
-    """Check that template and conditions can be read, and name fields that the format has, if its fields are fixed."""
+    """Check that template and conditions can be read, and name fields that the format has."""
     named = {"text": [Field.parse(source.text)]}
     if source.template is not None:
         named["template"] = list(parsed(Template, source.template, f"{where}.template").fields)
@@ -190,7 +193,8 @@ def check_schedule(where: str, schedule: Schedule, duration: str) -> None:
     )
     require(
         warmup + decay <= whole,
-        f"{where}: warmup ({schedule.warmup}) and decay ({schedule.decay}) are longer than the phase ({duration}).",
+        f"{where}: warmup ({schedule.warmup}) and decay ({schedule.decay}) are longer than the phase "
+        f"({duration}).",
     )
 
 

@@ -1,7 +1,8 @@
-"""`+debug`: any recipe as a run of seconds on a CPU, to see that it hangs together before a GPU is taken.
+"""Make any recipe small (`+debug`), so that it runs in seconds on a CPU and is tried before a GPU is used.
 
-A tiny fresh model, the bundled sample as the sources and a few steps a phase take the places of what the recipe says; arms, order and objectives of
-phases, schedules, frozen layers, mixtures and seeds stay. `key=value` on the command line still wins.
+The model is tiny and new, the sources are the bundled sample, and a phase has a few steps. Arms, the order
+and the objectives of phases, schedules, frozen layers, mixtures and seeds stay. `key=value` on the command
+line still wins.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ STEP = ROW * ROWS
 
 
 def debug(tree: dict[str, Any]) -> dict[str, Any]:
-    """`tree`, a recipe as its YAML has it, with small things in the place of large ones."""
+    """Return a small version of a recipe, given as the tree of its YAML."""
     data, phases = tree.get("data") or {}, tree.get("phases") or {}
     replaced = {
         "data": small_data(data),
@@ -41,7 +42,7 @@ SMALL_TRAIN = {
 
 
 def small_evaluation(evaluate: dict[str, Any]) -> dict[str, Any]:
-    """Few rows, and of each task a few documents, one seed and two steps."""
+    """Return the section `evaluate` with few rows, and tasks with few documents, one seed and two steps."""
     tasks = evaluate.get("tasks")
     small = {
         "documents": 8,
@@ -55,13 +56,13 @@ def small_evaluation(evaluate: dict[str, Any]) -> dict[str, Any]:
 
 
 def small_train(train: dict[str, Any]) -> dict[str, Any]:
-    """Small batches; nothing is sent to a tracking service."""
+    """Return the section `train` with small batches and without loggers."""
     scored = {"evaluate_every": f"{2 * STEP}tok"} if train.get("evaluate_every") else {}
     return {**train, **SMALL_TRAIN, **scored}
 
 
 def small_data(data: dict[str, Any]) -> dict[str, Any]:
-    """Each source becomes a file of the sample; mixtures stay."""
+    """Return the section `data` with a file of the sample for each source, and its mixtures."""
     files = cycle(SAMPLE)
     sources = {
         name: {"path": f"${{run_dir}}/sample/{next(files)}.jsonl.gz"} for name in data.get("sources") or {}
@@ -77,7 +78,7 @@ def small_data(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def small_model(phases: dict[str, Any]) -> dict[str, int]:
-    """As deep as the frozen layers ask."""
+    """Return the config of a tiny model that has all frozen layers."""
     frozen = [
         (phase.get("freeze") or {}).get("layers") for phase in phases.values() if isinstance(phase, dict)
     ]
@@ -94,9 +95,9 @@ def small_model(phases: dict[str, Any]) -> dict[str, int]:
 
 
 def small_phase(phase: Any) -> Any:
-    """A few steps; what takes a part of the phase takes one of them."""
+    """Return a phase of a few steps; warm-up and decay take one of them."""
     if not isinstance(phase, dict):
-        return phase  # `${phases.other}`, which is small itself
+        return phase  # `${phases.other}`, which becomes small itself
     phase = {**phase, "duration": f"{STEPS * STEP}tok"}
     schedule = phase.get("schedule")
     if isinstance(schedule, dict):

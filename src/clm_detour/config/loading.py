@@ -1,9 +1,9 @@
-"""Load a config: read YAML, merge what it extends and `key=value` changes, resolve `${...}`, and check the result.
+"""Load a config: read YAML, merge what it extends and `key=value` changes, resolve `${...}`, and check it.
 
-A file may open with `extends: base.yaml` or a list of files. Their paths are relative to the file. Later files win,
-the file itself wins over all of them, and `key=value` from the command line wins over everything. Unknown keys are
-errors. `~/` at the start of a value is the home folder. The word `+debug` on the command line makes any recipe small;
-see `debug.py`.
+A file may start with `extends: base.yaml` or a list of files. Their paths are relative to the file. Later
+files win, the file itself wins over all of them, and `key=value` from the command line wins over everything.
+Unknown keys are errors. `~/` at the start of a value is the home folder. The word `+debug` on the command
+line makes any recipe small; see `debug.py`.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def with_home(value: Any) -> Any:
 
 
 def parse_selection(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Divide overrides into those of `keys`, like `arm=...`, which choose what to run, and changes of the recipe."""
+    """Divide overrides into those that choose what to run, like `arm=...`, and changes of the recipe."""
     chosen, rest = {}, []
     for text in overrides:
         key, _, value = text.partition("=")

@@ -24,32 +24,23 @@ Kind = Literal["entities", "nested_entities", "single_label", "multi_label"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a model is fine-tuned on a task. The defaults are the paper's for English classification.
+    """How a model is fine-tuned on a task. The defaults are the paper's for classifying English texts."""
 
-    Args:
-        head_learning_rate: Learning rate of the new layers; None: `learning_rate`.
-        steps: Number of steps; if it is given, `epochs` has no effect.
-        warmup: Share of the steps with linear warm-up.
-        max_tokens: Longer documents are read in overlapping windows (entities) or cut (labels), and counted.
-        positive_weight: Whether the loss weighs a label's positives by negatives over positives (multi-label).
-    """
-
-    learning_rate: PositiveNumber = 5e-5
-    head_learning_rate: PositiveNumber | None = None
-    weight_decay: NonNegativeNumber = 0.01
-    batch_size: PositiveInt = 16
-    epochs: PositiveInt = 10
-    steps: PositiveInt | None = None
-    warmup: NonNegativeNumber = 0.0
+    learning_rate: PositiveNumber = 5e-5  # largest learning rate
+    head_learning_rate: PositiveNumber | None = None  # learning rate of the new layers; null: `learning_rate`
+    weight_decay: NonNegativeNumber = 0.01  # weight decay of AdamW
+    batch_size: PositiveInt = 16  # number of texts in a step
+    epochs: PositiveInt = 10  # number of passes over the training split
+    steps: PositiveInt | None = None  # number of steps; if it is given, `epochs` has no effect
+    warmup: NonNegativeNumber = 0.0  # share of the steps in which the learning rate grows from 0
+    # Longest input. Longer documents are read in overlapping windows (entities) or cut (labels), and counted.
     max_tokens: Annotated[int, Field(ge=8)] = 512
+    # For multi_label: weigh the positives of a label by its negatives divided by its positives.
     positive_weight: bool = False
+    # One run for each seed.
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(check_distinct)] = (
-        42,
-        43,
-        44,
-        45,
-        46,
-    )
+        42, 43, 44, 45, 46,
+    )  # fmt: skip
 
 
 FRENCH_SEEDS = tuple(range(42, 51))
@@ -65,13 +56,13 @@ QUAERO = Protocol(head_learning_rate=1e-3, steps=4000, max_tokens=1024, seeds=FR
 
 
 def changed(protocol: Protocol, changes: Mapping[str, Any]) -> Protocol:
-    """Return a protocol with some settings changed; a length in epochs replaces one in steps, which would hide it."""
+    """Return a protocol with some settings changed. A new `epochs` replaces `steps`, which would win."""
     instead = {"steps": None} if changes.get("epochs") is not None else {}
     return replace(protocol, **{**instead, **changes})
 
 
 def default(language: str, kind: Kind) -> Protocol:
-    """Return the protocol of a task that is not in the paper; languages other than French are taken as English."""
+    """Return the protocol of a task that is not in the paper; languages but French use the English one."""
     if kind == "nested_entities":
         return QUAERO if language == "fr" else replace(QUAERO, seeds=ENGLISH_LABELS.seeds)
     if kind == "entities":

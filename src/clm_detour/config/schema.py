@@ -1,7 +1,7 @@
 """The keys of a recipe: one dataclass for each section, with a comment for each key.
 
-The annotations say what each value can be; `validation.py` checks them, and docs/config.md is made from them and
-from the comments. Rules that join several keys are in `checks.py`.
+The annotations say what each value can be; `validation.py` checks them, and docs/config.md is made from them
+and from the comments. Rules that join several keys are in `checks.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from clm_detour.config.values import (
     Name,
     NonNegativeInt,
     NonNegativeNumber,
+    PhaseName,
     PositiveInt,
     PositiveNumber,
     PositiveTokens,
@@ -38,12 +39,13 @@ class Sample:
 
 @dataclass
 class Source:
-    """One corpus: where its documents are, how they are read, which of them are kept, and how often each is used.
+    """One corpus: where its documents are, how they are read, which are kept, and how often each is used.
 
     A setting that has no effect on the source's format is an error. See docs/guide.md for examples.
     """
 
-    # A file, a folder or a glob, on this machine or at any fsspec URL; with `format: hub` the id of a dataset.
+    # A file, a folder or a glob, on this machine or at any fsspec URL; with `format: hub` the id of a
+    # dataset.
     path: str
     # The format of the files. null: the format that the file names tell.
     format: Literal["jsonl", "parquet", "csv", "tsv", "text", "pubmed", "arrow", "hub"] | None = None
@@ -65,12 +67,14 @@ class Source:
     # Text that replaces the marks of deidentification, `[** ... **]` and `___`; "" removes the marks.
     deidentified: str | None = None
     deduplicate: bool = False  # keep only the first of equal documents of this source
-    # Files of evaluation data. Documents that share `ngram` consecutive words with one of their texts are left out.
+    # Files of evaluation data. Documents that share `ngram` consecutive words with one of their texts are
+    # left out.
     decontaminate: list[str] = field(default_factory=list)
     ngram: PositiveInt = 13  # for `decontaminate`: number of consecutive words
     # Condition -> number of copies of each document that meets it. The first condition that holds counts.
     repeat: dict[str, PositiveNumber] = field(default_factory=dict)
-    # Largest number of passes over this source in the rows of one mixture; a recipe that needs more is an error.
+    # Largest number of passes over this source in the rows of one mixture; a recipe that needs more is an
+    # error.
     max_epochs: PositiveNumber | None = None
 
 
@@ -80,14 +84,13 @@ class Data:
 
     # Folder of the prepared shards, which several runs may share. Any fsspec URL, if the data is only read.
     dir: str = "${run_dir}/data"
-    prepared: dict[str, str] = field(
-        default_factory=dict
-    )  # source -> its folder, if it is not `<dir>/<source>`
+    # Source -> its folder, if it is not `<dir>/<source>`.
+    prepared: dict[str, str] = field(default_factory=dict)
     cache_dir: str | None = None  # folder for copies of shards that are read from a URL; runs may share it
     cache_limit: Bytes = "100GB"  # largest total size of these copies
     root: str | None = None  # a folder of your own, for `${data.root}/...` in the paths of sources
     sources: dict[Name, Source] = field(default_factory=dict)  # name -> source
-    # Name -> source -> share of tokens. The shares of a mixture are divided by their sum.
+    # Name of a mixture -> source -> share of tokens. The shares are divided by their sum.
     mixtures: dict[str, dict[str, PositiveNumber]] = field(default_factory=dict)
     sequence_length: Annotated[int, Field(ge=8)] = 8192  # number of tokens in a row
     held_out: Fraction = 0.01  # fraction of the documents of each source that is kept out of training
@@ -95,7 +98,7 @@ class Data:
     # What to do with a record that cannot be read. skip: leave it out and count it in the source's card.json.
     on_error: Literal["stop", "skip"] = "stop"
     processes: PositiveInt | None = None  # processes that prepare a source; null: one for each core
-    sample: Sample | None = None  # null: the bundled corpus is not written
+    sample: Sample | None = None  # the bundled corpus; null: it is not written
 
 
 @dataclass
@@ -118,9 +121,8 @@ class Tokenizer:
 class Model:
     """The weights to start from. Give either `base` or `config`."""
 
-    base: str | None = (
-        None  # folder or hub id of a masked language model, or of a causal decoder, to continue from
-    )
+    # Folder or hub id of a masked language model, or of a causal decoder, to continue from.
+    base: str | None = None
     config: dict[str, Any] | None = None  # keys of ModernBertConfig for a new model with random weights
     attention: str = "auto"  # the attention back end: auto, flash, varlen, flex, onednn or portable
 
@@ -134,7 +136,8 @@ class Optimizer:
     eps: PositiveNumber = 1e-6  # added to the denominator of an update
     # Share of a weight that is lost in one step at the peak learning rate (decoupled from the learning rate).
     weight_decay: NonNegativeNumber = 1e-5
-    # Largest norm of the gradients; larger ones are scaled down. null: no clipping. The paper does not give it.
+    # Largest norm of the gradients; larger ones are scaled down. null: no clipping. The paper does not give
+    # it.
     clip_norm: PositiveNumber | None = 1.0
 
 
@@ -146,32 +149,34 @@ class Train:
     """
 
     batch_rows: PositiveInt = 384  # rows in a step, over all processes
-    # Rows that a process puts through the model at once. null: all of its rows; auto: as many as fit into memory.
+    # Rows that a process puts through the model at once. null: all of its rows; auto: as many as fit into
+    # memory.
     micro_rows: PositiveInt | Literal["auto"] | None = None
-    # ddp: every process holds the whole model; fsdp: every process holds a share of it.
+    # Whether every process holds the whole model (ddp) or a share of it (fsdp).
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    # bf16 is autocast. On a CPU that is slow in bf16, fp32 is used instead, and a message says so.
+    # Precision of the computation; bf16 is autocast. On a CPU that is slow in bf16, fp32 is used instead, and
+    # a message says so.
     precision: Literal["bf16", "fp32"] = "bf16"
-    compile: bool = False  # torch.compile for the layers: a minute at the start, then faster steps
+    compile: bool = False  # use torch.compile for the layers: a minute at the start, then faster steps
     activation_checkpointing: bool = False  # compute a third more and use a fraction of the memory
-    workers: NonNegativeInt = (
-        1  # data-loading processes for each training process; 0: load in the training process
-    )
+    # Data-loading processes for each training process; 0: load in the training process.
+    workers: NonNegativeInt = 1
     checkpoint_every: PositiveTokens = "500Mtok"  # tokens between checkpoints
     checkpoints_kept: PositiveInt = 2  # number of checkpoints kept while a phase runs
     log_every: PositiveInt = 1  # steps between lines of metrics.jsonl
-    # Tokens between measurements of the masked and the causal loss on held-out rows. null: not while training.
+    # Tokens between measurements of the masked and the causal loss on held-out rows. null: not while
+    # training.
     evaluate_every: PositiveTokens | None = None
-    export_at: list[PositiveTokens] = field(
-        default_factory=list
-    )  # tokens in a phase after which a model is exported
-    # Half-life, in tokens, of an exponential moving average of the weights kept beside them. null: no average.
+    # Tokens in a phase after which a model is exported.
+    export_at: list[PositiveTokens] = field(default_factory=list)
+    # Half-life, in tokens, of an exponential moving average of the weights kept beside them. null: no
+    # average.
     ema_half_life: PositiveTokens | None = None
-    # What to do at a loss or gradient that is not finite. stop: end with a checkpoint; skip: leave out the step.
+    # What to do at a loss or gradient that is not finite. stop: end with a checkpoint; skip: leave out the
+    # step.
     on_bad_loss: Literal["stop", "skip"] = "stop"
-    bad_loss_above: PositiveNumber | None = (
-        None  # in nats; a loss above it is treated as not finite; null: none is
-    )
+    # In nats; a loss above it is treated as not finite; null: no loss is.
+    bad_loss_above: PositiveNumber | None = None
     # Experiment tracker -> arguments of Composer's logger for it, like `wandb: {project: detour}`.
     loggers: dict[Literal["tensorboard", "wandb", "mlflow"], dict[str, Any]] = field(default_factory=dict)
 
@@ -190,7 +195,7 @@ class Schedule:
 
 @dataclass
 class BatchWarmup:
-    """Smaller steps at the start of a phase, which grow linearly, in multiples of `rows`, to `train.batch_rows`."""
+    """Smaller steps at the start of a phase, which grow in multiples of `rows` to `train.batch_rows`."""
 
     rows: PositiveInt  # rows in the first step; a divisor of `train.batch_rows`
     duration: PositiveTokens  # tokens until steps have their full size
@@ -205,9 +210,8 @@ class Freeze:
 
     layers: Layers | None = None  # layers, counted from 0, like `0-7` or `0-3,8`
     embeddings: bool = False  # the token embeddings, and with them the decoder's weights if they are tied
-    head: bool = (
-        False  # the prediction head and the decoder's bias, and the decoder's weights if they are not tied
-    )
+    # The prediction head and the decoder's bias, and the decoder's weights if they are not tied.
+    head: bool = False
 
 
 @dataclass
@@ -219,24 +223,21 @@ class Phase:
     duration: PositiveTokens  # tokens, padding included
     schedule: Schedule
     mask_rate: Fraction | None = None  # fraction of tokens that is masked; required for mlm, an error for clm
-    batch_warmup: BatchWarmup | None = None  # null: every step has its full size
-    # keep: start with the optimizer state of the phase before; fresh: start with none.
+    batch_warmup: BatchWarmup | None = None  # smaller steps at the start; null: every step has its full size
+    # Whether the phase starts with the optimizer state of the phase before (keep) or with none (fresh).
     moments: Literal["keep", "fresh"] = "keep"
-    freeze: Freeze | None = None  # null: all weights are trained
+    freeze: Freeze | None = None  # weights that are not trained; null: all are trained
     reset_head: bool = False  # start with a new random prediction head and decoder bias
-    seed: Seed | None = (
-        None  # seed of masks and dropout; null: the recipe's. The order of rows stays the same
-    )
+    # Seed of masks and dropout; null: the recipe's. The order of rows stays the same.
+    seed: Seed | None = None
 
 
-Changes = dict[
-    str, Any
-]  # keys and values of a fine-tuning protocol; see `clm_detour.config.protocols.Protocol`
+Changes = dict[str, Any]  # keys of `protocols.Protocol` and their new values
 
 
 @dataclass
 class FineTuning:
-    """Tasks on which models are fine-tuned and compared. Each uses the paper's protocol unless it is changed here."""
+    """Tasks on which models are fine-tuned and compared, with the paper's protocols and changes to them."""
 
     # Names of tasks, as `clm-detour tasks` lists them.
     tasks: Annotated[list[str], AfterValidator(check_distinct)] = field(default_factory=list)
@@ -245,20 +246,17 @@ class FineTuning:
     data: str | None = None  # a folder with one folder for each task's data set
     groups: dict[str, list[str]] = field(default_factory=dict)  # name -> tasks whose average is shown as well
     seeds: Seeds | None = None  # one run for each seed; null: the seeds of each task's protocol
-    protocol: Changes = field(
-        default_factory=dict
-    )  # changes to the protocol of every task, like `{epochs: 3}`
+    # Changes to the protocol of every task, like `{epochs: 3}`.
+    protocol: Changes = field(default_factory=dict)
     protocols: dict[str, Changes] = field(default_factory=dict)  # task -> further changes to its protocol
     # Learning rates to try; each run uses the one with the best validation score. Empty: the protocol's.
     learning_rates: list[PositiveNumber] = field(default_factory=list)
     patience: PositiveInt | None = None  # stop after this many epochs without a better validation score
-    pooling: Literal["cls", "mean"] | None = (
-        None  # how a text becomes one vector; null: as each model's config says
-    )
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16 is autocast
-    documents: PositiveInt | None = (
-        None  # number of documents taken from each split, to try things out; null: all
-    )
+    # How a text becomes one vector; null: as each model's config says.
+    pooling: Literal["cls", "mean"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"  # precision of the computation; bf16 is autocast
+    # Number of documents taken from each split, to try things out; null: all.
+    documents: PositiveInt | None = None
     jobs: PositiveInt = 1  # number of runs at a time, each in its own process, over all GPUs
     # Test whether models differ by less than this many points. null: no test of equivalence.
     equivalence_points: Annotated[float, Field(gt=0, lt=100)] | None = None
@@ -276,12 +274,12 @@ class Evaluation(FineTuning):
 
 @dataclass
 class Evaluate:
-    """What is measured at the end of a run: the loss on held-out text, and scores on tasks if there are any."""
+    """Measurements at the end of a run: the loss on held-out text, and scores on tasks if there are any."""
 
     mask_rate: Fraction = 0.15  # fraction of held-out tokens that is masked
     rows: PositiveInt = 64  # held-out rows scored for each source; all of them if there are fewer
     fill_masks: NonNegativeInt = 6  # sentences of each source in which the report shows filled masks
-    tasks: FineTuning | None = None  # null: no fine-tuning
+    tasks: FineTuning | None = None  # fine-tuning on tasks; null: none
 
 
 @dataclass
@@ -307,9 +305,7 @@ class Config:
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
-    phases: dict[Annotated[str, Field(pattern=r"^[^.]+$", description="a name without a dot")], Phase] = (
-        field(default_factory=dict)
-    )  # name -> phase
+    phases: dict[PhaseName, Phase] = field(default_factory=dict)  # name -> phase
     arms: dict[Name, list[str]] = field(default_factory=dict)  # name -> the arm's phases, in order
     evaluate: Evaluate = field(default_factory=Evaluate)
     analysis: Analysis = field(default_factory=Analysis)

@@ -1,4 +1,4 @@
-"""Read durations in tokens (`50Mtok`, `0.5Btok`), sizes in bytes (`500MB`, `2TB`) and ranges of layers (`0-7,9`)."""
+"""Read durations in tokens (`50Mtok`, `0.5Btok`), sizes in bytes (`500MB`) and ranges of layers (`0-7,9`)."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def parse_layers(text: str, where: str = "", count: int | None = None) -> frozen
         count: Number of layers of the model, if it is known.
 
     Raises:
-        UserError: If the text is neither numbers nor ranges, a range ends before it starts, or the model has no such
-            layer.
+        UserError: If the text is neither numbers nor ranges, a range ends before it starts, or the model has
+            no such layer.
     """
     layers: set[int] = set()
     for part in text.split(","):

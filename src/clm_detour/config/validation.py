@@ -1,7 +1,8 @@
 """Build a dataclass from plain values, or say in one sentence what is wrong with them.
 
-The annotations of a dataclass say what each key can be (`Literal`, `Annotated[int, Field(ge=1)]`). Pydantic checks
-them without conversions: `true` is not 1, and "1" is not 1. This module puts pydantic's errors into words.
+The annotations of a dataclass say what each key can be (`Literal`, `Annotated[int, Field(ge=1)]`). Pydantic
+checks them without conversions: `true` is not 1, and "1" is not 1. This module puts pydantic's errors into
+words.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def is_misnamed(error: ErrorDetails) -> bool:
 def build(schema: type[Schema], tree: Any) -> tuple[Schema | None, list[ErrorDetails]]:
     """Return the dataclass and no errors, or None and pydantic's errors.
 
-    The values go through JSON, where pydantic's strict mode still builds a dataclass from an object and a tuple
-    from an array.
+    The values go through JSON, because only there pydantic's strict mode builds a dataclass from a section
+    and a tuple from a list.
     """
     try:
         text = json.dumps(tree, default=str)
@@ -108,11 +109,7 @@ def sentence_of(error: ErrorDetails, schema: type, where: str) -> str:
         if kind == "literal_error" and isinstance(error["input"], str):
             choices = typing.get_args(bare_type(place.annotation))
             return not_known(error["input"], [str(choice) for choice in choices], key)
-        if (
-            kind == "string_type"
-            and phrase.startswith("a string")
-            and isinstance(error["input"], int | float)
-        ):
+        if kind == "string_type" and isinstance(error["input"], int | float) and phrase[:8] == "a string":
             return f"{key}: {value} is not a string; put it in quotes."
         if kind.startswith(("greater_than", "less_than")):
             size = "small" if kind.startswith("greater") else "large"
@@ -122,7 +119,7 @@ def sentence_of(error: ErrorDetails, schema: type, where: str) -> str:
 
 @dataclasses.dataclass
 class Place:
-    """The place of an error: its dotted key, the annotation there, and the default in words, if there is one."""
+    """The place of an error: its dotted key, the annotation there, and the default in words, if any."""
 
     key: str
     annotation: Any

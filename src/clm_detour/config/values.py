@@ -1,4 +1,4 @@
-"""The types of values in a config that several sections have. Their bounds are checked when the config is loaded."""
+"""Types of values that several sections of a config have. Bounds are checked when a config is loaded."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ Name = Annotated[
         pattern=r"^[A-Za-z0-9_-]+$", description="a name of letters, digits, - and _ (it becomes a folder)"
     ),
 ]
+PhaseName = Annotated[str, Field(pattern=r"^[^.]+$", description="a name without a dot")]
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(check_distinct)]
 
 TOKENS = "a number of tokens with its unit, like 50Mtok"

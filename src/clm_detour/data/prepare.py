@@ -40,7 +40,7 @@ from clm_detour.data.workers import Workers
 from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import remove_half_written, writable
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 from clm_detour.utils.progress import Advance, human, progress
 
 SMALL_BYTES = 2**24  # of a source that is done before another process would have started
@@ -113,7 +113,7 @@ def prepare_source(
     worked = False
     if not is_done(folder, made_from, row_length, seed):
         with (
-            alone(folder, "Another run prepares a source"),
+            exclusive(folder, "Another run prepares a source"),
             Workers(settings, wanted_processes(source, made_from, processes)) as workers,
         ):
             remove_half_written(folder)

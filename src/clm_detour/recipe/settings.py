@@ -17,7 +17,7 @@ from clm_detour.recipe.stream import open_stream, prepared_folder, shard_cache
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
-from clm_detour.utils.started_with import Change, changes, started_otherwise
+from clm_detour.utils.started_with import Change, changes, other_settings_error
 
 DOCUMENTS = "documents"  # of each source: for people, nothing depends on it
 KEYS = {  # where the settings that have another name here stand in a recipe
@@ -71,7 +71,7 @@ def refused(config: Config, run: PhaseRun, changed: list[str], other_data: bool)
         remedy += (
             " (what changed is prepared anew there, in place of the old run's; another data.dir keeps both)"
         )
-    return started_otherwise(RunFolder.of(config).phase(run.id).root, changed, remedy)
+    return other_settings_error(RunFolder.of(config).phase(run.id).root, changed, remedy)
 
 
 def is_of_data(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:

@@ -36,9 +36,9 @@ from clm_detour.utils.environment import describe_environment
 from clm_detour.utils.errors import UserError, on_one_line, sentence
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.interrupt import interrupted
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 from clm_detour.utils.progress import console, progress, warn
-from clm_detour.utils.started_with import agree
+from clm_detour.utils.started_with import check_or_write
 
 
 class Steps:
@@ -104,7 +104,7 @@ def run_recipe(config: Config, sizes: bool = True) -> int:
         return sum(launch_phase(config, run, loaded) for run in plan_recipe(config).values())
     checked = refuse_early(config)
     root = RunFolder.of(config).root
-    with alone(root, "Another run works"):
+    with exclusive(root, "Another run works"):
         return run_steps(config, checked, sizes)
 
 
@@ -163,7 +163,7 @@ def refuse_early(config: Config) -> tokenizer.Tokenizer | None:
 def prepare_data(config: Config) -> int:
     """Only the sample, the tokenizer and the shards."""
     folder = RunFolder.of(config)
-    with alone(folder.root, "Another run works"):
+    with exclusive(folder.root, "Another run works"):
         steps = Steps(folder.steps)
         tokenizer_steps(config, steps)
         source_steps(config, steps, tokenizer.load_tokenizer(tokenizer_path(config)))
@@ -190,7 +190,7 @@ def sample_step(config: Config) -> bool:
     """The bundled corpus."""
     sample, folder = config.data.sample, RunFolder.of(config).sample
     assert sample is not None
-    agree(folder / "settings.json", sample_settings(config))
+    check_or_write(folder / "settings.json", sample_settings(config))
     if all((folder / f"{source}.jsonl.gz").exists() for source in SOURCES):
         return False
     write_sample(folder, sample.documents, sample.seed)
@@ -201,7 +201,7 @@ def tokenizer_step(config: Config) -> bool:
     """A tokenizer of the run's own."""
     training, folder = config.tokenizer.train, RunFolder.of(config).tokenizer
     assert training is not None
-    agree(folder / "settings.json", tokenizer_settings(config))
+    check_or_write(folder / "settings.json", tokenizer_settings(config))
     if (folder / "tokenizer.json").exists():
         tokenizer.set_max_length(folder, config.data.sequence_length)
         return False

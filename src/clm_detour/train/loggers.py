@@ -25,7 +25,7 @@ LOGGERS: dict[str, type[LoggerDestination]] = {
 
 
 def make_loggers(
-    settings: Mapping[str, Mapping[str, Any]], folder: Path, run_name: str
+    settings: Mapping[Any, Mapping[str, Any]], folder: Path, run_name: str
 ) -> list[LoggerDestination]:
     """The loggers of `train.loggers`: name -> arguments of Composer's class.
 

@@ -37,7 +37,7 @@ from clm_detour.train.setup import Setup, boundary_table, computation_lines
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import write_json
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 from clm_detour.utils.progress import console, progress
 from clm_detour.utils.signals import on_signals
 
@@ -57,7 +57,7 @@ def train_phase(config: Config, run: PhaseRun) -> bool:
     folder = RunFolder.of(config).phase(run.id)
     other = f"Another process trains {run.id}"
     with ExitStack() as held:
-        decided_by_first(lambda: held.enter_context(alone(folder.root, other, still_waiting)))
+        decided_by_first(lambda: held.enter_context(exclusive(folder.root, other, still_waiting)))
         if decided_by_first(lambda: is_finished(config, run, load_tokenizer(tokenizer_path(config)))):
             return False
         train_unfinished(config, run, folder)

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of this project's models or data."""
+"""Helpers that do not depend on models or data."""

@@ -1,7 +1,7 @@
-"""How the C library hands out memory, where tensors live in it (on a CPU).
+"""Set how the C library allocates memory, which holds the tensors on a CPU.
 
-glibc gives each block of more than 32 MiB back to the kernel as soon as it is freed, and the next step gets it back page by
-page, zeroed. In a training step that cost a quarter of the time (benchmarks/results, `train_step`).
+glibc returns each block of more than 32 MiB to the kernel as soon as it is freed. The next step gets it back
+page by page, filled with zeros, which took a quarter of a training step (benchmarks/results, `train_step`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Keep what is freed for the next step, for the rest of this process.
-
-    Returns:
-        Whether it could be done; only glibc can.
-    """
+    """Keep freed memory for later allocations, and return whether the C library can do so; only glibc can."""
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
@@ -26,6 +22,6 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Return what is freed to the kernel now, if the C library is glibc."""
+    """Return freed memory to the kernel now, if the C library is glibc."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

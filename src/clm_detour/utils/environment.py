@@ -1,4 +1,4 @@
-"""Versions and hardware: for the record of a run, and for `clm-detour doctor`."""
+"""Describe versions and hardware, for the record of a run and for `clm-detour doctor`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = {
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, machine and commit, as JSON."""
+    """Return versions, hardware, commit and date as values for JSON."""
     import torch
 
     return {
@@ -38,7 +38,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def version_of(package: str) -> str | None:
-    """The installed version, or None."""
+    """Return the installed version of a package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -46,12 +46,12 @@ def version_of(package: str) -> str | None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -63,7 +63,7 @@ def cpu_name() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this code runs from, if it is one."""
+    """Return the commit of the checkout that this code runs from, or None."""
     try:
         command = ["git", "rev-parse", "--short", "HEAD"]
         result = subprocess.run(

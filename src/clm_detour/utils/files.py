@@ -1,7 +1,7 @@
-"""Writing files so that a reader never sees half of one.
+"""Write files and folders atomically, and read and write JSON.
 
-A file is written under a temporary name in its own folder, flushed to the disk and renamed. A process killed at any
-moment leaves either the old file or the new one. A folder is written in the same way (see `atomic_folder`).
+A file is written under a temporary name in its own folder, flushed to the disk and renamed. A process that is
+killed at any moment leaves either the old file or the new one. Folders are written in the same way.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from safetensors import SafetensorError
 
 from clm_detour.utils.errors import UserError
 
-HALF_WRITTEN = ".*.tmp*"  # what matches the temporary names of this module
+HALF_WRITTEN = ".*.tmp*"  # matches the temporary names of this module
 
 
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write `path` into a sentence for people."""
+    """Turn an OSError in the block, which writes `path`, into a UserError."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -38,10 +38,10 @@ def writable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path`, and rename it to `path` if the block ends well.
+    """Open a temporary file beside `path`, and rename it to `path` if the block ends without an error.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        UserError: If the folder cannot be written or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
@@ -60,10 +60,10 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, and rename it to `path` (replacing it) if the block ends well.
+    """Make a temporary folder beside `path`, and rename it to `path` if the block ends without an error.
 
-    What a killed process left of it is removed first. The old folder waits as `.<name>.old` until the new one has its name:
-    there it is if the process is killed in between.
+    Temporary folders of killed processes are removed first. A folder that is replaced is called `.<name>.old`
+    until the new one has its name, and stays there if the process is killed in between.
     """
     path = Path(path)
     temporary, old = path.with_name(f".{path.name}.tmp{os.getpid()}"), path.with_name(f".{path.name}.old")
@@ -85,7 +85,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """Temporary folders for `path` whose process no longer lives, or has the number of this one."""
+    """Return the temporary folders for `path` whose process has ended, or has the number of this process."""
     found = {left: left.name.rpartition(".tmp")[2] for left in path.parent.glob(f".{escape(path.name)}.tmp*")}
     return [
         left
@@ -95,14 +95,14 @@ def leftovers(path: Path) -> list[Path]:
 
 
 def remove_half_written(folder: Path) -> None:
-    """Delete what killed processes left of `atomic_write` anywhere below a folder in which no other process writes."""
+    """Delete temporary files of killed processes below a folder in which no other process writes."""
     with writable(folder):
         for left in list(folder.rglob(HALF_WRITTEN)):
             left.unlink(missing_ok=True)  # its process may be about to end
 
 
 def lives(pid: int) -> bool:
-    """Whether this machine has such a process."""
+    """Return whether this machine has such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -113,7 +113,7 @@ def lives(pid: int) -> bool:
 
 
 def file_checksum(path: Path) -> str:
-    """BLAKE2b of 16 bytes, in hex, of a file's content, read in pieces: about 1 GB/s."""
+    """Return the BLAKE2b checksum (16 bytes, in hex) of a file's content; about 1 GB/s."""
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         while block := file.read(2**24):
@@ -129,7 +129,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def finite(value: Any) -> Any:
-    """`value` with None in place of each number that is not finite: JSON has no NaN."""
+    """Return `value` with None in place of numbers that are not finite, which JSON does not have."""
     if isinstance(value, dict):
         return {key: finite(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
@@ -138,7 +138,10 @@ def finite(value: Any) -> Any:
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file with one a line, which may not exist; lines that are not whole are left out, as a killed process leaves one."""
+    """Return the objects of a JSON Lines file, or an empty list if there is no file.
+
+    A line that is not valid JSON, as a killed process leaves it, is left out.
+    """
     found: list[Any] = []
     with suppress(FileNotFoundError):
         for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
@@ -151,10 +154,11 @@ def read_json(path: str | Path, remedy: str = "delete it and run the step again"
     """Read a JSON file.
 
     Args:
-        remedy: what to do if it cannot be read, for the error.
+        path: The file.
+        remedy: What the user should do if it cannot be read, for the error.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: If the file is missing or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Names of the Hugging Face hub, which a path of two parts may look like."""
+"""Names on the Hugging Face hub, and its errors in words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clm_detour.utils.errors import on_one_line
 
 
 def is_hub_id(path: str) -> bool:
-    """Return whether a model or data set is opened from the hub: what lies here is not, whatever its name."""
+    """Return whether a name is opened from the hub. A path that exists on this machine is not."""
     try:
         validate_repo_id(path)
     except HFValidationError:
@@ -25,14 +25,14 @@ def is_hub_id(path: str) -> bool:
     return not Path(path).exists()
 
 
-REASONS: tuple[tuple[type[Exception], str], ...] = (  # a gated repository is also one that is not found
+REASONS: tuple[tuple[type[Exception], str], ...] = (  # GatedRepoError is a RepositoryNotFoundError
     (GatedRepoError, "its terms must be accepted on its page first"),
-    (RepositoryNotFoundError, "there is none of this name, or it is private"),
+    (RepositoryNotFoundError, "it does not exist, or it is private"),
     (RevisionNotFoundError, "it has no such revision"),
     (LocalEntryNotFoundError, "it is not in the cache, and the hub cannot be reached"),
 )
 
 
 def hub_reason(error: Exception) -> str:
-    """Return the reason without its address and request number; an unknown error's own message otherwise."""
+    """Return why the hub refused a request, without addresses; for an unknown error its message."""
     return next((reason for kind, reason in REASONS if isinstance(error, kind)), on_one_line(error))

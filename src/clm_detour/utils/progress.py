@@ -1,6 +1,7 @@
-"""One progress bar for everything that takes longer than a few seconds.
+"""Print messages, and show the progress of work that takes longer than a few seconds.
 
-On a terminal it is a live bar with rate and time left; in a log file it is a plain line every ten seconds.
+On a terminal progress is a live bar with rate and time left; in a log file it is a plain line every ten
+seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-# Text is printed as it is: "run [old]" and ":x:" may be parts of a path. A style is given beside the text.
+# No markup: "run [old]" and ":x:" may be parts of a path. A style is an argument of `print`.
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 LOG_SECONDS = 10.0
 
@@ -21,12 +22,12 @@ Advance = Callable[..., None]
 
 
 def warn(sentence: str) -> None:
-    """Print a sentence about something doubtful, as it is and on one line however long it is."""
+    """Print a warning without markup and without line breaks."""
     console.print(sentence, style="yellow", soft_wrap=True)
 
 
 def human(number: float) -> str:
-    """1234567 -> '1.23M'."""
+    """Return a number in short form, like '1.23M' for 1234567."""
     for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:.3g}{suffix}"
@@ -34,16 +35,16 @@ def human(number: float) -> str:
 
 
 def human_bytes(number: float) -> str:
-    """1234567890 -> '1.23GB'."""
+    """Return a number of bytes in short form, like '1.23GB' for 1234567890."""
     text = human(number)
     return f"{text[:-1]}GB" if text.endswith("B") else f"{text}B"
 
 
 class RateColumn(ProgressColumn):
-    """Units per second, in short form."""
+    """A column of the bar with units per second."""
 
     def render(self, task: Task) -> Text:
-        """One cell of the bar."""
+        """Return the rate in short form."""
         speed = task.finished_speed or task.speed
         return Text(f"{human(speed)} {task.fields['unit']}/s" if speed else "", style="cyan")
 
@@ -52,10 +53,12 @@ class RateColumn(ProgressColumn):
 def progress(description: str, total: float | None, unit: str = "it") -> Iterator[Advance]:
     """Show a bar while the block runs; the block calls `advance(amount, note="loss 3.2")`.
 
-    `advance(amount, earlier=True)` counts work of an earlier run, which says nothing about the rate.
+    `advance(amount, earlier=True)` counts work of an earlier run, which is left out of the rate.
 
     Args:
-        total: the amount at the end, in `unit`s, or None when it is not known.
+        description: Name of the work.
+        total: Amount of work in `unit`s, or None if it is not known.
+        unit: Unit of the amounts.
     """
     if console.is_terminal:
         with _bar(description, total, unit) as advance:
@@ -68,9 +71,13 @@ def progress(description: str, total: float | None, unit: str = "it") -> Iterato
 @contextmanager
 def _bar(description: str, total: float | None, unit: str) -> Iterator[Advance]:
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), RateColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
-    )  # fmt: skip
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        RateColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(description, total=total, unit=unit, note="")
 

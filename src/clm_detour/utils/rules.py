@@ -1,4 +1,4 @@
-"""How a rule is checked: it holds, or one sentence says what is wrong."""
+"""Check what a user has written, with a UserError for a mistake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from clm_detour.utils.errors import UserError, nearest
 
 
 def require(holds: bool, sentence: str) -> None:
-    """A rule."""
+    """Raise a UserError with this sentence unless the rule holds."""
     if not holds:
         raise UserError(sentence)
 
@@ -30,7 +30,7 @@ def not_known(value: str, known: list[str], where: str) -> str:
 
 
 def unknown_key(key: str, where: str, known: Iterable[str]) -> str:
-    """The sentence for a key that is not known below `where`."""
+    """Return the sentence for a key that is none of `known`; `where` is the start of its dotted name."""
     known = list(known)
     near = nearest(key, known)
     remedy = f"did you mean {where}{near}?" if near else f"known here: {', '.join(known)}."

@@ -1,6 +1,7 @@
-"""Being asked to leave: a cluster that wants its machines back sends SIGTERM, or SIGUSR1 some minutes before its time limit.
+"""Handle preemption: a cluster sends SIGTERM, or SIGUSR1 some minutes before its time limit.
 
-A phase then finishes its step, writes a checkpoint and leaves with exit code 75, which means: start the same command again.
+A phase then finishes its step, writes a checkpoint and ends with exit code 75, which means: run the same
+command again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Requeue(SystemExit):
-    """Leave with `REQUEUE`; the same command goes on where this one stopped."""
+    """The end of a process with the exit code `REQUEUE`; the same command resumes."""
 
     def __init__(self, why: str):
         super().__init__(REQUEUE)
@@ -31,9 +32,10 @@ class Requeue(SystemExit):
 
 @contextmanager
 def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Call `handler` at each of `SIGNALS` while the block runs; only a main thread can.
+    """Call `handler` at each of `SIGNALS` while the block runs; only the main thread can.
 
-    After Ctrl-C they stay handled: Composer's launcher sends SIGTERM then, which would end a process that is about to leave.
+    After Ctrl-C the handler stays: Composer's launcher then sends SIGTERM, which would kill a process that is
+    cleaning up.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -49,23 +51,23 @@ def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 @contextmanager
 def requeue_on_signals() -> Iterator[None]:
-    """The frame of a command: outside of a training step it can leave at once, since files are written whole or not at all."""
+    """End the block with `Requeue` at one of `SIGNALS`. Training steps have a handler of their own."""
 
-    def leave(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         if not interrupted():
             raise Requeue(f"Asked to leave ({signal.Signals(number).name})")
 
     try:
-        with on_signals(leave):
+        with on_signals(stop):
             yield
     except Requeue as request:
-        print(f"{request}; exit code {REQUEUE}: the same command goes on here.", file=sys.stderr)
+        print(f"{request}; exit code {REQUEUE}: run the same command again to resume.", file=sys.stderr)
         raise
 
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Undo what an import in the block does to the handlers; Composer's replaces them."""
+    """Restore the signal handlers after the block; the import of Composer replaces them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

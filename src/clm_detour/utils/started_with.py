@@ -1,4 +1,4 @@
-"""What a folder's content depends on, written beside it when the work starts, so that it is never continued with other settings."""
+"""Keep the settings that a folder's content depends on, so that it is never continued with other settings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json, write_json
 
-SHOWN = 5  # changes that a message names
+SHOWN = 5  # number of changes in a message
 
 
 class Change(NamedTuple):
-    """A setting that differs: its dotted key, what it was and what it is; None where it is missing."""
+    """A setting that differs: its dotted key, its old and its new value; None if it is not set."""
 
     key: str
     was: Any
@@ -25,11 +25,11 @@ class Change(NamedTuple):
         return f"{self.key} was {was}, is now {now}"
 
 
-def agree(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write `settings` to `path` (settings.json in the folder it describes), or check that what is there is the same.
+def check_or_write(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write settings to `path`, which is in the folder that they describe, or check them if it is there.
 
     Raises:
-        UserError: as `check`.
+        UserError: As for `check`.
     """
     if path.exists():
         check(path, settings)
@@ -38,43 +38,45 @@ def agree(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def check(path: Path, settings: Mapping[str, Any]) -> None:
-    """Check that a folder, if it was started, was started with these settings.
+    """Check that a folder was started with these settings, or was not started.
 
     Raises:
-        UserError: it was started with others; the message names what differs.
+        UserError: If it was started with others; the message names the changes.
     """
     if path.exists() and (found := changes(read_json(path), settings)):
-        raise started_otherwise(path.parent, [str(change) for change in found], "choose another run_dir")
+        raise other_settings_error(path.parent, [str(change) for change in found], "choose another run_dir")
 
 
-def started_otherwise(folder: Path, changed: list[str], remedy: str) -> UserError:
-    """The error for a folder whose content was made with other settings.
+def other_settings_error(folder: Path, changed: list[str], remedy: str) -> UserError:
+    """Return the error for a folder whose content was made with other settings.
 
     Args:
-        changed: what differs, in words.
+        folder: The folder.
+        changed: The changes, in words.
+        remedy: What the user should do.
     """
     rest = len(changed) - SHOWN
     named = "; ".join(changed[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
     return UserError(
-        f"{folder} was started with other settings ({named}); {remedy}, or delete that folder to make it anew."
+        f"{folder} was started with other settings ({named}); {remedy}, or delete that folder to start again."
     )
 
 
 def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Change]:
-    """The settings that differ, those of `here` first; a path is the same however it is written."""
+    """Return the settings that differ, in the order of `here`; paths are compared as absolute ones."""
     old, new = dict(flatten(there)), dict(flatten(here))
     keys = dict.fromkeys([*new, *old])
     found = (Change(key, old.get(key), new.get(key)) for key in keys)
-    return [change for change in found if settled(change.was) != settled(change.now)]
+    return [change for change in found if normalized(change.was) != normalized(change.now)]
 
 
-def settled(value: Any) -> str:
-    """A value for comparison; a path, with ~ or relative to the working folder, as an absolute one."""
+def normalized(value: Any) -> str:
+    """Return a value as text for comparison; a path becomes absolute."""
     return os.path.abspath(os.path.expanduser(value)) if isinstance(value, str) else str(value)
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested dicts -> dotted keys."""
+    """Yield the values of nested dictionaries with their dotted keys."""
     if isinstance(value, Mapping):
         for name, child in value.items():
             yield from flatten(child, f"{key}.{name}" if key else str(name))

@@ -1,1 +1,1 @@
-"""The small languages of a source's settings: field paths, conditions, templates and file formats."""
+"""Expressions in the settings of a source: fields, conditions and templates; and the formats of files."""

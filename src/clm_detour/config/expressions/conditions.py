@@ -1,11 +1,12 @@
-"""Conditions on a record's fields, as a recipe writes them: `educational_score >= 3 and language in ['en', 'fr']`.
+"""Evaluate conditions on the fields of a record, like `educational_score >= 3 and language in ['en', 'fr']`.
 
-Python's syntax, of which only names, constants, comparisons, `and`, `or`, `not` and lists of constants are
-allowed; the expression is turned into plain functions once, and nothing of it is ever handed to Python to
-run. A field that a record may lack is written `specialty?`, one whose name is no word in backquotes: `Note type`.
+The syntax is Python's. Only names, constants, comparisons, `and`, `or`, `not` and lists of constants are
+allowed. An expression is turned into plain functions once, and is never run as Python code. A field that a
+record may lack is written `specialty?`. A name that is not a word goes in backquotes: `Note type`.
 
-Null (or a missing optional field, or an empty cell compared with a number) is equal to None only, and neither
-less nor more than anything. Cells of CSV files are text: beside a number they are read as numbers.
+Null, a missing optional field, and an empty cell that is compared with a number are equal to None only, and
+neither less nor greater than anything. Cells of CSV files are text; compared with a number they are read as
+numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from clm_detour.utils.errors import UserError
 
 Value = Callable[[Mapping[str, Any]], Any]
 Comparison = Callable[[Any, Any], bool]
-LONGEST = 10_000  # characters: far beyond what a person writes, and far below what exhausts the stack
+LONGEST = 10_000  # characters: far more than a person writes, and too few to exhaust the stack
 SPECIAL_NAMES = re.compile(
     rf"(?P<string>'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")|`(?P<quoted>[^`]+)`|(?P<optional>{NAME}\?)"
 )
@@ -34,7 +35,7 @@ KNOWN = (
 
 @dataclass(frozen=True)
 class Condition:
-    """Whether a record has a property: called with the record."""
+    """A function of a record that returns whether the condition holds."""
 
     text: str
     fields: tuple[Field, ...]
@@ -45,12 +46,12 @@ class Condition:
         """Read a condition.
 
         Raises:
-            UserError: it is not one; says what is allowed.
+            UserError: If it is not a condition; the message says what is allowed.
         """
         fields: dict[str, Field] = {}
 
         def stand_in(match: re.Match[str]) -> str:
-            """A word for what Python would not read as a name."""
+            """Return a word in place of a name that Python cannot read."""
             if match["string"]:
                 return match["string"]
             word = f"_field_{len(fields)}_"
@@ -68,10 +69,10 @@ class Condition:
         return cls(text, tuple(fields.values()), value)
 
     def __call__(self, record: Mapping[str, Any]) -> bool:
-        """Whether it holds of `record`.
+        """Return whether the condition holds for a record.
 
         Raises:
-            FieldProblem: the record lacks a field, or has a value there that cannot be compared.
+            FieldProblem: If the record lacks a field, or has a value that cannot be compared.
         """
         try:
             return bool(self.value(record))
@@ -82,7 +83,7 @@ class Condition:
 
 
 def compile_node(node: ast.expr, fields: dict[str, Field]) -> Value:
-    """A function from a record to the value of `node`; the fields that it reads are added to `fields`."""
+    """Return a function from a record to the value of `node`, and add the fields that it reads."""
     match node:
         case ast.Constant(value=str() | int() | float() | None as constant):
             return lambda _: constant
@@ -110,7 +111,7 @@ def compile_node(node: ast.expr, fields: dict[str, Field]) -> Value:
 
 
 def constant_of(node: ast.expr) -> Any:
-    """The value of a constant, which may have a minus sign."""
+    """Return the value of a constant, which may have a minus sign."""
     match node:
         case ast.Constant(value=str() | int() | float() | None as constant):
             return constant
@@ -120,7 +121,7 @@ def constant_of(node: ast.expr) -> Any:
 
 
 def compile_comparison(nodes: list[ast.expr], operations: list[ast.cmpop], fields: dict[str, Field]) -> Value:
-    """`a < b <= c`."""
+    """Return a function from a record to the result of a chain of comparisons, like `a < b <= c`."""
     values = [compile_node(node, fields) for node in nodes]
     if any(type(operation) not in COMPARISONS for operation in operations):
         raise SyntaxError("write == None instead of is None")
@@ -139,10 +140,10 @@ def compile_comparison(nodes: list[ast.expr], operations: list[ast.cmpop], field
 
 
 def alike(left: Any, right: Any) -> tuple[Any, Any]:
-    """Text beside a number as a number: None if blank.
+    """Return both values, with text that is compared with a number as a number, or as None if it is blank.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: If the text is not a number.
     """
     if isinstance(left, str) and isinstance(right, int | float):
         return (float(left) if left.strip() else None), right
@@ -152,7 +153,7 @@ def alike(left: Any, right: Any) -> tuple[Any, Any]:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """`==`, where text that is no number is equal to no number."""
+    """Return whether values are equal. Text that is not a number is not equal to any number."""
     try:
         left, right = alike(left, right)
     except ValueError:
@@ -161,7 +162,7 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def contained(left: Any, right: Any) -> bool:
-    """`in`: among the values of a list, or part of a text."""
+    """Return whether a value is in a list, or is part of a text."""
     if right is None:
         return False
     if isinstance(right, list):
@@ -170,7 +171,7 @@ def contained(left: Any, right: Any) -> bool:
 
 
 def ordered(comparison: Callable[[Any, Any], Any]) -> Comparison:
-    """`<` and the like; never true of null."""
+    """Return a comparison like `<` that is false for null."""
 
     def compare(left: Any, right: Any) -> bool:
         left, right = alike(left, right)

@@ -1,7 +1,7 @@
-"""Values of a record by the names that a recipe gives: `title`, `meta.score`, `turns[0].value`, `input?`.
+"""Read a value of a record by the name in a recipe: `title`, `meta.score`, `turns[0].value`, `input?`.
 
-A name with `?` at its end is one that a record may lack. A column that is called `meta.score` as a whole wins
-over `score` in `meta`.
+A record may lack a field whose name ends in `?`. A column with the name `meta.score` wins over `score` in
+`meta`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHOWN = 40  # characters of a field's name in a message
 
 
 class FieldProblem(Exception):
-    """A record does not have what is asked of it: `reason` is what it is counted as; the message holds no value."""
+    """A record that lacks a field or has a wrong value, counted by `reason`. The message holds no value."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
@@ -27,7 +27,7 @@ class FieldProblem(Exception):
 
 @dataclass(frozen=True)
 class Field:
-    """One name, and the way to it through nested records and lists."""
+    """The name of a field, and its path through nested records and lists."""
 
     name: str
     path: tuple[str | int, ...]
@@ -35,7 +35,7 @@ class Field:
 
     @classmethod
     def parse(cls, text: str) -> Field:
-        """Any text names a column of that name; a dotted one may also be a path."""
+        """Return the field of a name. Any text can name a column; a dotted one can also be a path."""
         optional = text.endswith("?")
         name = text.removesuffix("?")
         if not re.fullmatch(NAME, name):
@@ -44,16 +44,16 @@ class Field:
         return cls(name, tuple(int(step) if step.isdigit() else step for step in steps), optional)
 
     def of(self, record: Mapping[str, Any]) -> Any:
-        """The value in `record`; None where there is none, if that is allowed.
+        """Return the value in a record, or None if an optional field is missing.
 
         Raises:
-            FieldProblem: the record has no such field.
+            FieldProblem: If the record has no such field.
         """
         if self.name in record:
             return record[self.name]
         value: Any = record
         for step in self.path:
-            if leads_on(value, step):
+            if has_step(value, step):
                 value = value[step]
             elif self.optional or (value is None and step != self.path[0]):
                 return None
@@ -62,19 +62,19 @@ class Field:
         return value
 
     def column(self, names: Sequence[str]) -> str | None:
-        """The column among `names` that holds it, if there is one."""
+        """Return the column in `names` that holds the field, or None."""
         return next((name for name in (self.name, str(self.path[0])) if name in names), None)
 
 
-def leads_on(value: Any, step: str | int) -> bool:
-    """Whether a nested record or a list has something there."""
+def has_step(value: Any, step: str | int) -> bool:
+    """Return whether a nested record has a key, or a list an index."""
     if isinstance(value, list):
         return isinstance(step, int) and step < len(value)
     return isinstance(value, Mapping) and step in value
 
 
 def missing_field(name: str, names: Sequence[str]) -> str:
-    """The end of a sentence about a record or file whose fields are `names`."""
+    """Return the end of a sentence about a record or file whose fields are `names`."""
     near = nearest(name, names)
     there = ", ".join(f"'{other[:SHOWN]}'" for other in names[:8]) or "none"
     return f" has no field '{name}'; its fields: {there}" + (
@@ -83,10 +83,13 @@ def missing_field(name: str, names: Sequence[str]) -> str:
 
 
 def missing_column(name: str, names: Sequence[str]) -> str:
-    """The same where a file's first line gives the names: without a header that line is text, so none is shown."""
+    """Return the end of a sentence about a file whose first line gives the names.
+
+    The names are not shown, because the first line of a file without a header is text.
+    """
     return f" has no field '{name}' among its {len(names)} columns; is the file's first line a header?"
 
 
 def kind(value: Any) -> str:
-    """What a value is, for a message that must not show it."""
+    """Return the type of a value, for a message that must not show the value."""
     return "null" if value is None else type(value).__name__

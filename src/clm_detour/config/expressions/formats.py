@@ -1,4 +1,4 @@
-"""The kinds of files that hold documents: their names, and which of a source's settings each understands."""
+"""The formats of files with documents: their suffixes, and the settings of a source that each one uses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 @dataclass(frozen=True)
 class Format:
-    """One kind.
+    """The format of a file.
 
     Args:
-        suffixes: by which a file of this kind is known.
-        settings: keys of a source that mean something for this kind only.
-        fields: what its records always hold, if that is fixed.
+        suffixes: Endings of the names of such files.
+        settings: Keys of a source that have an effect on this format only, or on few.
+        fields: Names of the fields of each record, if they are fixed.
     """
 
     suffixes: tuple[str, ...]
@@ -25,7 +25,7 @@ class Format:
 
 
 def compressed(suffix: str) -> tuple[str, ...]:
-    """A suffix, and with those of compression."""
+    """Return a suffix alone and followed by each suffix of compression."""
     return (suffix, *(suffix + compression for compression in COMPRESSIONS))
 
 
@@ -44,15 +44,15 @@ SUFFIXES = tuple(suffix for kind in FORMATS.values() for suffix in kind.suffixes
 
 
 def guess(path: str) -> str | None:
-    """The format that a file's name tells."""
+    """Return the format of a file by the end of its name, or None."""
     return next((name for name, kind in FORMATS.items() if path.endswith(kind.suffixes)), None)
 
 
 def compression_of(path: str) -> str | None:
-    """Arrow's name for how a file is compressed."""
+    """Return Arrow's name of a file's compression, or None."""
     return COMPRESSIONS.get(PurePosixPath(path).suffix)
 
 
 def known_suffixes(formats: Iterable[str] = tuple(FORMATS)) -> str:
-    """For a message."""
+    """Return the suffixes of formats for a message."""
     return ", ".join(suffix for name in formats for suffix in FORMATS[name].suffixes)

@@ -1,7 +1,7 @@
-"""A document out of a record's fields: a Python format string such as "{prompt}\\n\\n{response}".
+"""Make a document of several fields of a record by a Python format string, like "{prompt}\\n\\n{response}".
 
-A field with a question mark may be missing, null or blank: then it goes with the text between it and the
-field before. "{prompt}\\n\\n{input?}\\n\\n{response}" gives two paragraphs or three, and no empty one.
+A field with a question mark may be missing, null or blank. Then the text between it and the field before is
+left out too: "{prompt}\\n\\n{input?}\\n\\n{response}" gives two or three paragraphs, and no empty one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clm_detour.utils.errors import UserError
 
 
 class Part(NamedTuple):
-    """A field and the text before it; at the template's end there is none."""
+    """A field and the text before it. The last part of a template has no field."""
 
     before: str
     field: Field | None
@@ -24,20 +24,20 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class TextField:
-    """The simplest document: one field that holds text."""
+    """A document that is one field with text."""
 
     field: Field
 
     @property
     def fields(self) -> list[Field]:
-        """What it reads."""
+        """The fields that the document is made of."""
         return [self.field]
 
     def render(self, record: Mapping[str, Any]) -> str:
-        """The text of `record`.
+        """Return the text of a record.
 
         Raises:
-            FieldProblem: there is none.
+            FieldProblem: If the field is missing or is not text.
         """
         value = self.field.of(record)
         if not isinstance(value, str):
@@ -52,7 +52,7 @@ class TextField:
 
 @dataclass(frozen=True)
 class Template:
-    """A document of several fields."""
+    """A document that is made of several fields."""
 
     parts: tuple[Part, ...]
 
@@ -61,7 +61,7 @@ class Template:
         """Read a template.
 
         Raises:
-            UserError: it is no format string of plain field names.
+            UserError: If the text is not a format string of plain field names.
         """
         parts, before = [], ""
         try:
@@ -86,14 +86,14 @@ class Template:
 
     @property
     def fields(self) -> list[Field]:
-        """What it reads."""
+        """The fields that the document is made of."""
         return [part.field for part in self.parts if part.field is not None]
 
     def render(self, record: Mapping[str, Any]) -> str:
-        """The text of `record`.
+        """Return the text of a record.
 
         Raises:
-            FieldProblem: a field that must be there is missing or holds neither text nor a number.
+            FieldProblem: If a field that is not optional is missing, or is neither text nor a number.
         """
         written: list[str] = []
         omitted = False
@@ -102,13 +102,13 @@ class Template:
             if value is None:
                 omitted = True
                 continue
-            # What stood before the first field leads nowhere once that field is gone.
+            # Without the first field, the text before the next one is at the start of the document.
             written += [before.lstrip() if omitted and not written else before, value]
         return "".join(written)
 
 
 def as_text(field: Field, record: Mapping[str, Any]) -> str | None:
-    """A field's value in a document; None if it is optional and there is none."""
+    """Return a field's value as text, or None if it is optional and missing or blank."""
     value = field.of(record)
     if field.optional and (value is None or (isinstance(value, str) and not value.strip())):
         return None

@@ -29,7 +29,7 @@ from clm_detour.utils.files import file_checksum, read_json
 from clm_detour.utils.interrupt import interrupts_held, leave_interrupts_to_parent
 from clm_detour.utils.progress import progress, warn
 from clm_detour.utils.signals import REQUEUE, SIGNALS, on_signals
-from clm_detour.utils.started_with import agree, check
+from clm_detour.utils.started_with import check, check_or_write
 
 MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
 IN_PROCESS: dict[str, Splits] = {}  # the tasks' documents, in a worker
@@ -195,7 +195,7 @@ def agree_on_settings(experiment: Experiment) -> None:
     for given, config in configs.items():
         if needs_fresh_head(given, config):
             warn(f"{given} has no prediction head; a fresh one is drawn, which only fine-tuning trains.")
-    for act in (check, agree):
+    for act in (check, check_or_write):
         for task, splits in experiment.tasks:
             data = data_fingerprint(splits)
             for name, model in models.items():
