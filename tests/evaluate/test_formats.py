@@ -1,4 +1,4 @@
-"""Each form gives what stands in its files, and says in one sentence, with file and line, what it cannot read."""
+"""Each format gives the examples of its files, and a UserError with file and line if it cannot read them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def examples(form: Format, file: Path, split: str = "train") -> list:
 
 
 def found(form: Format, file: Path) -> list[list[tuple[str, str]]]:
-    """Of each example the annotated words and their types."""
+    """Return the annotated words and their types, for each example."""
     return [
         [(" ".join(one.text[a:b] for a, b in span.fragments), span.label) for span in one.annotations]
         for one in examples(form, file)
@@ -55,7 +55,7 @@ def test_conll_sentences_end_at_blank_lines_and_documents_begin_at_docstart(tmp_
 
 
 @pytest.mark.parametrize("mark", ["-DOCSTART- -X- -X- O", "-DOCSTART- -X-", "-DOCSTART-\tO", "-DOCSTART-"])
-def test_conll_columns_after_docstart_are_no_name_and_end_the_document_before(tmp_path, mark):
+def test_conll_columns_after_docstart_do_not_name_the_document(tmp_path, mark):
     file = written(tmp_path / "train.txt", f"-DOCSTART- 17\n\na O\n\n{mark}\n\nb O\n\n{mark}\n\nc O\n")
     assert [one.id for one in examples(Conll(), file)] == ["17#1", "train:1", "train:2"]
 
@@ -77,7 +77,7 @@ def test_conll_tags_of_every_scheme_are_read_as_conlleval_reads_them(tags, entit
 
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(["O", "B-A", "I-A", "B-B", "I-B"]), min_size=1, max_size=12))
-def test_conll_entities_are_those_of_seqeval(tags):
+def test_conll_entities_equal_those_of_seqeval(tags):
     pairs = [("O", "") if tag == "O" else (tag[0], tag[2:]) for tag in tags]
     assert list(chunks(pairs)) == [(first, last) for _, first, last in get_entities(tags)]
 
@@ -93,19 +93,19 @@ def test_conll_entities_are_those_of_seqeval(tags):
         "Severe O\rflu B-Disease\r",
     ],
 )
-def test_conll_blanks_around_columns_and_the_kind_of_line_end_do_not_count(tmp_path, content):
+def test_conll_spaces_around_columns_and_kinds_of_line_ends_are_ignored(tmp_path, content):
     file = written(tmp_path / "train.txt", content)
     assert [one.text for one in examples(Conll(), file)] == ["Severe flu"]
     assert found(Conll(), file) == [[("flu", "Disease")]]
 
 
-def test_a_conll_line_with_other_columns_than_those_before_it_is_refused(tmp_path):
+def test_a_conll_line_with_another_number_of_columns_is_refused(tmp_path):
     file = written(tmp_path / "train.txt", "Severe JJ I-NP O\nflu NN B-NP\n")
     with pytest.raises(UserError, match=r"train\.txt line 2 has 3 columns, but the lines before it have 4"):
         examples(Conll(), file)
 
 
-def test_a_brat_line_of_no_kind_is_refused_not_passed_over(tmp_path):
+def test_an_unknown_line_of_brat_is_refused(tmp_path):
     file = written(tmp_path / "a.txt", "aspirin")
     written(tmp_path / "a.ann", " T1\tDrug 0 7\taspirin\n")
     with pytest.raises(
@@ -114,7 +114,7 @@ def test_a_brat_line_of_no_kind_is_refused_not_passed_over(tmp_path):
         examples(Brat(), file)
 
 
-def test_brat_codes_may_end_in_a_blank_and_an_empty_one_is_no_label(tmp_path):
+def test_brat_codes_may_end_in_a_space_and_an_empty_code_is_no_label(tmp_path):
     file = written(tmp_path / "a.txt", "grosseur")
     written(tmp_path / "a.ann", "#1\tICD-O T1\t \nN1\tReference T1 ICD-O:8000/6 \tx\n")
     assert [one.labels for one in examples(Brat(codes=("ICD-O",)), file)] == [("8000/6",)]
@@ -133,11 +133,12 @@ def test_brat_annotations_after_a_byte_order_mark_are_read(tmp_path):
     assert found(Brat(), file) == [[("aspirin", "Drug")]]
 
 
-def test_brat_notes_and_normalisations_can_be_the_labels_of_the_document(tmp_path):
+def test_brat_notes_and_normalizations_can_be_the_labels_of_the_document(tmp_path):
     file = written(tmp_path / "cc1.txt", "grosseur")
     written(
         tmp_path / "cc1.ann",
-        "T9\tmorphology-onco 0 8\tgrosseur\n#1\tICD-O-3.1 T9\t8500/3\n#19\tSNOMED T9\t58477004\nN1\tReference T9 ICD-O-3.1:8000/6\tx\n",
+        "T9\tmorphology-onco 0 8\tgrosseur\n#1\tICD-O-3.1 T9\t8500/3\n#19\tSNOMED T9\t58477004\n"
+        "N1\tReference T9 ICD-O-3.1:8000/6\tx\n",
     )
     (one,) = examples(Brat(codes=("ICD-O-3.1",)), file)
     assert one.labels == ("8500/3", "8000/6")
@@ -147,7 +148,8 @@ def test_brat_documents_can_be_parts_of_a_longer_text(tmp_path):
     file = written(tmp_path / "snippet1_100.txt", "Slight increase\nNo change of opacity\n")
     written(
         tmp_path / "snippet1_100.ann",
-        "T1\tSnippet 0 15\tSlight increase\nT2\tSnippet 16 36\tNo change of opacity\nT3\tCos 7 15\tincrease\nT4\tVal 29 36\topacity\n",
+        "T1\tSnippet 0 15\tSlight increase\nT2\tSnippet 16 36\tNo change of opacity\n"
+        "T3\tCos 7 15\tincrease\nT4\tVal 29 36\topacity\n",
     )
     form = Brat(part="Snippet")
     assert [one.text for one in examples(form, file)] == ["Slight increase", "No change of opacity"]
@@ -181,7 +183,7 @@ def test_a_number_is_the_same_label_in_every_kind_of_table(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["Infinity", '{"a": 1}', '[["a"]]', "[-Infinity]"])
-def test_what_is_neither_text_nor_a_number_is_no_label(tmp_path, value):
+def test_a_label_that_is_neither_text_nor_a_number_is_refused(tmp_path, value):
     file = written(tmp_path / "train.jsonl", f'{{"text": "x", "label": {value}}}\n')
     with pytest.raises(UserError, match=r"line 1: label has something that is neither text nor a number"):
         examples(Table(), file)
@@ -197,14 +199,14 @@ def test_a_record_without_the_id_that_names_it_is_refused(tmp_path, value):
         examples(BigBio(), written(tmp_path / "bigbio.jsonl", bigbio))
 
 
-def test_ids_that_are_numbers_have_no_point(tmp_path):
+def test_ids_that_are_whole_numbers_have_no_decimal_point(tmp_path):
     pq.write_table(
         pa.table({"text": ["x"], "label": ["a"], "id": pa.array([17.0])}), tmp_path / "train.parquet"
     )
     assert [one.id for one in examples(Table(id="id"), tmp_path / "train.parquet")] == ["17"]
 
 
-def test_a_blank_flag_is_not_set_in_every_kind_of_table(tmp_path):
+def test_an_empty_flag_is_not_set_in_any_kind_of_table(tmp_path):
     written(tmp_path / "train.csv", "text,ICU,ER\nx,,1\n")
     written(tmp_path / "train.jsonl", '{"text": "x", "ICU": NaN, "ER": true}\n')
     columns = {"text": ["x"], "ICU": pa.array([None], pa.int64()), "ER": pa.array([1.0])}
@@ -221,7 +223,7 @@ def test_a_tsv_with_quoted_line_breaks_is_refused_with_the_setting_that_reads_it
     assert [one.text for one in examples(Table(quoted=True), file)] == ["two\nlines"]
 
 
-def test_tables_of_every_kind_give_the_same(tmp_path):
+def test_all_kinds_of_tables_give_the_same_examples(tmp_path):
     rows = [{"text": 'a "quoted" text', "label": "1"}, {"text": "another", "label": "0"}]
     written(tmp_path / "train.tsv", 'text\tlabel\r\na "quoted" text\t1\r\nanother\t0\r\n')
     written(tmp_path / "train.csv", 'text,label\n"a ""quoted"" text",1\nanother,0\n')
@@ -299,7 +301,7 @@ def test_a_dataset_of_the_hub_gives_labels_or_tagged_words(tmp_path):
 
 
 def tagged_dataset(folder: Path, *rows: dict) -> list:
-    """Of some rows with words and tags, what the form of the hub gives."""
+    """Return the examples that the format of the hub gives for rows with words and tags."""
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist(list(rows)), folder / "train.parquet")
     form = Hub(path=str(folder), words="tokens", tag_names=("O", "B-D", "I-D"))
@@ -333,7 +335,7 @@ def test_an_entity_of_empty_words_and_a_row_without_words_are_counted(tmp_path):
     assert none.text == ""
 
 
-def test_tags_of_the_hub_may_be_numbers_with_a_point_but_not_missing(tmp_path):
+def test_tags_of_the_hub_may_be_whole_floats_but_not_missing(tmp_path):
     (one,) = tagged_dataset(tmp_path / "a", {"tokens": ["flu", "now"], "ner_tags": [1.0, 0.0]})
     assert [annotation.fragments for annotation in one.annotations] == [((0, 3),)]
     for number, tag in enumerate((None, float("nan"), 0.5, -1.0)):
@@ -342,7 +344,7 @@ def test_tags_of_the_hub_may_be_numbers_with_a_point_but_not_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"tokens": "of cancer", "ner_tags": [0, 1]}, "tokens is not a list"),
         ({"tokens": ["of", "cancer"], "ner_tags": "OB"}, "ner_tags is not a list"),
@@ -351,11 +353,11 @@ def test_tags_of_the_hub_may_be_numbers_with_a_point_but_not_missing(tmp_path):
         ({"tokens": None, "ner_tags": [0, 1]}, "tokens is not a list"),
     ],
 )
-def test_columns_of_the_hub_that_are_not_words_and_their_tags_are_refused(tmp_path, row, said):
+def test_columns_of_the_hub_without_words_and_tags_are_refused(tmp_path, row, message):
     (tmp_path / "set").mkdir()
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "set" / "train.parquet")
     form = Hub(path=str(tmp_path / "set"), words="tokens", tag_names=("O", "B-D"))
-    with pytest.raises(UserError, match=rf"row 1:? ?{said}"):
+    with pytest.raises(UserError, match=rf"row 1:? ?{message}"):
         examples(form, form.find(tmp_path, "train")[0])
 
 
@@ -371,7 +373,9 @@ Seen by Dr. Villegas & team.]]></TEXT>
 """
 I2B2_2006 = """<?xml version="1.0"?>
 <ROOT>
-<RECORD ID="1"><TEXT>Seen on <PHI TYPE="DATE">04/07</PHI> by <PHI TYPE="DOCTOR">Villegas</PHI> &amp; team.</TEXT></RECORD>
+<RECORD ID="1">
+<TEXT>Seen on <PHI TYPE="DATE">04/07</PHI> by <PHI TYPE="DOCTOR">Villegas</PHI> &amp; team.</TEXT>
+</RECORD>
 <RECORD ID="2"><TEXT>Nothing.</TEXT></RECORD>
 </ROOT>
 """
@@ -390,7 +394,8 @@ def test_the_xml_of_i2b2_2006_has_tags_in_its_text(tmp_path):
 
 
 PHYSIONET = (
-    "\nSTART_OF_RECORD=1||||2||||\nNeuro: seen by Dr. Hilt on 7/23.\nDaughter Ann called. \n||||END_OF_RECORD\n\n"
+    "\nSTART_OF_RECORD=1||||2||||\nNeuro: seen by Dr. Hilt on 7/23.\n"
+    "Daughter Ann called. \n||||END_OF_RECORD\n\n"
     "START_OF_RECORD=3||||1||||\nIn Calvert at 2 Elm St. W.\n||||END_OF_RECORD\n"
 )
 MASKED = (
@@ -400,7 +405,7 @@ MASKED = (
 )
 
 
-def test_physionets_marks_stand_for_what_the_text_has_in_their_place(tmp_path):
+def test_marks_of_physionet_are_replaced_by_the_text_in_their_place(tmp_path):
     file = written(tmp_path / "id.text", PHYSIONET)
     written(tmp_path / "id.res", MASKED)
     form = PhysioNet()
@@ -411,7 +416,7 @@ def test_physionets_marks_stand_for_what_the_text_has_in_their_place(tmp_path):
     ]
 
 
-def test_bigbios_passages_make_up_the_text_that_its_entities_point_into(tmp_path):
+def test_passages_of_bigbio_are_joined_to_the_text_of_the_entities(tmp_path):
     passages = [
         {"text": ["Of cancer."], "offsets": [[0, 10]]},
         {"text": ["Lung and skin cancer."], "offsets": [[11, 32]]},
@@ -449,7 +454,7 @@ WRONG = {
         if (what, key) != ("passage", "type")
     ],
 )
-def test_a_bigbio_passage_or_entity_that_is_not_whole_is_named(tmp_path, what, key, value):
+def test_an_incomplete_passage_or_entity_of_bigbio_is_refused(tmp_path, what, key, value):
     parts = {"passage": dict(PASSAGE), "entity": dict(ENTITY)}
     parts[what][key] = value
     if value is None:
@@ -465,7 +470,7 @@ def test_a_bigbio_passage_or_entity_that_is_not_whole_is_named(tmp_path, what, k
 
 @pytest.mark.parametrize("key", ["passages", "entities"])
 @pytest.mark.parametrize("value", [None, "x", ["x"]])
-def test_a_bigbio_record_without_passages_or_entities_is_named(tmp_path, key, value):
+def test_a_bigbio_record_without_passages_or_entities_is_refused(tmp_path, key, value):
     record = {"document_id": "17", "passages": [PASSAGE], "entities": [ENTITY], key: value}
     file = written(tmp_path / "train.jsonl", json.dumps(record) + "\n")
     with pytest.raises(UserError, match=rf"train\.jsonl line 1: {key} is not a list of objects"):
@@ -473,7 +478,9 @@ def test_a_bigbio_record_without_passages_or_entities_is_named(tmp_path, key, va
 
 
 CHEMPROT = {
-    "abstracts": "17\tAspirin and COX-1.\tAspirin inhibits COX-1 and COX-2. Zinc is not 3.5 mM. No gene here.\n",
+    "abstracts": (
+        "17\tAspirin and COX-1.\tAspirin inhibits COX-1 and COX-2. Zinc is not 3.5 mM. No gene here.\n"
+    ),
     "entities": (
         "17\tT1\tCHEMICAL\t0\t7\tAspirin\n17\tT2\tGENE-Y\t12\t17\tCOX-1\n17\tT3\tCHEMICAL\t19\t26\tAspirin\n"
         "17\tT4\tGENE-Y\t36\t41\tCOX-1\n17\tT5\tGENE-N\t46\t51\tCOX-2\n17\tT6\tCHEMICAL\t53\t57\tZinc\n"
@@ -482,7 +489,7 @@ CHEMPROT = {
 }
 
 
-def test_biocreatives_chemprot_has_an_example_for_each_pair_of_a_sentence(tmp_path):
+def test_chemprot_of_biocreative_has_an_example_for_each_pair_of_a_sentence(tmp_path):
     for name, content in CHEMPROT.items():
         written(tmp_path / f"chemprot_training_{name}.tsv", content)
     read = examples(BioCreative("*abstracts.tsv"), tmp_path / "chemprot_training_abstracts.tsv")
@@ -493,7 +500,7 @@ def test_biocreatives_chemprot_has_an_example_for_each_pair_of_a_sentence(tmp_pa
     ]
 
 
-def test_biocreatives_blank_lines_and_blanks_at_line_ends_do_not_count_and_lost_relations_are_counted(
+def test_spaces_in_biocreative_are_ignored_and_lost_relations_are_counted(
     tmp_path,
 ):
     for name, content in CHEMPROT.items():
@@ -531,12 +538,12 @@ def test_a_tag_of_i2b2_inside_another_and_a_mark_of_physionet_without_text_are_c
         ("", "other"),
     ],
 )
-def test_physionets_marks_are_of_six_kinds(mark, expected):
+def test_marks_of_physionet_have_six_types(mark, expected):
     assert type_of(mark) == expected
 
 
 @pytest.mark.parametrize(
-    ("form", "files", "said"),
+    ("form", "files", "message"),
     [
         (Conll(), {"a.tsv": ""}, "a.tsv is empty"),
         (Conll(), {"a.tsv": "x\tO\nlonely\n"}, "a.tsv line 2 (6 characters) is not a word and its tag"),
@@ -592,11 +599,11 @@ def test_physionets_marks_are_of_six_kinds(mark, expected):
         (PhysioNet(), {"a.text": PHYSIONET, "a.res": MASKED.replace("=3", "=4")}, "no note 1 of patient 3"),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence_with_its_place(tmp_path, form, files, said):
+def test_a_file_that_cannot_be_read_is_an_error_with_its_place(tmp_path, form, files, message):
     paths = [written(tmp_path / name, content) for name, content in files.items()]
     with pytest.raises(UserError) as error:
         examples(form, paths[0])
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

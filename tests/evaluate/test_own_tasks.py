@@ -1,4 +1,4 @@
-"""A task of one's own needs only YAML, in whichever standard form its documents are written."""
+"""Tasks of the user need only YAML and score the same in every standard format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def tagged(split: str, number: int) -> list[tuple[str, str]]:
 
 
 def write_all(data: Path) -> None:
-    """The same documents in every standard form: labels as TSV, JSON lines and a dataset, entities as CoNLL, BRAT and a dataset."""
+    """Write the same documents in every format.
+
+    Labels are written as TSV, JSON lines and a dataset; entities as CoNLL, BRAT and a dataset.
+    """
     for name in ("tsv", "jsonl", "conll", "brat", "hub"):
         (data / name).mkdir(parents=True)
     for split, count in SPLITS.items():
@@ -87,7 +90,7 @@ def own_tasks(data: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def evaluated(encoders, tmp_path_factory) -> Path:
-    """`clm-detour evaluate` on all of them."""
+    """Run `clm-detour evaluate` on all tasks and return its folder."""
     root = tmp_path_factory.mktemp("own")
     write_all(root / "data")
     tasks = own_tasks(root / "data")
@@ -122,7 +125,7 @@ def test_a_dataset_of_the_hub_needs_no_folder_of_tasks(tmp_path):
 @pytest.mark.parametrize(
     "names", [("tsv", "jsonl", "dataset"), ("conll", "brat", "tagged-dataset")], ids=["labels", "entities"]
 )
-def test_the_same_documents_score_the_same_in_every_form(evaluated, names):
+def test_the_same_documents_score_the_same_in_every_format(evaluated, names):
     records = [json.loads((evaluated / "tiny" / name / "1.json").read_text()) for name in names]
     assert records[0]["documents"] == {"train": 24, "validation": 8, "test": 8}
     assert records[0]["score"] > 0.6
@@ -132,7 +135,7 @@ def test_the_same_documents_score_the_same_in_every_form(evaluated, names):
         assert record["rounds"] == records[0]["rounds"]
 
 
-def test_they_stand_in_the_table(evaluated):
+def test_tasks_of_the_user_are_in_the_table(evaluated):
     summary = json.loads((evaluated / "summary.json").read_text())
     names = ["tsv", "jsonl", "dataset", "conll", "brat", "tagged-dataset"]
     assert [task["name"] for task in summary["tasks"]] == summary["groups"][0]["tasks"] == names

@@ -1,4 +1,4 @@
-"""No text of a task's documents in what is said of files that cannot be read: places, offsets and lengths only."""
+"""Error messages about files give places, offsets and lengths, but no text of the documents."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("kind", "form", "files"), CASES.values(), ids=CASES)
-def test_no_text_in_the_sentence_about_a_file_that_cannot_be_read(tmp_path, kind, form, files):
+def test_no_text_of_a_document_is_in_an_error_message(tmp_path, kind, form, files):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=r"a\w*\.\w+ line \d") as error:

@@ -1,4 +1,4 @@
-"""Tasks on made-up data in the true forms: every check of the data, splits that are drawn, tasks from YAML, and the command."""
+"""Tasks on made-up data: checks of the data, drawn splits, tasks from YAML, and `clm-detour tasks`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def written(path: Path, content: str) -> Path:
 
 
 def brat(folder: Path, **documents: tuple[str, str]) -> None:
-    """`split__name=(text, annotations)` as files."""
+    """Write documents, given as `split__name=(text, annotations)`, as files."""
     for name, (text, lines) in documents.items():
         split, _, stem = name.partition("__")
         written(folder / split / f"{stem}.txt", text)
@@ -83,14 +83,14 @@ def test_the_file_of_a_task_opens_with_a_description_the_licence_and_the_source(
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
-def test_every_task_says_what_scores_it_under_which_licence_and_where_to_get_it(task):
+def test_every_task_has_a_metric_a_licence_and_a_source(task):
     assert task.metric in METRICS[task.kind]
     assert task.licence
     assert task.obtain.endswith(".")
     assert len(task.protocol.seeds) == {"en": 5, "fr": 9, "es": 5}[task.language]
 
 
-def test_protocols_are_the_papers():
+def test_protocols_are_those_of_the_paper():
     ncbi, chemprot, phenotype, deid = (
         TASKS[name].protocol for name in ("NCBI-disease", "ChemProt", "Phenotype", "DEID")
     )
@@ -118,7 +118,7 @@ def test_protocols_are_the_papers():
     )
 
 
-def test_a_flat_task_keeps_of_overlapping_entities_the_one_it_is_told_to(tmp_path):
+def test_a_flat_task_keeps_the_overlapping_entity_that_its_rule_chooses(tmp_path):
     long_first = (
         "the right lung",
         "T1\tPlace 4 14\tright lung\nT2\tSide 4 9\tright\nT3\tOrgan 10 14\tlung\n",
@@ -150,7 +150,7 @@ def test_a_flat_task_keeps_of_overlapping_entities_the_one_it_is_told_to(tmp_pat
         ("severe wound\ninfection noted\n", "6 12;12 13;13 23", " wound infection "),
     ],
 )
-def test_pieces_with_only_white_space_between_are_one_entity(tmp_path, overlaps, text, span, words):
+def test_pieces_with_only_white_space_between_them_are_one_entity(tmp_path, overlaps, text, span, words):
     lines = f"T1\tReason {span}\t{words}\n"
     brat(tmp_path / "mine", train__a=(text, lines), dev__b=(text, lines), test__c=(text, lines))
     settings = {"form": "brat", "kind": "entities", "labels": ["Reason"], "overlaps": overlaps}
@@ -161,7 +161,7 @@ def test_pieces_with_only_white_space_between_are_one_entity(tmp_path, overlaps,
     assert document.text[entity.start : entity.end].split() == ["wound", "infection"]
 
 
-def test_white_space_at_the_ends_of_an_annotation_is_no_part_of_it_in_any_form(tmp_path):
+def test_white_space_at_the_ends_of_an_annotation_is_removed_in_every_format(tmp_path):
     text = "Seen on  04/07 ."
     brat(
         tmp_path / "brat",
@@ -176,7 +176,7 @@ def test_white_space_at_the_ends_of_an_annotation_is_no_part_of_it_in_any_form(t
 
 
 @pytest.mark.parametrize("kind", ["multi_label", "single_label"])
-def test_a_label_that_is_not_a_number_is_no_label(tmp_path, kind):
+def test_nan_is_no_label(tmp_path, kind):
     for split in SPLIT_FOLDERS:
         rows = [{"text": f"{split} {n}", "label": label} for n, label in enumerate(["X", float("nan"), "Y"])]
         written(tmp_path / "mine" / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
@@ -192,9 +192,12 @@ def test_a_label_that_is_not_a_number_is_no_label(tmp_path, kind):
     assert [one.labels for one in splits["train"]] == [("X",), (), ("Y",)]
 
 
-def test_all_that_is_left_out_is_counted_by_split_and_reason(tmp_path):
+def test_left_out_annotations_are_counted_by_split_and_reason(tmp_path):
     text = "the right lung and kidney"
-    lines = "T1\tPlace 4 14\tright lung\nT2\tSide 4 9\tright\nT3\tPlace 10 14;19 25\tlung kidney\nT4\tComment 0 3\tthe\n"
+    lines = (
+        "T1\tPlace 4 14\tright lung\nT2\tSide 4 9\tright\n"
+        "T3\tPlace 10 14;19 25\tlung kidney\nT4\tComment 0 3\tthe\n"
+    )
     brat(
         tmp_path / "mine",
         train__a=(text, lines),
@@ -215,15 +218,15 @@ def test_all_that_is_left_out_is_counted_by_split_and_reason(tmp_path):
     }
 
 
-def test_the_command_says_what_is_left_out(tmp_path, capsys):
+def test_the_command_prints_the_counts_of_what_is_left_out(tmp_path, capsys):
     both = ("right lung", "T1\tPlace 0 10\tright lung\nT2\tSide 0 5\tright\n")
     brat(tmp_path / "mine", train__a=both, dev__b=both, test__c=both)
     print_overview([from_yaml("mine", {"form": "brat", "kind": "entities", "overlaps": "longest"})], tmp_path)
-    said = capsys.readouterr().err
-    assert "mine leaves out: train annotations by overlap 1, validation annotations by overlap 1" in said
+    message = capsys.readouterr().err
+    assert "mine leaves out: train annotations by overlap 1, validation annotations by overlap 1" in message
 
 
-def test_labels_and_rows_that_are_left_out_are_counted(tmp_path):
+def test_left_out_labels_and_rows_are_counted(tmp_path):
     for split in SPLIT_FOLDERS:
         rows = [["a", "Note"], ["b"], ["a", split]]
         lines = [json.dumps({"text": f"{split} {n}", "label": row}) for n, row in enumerate(rows)]
@@ -241,7 +244,7 @@ def test_labels_and_rows_that_are_left_out_are_counted(tmp_path):
     assert frequent["documents without a frequent label"] == 3
 
 
-def test_a_split_without_documents_is_said(tmp_path):
+def test_a_split_without_documents_is_an_error(tmp_path):
     written(tmp_path / "mine" / "all.csv", "text,label,part\nx,1,train\n")
     task = from_yaml("mine", {"form": "csv", "kind": "single_label", "files": "all.csv", "split": "part"})
     with pytest.raises(UserError, match="has no documents in the validation split of mine"):
@@ -249,7 +252,7 @@ def test_a_split_without_documents_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("document", "said"),
+    ("document", "message"),
     [
         (("Fièvre", "T1\tSing 0 6\tFièvre\n"), r"a\.ann line 1: 'Sing' is not a label of mine; it has Sign"),
         (
@@ -260,7 +263,8 @@ def test_a_split_without_documents_is_said(tmp_path):
         (("Fièvre", "T1\tSign 0 3;2 6\tFièvre\n"), r"a\.ann line 1: Sign at .* overlaps itself"),
         (
             ("Fièvre", "T1\tSign 1 6\tFièvre\n"),
-            r"a\.ann line 1: the text at \[1, 6\] \(5 characters\) is not the annotated text of the file \(6 characters\)",
+            r"a\.ann line 1: the text at \[1, 6\] \(5 characters\) is not the annotated text of the file "
+            r"\(6 characters\)",
         ),
         (
             ("Fièvre", "T1\tSign 0 6\tFièvre\nT2\tSign 3 6\tvre\n"),
@@ -273,14 +277,14 @@ def test_a_split_without_documents_is_said(tmp_path):
         (("", ""), r"a\.txt is empty"),
     ],
 )
-def test_a_document_that_cannot_be_used_is_one_sentence_with_file_and_line(tmp_path, document, said):
+def test_an_unusable_document_is_an_error_with_file_and_line(tmp_path, document, message):
     brat(tmp_path / "mine", **{**EVERYWHERE, "train__a": document})
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         load(from_yaml("mine", SIGNS), tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_split_a_missing_folder_and_a_document_in_two_splits_are_said(tmp_path):
+def test_a_missing_split_a_missing_folder_and_a_document_in_two_splits_are_errors(tmp_path):
     brat(tmp_path / "mine", train__a=FINE, dev__a=FINE)
     with pytest.raises(UserError, match=r"mine has no test split of mine \(no file .*`held_out`"):
         load(from_yaml("mine", SIGNS), tmp_path)
@@ -328,13 +332,13 @@ def test_the_first_of_several_formats_that_finds_files_is_read(tmp_path):
     assert load(task, tmp_path)[1]["test"][0].labels == ("0",)
 
 
-def test_labels_that_yaml_took_for_true_and_false_are_to_be_quoted():
-    said = r"tasks\.mine\.labels\[0\]: true is not a label; YAML reads yes, .* put the labels in quotes"
-    with pytest.raises(UserError, match=said):
+def test_labels_that_yaml_reads_as_true_and_false_must_be_quoted():
+    message = r"tasks\.mine\.labels\[0\]: true is not a label; YAML reads yes, .* put the labels in quotes"
+    with pytest.raises(UserError, match=message):
         from_yaml("mine", {"form": "jsonl", "kind": "single_label", "labels": [True, False]})
 
 
-def test_splits_are_drawn_from_train_by_document_the_same_every_time():
+def test_splits_are_drawn_from_train_by_document_and_reproducibly():
     documents = [Document(f"{patient}#{note}", "text") for patient in range(100) for note in range(3)]
     shares = {"validation": 0.1, "test": 0.2}
     splits = hold_out(shares, {"train": documents})
@@ -345,7 +349,7 @@ def test_splits_are_drawn_from_train_by_document_the_same_every_time():
     assert hold_out({}, splits) is splits
 
 
-def test_what_two_splits_share_is_found_by_id_and_by_text():
+def test_shared_documents_of_two_splits_are_found_by_id_and_by_text():
     splits = {
         "train": [Document("7#1", "One."), Document("train:1", "Two.")],
         "validation": [Document("train:1", "Three.")],
@@ -378,7 +382,7 @@ def test_the_most_frequent_codes_of_a_case_are_its_labels(tmp_path):
     assert len(load(TASKS["CANTEMIST"], tmp_path)[0].labels) == 9
 
 
-def test_phenotype_joins_annotations_and_notes_and_leaves_out_what_contradicts_itself(tmp_path):
+def test_phenotype_joins_annotations_and_notes_and_leaves_out_contradictions(tmp_path):
     conditions = TASKS["Phenotype"].labels
     header = ["HADM_ID", "SUBJECT_ID", "ROW_ID", *conditions, "NONE"]
     rows = [
@@ -438,10 +442,11 @@ def test_meddialog_joins_questions_answers_and_their_concepts(tmp_path):
     assert splits["test"][0].text == "Question: Pourquoi ?\n\nRéponse: Parce que."
 
 
-def test_cos_deid_and_i2b2_are_read_in_their_true_forms(tmp_path):
+def test_cos_deid_and_i2b2_are_read_in_their_own_formats(tmp_path):
     snippets = "".join("Slight increase\n" for _ in range(20))
     lines = [
-        f"T{n}\tSnippet {16 * n} {16 * n + 15}\tSlight increase\nT9{n}\tCos {16 * n + 7} {16 * n + 15}\tincrease\n"
+        f"T{n}\tSnippet {16 * n} {16 * n + 15}\tSlight increase\n"
+        f"T9{n}\tCos {16 * n + 7} {16 * n + 15}\tincrease\n"
         for n in range(20)
     ]
     written(tmp_path / "events-COS-corpus" / "release_Jan_1_2015" / "data" / "snippet1_20.txt", snippets)
@@ -486,7 +491,7 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mapping", "said"),
+    ("mapping", "message"),
     [
         ("tsv", "tasks.mine is a section of `key: value` pairs"),
         ({}, "tasks.mine.form is not set"),
@@ -557,9 +562,9 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
         *(
             (
                 {"form": "brat", "kind": "entities", "alternatives": [section]},
-                f"tasks.mine.alternatives[0]{said}",
+                f"tasks.mine.alternatives[0]{message}",
             )
-            for section, said in (
+            for section, message in (
                 ("x", " is a section of `key: value` pairs"),
                 ({"form": "hub"}, ".form: 'hub' is not known"),
                 ({"form": "tsv", "word": 1}, ".word has no effect on the form tsv"),
@@ -568,14 +573,14 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
         ),
     ],
 )
-def test_a_mistake_in_a_tasks_yaml_is_one_sentence(mapping, said):
+def test_a_mistake_in_a_tasks_yaml_is_one_sentence(mapping, message):
     with pytest.raises(UserError) as error:
         from_yaml("mine", mapping)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_task_from_yaml_has_the_papers_protocol_but_for_what_is_set():
+def test_a_task_from_yaml_has_the_protocol_of_the_paper_except_for_its_changes():
     task = from_yaml(
         "mine",
         {
@@ -631,31 +636,29 @@ def tasks_command(*words: object) -> str:
     return CliRunner().invoke(app, ["tasks", *map(str, words)], catch_exceptions=False).output
 
 
-def test_the_command_lists_what_is_there_what_is_absent_and_what_differs_from_what_was_published(
-    tmp_path, capsys
-):
+def test_the_command_lists_present_absent_and_differing_data_sets(tmp_path, capsys):
     for split in ("train", "devel", "test"):
         written(tmp_path / "NCBI-disease" / f"{split}.tsv", f"{split}\tO\ncancer\tB-Disease\n")
     written(tmp_path / "GAD" / "train.tsv", "")
     print_overview([TASKS[name] for name in ("NCBI-disease", "GAD", "HoC")], tmp_path)
-    said = capsys.readouterr().err
-    assert "NCBI-disease: train documents: 1 here, 5,424 published" in said
-    assert "NCBI-disease: entities: 3 here, 6,881 published" in said
-    assert re.search(r"GAD cannot be read: .*train\.tsv is empty", said)
-    assert re.search(r"HoC .*absent", said)
-    assert TASKS["HoC"].obtain in said
+    message = capsys.readouterr().err
+    assert "NCBI-disease: train documents: 1 here, 5,424 published" in message
+    assert "NCBI-disease: entities: 3 here, 6,881 published" in message
+    assert re.search(r"GAD cannot be read: .*train\.tsv is empty", message)
+    assert re.search(r"HoC .*absent", message)
+    assert TASKS["HoC"].obtain in message
     print_overview([TASKS["EMEA"]], None)
     assert TASKS["EMEA"].obtain in capsys.readouterr().err
 
 
-def test_the_command_refuses_a_language_and_a_folder_that_it_does_not_know(tmp_path):
+def test_the_command_refuses_an_unknown_language_and_a_missing_folder(tmp_path):
     with pytest.raises(UserError, match="--language: 'it' is not known"):
         tasks_command("--language", "it")
     with pytest.raises(UserError, match="There is no folder"):
         tasks_command(tmp_path / "nowhere")
 
 
-def test_counts_name_splits_and_labels_and_what_is_left_out():
+def test_counts_are_by_split_and_label_and_include_left_out_annotations():
     task = from_yaml("mine", {**SIGNS, "published": {"train.documents": 1, "entities": 3}})
     sign = Entity("Sign", 0, 1)
     splits = {

@@ -1,4 +1,4 @@
-"""The registered tasks on their real data sets: every count is the published one, every offset is right."""
+"""The registered tasks on their real data sets: counts, offsets, shared documents and scores."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_count_is_the_published_one(loaded, name):
     assert differences(*loaded[name]) == []
 
 
-def test_labels_are_as_many_as_published(loaded):
+def test_numbers_of_labels_are_the_published_ones(loaded):
     chemprot, gad, hoc = (counts(*loaded[name]) for name in ("ChemProt", "GAD", "HoC"))
     assert [chemprot[f"{split}.positive"] for split in ("train", "validation", "test")] == [4132, 2412, 3441]
     assert gad["labels.0"] + gad["labels.1"] == 5330
@@ -44,7 +44,7 @@ def test_labels_are_as_many_as_published(loaded):
 
 
 @pytest.mark.parametrize("name", NOTES)
-def test_offsets_lead_to_the_annotated_words_piece_by_piece(loaded, shared_data, name):
+def test_the_text_at_the_offsets_of_each_piece_is_the_annotated_text(loaded, shared_data, name):
     task, splits = loaded[name]
     there = {(split, one.id): one for split, documents in splits.items() for one in documents}
     folder = shared_data / "tasks" / ("QUAERO" if name in ("EMEA", "Medline") else name)
@@ -67,12 +67,12 @@ def test_offsets_lead_to_the_annotated_words_piece_by_piece(loaded, shared_data,
 
 
 @pytest.mark.parametrize("name", PRESENT)
-def test_no_document_is_in_two_splits_but_where_the_set_has_it_so(loaded, name):
+def test_only_tasks_that_are_not_disjoint_have_documents_in_two_splits(loaded, name):
     task, splits = loaded[name]
     assert task.disjoint == (not shared_ids(splits))
 
 
-def test_overlaps_that_the_sets_have_are_found(loaded):
+def test_the_known_overlaps_of_splits_are_found(loaded):
     assert {pair: len(both) for pair, both in shared_ids(loaded["JNLPBA"][1]).items()} == {
         ("train", "test"): 10
     }
@@ -84,7 +84,7 @@ def test_overlaps_that_the_sets_have_are_found(loaded):
 
 
 @pytest.mark.parametrize("name", SENTENCES)
-def test_tags_hold_all_entities_of_a_sentence_and_the_answer_key_scores_one(loaded, name):
+def test_tags_represent_all_entities_and_perfect_predictions_score_one(loaded, name):
     task, splits = loaded[name]
     for document in splits["test"]:
         assert len(strict_chunks(tags(document))) == len(document.entities)

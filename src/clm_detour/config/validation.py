@@ -109,11 +109,7 @@ def sentence_of(error: ErrorDetails, schema: type, where: str) -> str:
         if kind == "literal_error" and isinstance(error["input"], str):
             choices = typing.get_args(bare_type(place.annotation))
             return not_known(error["input"], [str(choice) for choice in choices], key)
-        if (
-            kind == "string_type"
-            and phrase.startswith("a string")
-            and isinstance(error["input"], int | float)
-        ):
+        if kind == "string_type" and isinstance(error["input"], int | float) and phrase[:8] == "a string":
             return f"{key}: {value} is not a string; put it in quotes."
         if kind.startswith(("greater_than", "less_than")):
             size = "small" if kind.startswith("greater") else "large"

@@ -1,10 +1,9 @@
 """Handle Ctrl-C: the first one raises KeyboardInterrupt, and the second one ends the process at once.
 
-KeyboardInterrupt lets the program remove files that are not whole and end its worker processes.
-
-A terminal sends SIGINT to every process of a command, and a process that started others passes it on. So
-signals within `SAME_PRESS` seconds count as one. A thread waits for the second one, which therefore also ends
-a long computation in native code.
+KeyboardInterrupt lets the program remove files that are not whole and end its worker processes. A terminal
+sends SIGINT to every process of a command, and a process that started others passes it on, so signals within
+`SAME_PRESS` seconds count as one. A thread waits for the second one, which therefore also ends a long
+computation in native code.
 """
 
 from __future__ import annotations
@@ -48,9 +47,8 @@ def handle_interrupts() -> Iterator[None]:
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     hook, sys.unraisablehook = sys.unraisablehook, exit_if_interrupted
     try:
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, {signal.SIGINT}
-        )  # `interrupts_held` in the parent blocked it
+        # `interrupts_held` in the parent process may have blocked it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield
     finally:
         if not interrupted():  # else the process is about to end, and handles a second one until then

@@ -58,7 +58,7 @@ def other_settings_error(folder: Path, changed: list[str], remedy: str) -> UserE
     rest = len(changed) - SHOWN
     named = "; ".join(changed[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
     return UserError(
-        f"{folder} was started with other settings ({named}); {remedy}, or delete that folder to make it anew."
+        f"{folder} was started with other settings ({named}); {remedy}, or delete that folder to start again."
     )
 
 
