@@ -280,7 +280,7 @@ def test_check_counts_its_warnings_and_debug_keeps_quiet_about_sizes(run_cli, re
     assert (code, output.splitlines()[-1]) == (0, "No errors; 2 warnings.")
     code, output = run_cli("check", recipe, "+debug", *words)
     assert (code, output.splitlines()[-1]) == (0, "No errors; 1 warning.")
-    assert "they are normalised" in output
+    assert "they are normalized" in output
 
 
 def test_check_warns_where_the_disk_is_too_small(run_cli, recipe, monkeypatch):
@@ -299,8 +299,8 @@ def test_doctor_names_versions_and_the_attention_back_end(run_cli):
 
 def test_help_does_not_import_the_heavy_libraries():
     program = (
-        "import sys, clm_detour.cli.main; print([m for m in "
-        "('torch', 'composer', 'transformers') if m in sys.modules])"
+        "import sys, clm_detour.cli.main; print([m for m in ('torch', 'composer', 'transformers') if m in "
+        "sys.modules])"
     )
     assert (
         subprocess.run(
@@ -308,3 +308,13 @@ def test_help_does_not_import_the_heavy_libraries():
         ).stdout.strip()
         == "[]"
     )
+
+
+@pytest.mark.parametrize("verb", ["run", "train", "bench"])
+def test_without_composer_a_training_verb_names_the_command_that_adds_it(
+    run_cli, recipe, tmp_path, monkeypatch, verb
+):
+    monkeypatch.setattr("clm_detour.train.importlib.util.find_spec", lambda name: None)
+    result = run_cli(verb, recipe, "arm=base", "phase=pretrain") if verb != "run" else run_cli(verb, recipe)
+    assert_one_sentence(result, "Composer", "pip install 'clm-detour[train]'")
+    assert not list((tmp_path / "run").iterdir())

@@ -157,8 +157,8 @@ def untied(folder: Path, sizes) -> None:
     [
         (
             headless,
-            "holds a ModernBertModel, which lacks the prediction "
-            "head .*; use the folder of the ModernBertForMaskedLM",
+            "holds a ModernBertModel, which lacks the prediction head .*; use the folder of the "
+            "ModernBertForMaskedLM",
         ),
         (headless_without_its_name, "holds a ModernBertModel, which lacks the prediction head"),
         (classifier, "holds a ModernBertForSequenceClassification, which lacks the prediction head"),
@@ -358,10 +358,9 @@ def test_a_source_that_has_grown_is_told_in_documents_and_its_shards_are_left_as
     before = index.read_bytes()
     write_guidelines(tmp_path, 120)
     words = (
-        rf"phases/clm was started with other settings \(source guidelines: "
-        rf"80 documents, now 120\); choose another run_dir, with "
-        rf"data\.dir={tmp_path}/run/data to share the prepared data "
-        rf"\(what changed is prepared anew there, in place of the old run's"
+        rf"phases/clm was started with other settings \(source guidelines: 80 documents, now 120\); choose "
+        rf"another run_dir, with data\.dir={tmp_path}/run/data to share the prepared data \(the changed "
+        rf"sources are then prepared again and replaced there; another data\.dir keeps both\)"
     )
     for refuses in (lambda config: check_recipe(Recipe(config), deep=False), run_recipe):
         with pytest.raises(UserError, match=words):
@@ -414,8 +413,8 @@ def test_another_file_with_the_same_documents_is_a_warning_and_the_run_goes_on(s
     lines = [json.dumps({**line, "year": 2020}) for line in lines]
     (tmp_path / "guidelines.jsonl").write_text("\n".join(lines))
     assert re.search(
-        r"source guidelines: its files changed \(\S+ in 1 file, now \S+ "
-        r"in 1 file\); preparing will show whether its documents did\.",
+        r"source guidelines: its files changed \(\S+ in 1 file, now \S+ in 1 file\); preparing will show "
+        r"whether its documents did\.",
         "\n".join(output_of(capsys, started())),
     )
     prepare_data(started())
@@ -430,8 +429,8 @@ def test_another_file_with_the_same_documents_is_a_warning_and_the_run_goes_on(s
         ("data.shuffle_seed=1", r"\(data\.shuffle_seed was 42, is now 1\)"),
         ("phases.clm.schedule.peak=1e-4", r"\(phases\.clm\.schedule\.peak was 0\.001, is now 0\.0001\)"),
         (
-            "data={sources: {extra: {path: x}}, prepared: {extra: "
-            "x}, mixtures: {all: {guidelines: 0.5, extra: 0.5}}}",
+            "data={sources: {extra: {path: x}}, prepared: {extra: x}, mixtures: {all: {guidelines: 0.5, "
+            "extra: 0.5}}}",
             r"shares\.guidelines was 1\.0, is now 0\.5; .*shares\.extra was not set, is now 0\.5\)",
         ),
         (
@@ -534,24 +533,24 @@ def test_a_duration_without_tokens_names_its_phase(load):
     [
         (
             "phases.decay.duration=100tok",
-            r"phases\.decay, phases\.decay_control: 100 tokens take 1 "
-            r"step of 8 rows of 64 tokens, which is 512 tokens, 412% more",
+            r"phases\.decay, phases\.decay_control: 100 tokens take 1 step of 8 rows of 64 tokens, which is "
+            r"512 tokens, 412% more",
         ),
         (
             "phases.decay.duration=512tok",
-            r"phases\.decay, phases\.decay_control: 512 tokens take "
-            r"1 step of 8 rows of 64 tokens, which is 512 tokens; lower",
+            r"phases\.decay, phases\.decay_control: 512 tokens take 1 step of 8 rows of 64 tokens, which is "
+            r"512 tokens; lower",
         ),
         (
             "phases.decay.duration=1200tok",
-            r"phases\.decay, phases\.decay_control: 1,200 tokens take 3 "
-            r"steps of 8 rows of 64 tokens, which is 1,536 tokens, 28% more",
+            r"phases\.decay, phases\.decay_control: 1,200 tokens take 3 steps of 8 rows of 64 tokens, which "
+            r"is 1,536 tokens, 28% more",
         ),
         ("phases.decay.mask_rate=0.01", r"phases\.decay: mask_rate masks about 5\.1 tokens of a step"),
         (
             "data.mixtures.domain={abstracts: 3, notes: 0.8}",
-            r"data\.mixtures\.domain: the shares sum to 4, not to 1; they are "
-            r"normalised to abstracts 0\.75, instructions 0\.05, notes 0\.2\.",
+            r"data\.mixtures\.domain: the shares sum to 4, not to 1; they are normalized to abstracts "
+            r"0\.75, instructions 0\.05, notes 0\.2\.",
         ),
         (
             "evaluate.rows=5000",
@@ -559,8 +558,8 @@ def test_a_duration_without_tokens_names_its_phase(load):
         ),
         (
             "evaluate.fill_masks=5000",
-            r"evaluate\.fill_masks: 5000 sentences of each source "
-            r"are wanted, and there are at most abstracts \d+",
+            r"evaluate\.fill_masks: 5000 sentences of each source are wanted, and there are at most "
+            r"abstracts \d+",
         ),
     ],
 )

@@ -12,15 +12,11 @@ from clm_detour.cli import Overrides
 from clm_detour.utils.errors import UserError
 
 TextsOption = Annotated[
-    str,
-    typer.Option(
-        "--texts", metavar="FILE", help="Held-out texts: a file, folder or glob in any format of a source."
-    ),
+    str, typer.Option("--texts", metavar="FILE", help="Held-out texts: file, folder or glob, like a source.")
 ]
+CountOption = Annotated[int, typer.Option("--count", min=1, help="Texts, from the start of the file.")]
 FieldOption = Annotated[str, typer.Option("--text-field", help="Field that holds the text.")]
-TokensOption = Annotated[
-    int, typer.Option("--max-tokens", min=8, help="Tokens at which longer texts are cut.")
-]
+TokensOption = Annotated[int, typer.Option("--max-tokens", min=8, help="Longer texts are cut.")]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for JSON, CSV and figures.")]
 
 
@@ -32,8 +28,7 @@ def compare(
         str | None, typer.Option(help="B trained with another seed: the noise floor, and the ratio to it.")
     ] = None,
     before: Annotated[
-        tuple[str, str] | None,
-        typer.Option(metavar="A B", help="Both models before the decay, to compute the retention."),
+        tuple[str, str] | None, typer.Option(metavar="A B", help="Both before the decay, for the retention.")
     ] = None,
     output: OutputOption = Path("comparison"),
     text_field: FieldOption = "text",
@@ -117,9 +112,7 @@ def gradients(
     texts: TextsOption,
     output: OutputOption = Path("gradients"),
     text_field: FieldOption = "text",
-    most: Annotated[
-        int, typer.Option("--count", min=1, help="Number of texts, from the start of the file.")
-    ] = 100,
+    most: CountOption = 100,
     max_tokens: TokensOption = 512,
 ) -> None:
     """Measure gradient norms by layer, and predicted positions, in CLM and MLM on the same texts."""
@@ -144,9 +137,7 @@ def transplant(
     part: Annotated[str, typer.Option(help="all, attention or mlp.")] = "all",
     output: OutputOption = Path("transplant"),
     text_field: FieldOption = "text",
-    most: Annotated[
-        int, typer.Option("--count", min=1, help="Number of texts, from the start of the file.")
-    ] = 500,
+    most: CountOption = 500,
     max_tokens: TokensOption = 512,
 ) -> None:
     """Put layers or blocks of one model into another: write it (--to), or measure each part (--texts)."""
@@ -173,9 +164,7 @@ def needles(
     lengths: Annotated[str, typer.Option(help="Lengths of the haystacks in tokens.")] = "128,512,2048",
     output: OutputOption = Path("needles"),
     text_field: FieldOption = "text",
-    trials: Annotated[
-        int, typer.Option(min=1, help="Number of haystacks for each length and position.")
-    ] = 50,
+    trials: Annotated[int, typer.Option(min=1, help="Haystacks for each length and position.")] = 50,
 ) -> None:
     """Needle in a haystack: recall a made-up fact from a long text; accuracy by length and position."""
     from clm_detour.analyze.needles import find_needles, needles_table, parse_lengths

@@ -41,10 +41,8 @@ def run(config: ConfigPath, overrides: Overrides) -> None:
     """Run a whole recipe. Finished steps are skipped, and an interrupted phase is resumed."""
     from clm_detour.recipe.recipe import Recipe
     from clm_detour.run.pipeline import run_recipe
-    from clm_detour.train import require_composer
     from clm_detour.utils.progress import console
 
-    require_composer()
     recipe = Recipe(load_config(config, overrides))
     steps = run_recipe(recipe, size_warnings=DEBUG not in overrides)
     done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
@@ -82,10 +80,7 @@ def export(
     overrides: Overrides,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16; the paper exports bf16.")] = "fp32",
     ema: Annotated[
-        bool,
-        typer.Option(
-            "--ema", help="Export the moving average of the weights (train.ema_half_life), without a card."
-        ),
+        bool, typer.Option("--ema", help="The moving average of the weights (train.ema_half_life); no card.")
     ] = False,
 ) -> None:
     """Write the model at the end of an arm as a Hugging Face folder, with its model card."""
@@ -107,7 +102,7 @@ def check(
     config: ConfigPath,
     overrides: Overrides,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also verify the checksum of every prepared shard.")
+        bool, typer.Option("--deep", help="Also verify all checksums of prepared shards.")
     ] = False,
 ) -> None:
     """Find what is wrong with a recipe before any work is done."""
@@ -123,16 +118,11 @@ def plan(
     config: ConfigPath,
     overrides: Overrides,
     tokens_per_second: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Training speed of all processes together, to compute the hours."),
+        float | None, typer.Option(min=0.001, help="Training speed of all processes together, for the hours.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
-    device: Annotated[
-        str | None, typer.Option(help="Kind of GPU, like H100, to compute hours, GPU-hours and energy.")
-    ] = None,
-    mfu: Annotated[
-        float | None, typer.Option(help="Share of the device's peak speed that training reaches, like 0.3.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="Kind of GPU, like H100, for hours and energy.")] = None,
+    mfu: Annotated[float | None, typer.Option(help="Share of the GPU's peak speed, like 0.3.")] = None,
 ) -> None:
     """Show what a recipe needs: passes over sources, steps, operations, memory, disk; hours on hardware."""
     from clm_detour.plan import make_plan, print_plan
@@ -148,9 +138,7 @@ def plan(
 
 @app.command()
 def tasks(
-    folder: Annotated[
-        Path | None, typer.Argument(help="Folder that holds the folders of the data sets.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder with a folder for each data set.")] = None,
     language: Annotated[str | None, typer.Option(help="List only tasks in en, fr or es.")] = None,
 ) -> None:
     """List the evaluation tasks: document counts beside the published ones, and how to get missing data."""
@@ -169,13 +157,9 @@ def tasks(
 def bench(
     config: ConfigPath,
     overrides: Overrides,
-    gpus: Annotated[
-        str | None,
-        typer.Option(help="Number of GPUs, or several numbers like 1,2,4; default: all of this machine."),
-    ] = None,
+    gpus: Annotated[str | None, typer.Option(help="Numbers of GPUs, like 1,2,4; default: all.")] = None,
     micro_rows: Annotated[
-        str,
-        typer.Option(help="Sizes to measure, like 4,8,12; default: powers of two until one does not fit."),
+        str, typer.Option(help="Sizes, like 4,8,12; default: powers of two until one does not fit.")
     ] = "",
     steps: Annotated[int, typer.Option(min=1, help="Steps to measure at each size.")] = 3,
 ) -> None:
@@ -189,19 +173,13 @@ def bench(
 
 @app.command()
 def evaluate(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="An evaluation, e.g. configs/eval/en.yaml.")
-    ],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="E.g. configs/eval/en.yaml.")],
     overrides: Overrides,
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model", metavar="NAME=PATH", help="Model to evaluate: folder or hub id. May be repeated."
-        ),
+        typer.Option("--model", metavar="NAME=PATH", help="Folder or hub id of a model; may be repeated."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Number of runs at a time, over processes or GPUs.")
-    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time, on processes or GPUs.")] = None,
 ) -> None:
     """Fine-tune models on tasks and compare them. Finished runs are skipped."""
     from clm_detour.config.loading import load_evaluation
@@ -223,13 +201,10 @@ def evaluate(
 def probe(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders or hub ids.")],
     task: Annotated[
-        list[str] | None,
-        typer.Option("--task", help="Task to probe; may be repeated. Default: the two bundled tasks."),
+        list[str] | None, typer.Option("--task", help="May be repeated; default: the two bundled tasks.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Folder that holds the folders of the data sets.")] = None,
-    documents: Annotated[
-        int, typer.Option(min=10, help="Number of documents of each split, spread over it.")
-    ] = 500,
+    data: Annotated[str | None, typer.Option(help="Folder with a folder for each data set.")] = None,
+    documents: Annotated[int, typer.Option(min=10, help="Documents of each split, spread over it.")] = 500,
 ) -> None:
     """Measure checkpoints without training them: masked accuracy and linear probes, in seconds."""
     from clm_detour.evaluate.probes import probe_models, probe_table

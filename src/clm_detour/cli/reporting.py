@@ -10,9 +10,7 @@ import typer
 
 from clm_detour.utils.errors import UserError
 
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder of a run, finished or not, e.g. runs/quickstart.")
-]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. runs/quickstart.")]
 
 
 def report(run: RunFolder) -> None:
@@ -28,18 +26,10 @@ def push(
     run: RunFolder,
     arm: Annotated[str, typer.Argument(help="Arm whose model is uploaded.")],
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME on the Hub.")],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Upload; without it, only show what would be uploaded.")
-    ] = False,
-    public: Annotated[
-        bool, typer.Option("--public", help="Make a new repository public, not private.")
-    ] = False,
-    licence: Annotated[
-        str | None, typer.Option("--license", help="License on the card, e.g. apache-2.0.")
-    ] = None,
-    language: Annotated[
-        list[str] | None, typer.Option(help="Language on the card, e.g. en; may be repeated.")
-    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload; without it, nothing is uploaded.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    licence: Annotated[str | None, typer.Option("--license", help="For the card, e.g. apache-2.0.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="For the card, e.g. en; repeatable.")] = None,
 ) -> None:
     """Show the model of an arm with its card, and upload it to the Hub with --yes. HF_TOKEN must be set."""
     from clm_detour.report.push import plan_upload, upload

@@ -63,8 +63,7 @@ def unmet_requirements() -> Iterator[str]:
             elif not wanted.specifier.contains(found, prereleases=True):
                 yield (
                     f"{package} requires {wanted.name} {wanted.specifier}, but {found} is installed; install "
-                    "a version "
-                    "that fits, or see Other versions in docs/guide.md."
+                    "a version that fits, or see Other versions in docs/guide.md."
                 )
 
 
@@ -115,8 +114,7 @@ def low_limits() -> Iterator[str]:
     if shared is not None and shared < MIN_SHARED_MEMORY:
         yield (
             f"/dev/shm has only {human_bytes(shared)} free, through which batches pass from loader "
-            "processes; give a "
-            "container --shm-size=8g or --ipc=host, or set train.workers=0."
+            "processes; give a container --shm-size=8g or --ipc=host, or set train.workers=0."
         )
     free = shutil.disk_usage(".").free
     if free < MIN_DISK:

@@ -65,11 +65,7 @@ class Step:
         return any(path.stat().st_mtime > oldest for path in self.inputs) or self.settings_differ()
 
     def check_fixed_settings(self) -> None:
-        """Check that a started step with fixed settings was started with the same settings.
-
-        Raises:
-            UserError: If it was started with different settings. The message names them.
-        """
+        """Raise UserError if the settings are fixed and the step was started with others."""
         if self.fixed and self.settings is not None:
             check(self.path_of_settings, self.settings)
 
@@ -98,7 +94,7 @@ class Step:
 
 
 class StepRunner:
-    """Runs steps and keeps `steps.json`, which records how long each of them took.
+    """Runs steps, and records in `steps.json` how long they took.
 
     Attributes:
         ran: Number of steps that had something to do.

@@ -1,7 +1,6 @@
 """Run a whole recipe: sample -> tokenizer -> rows -> phases -> models -> scores -> analysis -> page.
 
-`run_steps` lists the steps in their order. A step that is done is skipped; `clm_detour.run.engine` says when
-it is.
+`run_steps` lists the steps in order. `clm_detour.run.engine` decides which of them are done and skipped.
 """
 
 from __future__ import annotations
@@ -16,24 +15,13 @@ from clm_detour.model.attention import choose_backend
 from clm_detour.plan import RecipePlan, print_plan
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.run.after_training import (
-    analysis_step,
-    export_step,
-    fill_masks_step,
-    held_out_step,
-    model_paths,
-    report_step,
-    tasks_step,
-)
+from clm_detour.run import after_training as after
 from clm_detour.run.before_training import prepare_sources, prepare_tokenizer
-from clm_detour.run.check import (
-    check_before_run,
-    check_shards,
-    check_tokenizer,
-    plan_with_warnings,
-    recipe_sources,
-)
+from clm_detour.run.check import check_before_run, plan_with_warnings
+from clm_detour.run.check.model import check_tokenizer
+from clm_detour.run.check.sources import check_shards, recipe_sources
 from clm_detour.run.engine import Step, StepRunner
+from clm_detour.train import require_composer
 from clm_detour.train.launch import is_first_node, launch_phase
 from clm_detour.utils.environment import describe_environment
 from clm_detour.utils.files import write_json
@@ -50,8 +38,7 @@ def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
 
     Args:
         recipe: Recipe, or its config.
-        size_warnings: Whether to warn of few steps and little held-out text, which are intended under
-            `+debug`.
+        size_warnings: Whether to warn of few steps and little held-out text; not under `+debug`.
 
     Returns:
         Number of steps that had something to do.
@@ -60,6 +47,8 @@ def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
         UserError: If the recipe cannot be run.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe(recipe)
+    if not all(recipe.folder.phase(id).finished for id in recipe.phases):
+        require_composer()
     if not is_first_node():
         return sum(launch_phase(recipe, phase) for phase in recipe.phases.values())
     for warning in check_before_run(recipe, read_prepared=False):
@@ -90,17 +79,17 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
 
     for arm, phases in recipe.arms.items():
         export = partial(export_arm, recipe, arm, folder.model(arm))
-        runner.run_optional(export_step(arm, phases[-1].id, folder, export))
-    runner.run_optional(held_out_step(recipe))
-    runner.run_optional(fill_masks_step(recipe))
+        runner.run_optional(after.export_step(arm, phases[-1].id, folder, export))
+    runner.run_optional(after.held_out_step(recipe))
+    runner.run_optional(after.fill_masks_step(recipe))
     if config.evaluate.tasks is not None:
-        models = model_paths(config.model.base, folder, recipe.arms)
-        runner.run_optional(tasks_step(config.evaluate.tasks, models, folder))
+        models = after.model_paths(config.model.base, folder, recipe.arms)
+        runner.run_optional(after.tasks_step(config.evaluate.tasks, models, folder))
     if can_be_analyzed(recipe.arms):
-        runner.run_optional(analysis_step(recipe))
+        runner.run_optional(after.analysis_step(recipe))
     if runner.ran or not folder.environment.exists():
         write_json(folder.environment, describe_environment())
-    runner.run(report_step(folder))
+    runner.run(after.report_step(folder))
     if runner.failed:
         raise runner.failed[0]
     return runner.ran

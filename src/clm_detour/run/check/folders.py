@@ -18,11 +18,7 @@ from clm_detour.utils.progress import human_bytes
 
 
 def check_run_folder(folder: RunFolder, phases: Iterable[str], arms: Iterable[str]) -> None:
-    """Check every folder below `run_dir` that training, evaluation, analysis and the page write to.
-
-    Raises:
-        UserError: If a folder cannot be written, or holds something else that would be lost.
-    """
+    """Raise UserError if a folder of the run cannot be written, or holds what would be lost."""
     models = [folder.model(arm) for arm in arms]
     phase_folders = [folder.phase(id) for id in phases]
     parents = [path.parent for path in (*models, folder.phase("any").root)]
@@ -35,11 +31,7 @@ def check_run_folder(folder: RunFolder, phases: Iterable[str], arms: Iterable[st
 
 
 def check_writable(*folders: Path | str | None) -> None:
-    """Check that each folder, or the nearest existing one above it, is writable. None and URLs are skipped.
-
-    Raises:
-        UserError: If one is not.
-    """
+    """Raise UserError if a folder, or the nearest existing one above it, is not writable, except URLs."""
     for folder in folders:
         if folder is None or is_remote(str(folder)):
             continue
@@ -72,8 +64,7 @@ def room_warnings(plan: RecipePlan, folder: RunFolder, arms: Iterable[str]) -> I
         if memory > available:
             yield (
                 f"Training takes about {human_bytes(memory)} on each GPU, which has "
-                f"{human_bytes(available)}; "
-                "lower train.micro_rows, or set it to auto."
+                f"{human_bytes(available)}; lower train.micro_rows, or set it to auto."
             )
 
 

@@ -14,36 +14,25 @@ from clm_detour.measure.encoder import check_measurable
 from clm_detour.model.attention import AUTO, BACKENDS
 from clm_detour.recipe.base import check_base
 from clm_detour.recipe.start import base_config, check_fit, fresh_config
+from clm_detour.train import require_composer
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.rules import one_of
 
 
-def check_start(model: Model) -> None:
-    """Check the name of the attention back end, the dropout, and the weights of a base.
-
-    Raises:
-        UserError: If one of these would stop training at its start.
-    """
+def check_start(model: Model, loggers: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Raise UserError if attention, dropout, the weights of a base or a logger would stop training."""
     one_of(model.attention, [AUTO, *BACKENDS], "model.attention")
     base, keys = model.base, model.config or {}
     dropout = keys.get("attention_dropout", 0) if base is None else base_config(base).attention_dropout
     if dropout:
         raise UserError(
             f"The model's attention_dropout is {dropout}, with which this network cannot train; set it to 0 "
-            "in "
-            f"{'model.config' if base is None else 'the config.json of model.base'}."
+            f"in {'model.config' if base is None else 'the config.json of model.base'}."
         )
     if base is not None:
         check_base(base)
-
-
-def check_loggers(loggers: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """Check the experiment loggers and their options.
-
-    Raises:
-        UserError: If a logger or an option is unknown, or its package is not installed.
-    """
     if loggers:
+        require_composer()
         from clm_detour.train.loggers import check_logger  # Composer takes seconds to import
 
         for name, options in loggers.items():
@@ -51,14 +40,7 @@ def check_loggers(loggers: Mapping[str, Mapping[str, Any] | None]) -> None:
 
 
 def check_tokenizer(model: Model, path: str, tokenizer: Tokenizer) -> None:
-    """Check that the tokenizer fits the model, and that transformers reads it as training does.
-
-    Args:
-        path: Folder or hub id of the tokenizer.
-
-    Raises:
-        UserError: If it does not.
-    """
+    """Raise UserError if the tokenizer at `path` does not fit the model or transformers."""
     check_auto_tokenizer(path, tokenizer)
     fresh = model.base is None
     check_fit(
@@ -67,23 +49,19 @@ def check_tokenizer(model: Model, path: str, tokenizer: Tokenizer) -> None:
 
 
 def check_base_tokenizer(base: str, needed_by: Sequence[str]) -> None:
-    """Check the tokenizer that comes with a base, if fine-tuning or the analysis opens the base with it.
+    """Raise UserError if fine-tuning or the analysis could not open a base with its own tokenizer.
 
-    Held-out text is scored, and masks are filled, with the tokenizer of the run.
+    Masks are filled, and held-out text is scored, with the tokenizer of the run.
 
     Args:
         needed_by: Names of the parts of the run that open the base.
-
-    Raises:
-        UserError: If the tokenizer is missing, cannot be opened, or has ids that the base does not have.
     """
     if not needed_by:
         return
     if not has_tokenizer(base):
         raise UserError(
             f"model.base: {base} has no tokenizer, with which {' and '.join(needed_by)} would open it; copy "
-            "the files "
-            "of its tokenizer (tokenizer.json, tokenizer_config.json) into its folder."
+            "the files of its tokenizer (tokenizer.json, tokenizer_config.json) into its folder."
         )
     check_measurable(base)
 
@@ -94,17 +72,12 @@ def has_tokenizer(base: str) -> bool:
 
 
 def tokenizer_warnings(base: str | None, path: str, tokenizer: Tokenizer) -> Iterator[str]:
-    """Yield a warning if a base comes with another tokenizer than the one that prepares the data.
-
-    Args:
-        path: Folder or hub id of the tokenizer of the run.
-    """
+    """Yield a warning if a base comes with another tokenizer than that of the data, which is at `path`."""
     if base is None or base == path or not has_tokenizer(base):
         return
     with suppress(UserError):
         if load_tokenizer(base).fingerprint != tokenizer.fingerprint:
             yield (
                 f"model.base: {base} comes with another tokenizer than {path}, with which the data is "
-                "prepared; the base "
-                "may do badly on it."
+                "prepared; the base may do badly on it."
             )

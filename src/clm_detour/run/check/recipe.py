@@ -16,13 +16,7 @@ from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
 from clm_detour.recipe.start import is_decoder
 from clm_detour.run.check.folders import check_run_folder, check_writable, room_warnings
-from clm_detour.run.check.model import (
-    check_base_tokenizer,
-    check_loggers,
-    check_start,
-    check_tokenizer,
-    tokenizer_warnings,
-)
+from clm_detour.run.check.model import check_base_tokenizer, check_start, check_tokenizer, tokenizer_warnings
 from clm_detour.run.check.sources import check_first_records, check_shards, recipe_sources
 from clm_detour.run.check.started import check_started
 from clm_detour.run.check.tasks import check_tasks
@@ -38,12 +32,11 @@ from clm_detour.utils.progress import console, human, warn
 
 
 def check_recipe(recipe: Recipe, deep: bool, size_warnings: bool = True) -> None:
-    """Check a recipe, print its phases, and print what may not be intended.
+    """Check a recipe, print its phases, and print what may be unintended.
 
     Args:
         deep: Whether to compute the checksums of all prepared shards again.
-        size_warnings: Whether to warn of few steps and little held-out text, which are intended under
-            `+debug`.
+        size_warnings: Whether to warn of few steps and little held-out text; not under `+debug`.
 
     Raises:
         UserError: For the first error that is found.
@@ -57,24 +50,18 @@ def check_recipe(recipe: Recipe, deep: bool, size_warnings: bool = True) -> None
         console.print(f"A text is encoded as {recipe.tokenizer.frame_example()}", soft_wrap=True)
     for warning in warnings:
         warn(warning)
-    if warnings:
-        count = f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
-        console.print(f"No errors; {count}.", style="yellow")
-    else:
-        console.print("Nothing wrong found.", style="green")
+    count = f"No errors; {len(warnings)} warning{'' if len(warnings) == 1 else 's'}."
+    console.print(count if warnings else "Nothing wrong found.", style="yellow" if warnings else "green")
 
 
 def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
-    """Check, before anything is done, whatever could stop a run between preparing and the page.
+    """Raise UserError for the first error that could stop a run between preparing and the page.
 
     Args:
-        read_prepared: Whether to read the first record of sources that are already prepared, too.
+        read_prepared: Whether to read the first record of prepared sources, too.
 
     Returns:
         Warnings.
-
-    Raises:
-        UserError: For the first error that is found.
     """
     config, folder = recipe.config, recipe.folder
     log_dirs = [(options or {}).get("log_dir") for options in config.train.loggers.values()]  # TensorBoard's
@@ -82,8 +69,7 @@ def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
     check_writable(config.data.dir, config.data.cache_dir, *log_dirs)
     recipe.check_world_size(training_processes())
     make_plan(recipe, read_data=False)
-    check_start(config.model)
-    check_loggers(config.train.loggers)
+    check_start(config.model, config.train.loggers)
     if recipe.has_tokenizer:
         check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
     base, tasks = config.model.base, config.evaluate.tasks
@@ -101,11 +87,7 @@ def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
 
 
 def plan_with_warnings(recipe: Recipe, size_warnings: bool = True) -> tuple[RecipePlan, list[str]]:
-    """Return the plan of a recipe, and warnings of what works but may not be intended.
-
-    Args:
-        size_warnings: As for `check_recipe`.
-    """
+    """Return the plan of a recipe, and warnings of what works but may be unintended."""
     config = recipe.config
     tokenizer = recipe.tokenizer if recipe.has_tokenizer else None
     plan = make_plan(recipe, training_processes())
@@ -130,11 +112,7 @@ def plan_with_warnings(recipe: Recipe, size_warnings: bool = True) -> tuple[Reci
 
 
 def training_processes() -> int:
-    """Return the number of processes on which `clm-detour run` trains, over all machines.
-
-    Raises:
-        UserError: If the launcher's environment variables do not fit together.
-    """
+    """Return the number of processes on which `clm-detour run` trains, over all machines."""
     return world_size(max(torch.cuda.device_count(), 1))
 
 

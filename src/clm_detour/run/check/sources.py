@@ -29,10 +29,9 @@ class RecipeSource:
     """A source of a recipe, and what can be known about it without preparing it.
 
     Args:
-        name: Name of the source in the recipe.
         settings: Settings of the source.
         prepared: Folders of the prepared sources.
-        written_by_run: Whether its files belong to the bundled sample, which the run itself writes.
+        written_by_run: Whether it belongs to the bundled sample, which the run itself writes.
     """
 
     name: str
@@ -61,11 +60,7 @@ class RecipeSource:
         return Path(self.folder, "held_out", "index.json").exists()
 
     def is_small(self) -> bool:
-        """Return whether the source is on this machine and small enough to read it before it is prepared.
-
-        Raises:
-            UserError: If it has no file.
-        """
+        """Return whether the source is on this machine and small enough to read it before it is prepared."""
         source = self.settings
         if self.written_by_run or source.format == "hub" or is_remote(source.path):
             return False
@@ -85,8 +80,7 @@ class RecipeSource:
     def changed_origin(self, tokenizer: Tokenizer) -> tuple[Origin, Origin] | None:
         """Return what the shards were made from and what they would be made from now.
 
-        Returns:
-            None if the shards are up to date, or if there are none.
+        Return None if the shards are up to date, or if there are none.
         """
         folder, data = Path(self.folder), self.prepared.settings
         try:
@@ -116,14 +110,10 @@ def recipe_sources(prepared: PreparedData, folder: RunFolder) -> dict[str, Recip
 
 
 def check_first_records(sources: Iterable[RecipeSource], read_prepared: bool = True) -> None:
-    """Check that the first record of each source can be used, unless the run itself writes the source.
+    """Raise UserError if a source has no file, or its first record cannot be used.
 
     Args:
-        read_prepared: Whether to read sources that are already prepared. A dataset on the Hub may have become
-            unreachable.
-
-    Raises:
-        UserError: If a source has no file or no record, or its first record cannot be used.
+        read_prepared: Whether to read prepared sources too. A dataset on the Hub may have become unreachable.
     """
     for source in sources:
         if source.prepared_elsewhere or source.written_by_run:
@@ -133,15 +123,9 @@ def check_first_records(sources: Iterable[RecipeSource], read_prepared: bool = T
 
 
 def check_shards(sources: Iterable[RecipeSource], tokenizer: Tokenizer, deep: bool) -> None:
-    """Check that prepared shards and rows are complete and were made with this tokenizer.
+    """Raise UserError if prepared data is damaged, or was made with another tokenizer.
 
-    Sources that others prepare must exist; sources that the recipe prepares may be missing.
-
-    Args:
-        deep: Whether to compute all checksums again.
-
-    Raises:
-        UserError: If a file is missing, truncated or damaged, or was made with another tokenizer.
+    Sources that the recipe only reads must be prepared. With `deep`, all checksums are computed again.
     """
     for source in sources:
         cache, rows = source.prepared.cache, source.prepared.settings.sequence_length

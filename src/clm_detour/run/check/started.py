@@ -35,13 +35,10 @@ NOT_SETTINGS = (
 
 
 def check_started(recipe: Recipe, sources: Mapping[str, RecipeSource]) -> list[str]:
-    """Check that sample, tokenizer and phases, if started, were started with this recipe and its documents.
+    """Raise UserError if sample, tokenizer or a phase was started with other settings or documents.
 
     Returns:
         Warnings that name the sources for which only preparing can tell.
-
-    Raises:
-        UserError: If one was started with other settings or documents. The message says what changed.
     """
     config, folder = recipe.config, recipe.folder
     if config.data.sample is not None:
@@ -59,13 +56,10 @@ def check_started(recipe: Recipe, sources: Mapping[str, RecipeSource]) -> list[s
 def check_documents(
     sources: Mapping[str, RecipeSource], started: Iterable[PhaseRun], folder: RunFolder, tokenizer: Tokenizer
 ) -> list[str]:
-    """Check that the sources still hold the documents on which phases were started.
+    """Raise UserError if a source no longer holds the documents on which a phase was started.
 
     Returns:
         Warnings that name the sources whose files changed, but perhaps not their documents.
-
-    Raises:
-        UserError: If a source holds other documents.
     """
     warnings: dict[str, None] = {}
     for name, source in sources.items():
@@ -83,11 +77,7 @@ def check_documents(
 
 
 def check_rows(source: RecipeSource, phase: PhaseFolder) -> None:
-    """Check that the rows of a source, if it is prepared, are those on which a phase was started.
-
-    Raises:
-        UserError: If they are not.
-    """
+    """Raise UserError if the rows of a prepared source are not those on which a phase was started."""
     if rows := source.training_rows():
         documents = source.prepared.count_documents(source.name)
         now = {"data": {source.name: rows.fingerprint}, DOCUMENTS: {source.name: documents}}
@@ -95,7 +85,7 @@ def check_rows(source: RecipeSource, phase: PhaseFolder) -> None:
 
 
 def check_origins(source: RecipeSource, phase: PhaseFolder, before: Origin, now: Origin) -> str | None:
-    """Check a source that has to be prepared again against the documents on which a phase was started.
+    """Raise UserError if a source that will be prepared again holds other documents than those of a phase.
 
     Args:
         before: What the existing shards were made from, perhaps by another run.
@@ -103,9 +93,6 @@ def check_origins(source: RecipeSource, phase: PhaseFolder, before: Origin, now:
 
     Returns:
         A warning if only preparing can tell.
-
-    Raises:
-        UserError: If the source holds other documents than those of the phase.
     """
     settings, name, rows = read_json(phase.settings), source.name, source.training_rows()
     changed = problem = None
@@ -118,8 +105,7 @@ def check_origins(source: RecipeSource, phase: PhaseFolder, before: Origin, now:
         documents = (settings.get(DOCUMENTS) or {}).get(name)
         problem = (
             f"{source.folder} was prepared for another run since {phase.root.name} was started; preparing it "
-            "again "
-            "will show whether its documents are the same"
+            "again will show whether its documents are the same"
         )
     if problem and not changed:
         changed = changed_count(source, documents)

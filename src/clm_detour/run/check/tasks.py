@@ -20,7 +20,7 @@ from clm_detour.utils.started_with import check
 def check_tasks(
     settings: FineTuning, folder: RunFolder, last_phases: Mapping[str, str], has_tokenizer: bool
 ) -> list[str]:
-    """Check that tasks can be read, learned and scored, and that new results compare with existing ones.
+    """Raise UserError if a task cannot be used, or existing results cannot be compared with new ones.
 
     Args:
         last_phases: Id of the last phase of each arm.
@@ -28,9 +28,6 @@ def check_tasks(
 
     Returns:
         Warnings that name the tasks whose data is missing.
-
-    Raises:
-        UserError: If a task cannot be used, no task has its data, or results were made with other settings.
     """
     tasks, missing = read_tasks(settings)
     for task, splits in tasks:
@@ -45,11 +42,7 @@ def check_tasks(
 
 
 def check_last_phase(arm: str, last_phase: str, folder: RunFolder) -> None:
-    """Check that the exported model of an arm that has been fine-tuned is still that of its last phase.
-
-    Raises:
-        UserError: If the arm now ends in another phase.
-    """
+    """Raise UserError if an arm that has been fine-tuned now ends in another phase."""
     about = folder.model(arm) / ABOUT
     before = read_json(about).get("phase", last_phase) if about.exists() else last_phase
     if before != last_phase and (folder.tasks / arm).is_dir():
@@ -62,11 +55,7 @@ def check_last_phase(arm: str, last_phase: str, folder: RunFolder) -> None:
 def check_results(
     settings: FineTuning, tasks: Iterable[tuple[Task, Splits]], folder: RunFolder, arms: Collection[str]
 ) -> None:
-    """Check that existing results were made with the same protocols and documents.
-
-    Raises:
-        UserError: If new results could not be compared with them.
-    """
+    """Raise UserError if existing results were made with other protocols or documents."""
     options = RunOptions(
         tuple(settings.learning_rates), settings.patience, settings.pooling, settings.precision
     )

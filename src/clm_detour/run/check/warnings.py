@@ -37,14 +37,14 @@ class HeldOutText:
 
 
 def share_warnings(mixtures: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Yield a warning for each mixture whose shares do not sum to 1, with the normalised shares."""
+    """Yield a warning for each mixture whose shares do not sum to 1, with the normalized shares."""
     for name, shares in mixtures.items():
         total = sum(shares.values())
         if abs(total - 1) > 1e-9:
-            normalised = zip(shares, exact_shares(shares), strict=True)
-            used = ", ".join(f"{source} {float(share):.4g}" for source, share in normalised)
+            normalized = zip(shares, exact_shares(shares), strict=True)
+            used = ", ".join(f"{source} {float(share):.4g}" for source, share in normalized)
             yield (
-                f"data.mixtures.{name}: the shares sum to {total:.4g}, not to 1; they are normalised to "
+                f"data.mixtures.{name}: the shares sum to {total:.4g}, not to 1; they are normalized to "
                 f"{used}."
             )
 
@@ -67,15 +67,14 @@ def step_problems(run: PhaseRun) -> Iterator[str]:
         more = f", {excess:.0%} more" if excess > MAX_ROUNDING else ""
         yield (
             f"{run.duration:,} tokens take {steps} of {run.step_rows.full} rows of {run.row_tokens:,} "
-            "tokens, which is "
-            f"{run.tokens:,} tokens{more}; lower train.batch_rows, or give the phase more tokens."
+            f"tokens, which is {run.tokens:,} tokens{more}; lower train.batch_rows, or give the phase more "
+            "tokens."
         )
     masked = (run.phase.mask_rate or 1) * run.step_rows.smallest * run.row_tokens
     if masked < FEWEST_MASKED:
         yield (
             f"mask_rate masks about {masked:.2g} tokens of a step, and a step without any ends the run; "
-            "raise it, or "
-            "train.batch_rows."
+            "raise it, or train.batch_rows."
         )
 
 
@@ -104,14 +103,12 @@ def held_out_warnings(
     Args:
         counts: Held-out text of each source that is measured; None if it is not known yet.
         domain: Names of the sources that are measured at the end of the run.
-        settings: Section `evaluate` of the recipe.
     """
     for name, count in counts.items():
         if count is not None and not count.held_out:
             yield (
                 f"source {name}: none of its {count.documents:,} documents is held out, so nothing is "
-                "measured on it; "
-                "raise data.held_out, or give more documents."
+                "measured on it; raise data.held_out, or give more documents."
             )
     known = {name: count for name in domain if (count := counts[name]) is not None and count.held_out}
     wanted = settings.fill_masks
@@ -126,8 +123,7 @@ def held_out_warnings(
     if few and wanted != Evaluate.rows:
         yield (
             f"evaluate.rows: {wanted} of each source are wanted, and there are only {', '.join(few)}; all of "
-            "these are "
-            "scored."
+            "these are scored."
         )
 
 
@@ -138,8 +134,7 @@ def comparison_warnings(
 
     Args:
         counts: Held-out text of the sources of the domain.
-        read_texts: Function that reads the first distinct held-out texts; None if the sources are not
-            prepared.
+        read_texts: Function that reads the first distinct texts; None if the sources are not prepared.
     """
     known = [count for count in counts if count is not None]
     if len(known) < len(counts):
@@ -148,13 +143,10 @@ def comparison_warnings(
     digests = [count.digests for count in known if count.digests is not None]
     if len(digests) == len(known):
         texts = len(frozenset().union(*digests))
-    elif (
-        read_texts is not None and texts <= 10 * FEWEST
-    ):  # copies are rare, so more documents have enough texts
+    elif read_texts is not None and texts <= 10 * FEWEST:  # copies are rare, so more documents are enough
         texts = len(read_texts())
     if texts < FEWEST:
         yield (
             f"There are {texts} distinct held-out texts, and comparing the networks of detour and twin (CKA) "
-            "takes "
-            f"{FEWEST}, so it will be left out; give more documents, or raise data.held_out."
+            f"takes {FEWEST}, so it will be left out; give more documents, or raise data.held_out."
         )
