@@ -24,7 +24,7 @@ Kind = Literal["entities", "nested_entities", "single_label", "multi_label"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a model is fine-tuned on a task. The defaults are the paper's for classifying English texts."""
+    """Settings of fine-tuning on a task. The defaults are the paper's for classifying English texts."""
 
     learning_rate: PositiveNumber = 5e-5  # largest learning rate
     head_learning_rate: PositiveNumber | None = None  # learning rate of the new layers; null: `learning_rate`

@@ -80,7 +80,7 @@ class Source:
 
 @dataclass
 class Data:
-    """How documents become rows of tokens."""
+    """The documents, and the rows of tokens that are made of them."""
 
     # Folder of the prepared shards, which several runs may share. Any fsspec URL, if the data is only read.
     dir: str = "${run_dir}/data"
@@ -143,7 +143,7 @@ class Optimizer:
 
 @dataclass
 class Train:
-    """How a phase is run.
+    """Settings of training that hold for all phases.
 
     Only `batch_rows`, `on_bad_loss` and `bad_loss_above` change what is learned, apart from rounding.
     """
