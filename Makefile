@@ -1,25 +1,29 @@
-# Two commands on a fresh machine: `make quickstart` and `make test`. PYTHON may name another interpreter (3.10 to 3.12).
+# `make quickstart`, `make test` and `make docs` work on a fresh machine. PYTHON may name another interpreter (3.11 or 3.12).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-.PHONY: install quickstart test lint constraints
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+.PHONY: install quickstart test test-all lint docs wheel constraints
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml $(wildcard constraints/*.txt)
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 13) else "Python 3.10, 3.11 or 3.12 is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "Training needs Python 3.11 or 3.12: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints/$(VERSION).txt --editable '.[test,dev]'
+	$(BIN)/pip install --quiet --constraint constraints/$(VERSION).txt --editable '.[train,test,dev]'
 	touch $@
 
 quickstart: install
 	$(BIN)/clm-detour run configs/quickstart.yaml
 
-# Two processes of one thread each: most tests are too small to use more.
+# Two processes with one thread each, since most tests are too small to use more.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	$(PYTEST) -m "not slow and not gpu and not study"
+
+test-all: install
+	$(PYTEST) -m "not gpu and not study"
 
 lint: install
 	$(BIN)/ruff check .
@@ -27,7 +31,14 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Renews constraints/X.Y.txt, every version that the two commands install, for the Python that PYTHON names.
+docs: install
+	$(BIN)/pip install --quiet --constraint constraints/$(VERSION).txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+wheel: install
+	$(BIN)/python -m build --wheel
+
+# Renew constraints/X.Y.txt, which pins every package that `make install` and `make docs` install, for the Python that PYTHON names.
 constraints:
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/pip install --quiet --upgrade pip

@@ -42,8 +42,9 @@ from clm_detour.data.packing import PackedSource, write_packing
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.shards import SHARD_TOKENS
 from clm_detour.data.sources import read_documents
-from clm_detour.data.tokenize import MOST_CHARACTERS
+from clm_detour.data.tokenization import MOST_CHARACTERS
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.progress import human
@@ -149,15 +150,14 @@ def one_phase_each(config: Config) -> dict[str, PhaseRun]:
 
 def measure(config: Config, kind: str, workers: int, first_row: int, seconds: float) -> dict[str, float]:
     """Open the stream of an objective and read it for a while; the first batch counts as start-up. Memory is kept as a phase keeps it."""
+    from clm_detour.data.batch_size import StepRows
     from clm_detour.data.loader import StepBatches, make_loader
-    from clm_detour.data.steps import StepRows
-    from clm_detour.recipe.export import tokenizer_path
-    from clm_detour.recipe.stream import open_stream
 
     keep_freed_memory()
-    tokenizer, run = load_tokenizer(tokenizer_path(config)), one_phase_each(config)[kind]
+    recipe, run = Recipe(config), one_phase_each(config)[kind]
+    assert recipe.tokenizer  # loaded before the clock starts
     start = time.perf_counter()
-    stream = open_stream(config, run, tokenizer)
+    stream = recipe.stream(run)
     batches = iter(make_loader(StepBatches(stream, first_row, StepRows.constant(BATCH_ROWS)), workers))
     next(batches)
     first = time.perf_counter()
@@ -313,7 +313,6 @@ def others(
     Theirs mask with transformers' collator (mlm) or only stack the rows (clm). Ours shifts labels, and gives where documents end.
     """
     from clm_detour.recipe.export import tokenizer_path
-    from clm_detour.recipe.stream import open_stream
 
     loaded = load_config(config, [*(overrides or ()), "phases.decay.mask_rate=0.3"])
     runs, tokenizer = one_phase_each(loaded), tokenizer_path(loaded)
@@ -322,7 +321,7 @@ def others(
     versions: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.npy"
-        stream = open_stream(loaded, runs["clm"], load_tokenizer(tokenizer))
+        stream = Recipe(loaded).stream(runs["clm"])
         np.save(file, np.stack([stream.example(row).input_ids for row in range(rows)]).astype(np.uint16))
         for kind in ("mlm", "clm"):
             for workers in (0, 1):

@@ -21,10 +21,10 @@ from record import record
 
 from clm_detour.config import load_config
 from clm_detour.data.loader import make_loader
-from clm_detour.recipe.phases import choose_phase
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
-from clm_detour.run.steps import prepare_data
-from clm_detour.train.callbacks.all import make_callbacks
+from clm_detour.run.pipeline import prepare_data
+from clm_detour.train.callbacks.build import make_callbacks
 from clm_detour.train.composer_model import PretrainingModel, split_batch
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.phase import make_batches, make_network, make_trainer
@@ -119,8 +119,8 @@ def main(
         ]  # fmt: skip
         config = load_config(str(QUICKSTART), overrides)
         prepare_data(config)
-        run = choose_phase(config, "base", "pretrain")
-        setup = Setup.open(config, run)
+        run = Recipe(config).phase("base", "pretrain")
+        setup = Setup(Recipe(config), run)
         seconds: dict[str, list[float]] = {"bare loop": [], "phase": []}
         for _ in range(rounds):
             turns = {"bare loop": bare_loop(setup), "phase": through_composer(setup)}

@@ -49,7 +49,7 @@ def path_of(name: str) -> Path:
 
 def now() -> datetime.datetime:
     """The time, UTC."""
-    return datetime.datetime.now(datetime.timezone.utc)
+    return datetime.datetime.now(datetime.UTC)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -22,7 +22,9 @@ def main() -> None:
         "-",
     ]
     report = json.loads(
-        subprocess.run([*command, f"{ROOT}[test,dev]"], check=True, capture_output=True, text=True).stdout
+        subprocess.run(
+            [*command, f"{ROOT}[train,test,dev,docs]"], check=True, capture_output=True, text=True
+        ).stdout
     )
     names = {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in report["install"]}
     names.pop("clm-detour")

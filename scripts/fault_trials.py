@@ -37,7 +37,7 @@ from clm_detour.evaluate.fill_mask import fill  # noqa: F401  imported once, for
 from clm_detour.recipe.phases import plan_recipe
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.page import write_page  # noqa: F401  imported once, for all children
-from clm_detour.run.steps import run_recipe
+from clm_detour.run.pipeline import run_recipe
 from clm_detour.train import phase
 from clm_detour.train.checkpoints import sealed
 from clm_detour.utils.errors import exit_on_user_error
@@ -252,7 +252,7 @@ def asked_to_leave(trials: Trials) -> str:
     if code != REQUEUE or not newest_checkpoint(config):
         sys.exit(f"FAILED: exit code {code} after SIGTERM:\n{said[-2000:]}")
     trials.undamaged(config)
-    return f"SIGTERM: exit code {code}, {line_with('Asked to leave', said)!r}"
+    return f"SIGTERM: exit code {code}, {line_with('Asked to stop', said)!r}"
 
 
 def press_ctrl_c() -> None:
@@ -307,7 +307,7 @@ def bad_number(trials: Trials) -> str:
     code, over = trials.run(skipping, nan_at(6))
     record = read_json(RunFolder.of(skipping).phase(next(iter(plan_recipe(skipping)))).record)
     assert (code, record["skipped_steps"]) == (0, 1), over
-    return f"NaN: {line_with('has loss nan', said)!r}; with skip: {line_with('left out', over)!r}"
+    return f"NaN: {line_with('has loss nan', said)!r}; with skip: {line_with('skipped', over)!r}"
 
 
 def nan_at(number: int) -> Fault:

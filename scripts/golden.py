@@ -76,5 +76,4 @@ def digest(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    for run in sys.argv[1:]:
-        print(json.dumps({run: golden(Path(run))}, indent=1))
+    print(json.dumps({run: golden(Path(run)) for run in sys.argv[1:]}, indent=1))

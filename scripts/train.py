@@ -1,4 +1,4 @@
-"""Train one phase under the launcher: composer -n 4 scripts/train.py CONFIG arm=detour phase=clm [key=value ...]."""
+"""Train one phase under the launcher: composer -n 4 scripts/train.py CONFIG arm=ARM phase=PHASE."""
 
 from clm_detour.train.main import main
 

@@ -17,14 +17,19 @@ extends: {quickstart}
 run_dir: {run_dir}
 data: {{dir: {root}/data, sample: null, sequence_length: 64, held_out: 0.1, sources: {sources}}}
 tokenizer: {{path: {root}/tokenizer, train: null}}
-model: {{config: {{hidden_size: 32, intermediate_size: 48, num_hidden_layers: 3, num_attention_heads: 2, local_attention: 16}}}}
+model:
+  config: {{hidden_size: 32, intermediate_size: 48, num_hidden_layers: 3, num_attention_heads: 2,
+    local_attention: 16}}
 train: {{batch_rows: 8, checkpoint_every: 2ktok, log_every: 1}}
 phases:
   pretrain: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
   clm: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
   mlm: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
   decay: {{duration: 4ktok}}
-evaluate: {{rows: 4, fill_masks: 1, tasks: {{tasks: [SampleVerdict], jobs: 1, documents: 12, seeds: [42], protocol: {{epochs: 1}}}}}}
+evaluate:
+  rows: 4
+  fill_masks: 1
+  tasks: {{tasks: [SampleVerdict], jobs: 1, documents: 12, seeds: [42], protocol: {{epochs: 1}}}}
 """
 
 
@@ -39,13 +44,13 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small bundled sample and a tokenizer trained on it; `data/` below it fills as recipes run."""
-    from clm_detour.data.sample.write import write_sample
+    """A folder with a small sample and a tokenizer trained on it. Recipes add prepared data in `data/`."""
+    from clm_detour.data.sample import write_sample
     from clm_detour.data.sources import read_documents
-    from clm_detour.data.tokenizer import train_tokenizer
+    from clm_detour.data.tokenizer_training import train_tokenizer
 
     root = tmp_path_factory.mktemp("tiny")
-    files = write_sample(root / "sample", documents=400, seed=7)
+    files = write_sample(root / "sample", documents=400)
     train_tokenizer(
         (text for path in files.values() for text in read_documents(str(path))), 800, root / "tokenizer"
     )
@@ -54,7 +59,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recipe(tiny_data: Path):
-    """A function from a run's folder to the path of a recipe that runs the quickstart's arms in a few seconds."""
+    """A function from a run folder to a recipe that runs the arms of the quickstart in seconds."""
 
     def write(run_dir: Path) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -73,7 +78,7 @@ def tiny_recipe(tiny_data: Path):
 def prepared(tiny_recipe, tmp_path) -> Callable[..., Config]:
     """A function from a name and overrides to a tiny recipe whose data is there."""
     from clm_detour.config import load_config
-    from clm_detour.run.steps import prepare_data
+    from clm_detour.run.pipeline import prepare_data
 
     def make(name: str, *overrides: str) -> Config:
         config = load_config(tiny_recipe(tmp_path / name), ["train.workers=0", *overrides])

@@ -1,4 +1,4 @@
-"""What `import clm_detour` gives, and how quickly; and the ways in from a shell."""
+"""The public names of the package, how quickly it is imported, and the commands that start it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ def test_every_public_name_is_there_and_listed() -> None:
 
 
 def test_type_checkers_see_every_public_name() -> None:
-    """They read the imports, not `__getattr__`."""
-    tree = ast.parse(Path(clm_detour.__file__).read_text(encoding="utf-8"))
-    imported = {
-        alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+    """They read the stub, not `__getattr__`."""
+    tree = ast.parse(Path(clm_detour.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    declared = {
+        alias.asname: f"clm_detour.{clm_detour._MODULES[alias.name]}"
+        for node in imports
+        for alias in node.names
     }
-    assert set(clm_detour.__all__) - {"__version__"} == imported - {
-        "import_module",
-        "version",
-        "TYPE_CHECKING",
-        "Any",
-    }
+    assert set(clm_detour.__all__) - {"__version__"} == declared.keys()
+    assert declared == {alias.name: node.module for node in imports for alias in node.names}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

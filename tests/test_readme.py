@@ -14,6 +14,7 @@ from transformers import ModernBertConfig
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
 from clm_detour.plan import make_plan
+from clm_detour.recipe.recipe import Recipe
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = {
@@ -64,14 +65,14 @@ def test_the_full_recipe_fits_into_a_gpu_as_it_says(tmp_path, monkeypatch):
     (said,) = re.findall(r"takes (\d+) GB of each GPU", FULL)
     for gpus in (1, 4):
         assert config.train.batch_rows // gpus % config.train.micro_rows == 0
-        memory = sum(make_plan(config, None, gpus).sizes.memory.values())
+        memory = sum(make_plan(Recipe(config), gpus, read_data=False).sizes.memory.values())
         assert memory / 1e9 == pytest.approx(int(said), abs=1)
     config.train.micro_rows = 12
-    assert sum(make_plan(config, None, 4).sizes.memory.values()) < 80e9
+    assert sum(make_plan(Recipe(config), 4, read_data=False).sizes.memory.values()) < 80e9
 
 
 def test_the_small_recipe_has_steps_to_learn_in(tmp_path):
     (tmp_path / "small.yaml").write_text(SMALL)
     config = load_config(tmp_path / "small.yaml")
-    for phase in make_plan(config, None).phases:
+    for phase in make_plan(Recipe(config), read_data=False).phases:
         assert phase.run.steps >= 10

@@ -1,48 +1,36 @@
-"""clm-detour: make a ModernBERT encoder the best encoder of a domain, by a causal-language-modelling detour.
+"""Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour.
 
-The public names are imported when they are first asked for, so that `import clm_detour` takes no time.
+Each public name is imported at its first use, so that `import clm_detour` is quick. `__init__.pyi` declares
+the names for type checkers and editors.
 """
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from clm_detour.config import load_config
-    from clm_detour.model import (
-        Documents,
-        ModernBertForPretraining,
-        ModernBertForSequenceClassification,
-        ModernBertForTokenClassification,
-        ModernBertModel,
-        PretrainingOutput,
-        next_token_labels,
-    )
-    from clm_detour.run.steps import run_recipe
-    from clm_detour.utils.errors import UserError
+from typing import Any
 
 __version__ = version("clm-detour")
 
-_NOT_IN_MODEL = {"UserError": "utils.errors", "load_config": "config", "run_recipe": "run.steps"}
-__all__ = [
-    "Documents",
-    "ModernBertForPretraining",
-    "ModernBertForSequenceClassification",
-    "ModernBertForTokenClassification",
-    "ModernBertModel",
-    "PretrainingOutput",
-    "UserError",
-    "__version__",
-    "load_config",
-    "next_token_labels",
-    "run_recipe",
-]
+_MODULES = {
+    "Documents": "model",
+    "ModernBertForPretraining": "model",
+    "ModernBertForSequenceClassification": "model",
+    "ModernBertForTokenClassification": "model",
+    "ModernBertModel": "model",
+    "PretrainingOutput": "model",
+    "Recipe": "recipe.recipe",
+    "UserError": "utils.errors",
+    "load_config": "config",
+    "next_token_labels": "model",
+    "prepare_data": "run.pipeline",
+    "run_recipe": "run.pipeline",
+}
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_NOT_IN_MODEL.get(name, 'model')}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

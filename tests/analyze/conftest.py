@@ -23,8 +23,8 @@ def make_model(
     ids = load_tokenizer(str(tokenizer))
     config = ModernBertConfig(
         vocab_size=ids.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
-        num_attention_heads=2, local_attention=16, pad_token_id=ids.pad, cls_token_id=ids.cls, sep_token_id=ids.sep,
-        bos_token_id=ids.cls, eos_token_id=ids.sep,
+        num_attention_heads=2, local_attention=16, pad_token_id=ids.pad, cls_token_id=ids.cls,
+        sep_token_id=ids.sep, bos_token_id=ids.cls, eos_token_id=ids.sep,
     )  # fmt: skip
     network = ModernBertForPretraining(config)
     for number, weight in ((of, 1.0), (seed, noise)):

@@ -28,7 +28,7 @@ def related(n: int = 60, p: int = 20, q: int = 30, seed: int = 0) -> tuple[torch
 
 
 def textbook(x: np.ndarray, y: np.ndarray, debiased: bool) -> float:
-    """Both estimators with explicit loops over examples: HSIC_1 as means over distinct pairs, triples and quadruples."""
+    """Both estimators with explicit loops over examples: means over distinct pairs, triples, quadruples."""
     x, y = x - x.mean(0), y - y.mean(0)
     if not debiased:
 
@@ -149,7 +149,7 @@ def moments(x: torch.Tensor, y: torch.Tensor) -> Moments:
 
 
 def test_the_minibatch_estimate_is_unbiased():
-    """Its mean over every batch of 5 out of 8 examples is the U-statistic of all 8, in each entry of the matrix."""
+    """Each entry's mean over every batch of 5 out of 8 examples is the U-statistic of all 8."""
     layers = [normal(8, 3), normal(8, 20, seed=1)]
     batches = Minibatches()
     for batch in itertools.combinations(range(8), 5):

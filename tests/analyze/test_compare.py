@@ -1,4 +1,6 @@
-"""`clm-detour compare`: what is in the file is what the definitions say, and what cannot be compared is one sentence."""
+"""`clm-detour compare`: the file holds what the definitions say, and a comparison that fails is one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from clm_detour.analyze.show import comparison_tables, percent
 from clm_detour.analyze.texts import StoredTexts, draw_samples, read_texts
 from clm_detour.data.tokenizer import copy_tokenizer
 from clm_detour.figures.renderers import rich_table
-from clm_detour.measure.masked import open_masked
+from clm_detour.measure.scorer import open_masked
 from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model import (
     ModernBertForPretraining,
@@ -55,7 +57,9 @@ def compared(models, texts):
 
 
 def means(path: str, texts: list[str], max_tokens: int = 64) -> list[torch.Tensor]:
-    """Mean-pooled states straight from transformers, one text at a time; that of the last layer before any final norm."""
+    """Return mean-pooled states from transformers, one text at a time; the last layer's before any final
+    norm.
+    """
     network, tokenizer = AutoModel.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
     last = []  # transformers 5 gives the final norm in its place
     layers = network.layers if hasattr(network, "layers") else network.encoder.layer
@@ -196,7 +200,7 @@ def test_single_tokens_states_are_those_at_their_places(models, texts):
     ids = encoder.tokenize(texts[:5], 64)
     places = [np.array([1, len(text) - 2]) for text in ids]
     _, tokens = read_states(encoder, ids, places, lambda _: None)
-    alone = encoder.forward([ids[3]])
+    alone = encoder.hidden_states(torch.from_numpy(ids[3]), [len(ids[3])])
     for layer, expected in zip(tokens, alone, strict=True):
         torch.testing.assert_close(layer[6:8].float(), expected[[1, -2]], rtol=1e-4, atol=1e-5)
 
@@ -316,7 +320,7 @@ def test_texts_are_cut_at_what_every_model_can_read_and_it_is_said(bert, models,
 def test_models_with_other_tokenizers_are_compared_on_texts_and_it_is_said(
     models, texts, tiny_data, tmp_path
 ):
-    from clm_detour.data.tokenizer import train_tokenizer
+    from clm_detour.data.tokenizer_training import train_tokenizer
 
     from .conftest import make_model
 

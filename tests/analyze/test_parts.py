@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
 from clm_detour.analyze.gradients import gradients
-from clm_detour.analyze.needles import Straw, find_needles, haystacks, short_names, whole_words
+from clm_detour.analyze.needles import HaystackParts, find_needles, haystacks, short_names, whole_words
 from clm_detour.analyze.transplant import (
     Graft,
+    layer_thirds,
     standard_grafts,
-    thirds,
     transplant,
     transplant_table,
     try_grafts,
@@ -24,7 +24,7 @@ from clm_detour.analyze.transplant import (
 from clm_detour.analyze.weights import weight_change
 from clm_detour.data.objectives import Objective
 from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
-from clm_detour.measure.masked import batches, masked_sums, open_masked
+from clm_detour.measure.scorer import masked_loss, open_masked, text_batches
 from clm_detour.model import ModernBertForPretraining, ModernBertForSequenceClassification, ModernBertModel
 from clm_detour.utils.errors import UserError
 
@@ -70,24 +70,25 @@ def test_masked_loss_is_that_of_transformers(models, texts):
     network, tokenizer = open_masked(models["far"])
     theirs = AutoModelForMaskedLM.from_pretrained(models["far"]).eval()
     total = count = 0
-    for batch in batches(tokenizer, texts[:6], 64, Objective("mlm", 0.15), seed=0):
+    for batch in text_batches(tokenizer, texts[:6], 64, Objective("mlm", 0.15), seed=0):
         for ids, labels in zip(
-            batch.inputs[0].split(batch.lengths), batch.labels[0].split(batch.lengths), strict=True
+            *(batch[key][0].split(batch["document_lengths"][0]) for key in ("input_ids", "labels")),
+            strict=True,
         ):
             with torch.no_grad():
                 logits = theirs(input_ids=ids[None]).logits[0]
             total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
             count += int((labels != -100).sum())
-    ((loss_sum, predicted),) = masked_sums(network, tokenizer, texts[:6], 64)
+    ((loss_sum, predicted),) = masked_loss(network, tokenizer, texts[:6], 64)
     assert float(loss_sum) == pytest.approx(total, rel=1e-4)
     assert predicted == count
-    folds = masked_sums(network, tokenizer, texts[:6], 64, folds=3)
-    assert torch.equal(folds[1:2], masked_sums(network, tokenizer, texts[1:6:3], 64))
+    folds = masked_loss(network, tokenizer, texts[:6], 64, folds=3)
+    assert torch.equal(folds[1:2], masked_loss(network, tokenizer, texts[1:6:3], 64))
 
 
 def test_what_fills_masks_reads_in_both_directions_whatever_the_folder_says(models, texts, tmp_path):
     causal = saved_causal(models["far"], tmp_path / "causal")
-    sums = [masked_sums(*open_masked(path), texts[:6], 64) for path in (models["far"], causal)]
+    sums = [masked_loss(*open_masked(path), texts[:6], 64) for path in (models["far"], causal)]
     assert torch.equal(*sums)
     found = find_needles([models["far"], causal], texts, [96], 20)
     assert found["accuracy"][causal] == found["accuracy"][models["far"]]
@@ -144,8 +145,8 @@ def test_gradient_norms_are_those_of_the_mean_loss_and_density_is_counted(models
     found = gradients(models["far"], texts[:6], 64)
     network, tokenizer = open_masked(models["far"])
     network.causal = True
-    (batch,) = batches(tokenizer, texts[:6], 64, Objective("clm"), seed=0)
-    network(batch.inputs, labels=batch.labels, document_lengths=[batch.lengths]).loss.backward()
+    (batch,) = text_batches(tokenizer, texts[:6], 64, Objective("clm"), seed=0)
+    network(**batch).loss.backward()
     wi, wo = (network.get_parameter(f"model.layers.1.mlp.{name}.weight").grad for name in ("Wi", "Wo"))
     clm = found["objectives"]["clm"]
     assert clm["norms"]["1"]["mlp"] == pytest.approx(
@@ -192,7 +193,7 @@ def test_a_transplant_copies_no_weight(models):
 
 def test_the_standard_transplants_cover_every_layer_once():
     for layers in (2, 3, 4, 22, 28):
-        covered = [i for first, last in thirds(layers).values() for i in range(first, last + 1)]
+        covered = [i for first, last in layer_thirds(layers).values() for i in range(first, last + 1)]
         assert covered == list(range(layers))
     assert [graft.name for graft in standard_grafts(22)] == [
         "low",
@@ -247,16 +248,16 @@ def test_haystacks_have_their_length_and_the_needle_at_its_place(models):
     tokenizer = load_tokenizer(models["far"])
     words = whole_words(tokenizer, 0)
     values, keys = words[:20], words[20:]
-    straw = Straw(tokenizer, np.full(3000, words[-1]), keys, values)
+    parts = HaystackParts(tokenizer, np.full(3000, words[-1]), keys, values)
     needle_at = []
     for position in (0.0, 0.5, 1.0):
-        for ids, right in haystacks(straw, 128, position, 5, 0):
+        for ids, right in haystacks(parts, 128, position, 5, 0):
             assert len(ids) == 128
             assert (ids == tokenizer.mask).sum() == 1
             found = np.flatnonzero(ids == values[right])
             needle_at.append(found[0] / 128)
     assert np.all(np.diff([np.mean(needle_at[i : i + 5]) for i in (0, 5, 10)]) > 0.2)
-    for ids, right in haystacks(straw, 128, None, 5, 0):
+    for ids, right in haystacks(parts, 128, None, 5, 0):
         assert values[right] not in ids
 
 

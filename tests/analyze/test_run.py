@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from clm_detour.analyze.compare import Settings, compare
-from clm_detour.analyze.run import analyze_run, start_of, texts_of
+from clm_detour.analyze.run import analyze_run, common_start
+from clm_detour.analyze.texts import held_out_texts
 from clm_detour.analyze.weights import weight_change
 from clm_detour.config import load_config
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.run.steps import Steps, analysis_step, domain_sources, prepare_data, run_recipe
+from clm_detour.run.after_training import analysis_step
+from clm_detour.run.engine import StepRunner
+from clm_detour.run.pipeline import prepare_data, run_recipe
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
 
@@ -64,7 +68,8 @@ def test_the_trajectory_goes_through_every_export_in_order(finished):
 
 def test_a_point_of_the_trajectory_is_the_comparison_of_its_two_models(finished):
     found = analysis_of(finished, "trajectory")
-    texts = texts_of(finished, domain_sources(finished))
+    wanted = finished.analysis
+    texts = held_out_texts(Recipe(finished), wanted.samples * wanted.texts)
     settings = Settings(**found["texts"], seed=finished.seed)
     point = found["points"][1]
     again = compare({"a": point["path"], "b": found["references"]["start"]}, texts, settings)
@@ -80,9 +85,11 @@ def test_a_point_of_the_trajectory_is_the_comparison_of_its_two_models(finished)
 
 def test_a_start_without_a_tokenizer_is_read_with_that_of_the_run(finished, tmp_path, monkeypatch):
     before = {name: analysis_of(finished, name) for name in ("trajectory", "gradients")}
-    bare = shutil.copytree(start_of(finished), tmp_path / "bare", ignore=shutil.ignore_patterns("*token*"))
-    monkeypatch.setattr("clm_detour.analyze.run.start_of", lambda config: str(bare))
-    analyze_run(finished, texts_of(finished, domain_sources(finished)))
+    bare = shutil.copytree(
+        common_start(Recipe(finished)), tmp_path / "bare", ignore=shutil.ignore_patterns("*token*")
+    )
+    monkeypatch.setattr("clm_detour.analyze.run.common_start", lambda recipe: str(bare))
+    assert analyze_run(Recipe(finished)) is None
     after = {name: analysis_of(finished, name) for name in before}
     assert after["gradients"] == {**before["gradients"], "model": str(bare)}
     told = [
@@ -128,14 +135,14 @@ def test_with_too_few_held_out_texts_the_step_is_left_out_and_says_why(tiny_reci
     words = [f"data.dir={tmp_path}/data", "data.held_out=0.01"]
     config = load_config(tiny_recipe(tmp_path / "run"), words)
     prepare_data(config)
-    steps = Steps(tmp_path / "steps.json")
+    runner = StepRunner(tmp_path / "steps.json")
     capsys.readouterr()
-    steps.run("analysis", "Compare detour and twin", lambda: analysis_step(config))
+    runner.run(analysis_step(Recipe(config)))
     said = capsys.readouterr().err
     assert "left out" in said
     assert "held-out texts" in said
     assert "done before" not in said
-    assert steps.ran == 0
+    assert runner.ran == 0
     (record,) = read_json(tmp_path / "steps.json")
     assert record["step"] == "analysis"
     assert re.match(r"There are \d+ distinct held-out texts", record["left_out"])
@@ -149,4 +156,4 @@ def test_a_damaged_held_out_shard_stops_the_step_and_is_named(tiny_recipe, tmp_p
     damaged[3] ^= 1
     shard.write_bytes(damaged)
     with pytest.raises(UserError, match=str(shard)):
-        analysis_step(config)
+        analysis_step(Recipe(config)).do()

@@ -1,4 +1,4 @@
-"""The command line: a mistake is one sentence and exit code 2, before any work."""
+"""A mistake on the command line or in a recipe is one sentence and exit code 2, before any work is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clm_detour.__main__ import main
 
 @pytest.fixture
 def run_cli(monkeypatch, capsys):
-    """Run the command in this process; gives its exit code and the last line of what it said."""
+    """Run the command in this process; gives its exit code and the last line of what it output."""
 
     def run(*words: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["clm-detour", *map(str, words)])
@@ -31,19 +31,19 @@ def run_cli(monkeypatch, capsys):
 
 
 def assert_one_sentence(result: tuple[int, str], *expected: str) -> None:
-    code, said = result
-    lines = [line for line in said.splitlines() if line.startswith("Error: ")]
+    code, output = result
+    lines = [line for line in output.splitlines() if line.startswith("Error: ")]
     assert code == 2
     assert len(lines) == 1
-    assert said.endswith(lines[0])
-    assert "Traceback" not in said
+    assert output.endswith(lines[0])
+    assert "Traceback" not in output
     for words in expected:
         assert words in lines[0]
 
 
 @pytest.fixture
 def recipe(tiny_recipe, tmp_path) -> Path:
-    """A recipe whose prepared data is its own."""
+    """A recipe with its own folder of prepared data."""
     path = tiny_recipe(tmp_path / "run")
     path.write_text(path.read_text() + f"# {tmp_path}\n")
     return path
@@ -95,8 +95,8 @@ def test_the_processes_are_those_of_all_machines(run_cli, recipe, tmp_path, monk
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    said = run_cli("run", recipe, f"data.dir={tmp_path}/data")
-    assert_one_sentence(said, "8 rows do not divide over 3 processes")
+    output = run_cli("run", recipe, f"data.dir={tmp_path}/data")
+    assert_one_sentence(output, "8 rows do not divide over 3 processes")
     assert not (tmp_path / "data").exists()
 
 
@@ -158,9 +158,9 @@ def test_a_truncated_gzip_file(run_cli, recipe, tmp_path):
 def test_broken_records_are_counted_and_reported_where_asked(run_cli, recipe, tmp_path):
     good = "".join(json.dumps({"text": f"A note on patient {i}."}) + "\n" for i in range(300))
     (tmp_path / "notes.jsonl").write_text(good + "{broken\n" + '{"text": "  "}\n')
-    code, said = run_cli("prepare", recipe, *source(tmp_path / "notes.jsonl"), "data.on_error=skip")
+    code, output = run_cli("prepare", recipe, *source(tmp_path / "notes.jsonl"), "data.on_error=skip")
     assert code == 0
-    assert "1 records skipped (broken JSON)" in said
+    assert "1 records skipped (broken JSON)" in output
     report = json.loads((tmp_path / "data" / "notes" / "card.json").read_text())
     assert report["dropped"] == {"broken JSON": 1, "empty": 1}
 
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_written(run_cli, recipe, tmp_path):
 
 @pytest.fixture
 def damaged(run_cli, recipe, tiny_data, tmp_path):
-    """The words of a run over prepared data, and one of its shards."""
+    """The arguments of a run on prepared data, and one of its shards."""
     assert run_cli("prepare", recipe)[0] == 0
     shutil.copytree(tiny_data / "data", tmp_path / "data")
     return [recipe, f"data.dir={tmp_path}/data"], tmp_path / "data" / "general" / "train" / "tokens-00000.bin"
@@ -214,7 +214,7 @@ def test_a_damaged_row_is_not_trained_on(run_cli, damaged):
 
 @pytest.mark.parametrize("name", ["tokens-00000.bin", "lengths-00000.npy", "rows-64-00000.bin"])
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "output"),
     [
         (
             lambda file: file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1])),
@@ -225,10 +225,10 @@ def test_a_damaged_row_is_not_trained_on(run_cli, damaged):
     ],
     ids=["flipped byte", "truncated", "missing"],
 )
-def test_a_deep_check_names_the_file_that_is_not_whole(run_cli, damaged, name, damage, said):
+def test_a_deep_check_names_the_file_that_is_not_whole(run_cli, damaged, name, damage, output):
     words, shard = damaged
     damage(shard.with_name(name))
-    assert_one_sentence(run_cli("check", "--deep", *words), str(shard.with_name(name)), said)
+    assert_one_sentence(run_cli("check", "--deep", *words), str(shard.with_name(name)), output)
 
 
 def test_a_check_refuses_data_of_another_tokenizer(run_cli, damaged):
@@ -254,9 +254,9 @@ def test_a_run_folder_is_never_continued_with_other_settings(run_cli, recipe):
     assert run_cli("prepare", recipe)[0] == 0
     words = ["train", recipe, "arm=base", "phase=pretrain"]
     assert run_cli(*words)[0] == 0
-    code, said = run_cli(*words)
+    code, output = run_cli(*words)
     assert code == 0
-    assert "nothing to do" in said
+    assert "nothing to do" in output
     other = run_cli(*words, "phases.pretrain.schedule.peak=1e-4")
     assert_one_sentence(other, "schedule.peak was 0.0015, is now 0.0001", "run_dir")
 
@@ -268,37 +268,40 @@ def test_training_a_phase_before_its_parent(run_cli, recipe):
 
 
 def test_check_finds_nothing_wrong_and_lists_the_phases(run_cli, recipe):
-    code, said = run_cli("check", recipe)
+    code, output = run_cli("check", recipe)
     assert code == 0
-    assert "pretrain.clm.decay" in said
-    assert "Nothing wrong" in said
+    assert "pretrain.clm.decay" in output
+    assert "Nothing wrong" in output
 
 
 def test_check_counts_its_warnings_and_debug_keeps_quiet_about_sizes(run_cli, recipe):
     words = ["phases.decay.duration=100tok", "data.mixtures.domain.notes=0.3"]
-    code, said = run_cli("check", recipe, *words)
-    assert (code, said.splitlines()[-1]) == (0, "No errors; 2 warnings.")
-    code, said = run_cli("check", recipe, "+debug", *words)
-    assert (code, said.splitlines()[-1]) == (0, "No errors; 1 warning.")
-    assert "they are normalised" in said
+    code, output = run_cli("check", recipe, *words)
+    assert (code, output.splitlines()[-1]) == (0, "No errors; 2 warnings.")
+    code, output = run_cli("check", recipe, "+debug", *words)
+    assert (code, output.splitlines()[-1]) == (0, "No errors; 1 warning.")
+    assert "they are normalised" in output
 
 
 def test_check_warns_where_the_disk_is_too_small(run_cli, recipe, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1))
-    code, said = run_cli("check", recipe)
+    code, output = run_cli("check", recipe)
     assert code == 0
-    assert "1B are free there" in said
+    assert "1B are free there" in output
 
 
 def test_doctor_names_versions_and_the_attention_back_end(run_cli):
-    code, said = run_cli("doctor")
+    code, output = run_cli("doctor")
     assert code == 0
     for word in ("torch", "composer", "attention", "portable"):
-        assert word in said
+        assert word in output
 
 
 def test_help_does_not_import_the_heavy_libraries():
-    program = "import sys, clm_detour.cli.main; print([m for m in ('torch', 'composer', 'transformers') if m in sys.modules])"
+    program = (
+        "import sys, clm_detour.cli.main; print([m for m in "
+        "('torch', 'composer', 'transformers') if m in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True

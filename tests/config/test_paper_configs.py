@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config
-from clm_detour.recipe.phases import choose_phase, plan_recipe
+from clm_detour.recipe.phases import plan_recipe
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -27,7 +28,7 @@ def load(path: Path):
 def test_steps_and_warmup_are_the_papers(name):
     config = load(CONFIGS / "paper" / f"{name}.yaml")
     for arm, first in (("detour", "clm"), ("twin", "mlm")):
-        before, decay = choose_phase(config, arm, first), choose_phase(config, arm, "decay")
+        before, decay = Recipe(config).phase(arm, first), Recipe(config).phase(arm, "decay")
         assert (before.steps, decay.steps) == STEPS[name]
         assert (before.warmup_steps, decay.warmup_steps) == (32, 0)
         assert before.batch_tokens == decay.batch_tokens == 3_145_728

@@ -33,8 +33,11 @@ WRONG = {
         "{path: x, template: '{b}', repeat: {'a =': 3}}",
         "a.repeat: 'a =' is not a condition",
     ),
-    "copies": ("{path: x, repeat: {'a == 1': 0}}", "0.0 copies"),
-    "many copies": ("{path: x, repeat: {'a == 1': .inf}}", "inf copies"),
+    "copies": (
+        "{path: x, repeat: {'a == 1': 0}}",
+        "a.repeat['a == 1']: 0 is too small; use a number above 0",
+    ),
+    "many copies": ("{path: x, repeat: {'a == 1': .inf}}", "a.repeat['a == 1']: inf is not finite"),
     "unknown field of pubmed": (
         "{path: x.xml.gz, where: titel != ''}",
         "a.where, a field of pubmed: 'titel' is not known; did you mean title?",
@@ -50,9 +53,9 @@ WRONG = {
         "revision is for hub and has no effect on csv",
     ),
     "ngram alone": ("{path: x, ngram: 8}", "ngram has no effect without decontaminate"),
-    "ngram": ("{path: x, ngram: 0, decontaminate: [y]}", "ngram: 0 is not a number of words"),
+    "ngram": ("{path: x, ngram: 0, decontaminate: [y]}", "ngram: 0 is too small"),
     "limits": ("{path: x, min_words: 9, max_words: 3}", "min_words (9) is above max_words (3)"),
-    "a limit of nothing": ("{path: x, max_characters: 0}", "max_characters: 0 is not positive"),
+    "a limit of nothing": ("{path: x, max_characters: 0}", "max_characters: 0 is too small"),
     "unknown key": ("{path: x, filter: a}", "Unknown key data.sources.a.filter"),
 }
 

@@ -1,4 +1,6 @@
-"""What can be wrong with a file, in every kind of file that can have it: a sentence with file and place, or counted; never quoted."""
+"""Every fault that a file of each format can have: a sentence with file and place, or a count; never a
+quotation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remote shards: the stream is that of the local folder, and the cache holds its limit whatever its many users do."""
+"""Remote shards give the stream of the local folder, and the cache keeps its limit with many users."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from clm_detour.data import cache as cache_module
+from clm_detour.data.batch_size import StepRows
 from clm_detour.data.cache import ShardCache
 from clm_detour.data.loader import RowStream, StepBatches, make_loader
 from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import Objective
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.shards import checksum
-from clm_detour.data.steps import StepRows
 from clm_detour.utils.errors import UserError
 
 LENGTH, SIZE = 16, 1000
@@ -60,8 +60,10 @@ def names(cache: ShardCache) -> set[str]:
 
 
 def bytes_in(cache: ShardCache) -> int:
-    """What the cache holds, seen while nobody changes names in it: a fetch in the background may still be under way."""
-    with cache._alone():
+    """Return the files in the cache while their names cannot change; a download in the background may be in
+    progress.
+    """
+    with cache._exclusive():
         return sum(path.stat().st_size for path in cache.folder.iterdir())
 
 
@@ -125,7 +127,8 @@ def test_a_killed_process_neither_holds_a_file_nor_leaves_half_of_one(tmp_path, 
     program = (
         "import fcntl, sys, time\n"
         "held, part = open(sys.argv[1], 'rb'), open(sys.argv[2], 'wb')\n"
-        "fcntl.flock(held, fcntl.LOCK_SH); fcntl.flock(part, fcntl.LOCK_EX); part.write(b'half'); part.flush()\n"
+        "fcntl.flock(held, fcntl.LOCK_SH); fcntl.flock(part, fcntl.LOCK_EX)\n"
+        "part.write(b'half'); part.flush()\n"
         "print('ready', flush=True); time.sleep(60)"
     )
     paths = [str(tmp_path / files[0][2]), str(tmp_path / f"{files[1][2]}.part")]

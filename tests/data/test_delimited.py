@@ -1,4 +1,4 @@
-"""CSV and TSV, above all the notes of MIMIC: cells with line breaks, in files of any size, and broken files."""
+"""CSV and TSV, such as the notes of MIMIC: cells with line breaks, files of any size, broken files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from reading import read_all, read_rest, write
 
 from clm_detour.config.schema import Source
 from clm_detour.data.sources import Unit
-from clm_detour.data.sources.registry import READERS
+from clm_detour.data.sources.readers import READERS
 from clm_detour.utils.errors import UserError
 
 MIMIC_3 = (
     '"ROW_ID","SUBJECT_ID","HADM_ID","CHARTDATE","CHARTTIME","STORETIME","CATEGORY","DESCRIPTION","CGID","ISERROR","TEXT"\n'
-    '174,22532,167853,2151-08-04,,,"Discharge summary","Report",,,"Admission Date:  [**2151-7-16**]\n\nService:\n'
+    '174,22532,167853,2151-08-04,,,"Discharge summary","Report",,,'
+    '"Admission Date:  [**2151-7-16**]\n\nService:\n'
     'ADDENDUM: the ""patient"" of Dr. [**First Name (STitle) **], seen at [**Hospital1\n18**].\n"\n'
     '175,13702,107527,2118-06-14,,,"Discharge summary","Report",,"1","Entered in error."\n'
     '176,13702,167118,2119-05-25,,,"Nursing/other","Report",,,"Pt stable, no acute events."\n'
 )
 MIMIC_4 = (
     "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text\n"
-    '10000032-DS-21,10000032,22595853,DS,21,2180-05-07 00:00:00,2180-05-09 15:26:00," \nName:  ___    Unit No:   ___\n'
+    "10000032-DS-21,10000032,22595853,DS,21,2180-05-07 00:00:00,2180-05-09 15:26:00,"
+    '" \nName:  ___    Unit No:   ___\n'
     '\nDate of Birth:  ___\n________________\n"\n'
     '10000032-AR-22,10000032,22841357,AR,22,2180-06-27 00:00:00,2180-07-01 10:15:00,"An addendum, short."\n'
 )
@@ -176,5 +178,5 @@ def test_a_byte_order_mark_and_windows_line_ends_belong_to_no_cell(tmp_path):
 
 def test_all_columns_are_there_when_none_is_asked_for(notes_4):
     unit = Unit(notes_4, "csv", Path(notes_4).stat().st_size)
-    first, *_ = READERS["csv"].records(unit, Source(), None, lambda _: None)
+    first, *_ = READERS["csv"].records(unit, Source(""), None, lambda _: None)
     assert (first.fields["note_id"], first.place) == ("10000032-DS-21", f"{notes_4} line 2")

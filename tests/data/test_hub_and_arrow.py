@@ -1,4 +1,4 @@
-"""Datasets of Hugging Face: folders saved to disk, and repositories through `datasets`, here from local copies."""
+"""Datasets of Hugging Face: folders saved to disk, and repositories through `datasets`, from local copies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def repository(tmp_path, dataset) -> Path:
     dataset.select([1]).to_parquet(tmp_path / "repository" / "data" / "small.parquet")
     (tmp_path / "repository" / "README.md").write_text(
         "---\nconfigs:\n"
-        "- {config_name: default, data_files: [{split: train, path: [data/first.parquet, data/second.parquet]}]}\n"
+        "- {config_name: default, data_files: [{split: train, path: "
+        "[data/first.parquet, data/second.parquet]}]}\n"
         "- {config_name: small, data_files: [{split: train, path: data/small.parquet}, "
         "{split: validation, path: data/first.parquet}]}\n---\n"
     )

@@ -10,7 +10,7 @@ from reading import write
 
 from clm_detour.config import load_config
 from clm_detour.data.packing import PackedSource
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.utils.files import HALF_WRITTEN
 from commands import Command
 

@@ -13,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clm_detour.data.batch_size import StepRows
 from clm_detour.data.loader import RowStream, StepBatches, make_loader
 from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.steps import StepRows
 from clm_detour.utils.errors import UserError, sentence
 
 LENGTH, BATCH = 32, 24

@@ -1,4 +1,4 @@
-"""The stream's order: exact shares at every prefix, a fresh permutation each epoch, nothing but arithmetic."""
+"""The order of the stream: exact shares at every prefix, a fresh permutation each epoch, arithmetic only."""
 
 from __future__ import annotations
 

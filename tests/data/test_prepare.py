@@ -18,13 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_detour.config.schema import Source
-from clm_detour.data import prepare, tokens_of_group
+from clm_detour.data import prepare, tokenization
 from clm_detour.data import tokenizer as tokenizer_module
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import SourceReport, prepare_source
+from clm_detour.data.shards import SPLITS
 from clm_detour.data.sources import read_documents
-from clm_detour.data.tokenize import SPLITS, is_held_out
-from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from clm_detour.data.tokenization import is_held_out
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.data.tokenizer_training import train_tokenizer
 from clm_detour.utils import files
 from clm_detour.utils.errors import UserError
 
@@ -222,7 +224,7 @@ def test_a_source_with_nothing_to_train_on_is_an_error(run, corpus):
     with pytest.raises(UserError, match=r"holds no document \(1 x empty\)"):
         run()
     write_corpus(corpus, [next(text for text in TEXTS if is_held_out(text, 0.1))])
-    with pytest.raises(UserError, match=r"All 1 documents of .* fell into the held-out part: lower held_out"):
+    with pytest.raises(UserError, match=r"All 1 documents of .* are in the held-out split: lower held_out"):
         run()
     for held_out in (-0.1, 1.0):
         with pytest.raises(UserError, match="held_out is a fraction"):
@@ -248,11 +250,11 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_is_one_sentence(run, tmp
 def test_a_document_too_long_for_memory_is_tokenised_in_pieces_or_refused_by_place(run, corpus, monkeypatch):
     monkeypatch.setattr(tokenizer_module, "LONG_CHARACTERS", 200)
     monkeypatch.setattr(tokenizer_module, "LONGEST_PIECE", 400)
-    monkeypatch.setattr(tokens_of_group, "LONG_CHARACTERS", 200)
+    monkeypatch.setattr(tokenization, "LONG_CHARACTERS", 200)
     whole = run()
     assert sum(split.documents for split in whole.splits.values()) == len(TEXTS)
     write_corpus(corpus, [*TEXTS[:3], "x" * 500, "y"])
-    message = r"a\.jsonl\.gz: document 4 of those kept has 500 characters and cannot be tokenised in pieces"
+    message = r"a\.jsonl\.gz: document 4 of those kept has 500 characters and cannot be tokenized in pieces"
     with pytest.raises(UserError, match=message):
         run()
     assert run(on_error="skip").dropped == {"too long to tokenise": 1}
@@ -263,7 +265,7 @@ def test_copies_are_found_after_a_document_that_is_too_long_to_tokenise(
 ):
     monkeypatch.setattr(tokenizer_module, "LONG_CHARACTERS", 200)
     monkeypatch.setattr(tokenizer_module, "LONGEST_PIECE", 400)
-    monkeypatch.setattr(tokens_of_group, "LONG_CHARACTERS", 200)
+    monkeypatch.setattr(tokenization, "LONG_CHARACTERS", 200)
     write_corpus(corpus, ["x" * 500, *TEXTS[:4], TEXTS[1], *TEXTS[4:6]])
     found = run(on_error="skip", path=Source(str(corpus), deduplicate=True), held_out=0.0)
     assert found.dropped == {"too long to tokenise": 1, "duplicate": 1}
@@ -313,7 +315,9 @@ def test_whatever_was_written_comes_back_from_its_rows(
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["pubmed", "instructions", "notes", "general", "french"])
 def test_real_documents_come_back_from_rows_of_the_real_tokenizer(shared_data, tmp_path, name):
-    """The first 100 documents, or as many as CLM_DETOUR_DOCUMENTS says, in rows of two lengths; with -s it says how many there were."""
+    """Prepare the first 100 documents, or CLM_DETOUR_DOCUMENTS of them, in rows of two lengths. Use -s to see
+    the numbers.
+    """
     tokenizer = load_tokenizer(str(shared_data / "tokenizer" / "modernbert"))
     stream = read_documents(str(shared_data / "corpus" / f"{name}.jsonl.gz"))
     texts = list(islice(stream, int(os.environ.get("CLM_DETOUR_DOCUMENTS", 100))))
@@ -332,7 +336,8 @@ def test_real_documents_come_back_from_rows_of_the_real_tokenizer(shared_data, t
             assert texts_of(tmp_path / name / split, tokenizer, row_length) == right[split]
         train, tokens = report.splits["train"], sum(split.tokens for split in report.splits.values())
         print(
-            f"{name}: {len(texts):,} documents, {tokens:,} tokens, rows of {row_length:,} {train.fullness:.3%} full"
+            f"{name}: {len(texts):,} documents, {tokens:,} tokens, "
+            f"rows of {row_length:,} {train.fullness:.3%} full"
         )
         assert train.fullness > 0.95 or train.rows < 20
     changed = sum(not unicodedata.is_normalized("NFC", text) for text in texts)

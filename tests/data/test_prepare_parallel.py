@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from reading import write
 
 from clm_detour.config.schema import Source
 from clm_detour.data import groups, prepare
-from clm_detour.data.groups import together
+from clm_detour.data.groups import divide
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import SourceReport, prepare_source
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources.records import Unit
-from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from clm_detour.data.workers import Desk, Workers
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.data.tokenizer_training import train_tokenizer
 from clm_detour.utils import files
 from clm_detour.utils.errors import UserError
 
@@ -71,7 +72,7 @@ def small(monkeypatch):
     monkeypatch.setattr(prepare, "PART_TOKENS", 1500)
     monkeypatch.setattr(prepare, "SHARD_TOKENS", 4000)
     monkeypatch.setattr(groups, "LARGE_BYTES", 0)
-    monkeypatch.setattr("clm_detour.data.tokenize.BATCH_CHARACTERS", 200)
+    monkeypatch.setattr("clm_detour.data.tokenization.BATCH_CHARACTERS", 200)
 
 
 @pytest.fixture
@@ -168,7 +169,8 @@ from clm_detour.data.tokenizer import load_tokenizer
 if __name__ == "__main__":
     prepare.PART_TOKENS, prepare.SHARD_TOKENS, prepare.SMALL_BYTES, groups.LARGE_BYTES = 1500, 4000, 0, 0
     corpus, folder, tokenizer = sys.argv[1:]
-    prepare.prepare_source("notes", corpus, prepare.Path(folder), load_tokenizer(tokenizer), 64, 1, 0.1, processes=2)
+    loaded = load_tokenizer(tokenizer)
+    prepare.prepare_source("notes", corpus, prepare.Path(folder), loaded, 64, 1, 0.1, processes=2)
 """
 
 
@@ -184,7 +186,7 @@ def test_a_killed_run_takes_its_processes_with_it_and_another_ends_the_work(
     parts = tmp_path / "broken" / "parts"
     while process.poll() is None and len(list(parts.glob("*/group.json"))) < 3:
         time.sleep(0.005)
-    workers = children(process.pid)
+    workers = [child.pid for child in psutil.Process(process.pid).children()]
     assert len(workers) >= 2
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -195,10 +197,6 @@ def test_a_killed_run_takes_its_processes_with_it_and_another_ends_the_work(
     assert 3 <= len(list(parts.glob("*/group.json"))) < 16
     run(tmp_path / "broken")
     assert everything_in(tmp_path / "broken") == everything_in(tmp_path / "whole")
-
-
-def children(pid: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def runs(pid: int) -> bool:
@@ -255,8 +253,8 @@ def test_a_file_before_others_takes_their_copies_and_only_theirs(run, corpus, tm
 def test_small_files_are_taken_together_and_a_new_one_changes_the_group_around_it_only(monkeypatch):
     monkeypatch.undo()
     names = [f"note-{number:06d}.txt" for number in range(5000)]
-    before = together([Unit(name, "text", 1000) for name in names])
-    after = together([Unit(name, "text", 1000) for name in sorted([*names, "note-002500a.txt"])])
+    before = divide([Unit(name, "text", 1000) for name in names])
+    after = divide([Unit(name, "text", 1000) for name in sorted([*names, "note-002500a.txt"])])
     assert 40 < len(before) < 160
     assert [unit for group in before for unit in group] == [Unit(name, "text", 1000) for name in names]
     assert len(set(after) - set(before)) <= 2
@@ -280,19 +278,6 @@ def test_an_error_in_a_process_is_the_sentence_it_would_be_here(run, corpus, tmp
         run(tmp_path / "data", processes=2)
 
 
-def kill_yourself(_: object, task: int, desk: Desk) -> None:
-    if task == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_process_that_the_system_kills_is_one_sentence():
-    with (
-        Workers(None, 2) as workers,
-        pytest.raises(UserError, match=r"want of memory: set data\.processes lower"),
-    ):
-        workers.run(kill_yourself, [0, 1, 2])
-
-
 def test_two_runs_at_once_do_the_work_once(run, tmp_path, encoded):
     from concurrent.futures import ThreadPoolExecutor
 
@@ -301,29 +286,3 @@ def test_two_runs_at_once_do_the_work_once(run, tmp_path, encoded):
     assert len(encoded) == FILES * DOCUMENTS
     assert sorted(report.skipped for report in reports) == [False, True]
     PackedSource.open(tmp_path / "data" / "train", 64).verify()
-
-
-INTERRUPTED = """
-import time
-from clm_detour.data.workers import Workers
-
-def flood(common, task, desk):
-    while True:
-        desk.tick(*range(1000))
-
-def interrupt(*amounts):
-    time.sleep(1)  # the pipe is full by then
-    raise KeyboardInterrupt
-
-if __name__ == "__main__":
-    with Workers(None, 2) as workers:
-        workers.run(flood, [0, 1, 2, 3, 4, 5], interrupt)
-"""
-
-
-def test_an_interruption_ends_processes_that_wait_to_tell_of_their_progress(tmp_path):
-    (tmp_path / "program.py").write_text(INTERRUPTED)
-    ended = subprocess.run(
-        [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, timeout=60
-    )
-    assert ended.stderr.rstrip().endswith("KeyboardInterrupt")

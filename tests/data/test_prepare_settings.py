@@ -13,8 +13,9 @@ from reading import write
 from clm_detour.config.schema import Source
 from clm_detour.data.prepare import SourceReport, prepare_source
 from clm_detour.data.shards import TokenShards
-from clm_detour.data.tokenize import is_held_out
-from clm_detour.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from clm_detour.data.tokenization import is_held_out
+from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.data.tokenizer_training import train_tokenizer
 
 TEXTS = [f"Note {number % 250} on patient {number % 250}: stable." for number in range(300)]
 

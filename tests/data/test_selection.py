@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from reading import read_all, read_rest, write
 
 from clm_detour.config.schema import Source
-from clm_detour.data.deidentified import replace_marks
 from clm_detour.data.sources import check_first_record, documents, lines, parquet, read_documents, units
-from clm_detour.data.sources.selection import Selection, whole_copies
+from clm_detour.data.sources.selection import Selection, replace_marks, whole_copies
 from clm_detour.utils.errors import UserError
 
 SENTENCE = "Aspirin inhibits the synthesis of prostaglandins in twelve of the thirteen patients studied."

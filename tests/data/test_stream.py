@@ -1,4 +1,4 @@
-"""The row at a position of the stream is the same whoever asks for it, and however often the run was stopped."""
+"""The row at a position of the stream is the same for every reader, however often the run was stopped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clm_detour.data.batch_size import StepRows
 from clm_detour.data.loader import Example, RowStream, StepBatches
 from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import Objective
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.steps import StepRows
 from clm_detour.train.composer_model import split_batch
 
 LENGTH, FIRST = 16, 5
@@ -40,14 +40,16 @@ def content(example: Example) -> bytes:
 
 
 def restarted(stream: RowStream, step_rows: StepRows, rank: int, world: int, step: int) -> StepBatches:
-    """A run that goes on at a step: nothing else is left of the one before, however often that was stopped."""
+    """A resumed run: it keeps nothing of the one before, however often that was stopped."""
     dataset = StepBatches(stream, FIRST, step_rows, rank, world)
     dataset.start_step = step
     return dataset
 
 
 def test_ten_thousand_ways_to_the_same_rows(stream):
-    """Any number of ranks, workers and restarts, any micro-batch: the rows of a step are those of one process that never stopped."""
+    """At any number of ranks, workers and restarts, the rows of a step are those of one process that never
+    stopped.
+    """
     alone = [content(stream.example(position)) for position in range(FIRST + SIZES[-1].before(STEPS + 8))]
     dice = random.Random(0)
     processes = [pickle.loads(pickle.dumps(stream)) for _ in range(8)]

@@ -1,4 +1,4 @@
-"""The tokenizer: ids like those of the tokenizers library, whole documents, and no special token out of a text."""
+"""The tokenizer: ids like those of the library, whole documents, no special token from a text."""
 
 from __future__ import annotations
 
@@ -23,18 +23,15 @@ from clm_detour.config import load_config
 from clm_detour.data import tokenizer as tokenizer_module
 from clm_detour.data.auto_tokenizer import check_auto_tokenizer
 from clm_detour.data.sources import Document
-from clm_detour.data.tokenize import tokenize
-from clm_detour.data.tokenizer import (
-    Tokenizer,
-    copy_tokenizer,
-    load_tokenizer,
-    set_max_length,
-    train_tokenizer,
-)
+from clm_detour.data.tokenization import tokenize
+from clm_detour.data.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
+from clm_detour.data.tokenizer_training import set_max_length, train_tokenizer
 from clm_detour.evaluate.finetune.windows import WordEncoder, frame_text
 from clm_detour.model.pretrained import load_fast_tokenizer
 from clm_detour.recipe.start import check_fit
-from clm_detour.run.steps import tokenizer_step
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.run.before_training import prepare_tokenizer
+from clm_detour.run.engine import StepRunner
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import write_json
 
@@ -104,7 +101,8 @@ def test_a_trained_tokenizer_opens_in_transformers_with_its_special_tokens(folde
 
 def test_training_is_deterministic_in_another_process(folder, tmp_path):
     script = (
-        "import sys; from pathlib import Path; from clm_detour.data.tokenizer import train_tokenizer; "
+        "import sys; from pathlib import Path; "
+        "from clm_detour.data.tokenizer_training import train_tokenizer; "
         f"train_tokenizer({TEXTS!r}, 320, Path(sys.argv[1]))"
     )
     environment = {**os.environ, "RAYON_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
@@ -138,7 +136,10 @@ def test_text_that_spells_special_tokens_stays_text(tokenizer, text):
 
 def test_long_documents_are_neither_cut_nor_padded(folder, tokenizer, tmp_path):
     truncation = {"direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0}
-    padding = {"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 3, "pad_type_id": 0, "pad_token": "[PAD]"}  # fmt: skip
+    padding = {
+        "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None,
+        "pad_id": 3, "pad_type_id": 0, "pad_token": "[PAD]",
+    }  # fmt: skip
     cutting = load_tokenizer(
         str(edited(folder, tmp_path / "cutting", truncation=truncation, padding=padding))
     )
@@ -295,7 +296,7 @@ def test_a_configuration_that_transformers_reads_otherwise_is_refused(folder, tm
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: other)
     with pytest.raises(
         UserError,
-        match=r'otherwise than transformers does: "\[CLS\] .* \[SEP\]" here.*mend its tokenizer_config',
+        match=r'differently: "\[CLS\] .* \[SEP\]" here.*in its tokenizer_config',
     ):
         check_auto_tokenizer(str(folder), loaded)
 
@@ -373,7 +374,7 @@ def test_a_name_that_is_neither_a_folder_nor_on_the_hub_says_so(name):
 
 
 def test_streaming_gives_what_a_single_batch_gives_and_in_order(tokenizer, monkeypatch):
-    monkeypatch.setattr("clm_detour.data.tokenize.BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr("clm_detour.data.tokenization.BATCH_CHARACTERS", 1000)
     texts = [f"{number} " * (1 + number % 400) for number in range(0, 20_000, 173)]
     for threads in (1, 2):
         documents = (Document(text, copies=1) for text in texts)
@@ -405,7 +406,7 @@ def test_a_long_text_is_cut_often_and_one_without_blanks_not_at_all(tokenizer, m
     assert len(tokenizer.cuts("some words " * 1000)) > 50
     assert tokenizer.cuts("x" * 400) == []
     assert tokenizer.cuts("x" * 401) is None
-    with pytest.raises(UserError, match="A text of 401 characters cannot be tokenised in pieces"):
+    with pytest.raises(UserError, match="A text of 401 characters cannot be tokenized in pieces"):
         tokenizer.encode_batch(["x" * 401])
 
 
@@ -439,12 +440,21 @@ def test_a_run_trains_its_tokenizer_for_its_rows_and_follows_their_length(tmp_pa
         },
         "tokenizer": {"train": {"vocab_size": 320, "documents": 60}},
         "model": {"config": {"hidden_size": 32}},
-        "phases": {"clm": {"objective": "clm", "mixture": "all", "duration": "1ktok", "schedule": {"name": "linear", "peak": 1e-3}}},
+        "phases": {
+            "clm": {
+                "objective": "clm",
+                "mixture": "all",
+                "duration": "1ktok",
+                "schedule": {"name": "linear", "peak": 1e-3},
+            }
+        },
         "arms": {"one": ["clm"]},
     }  # fmt: skip
     write_json(tmp_path / "recipe.json", recipe)
     config = load_config(tmp_path / "recipe.json")
     for length, trained in ((64, True), (128, False)):
         config.data.sequence_length = length
-        assert tokenizer_step(config) is trained
+        runner = StepRunner(tmp_path / "steps.json")
+        prepare_tokenizer(runner, config.data, config.tokenizer.train, RunFolder.of(config))
+        assert (runner.ran == 1) is trained
         assert AutoTokenizer.from_pretrained(tmp_path / "run" / "tokenizer").model_max_length == length

@@ -442,9 +442,9 @@ def trained_encoder(encoders, tmp_path_factory) -> str:
     import torch
     from transformers import AutoTokenizer
 
-    from clm_detour.data.sample.write import generate
     from clm_detour.data.tokenizer import copy_tokenizer
     from clm_detour.model import ModernBertForPretraining
+    from sample_corpus.documents import generate
 
     network = ModernBertForPretraining.from_pretrained(encoders["modernbert"]).train()
     tokenizer = AutoTokenizer.from_pretrained(encoders["modernbert"])

@@ -15,8 +15,10 @@ from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.evaluate.fill_mask import fill, masked_sentences
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.run.after_training import fill_masks_step
 from clm_detour.run.check import check_recipe
-from clm_detour.run.steps import fill_masks_step, prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.utils.errors import UserError
 
 PLAIN = "In adults with the disease the primary benefit of placebo in patients with cancer was standard; participants"
@@ -99,7 +101,9 @@ def test_a_run_on_texts_about_masks_from_a_base_without_a_tokenizer_fills_masks(
     config = load_config(tmp_path / "recipe.yaml")
     prepare_data(config)
     shutil.copytree(encoders["modernbert"], tmp_path / "run" / "models" / "twin")  # as if it had been trained
-    assert fill_masks_step(config, load_tokenizer(config.tokenizer.path))
+    step = fill_masks_step(Recipe(config))
+    assert step.is_stale()
+    step.do()
     filled = json.loads((tmp_path / "run" / "evaluation" / "fill_mask.json").read_text())
     assert filled
     assert all(
@@ -119,4 +123,4 @@ def test_check_refuses_a_tokenizer_with_which_transformers_could_fill_no_mask(en
     )
     (tmp_path / "recipe.yaml").write_text(recipe)
     with pytest.raises(UserError, match=r"name it as mask_token in its tokenizer_config\.json"):
-        check_recipe(load_config(tmp_path / "recipe.yaml"), deep=False)
+        check_recipe(Recipe(load_config(tmp_path / "recipe.yaml")), deep=False)

@@ -14,6 +14,7 @@ from clm_detour.config.protocols import Protocol
 from clm_detour.evaluate.finetune import training
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches
 from clm_detour.evaluate.finetune.labelling import positive_weights
+from clm_detour.evaluate.finetune.loop import FitSettings, make_optimizer, schedule_factor
 from clm_detour.evaluate.finetune.problem import make_examples, make_problem
 from clm_detour.evaluate.finetune.training import Trained, best_round, length_of, prepare, train
 from clm_detour.evaluate.tasks.task import Document, Entity, Task
@@ -224,8 +225,6 @@ def test_a_label_of_all_documents_or_of_none_weighs_one():
 
 
 def test_the_head_alone_trains_at_a_rate_of_its_own(encoders):
-    from clm_detour.train.finetune import FitSettings, make_optimizer, share_of_peak
-
     task, splits = make_task("single_label")
     network, _ = load_encoder(encoders["modernbert"])
     problem = make_problem(task, network, splits["train"], [])
@@ -234,7 +233,7 @@ def test_the_head_alone_trains_at_a_rate_of_its_own(encoders):
     fast = [parameter for group in groups if group["peak"] == 1e-3 for parameter in group["params"]]
     assert {id(p) for p in fast} == {id(p) for p in problem.head.parameters()}
     assert all(group["weight_decay"] == (0.01 if group["params"][0].ndim > 1 else 0) for group in groups)
-    assert [share_of_peak(step, settings) for step in (0, 1, 2, 6, 9)] == pytest.approx(
+    assert [schedule_factor(step, settings) for step in (0, 1, 2, 6, 9)] == pytest.approx(
         [0, 0.5, 1, 0.5, 0.125]
     )
 

@@ -17,12 +17,11 @@ from clm_detour.evaluate.formats.bigbio import BigBio
 from clm_detour.evaluate.formats.biocreative import BioCreative
 from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.conll import Conll, chunks
-from clm_detour.evaluate.formats.files import split_files
-from clm_detour.evaluate.formats.form import Form
+from clm_detour.evaluate.formats.format import Format, split_files
 from clm_detour.evaluate.formats.hub import Hub
 from clm_detour.evaluate.formats.i2b2 import I2b2
-from clm_detour.evaluate.formats.physionet import PhysioNet, kind
-from clm_detour.evaluate.formats.table import Table, records
+from clm_detour.evaluate.formats.physionet import PhysioNet, type_of
+from clm_detour.evaluate.formats.table import Table, read_records
 from clm_detour.utils.errors import UserError
 
 
@@ -32,11 +31,11 @@ def written(path: Path, content: str) -> Path:
     return path
 
 
-def examples(form: Form, file: Path, split: str = "train") -> list:
+def examples(form: Format, file: Path, split: str = "train") -> list:
     return list(form.examples(file, split))
 
 
-def found(form: Form, file: Path) -> list[list[tuple[str, str]]]:
+def found(form: Format, file: Path) -> list[list[tuple[str, str]]]:
     """Of each example the annotated words and their types."""
     return [
         [(" ".join(one.text[a:b] for a, b in span.fragments), span.label) for span in one.annotations]
@@ -109,7 +108,9 @@ def test_a_conll_line_with_other_columns_than_those_before_it_is_refused(tmp_pat
 def test_a_brat_line_of_no_kind_is_refused_not_passed_over(tmp_path):
     file = written(tmp_path / "a.txt", "aspirin")
     written(tmp_path / "a.ann", " T1\tDrug 0 7\taspirin\n")
-    with pytest.raises(UserError, match=r"a\.ann line 1 \(\d+ characters\) begins like no line of BRAT"):
+    with pytest.raises(
+        UserError, match=r"a\.ann line 1 \(\d+ characters\) does not begin like a line of BRAT"
+    ):
         examples(Brat(), file)
 
 
@@ -242,12 +243,18 @@ def test_a_table_can_have_flags_lists_and_cells_of_labels(tmp_path):
     )
     assert [one.labels for one in examples(Table(), lists)] == [("a", "b"), ()]
     cells = written(tmp_path / "cells.tsv", "text\tlabel\nx\ta;b\ny\t\n")
-    assert [
-        one.labels for one in examples(Table(separate=lambda cell: cell.split(";") if cell else []), cells)
-    ] == [
-        ("a", "b"),
-        (),
-    ]
+    assert [one.labels for one in examples(Table(separator=";"), cells)] == [("a", "b"), ()]
+
+
+def test_a_cell_can_have_a_numbered_flag_for_each_label(tmp_path):
+    form = Table(numbered_flags=("a", "b"))
+    file = written(tmp_path / "train.tsv", "text\tlabel\nx\t0_0,1_1\ny\t1_0,0_0\n")
+    assert [one.labels for one in examples(form, file)] == [("b",), ()]
+    for cell in ("0_1", "0_1,1_2", "0_1,1_0,2_0"):
+        with pytest.raises(
+            UserError, match=r"train\.tsv line 2: the labels \(\d+ characters\) are not of the form"
+        ):
+            examples(form, written(tmp_path / "train.tsv", f"text\tlabel\nx\t{cell}\n"))
 
 
 def test_sentences_of_a_document_are_joined_and_their_labels_united(tmp_path):
@@ -271,8 +278,8 @@ def test_one_file_can_hold_all_splits(tmp_path, monkeypatch):
         ["y"],
         ["z"],
     ]
-    read = Mock(wraps=records)
-    monkeypatch.setattr("clm_detour.evaluate.formats.table.records", read)
+    read = Mock(wraps=read_records)
+    monkeypatch.setattr("clm_detour.evaluate.formats.table.read_records", read)
     assert [one.left_out for one in examples(form, file)] == [(), (), ("rows of no split",) * 2]
     assert read.call_count == 1
 
@@ -337,11 +344,11 @@ def test_tags_of_the_hub_may_be_numbers_with_a_point_but_not_missing(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"tokens": "of cancer", "ner_tags": [0, 1]}, "tokens is no list"),
-        ({"tokens": ["of", "cancer"], "ner_tags": "OB"}, "ner_tags is no list"),
+        ({"tokens": "of cancer", "ner_tags": [0, 1]}, "tokens is not a list"),
+        ({"tokens": ["of", "cancer"], "ner_tags": "OB"}, "ner_tags is not a list"),
         ({"tokens": ["of", "cancer"], "ner_tags": [0]}, "has 2 words in tokens but 1 tags in ner_tags"),
-        ({"tokens": [1, 2], "ner_tags": [0, 1]}, "tokens has an entry that is no text"),
-        ({"tokens": None, "ner_tags": [0, 1]}, "tokens is no list"),
+        ({"tokens": [1, 2], "ner_tags": [0, 1]}, "tokens has an entry that is not text"),
+        ({"tokens": None, "ner_tags": [0, 1]}, "tokens is not a list"),
     ],
 )
 def test_columns_of_the_hub_that_are_not_words_and_their_tags_are_refused(tmp_path, row, said):
@@ -461,7 +468,7 @@ def test_a_bigbio_passage_or_entity_that_is_not_whole_is_named(tmp_path, what, k
 def test_a_bigbio_record_without_passages_or_entities_is_named(tmp_path, key, value):
     record = {"document_id": "17", "passages": [PASSAGE], "entities": [ENTITY], key: value}
     file = written(tmp_path / "train.jsonl", json.dumps(record) + "\n")
-    with pytest.raises(UserError, match=rf"train\.jsonl line 1: {key} is no list of objects"):
+    with pytest.raises(UserError, match=rf"train\.jsonl line 1: {key} is not a list of objects"):
         examples(BigBio(), file)
 
 
@@ -525,7 +532,7 @@ def test_a_tag_of_i2b2_inside_another_and_a_mark_of_physionet_without_text_are_c
     ],
 )
 def test_physionets_marks_are_of_six_kinds(mark, expected):
-    assert kind(mark) == expected
+    assert type_of(mark) == expected
 
 
 @pytest.mark.parametrize(
@@ -534,13 +541,13 @@ def test_physionets_marks_are_of_six_kinds(mark, expected):
         (Conll(), {"a.tsv": ""}, "a.tsv is empty"),
         (Conll(), {"a.tsv": "x\tO\nlonely\n"}, "a.tsv line 2 (6 characters) is not a word and its tag"),
         (Conll(), {"a.tsv": "x\tB-A\n\ny\tdisease\n"}, "a.tsv line 3 has no tag like O"),
-        (Conll(), {"a.tsv": "x\tB\n"}, "a.tsv line 1: the tag B names no type"),
+        (Conll(), {"a.tsv": "x\tB\n"}, "a.tsv line 1: the tag B names no entity type"),
         (Brat(), {"a.txt": "x"}, "a.txt has no a.ann"),
         (Brat(), {"a.txt": " ", "a.ann": ""}, "a.txt is empty"),
         (
             Brat(),
             {"a.txt": "x", "a.ann": "#1\tN T1\tx\nT1\tA 0\tx\n"},
-            "a.ann line 2 (8 characters) is no annotation",
+            "a.ann line 2 (8 characters) is not an annotation",
         ),
         (Table(), {"a.tsv": "text\tlabel\n"}, "a.tsv is empty"),
         (

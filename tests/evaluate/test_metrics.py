@@ -15,8 +15,7 @@ from seqeval.metrics import recall_score as seqeval_recall
 from seqeval.scheme import IOB2
 from sklearn import metrics as sk
 
-from clm_detour.evaluate.metrics import score
-from clm_detour.evaluate.metrics_entities import strict_chunks
+from clm_detour.evaluate.metrics import score, strict_chunks
 from clm_detour.evaluate.tasks import METRICS, Document, Entity, Task
 
 warnings.filterwarnings("ignore", module="(seqeval|sklearn|numpy)")

@@ -14,7 +14,7 @@ from clm_detour.config.schema import FineTuning
 from clm_detour.data.tokenizer import copy_tokenizer
 from clm_detour.evaluate.command import evaluate_models, probe_models, probe_table
 from clm_detour.measure.encoder import load_encoder
-from clm_detour.measure.masked import open_masked
+from clm_detour.measure.scorer import open_masked
 from clm_detour.measure.states import open_encoder
 from clm_detour.model import ModernBertForPretraining, ModernBertForSequenceClassification, ModernBertModel
 from clm_detour.utils.errors import UserError

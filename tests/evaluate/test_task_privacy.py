@@ -9,7 +9,6 @@ from clm_detour.evaluate.formats.brat import Brat
 from clm_detour.evaluate.formats.conll import Conll
 from clm_detour.evaluate.formats.physionet import PhysioNet
 from clm_detour.evaluate.formats.table import Table
-from clm_detour.evaluate.tasks.hoc import hallmarks
 from clm_detour.evaluate.tasks.reading import Reader
 from clm_detour.utils.errors import UserError
 
@@ -42,7 +41,7 @@ CASES = {
     ),
     "a text for labels": (
         "multi_label",
-        Table("a.tsv", separate=hallmarks),
+        Table("a.tsv", numbered_flags=("A", "B")),
         {"a.tsv": f"text\tlabel\nx\t{NAME}\n"},
     ),
     "a text for an id": (

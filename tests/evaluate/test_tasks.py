@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clm_detour.cli.main import app
 from clm_detour.config.loading import load_evaluation
@@ -15,8 +16,9 @@ from clm_detour.evaluate.command import known_tasks
 from clm_detour.evaluate.tasks import METRICS, TASKS, Document, Entity, from_yaml, load, locate
 from clm_detour.evaluate.tasks.left_out import of_data
 from clm_detour.evaluate.tasks.overview import counts, differences, print_overview
-from clm_detour.evaluate.tasks.registry import PAPER
+from clm_detour.evaluate.tasks.registry import LIBRARY, PAPER, TaskLibrary
 from clm_detour.evaluate.tasks.splits import hold_out, origin, shared_ids, shared_texts
+from clm_detour.evaluate.tasks.yaml_task import FORMAT_KEYS, FORMATS, TASK_KEYS
 from clm_detour.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +45,7 @@ SIGNS = {"form": "brat", "kind": "entities", "labels": ["Sign"], "disjoint": Fal
 
 
 def test_the_papers_nineteen_tasks_are_registered_in_the_order_of_its_tables():
-    assert [task.name for task in PAPER] == [
+    assert list(PAPER) == [
         "ChemProt",
         "Phenotype",
         "COS",
@@ -64,7 +66,20 @@ def test_the_papers_nineteen_tasks_are_registered_in_the_order_of_its_tables():
         "EMEA",
         "Medline",
     ]
-    assert [task.language for task in PAPER] == ["en"] * 11 + ["fr"] * 8
+    assert [TASKS[name].language for name in PAPER] == ["en"] * 11 + ["fr"] * 8
+
+
+def test_a_registered_task_is_parsed_when_it_is_first_used():
+    library = TaskLibrary()
+    assert set(library.tasks.values()) == {None}
+    assert library["GAD"] == TASKS["GAD"]
+    assert [name for name, task in library.tasks.items() if task is not None] == ["GAD"]
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.iterdir()), ids=lambda path: path.name)
+def test_the_file_of_a_task_opens_with_a_description_the_licence_and_the_source(path):
+    text = path.read_text(encoding="utf-8")
+    assert re.match(r"(# .+\n)+licence: .+\nobtain: .+\n", text)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
@@ -167,7 +182,9 @@ def test_a_label_that_is_not_a_number_is_no_label(tmp_path, kind):
         written(tmp_path / "mine" / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
     task = from_yaml("mine", {"form": "jsonl", "kind": kind})
     if kind == "single_label":
-        with pytest.raises(UserError, match=r"train\.jsonl line 2 has 0 labels, but mine gives exactly one"):
+        with pytest.raises(
+            UserError, match=r"train\.jsonl line 2 has 0 labels, but a document of mine has exactly one"
+        ):
             load(task, tmp_path)
         return
     task, splits = load(task, tmp_path)
@@ -234,7 +251,7 @@ def test_a_split_without_documents_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        (("Fièvre", "T1\tSing 0 6\tFièvre\n"), r"a\.ann line 1: 'Sing' is no label of mine; it has Sign"),
+        (("Fièvre", "T1\tSing 0 6\tFièvre\n"), r"a\.ann line 1: 'Sing' is not a label of mine; it has Sign"),
         (
             ("Fièvre", "\nT1\tSign 0 7\tFièvre\n"),
             r"a\.ann line 2: Sign ends at 7, past the end of the text \(6\)",
@@ -243,7 +260,7 @@ def test_a_split_without_documents_is_said(tmp_path):
         (("Fièvre", "T1\tSign 0 3;2 6\tFièvre\n"), r"a\.ann line 1: Sign at .* overlaps itself"),
         (
             ("Fièvre", "T1\tSign 1 6\tFièvre\n"),
-            r"a\.ann line 1: the text at \[1, 6\] \(5 characters\) is not what the file says is there \(6 characters\)",
+            r"a\.ann line 1: the text at \[1, 6\] \(5 characters\) is not the annotated text of the file \(6 characters\)",
         ),
         (
             ("Fièvre", "T1\tSign 0 6\tFièvre\nT2\tSign 3 6\tvre\n"),
@@ -283,24 +300,38 @@ def test_a_classified_document_has_exactly_one_known_label(tmp_path):
     assert [one.labels for one in splits["test"]] == [("yes",)]
     assert load(from_yaml("mine", {**settings, "labels": []}), tmp_path)[0].labels == ("yes",)
     written(tmp_path / "mine" / "dev.jsonl", '{"text": "x", "label": ["yes", "no"]}\n')
-    with pytest.raises(UserError, match=r"dev\.jsonl line 1 has 2 labels, but mine gives exactly one"):
+    with pytest.raises(
+        UserError, match=r"dev\.jsonl line 1 has 2 labels, but a document of mine has exactly one"
+    ):
         load(task, tmp_path)
     written(tmp_path / "mine" / "dev.jsonl", '{"text": "x", "label": null}\n')
     for labels in (["no", "yes"], []):
-        with pytest.raises(UserError, match=r"dev\.jsonl line 1 has 0 labels, but mine gives exactly one"):
+        with pytest.raises(
+            UserError, match=r"dev\.jsonl line 1 has 0 labels, but a document of mine has exactly one"
+        ):
             load(from_yaml("mine", {**settings, "labels": labels}), tmp_path)
     written(tmp_path / "mine" / "dev.jsonl", '{"text": "x", "label": "maybe"}\n')
-    with pytest.raises(UserError, match=r"dev\.jsonl line 1: 'maybe' is no label of mine; it has no, yes\.$"):
+    with pytest.raises(
+        UserError, match=r"dev\.jsonl line 1: 'maybe' is not a label of mine; it has no, yes\.$"
+    ):
         load(task, tmp_path)
 
 
-def test_labels_that_yaml_took_for_true_and_false_are_to_be_quoted(tmp_path):
-    for split in ("train", "dev", "test"):
-        written(tmp_path / "mine" / f"{split}.jsonl", '{"text": "x", "label": "yes"}\n')
-    settings = {"form": "jsonl", "kind": "single_label", "labels": [True, False]}
-    said = r"'yes' is no label of mine; it has True, False; put its labels in quotes"
+def test_the_first_of_several_formats_that_finds_files_is_read(tmp_path):
+    settings = {"form": "csv", "kind": "single_label", "alternatives": [{"form": "jsonl", "label": "class"}]}
+    task = from_yaml("mine", {**settings, "labels": [0, 1]})
+    for split in SPLIT_FOLDERS:
+        written(tmp_path / "mine" / f"{split}.jsonl", '{"text": "x", "class": 1}\n')
+    assert load(task, tmp_path)[1]["test"][0].labels == ("1",)
+    for split in SPLIT_FOLDERS:
+        written(tmp_path / "mine" / f"{split}.csv", "text,label\nx,0\n")
+    assert load(task, tmp_path)[1]["test"][0].labels == ("0",)
+
+
+def test_labels_that_yaml_took_for_true_and_false_are_to_be_quoted():
+    said = r"tasks\.mine\.labels\[0\]: true is not a label; YAML reads yes, .* put the labels in quotes"
     with pytest.raises(UserError, match=said):
-        load(from_yaml("mine", settings), tmp_path)
+        from_yaml("mine", {"form": "jsonl", "kind": "single_label", "labels": [True, False]})
 
 
 def test_splits_are_drawn_from_train_by_document_the_same_every_time():
@@ -348,9 +379,8 @@ def test_the_most_frequent_codes_of_a_case_are_its_labels(tmp_path):
 
 
 def test_phenotype_joins_annotations_and_notes_and_leaves_out_what_contradicts_itself(tmp_path):
-    from clm_detour.evaluate.tasks.phenotype import CONDITIONS
-
-    header = ["HADM_ID", "SUBJECT_ID", "ROW_ID", *CONDITIONS, "NONE"]
+    conditions = TASKS["Phenotype"].labels
+    header = ["HADM_ID", "SUBJECT_ID", "ROW_ID", *conditions, "NONE"]
     rows = [
         [
             str(1000 + row),
@@ -374,7 +404,7 @@ def test_phenotype_joins_annotations_and_notes_and_leaves_out_what_contradicts_i
     assert set(documents) == {f"{row // 2}#{row}" for row in range(30) if row != 3}
     assert task.skipped == {"notes with a condition and none": 1}
     assert documents["2#5"].text == 'Line 1\nof note "5"'
-    assert documents["7#15"].labels == (CONDITIONS[1],)
+    assert documents["7#15"].labels == (conditions[1],)
     patients = [{origin(one) for one in split} for split in splits.values()]
     assert list(map(len, patients)) == [10, 1, 4]
     assert len(set.union(*patients)) == 15
@@ -477,7 +507,7 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
             {"form": "conll", "kind": "entities", "overlaps": "first"},
             "tasks.mine.overlaps: 'first' is not known",
         ),
-        ({"form": "conll", "kind": "entities", "labels": ["A", "A"]}, "names a label twice"),
+        ({"form": "conll", "kind": "entities", "labels": ["A", "A"]}, "tasks.mine.labels: A is listed twice"),
         ({"form": "conll", "kind": "entities", "labels": "A"}, "tasks.mine.labels"),
         (
             {"form": "conll", "kind": "entities", "labels": ["A"], "rename": {"x": "B"}},
@@ -487,7 +517,10 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
             {"form": "conll", "kind": "entities", "held_out": {"dev": 0.1}},
             "tasks.mine.held_out: 'dev' is not known",
         ),
-        ({"form": "conll", "kind": "entities", "held_out": {"test": 1.5}}, "is not a share"),
+        (
+            {"form": "conll", "kind": "entities", "held_out": {"test": 1.5}},
+            "use a number above 0 and below 1",
+        ),
         (
             {"form": "conll", "kind": "entities", "held_out": {"test": 0.5, "validation": 0.5}},
             "leaves nothing",
@@ -521,6 +554,18 @@ def test_diamed_is_read_with_chapters_as_numbers_or_names(tmp_path):
             {"form": "hub", "kind": "single_label", "path": "a/b", "folder": "x"},
             "tasks.mine.folder has no effect",
         ),
+        *(
+            (
+                {"form": "brat", "kind": "entities", "alternatives": [section]},
+                f"tasks.mine.alternatives[0]{said}",
+            )
+            for section, said in (
+                ("x", " is a section of `key: value` pairs"),
+                ({"form": "hub"}, ".form: 'hub' is not known"),
+                ({"form": "tsv", "word": 1}, ".word has no effect on the form tsv"),
+                ({"form": "tsv"}, ": the form tsv with these keys gives labels"),
+            )
+        ),
     ],
 )
 def test_a_mistake_in_a_tasks_yaml_is_one_sentence(mapping, said):
@@ -547,8 +592,6 @@ def test_a_task_from_yaml_has_the_papers_protocol_but_for_what_is_set():
 
 
 def test_the_example_of_the_page_on_tasks_is_valid(tmp_path):
-    import yaml
-
     page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
     examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
     (mine,) = [block for block in examples if "own_tasks" in block]
@@ -556,6 +599,25 @@ def test_the_example_of_the_page_on_tasks_is_valid(tmp_path):
     settings = load_evaluation(tmp_path / "mine.yaml", [], ["base=x"])
     assert len(settings.own_tasks) >= 4
     assert set(settings.tasks) <= set(known_tasks(settings))
+
+
+def test_the_guide_for_adding_a_task_has_a_complete_example(tmp_path):
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    guide = page.partition("## Add a task")[2]
+    assert guide.partition("```")[0].strip().count("\n") < 10
+    task = from_yaml("triage", yaml.safe_load(re.search(r"```yaml\n(.*?)```", guide, flags=re.DOTALL)[1]))
+    for split, labels in {"train": ["no", "yes", "no"], "dev": ["no"], "test": ["yes"]}.items():
+        rows = "".join(f"{split} {number}\t{label}\n" for number, label in enumerate(labels))
+        written(tmp_path / "triage" / f"{split}.tsv", f"message\tlabel\n{rows}")
+    task, splits = load(task, tmp_path)
+    assert differences(task, splits) == []
+    assert [one.labels for one in splits["train"]] == [("no",), ("yes",), ("no",)]
+
+
+def test_the_tables_of_keys_on_the_page_on_tasks_are_complete():
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    tables = page.partition("These keys go with every form")[2].partition("A mistake in the data")[0]
+    assert {*TASK_KEYS, *FORMAT_KEYS, *FORMATS} <= set(re.findall(r"`([\w]+)", tables))
 
 
 def test_the_page_on_tasks_has_a_row_for_each():

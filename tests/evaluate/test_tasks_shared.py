@@ -11,9 +11,8 @@ import pytest
 from clm_detour.data.decontaminate import SharedRuns
 from clm_detour.data.sources.evaluation import evaluation_texts
 from clm_detour.evaluate.formats.brat import Brat
-from clm_detour.evaluate.formats.form import trimmed
-from clm_detour.evaluate.metrics import score
-from clm_detour.evaluate.metrics_entities import strict_chunks, tags
+from clm_detour.evaluate.formats.format import trimmed
+from clm_detour.evaluate.metrics import score, strict_chunks, tags
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, load
 from clm_detour.evaluate.tasks.overview import counts, differences
 from clm_detour.evaluate.tasks.splits import shared_ids, shared_texts
@@ -49,7 +48,7 @@ def test_offsets_lead_to_the_annotated_words_piece_by_piece(loaded, shared_data,
     task, splits = loaded[name]
     there = {(split, one.id): one for split, documents in splits.items() for one in documents}
     folder = shared_data / "tasks" / ("QUAERO" if name in ("EMEA", "Medline") else name)
-    form = Brat(task.read.forms[0].files)
+    form = Brat(task.read.formats[0].files)
     in_pieces = quoted_wrongly = 0
     for split in splits:
         for file in form.find(folder, split):

@@ -1,4 +1,4 @@
-"""Tests that speak of bf16 autocast mean it, also on a CPU where it does not pay; and a GPU for those that need one pretended."""
+"""Use bf16 autocast in tests on any CPU, and pretend a GPU for tests that need one."""
 
 from __future__ import annotations
 

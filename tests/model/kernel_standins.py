@@ -13,8 +13,8 @@ import torch
 from model_reference import packed_ids
 from torch import Tensor
 
-from clm_detour.model import compiling
-from clm_detour.model.attention import flash, kernels, varlen
+from clm_detour.model import compiling, kernels
+from clm_detour.model.attention import flash, varlen
 
 FA2, FA3, FA4, VARLEN = "flash_attn", "flash_attn_interface", "flash_attn.cute", "torch.nn.attention.varlen"
 
@@ -48,7 +48,8 @@ class Calls:
     deterministic: bool | None = None
 
     def two(
-        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None,
+        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
+        softmax_scale=None,
         causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
         return_attn_probs=False, block_table=None,
     ):  # fmt: skip
@@ -59,7 +60,8 @@ class Calls:
     def three(
         self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None, seqused_k=None,
         softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
-        window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False,
+        window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None,
+        deterministic=False,
         sm_margin=0, return_attn_probs=False,
     ):  # fmt: skip
         self.deterministic = deterministic

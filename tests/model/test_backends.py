@@ -31,8 +31,8 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from clm_detour.model import ModernBertForPretraining
-from clm_detour.model.attention import attention, choose_backend, flash, flex, kernels
+from clm_detour.model import ModernBertForPretraining, kernels
+from clm_detour.model.attention import attention, choose_backend, flash, flex
 from clm_detour.model.cpu import attention as onednn
 from clm_detour.model.documents import Documents
 from clm_detour.utils.errors import UserError

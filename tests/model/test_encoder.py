@@ -206,8 +206,8 @@ def test_a_classifier_on_a_body_draws_its_head_as_a_new_model_does(
     model = cls.from_encoder(tmp_path, num_labels=3)
     (line,) = (r.getMessage() for r in caplog.records if r.name.startswith("clm_detour"))
     assert line == (
-        f"{cls.__name__} from {tmp_path}: the model is taken over, the prediction head and the classifier are new and must be "
-        "trained."
+        f"{cls.__name__} from {tmp_path}: the model is taken over, the prediction head and the classifier "
+        "are new and must be trained."
     )
     expected = source.state_dict()
     assert all(torch.equal(weight, expected[name]) for name, weight in model.model.state_dict().items())

@@ -312,8 +312,8 @@ def test_a_classifier_starts_from_a_pretrained_encoder(
     assert [(r.levelno, r.getMessage()) for r in caplog.records if r.name.startswith("clm_detour")] == [
         (
             logging.WARNING,
-            f"{cls.__name__} from {tmp_path}: model and head are taken over, decoder left out, the classifier is new and must be "
-            "trained.",
+            f"{cls.__name__} from {tmp_path}: model and head are taken over, decoder left out, the "
+            "classifier is new and must be trained.",
         )
     ]
     torch.manual_seed(3)

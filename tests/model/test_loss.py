@@ -1,4 +1,4 @@
-"""The chunked loss is cross-entropy: value, gradients, precision, and nothing outside the predicted positions."""
+"""The chunked loss is cross-entropy: value, gradients, precision, and only at the predicted positions."""
 
 from __future__ import annotations
 

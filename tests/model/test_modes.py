@@ -1,4 +1,4 @@
-"""One network, several modes: causal or not, checkpointed, dropped out, padded to nothing; always deterministic."""
+"""One network in several modes (causal, checkpointed, with dropout, only padding) is always deterministic."""
 
 from __future__ import annotations
 

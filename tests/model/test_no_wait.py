@@ -1,6 +1,7 @@
-"""A step never needs to know a number that the device computed: it runs on `meta`, where there are none to know.
+"""A step never needs a number that the device computed: it runs on `meta`, where there are none.
 
-So the host of a GPU runs ahead of it. On `meta` whatever asks for a value (item, tolist, nonzero, a mask as an index) raises.
+So the host of a GPU runs ahead of it. On `meta` whatever asks for a value (item, tolist, nonzero, a mask as
+an index) raises.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from kernel_standins import VARLEN, Machine
 from model_reference import tiny_config
 from torch import Tensor
 
-from clm_detour.model import ModernBertForPretraining
-from clm_detour.model.attention import flex, kernels
+from clm_detour.model import ModernBertForPretraining, kernels
+from clm_detour.model.attention import flex
 from clm_detour.model.documents import Documents
 
 LENGTHS = [[5, 195], [200]]

@@ -1,4 +1,4 @@
-"""The back end that is compiled for CPUs: the definition in bf16, the same bits for any threads, and a reason where it cannot run."""
+"""The back end that is compiled for CPUs: exact in bf16, the same bits for any number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-entropy with its gradient: the definition, on every CPU and without a compiler, the same bits for any threads."""
+"""Cross-entropy with its gradient follows the definition on every CPU, with the same bits for any threads."""
 
 from __future__ import annotations
 

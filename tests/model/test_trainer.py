@@ -21,7 +21,7 @@ from clm_detour import (
 )
 
 pytest.importorskip("accelerate")
-GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
 IDS = tokens(12 * 10).view(12, 10)
 
 
@@ -82,7 +82,7 @@ def test_logits_are_never_held_whole_in_training() -> None:
 
 @pytest.mark.parametrize("shift", [False, True])
 def test_the_loss_of_a_step_is_the_mean_over_its_micro_batches(shift: bool) -> None:
-    """Two micro-batches with different numbers of labels, as Trainer counts them, add up to the mean over both."""
+    """Two micro-batches with different numbers of labels add up to the mean over both."""
     model = tiny_model()
     model.causal = True
     labels = IDS.clone() if shift else next_token_labels(IDS)
@@ -110,7 +110,7 @@ def test_a_step_without_any_label_has_loss_and_gradients_of_zero(none: int | tor
 
 
 def test_accumulated_steps_are_those_of_the_whole_batch(tmp_path: Path) -> None:
-    """Trainer hands the number of labels of a step to the model, so micro-batches of few labels do not weigh more."""
+    """Trainer passes a step's number of labels, so micro-batches of few labels do not weigh more."""
     labels = IDS.clone()
     labels[::2, 2:] = -100
     weights = []

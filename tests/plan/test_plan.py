@@ -13,20 +13,22 @@ from transformers import ModernBertConfig
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
+from clm_detour.config.schema import Config
 from clm_detour.data.loader import StepBatches
 from clm_detour.model.flops import flops_per_batch
 from clm_detour.model.layers import Layer
+from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.rope import rotation
 from clm_detour.plan import RecipePlan, make_plan, print_plan
 from clm_detour.plan.hardware import DEVICES, Hardware
 from clm_detour.plan.make import model_config
 from clm_detour.plan.memory import GRADIENT, MOMENTS, WEIGHT, layer_bytes
-from clm_detour.recipe.phases import choose_phase, plan_arm
-from clm_detour.recipe.start import starting_network
-from clm_detour.recipe.stream import open_stream
-from clm_detour.run.check import existing_tokenizer
+from clm_detour.recipe.boundary import cross_boundary, starting_network
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.run.check import check_before_run, plan_with_warnings
 from clm_detour.run.check.folders import room_warnings
-from clm_detour.run.steps import plan_step, prepare_data, refuse_early, run_recipe
+from clm_detour.run.pipeline import prepare_data, run_recipe, show_plan
 from clm_detour.utils.errors import UserError
 
 
@@ -40,15 +42,19 @@ def recipe(tiny_recipe, tmp_path_factory) -> Path:
 
 def plan_of(recipe: Path, *overrides: str) -> RecipePlan:
     config = load_config(recipe, overrides)
-    return make_plan(config, existing_tokenizer(config))
+    return make_plan(Recipe(config))
+
+
+def first_network(config: Config) -> ModernBertForPretraining:
+    recipe = Recipe(config)
+    return starting_network(cross_boundary(recipe, recipe.arm("base")[0]), config.model, recipe.tokenizer)
 
 
 def test_tokens_and_epochs_are_those_of_the_rows_that_training_draws(recipe):
     config = load_config(recipe, ["phases.decay.duration=40ktok"])
-    tokenizer = existing_tokenizer(config)
-    for phase in make_plan(config, tokenizer).phases:
+    for phase in make_plan(Recipe(config)).phases:
         run = phase.run
-        stream = open_stream(config, run, tokenizer)
+        stream = Recipe(config).stream(run)
         batches = StepBatches(stream, run.first_row, run.step_rows)
         drawn = Counter(
             stream.mixture.locate(position).source
@@ -74,24 +80,23 @@ def test_a_source_goes_on_in_the_next_phase_on_the_same_mixture(recipe):
 @pytest.mark.parametrize("name", ["clm", "decay"])
 def test_the_operations_are_those_of_all_batches(recipe, name):
     config = load_config(recipe, ["phases.clm.duration=30ktok", "phases.decay.duration=30ktok"])
-    tokenizer = existing_tokenizer(config)
-    run = choose_phase(config, "detour", name)
-    batches = StepBatches(open_stream(config, run, tokenizer), run.first_row, run.step_rows)
-    model, exact = model_config(config, tokenizer), 0
+    tokenizer = Recipe(config).tokenizer
+    run = Recipe(config).phase("detour", name)
+    batches = StepBatches(Recipe(config).stream(run), run.first_row, run.step_rows)
+    model, exact = model_config(config.model, config.tokenizer.train, tokenizer), 0
     for step in range(run.steps):
         batch = batches.step(step)
         lengths = [length for row in batch["document_lengths"] for length in row]
         exact += flops_per_batch(model, lengths, sum(batch["predicted"]), run.phase.objective == "clm").total
-    plan = next(phase for phase in make_plan(config, tokenizer).phases if phase.run.id == run.id)
+    plan = next(phase for phase in make_plan(Recipe(config)).phases if phase.run.id == run.id)
     assert plan.operations.total == pytest.approx(exact, rel=0.03)
     assert not plan.assumed
 
 
 def test_sizes_are_those_of_the_network(recipe):
     config = load_config(recipe)
-    tokenizer = existing_tokenizer(config)
-    sizes = make_plan(config, tokenizer).sizes
-    network = starting_network(config, plan_arm(config, "base")[0], tokenizer)
+    sizes = make_plan(Recipe(config)).sizes
+    network = first_network(config)
     assert sizes.parameters == sum(parameter.numel() for parameter in network.parameters())
     bytes_each = {
         "weights": WEIGHT,
@@ -115,20 +120,20 @@ def test_a_finished_run_takes_the_disk_that_was_planned_and_no_more(tiny_recipe,
         ],
     )
     prepare_data(config)
-    plan = make_plan(config, existing_tokenizer(config))
+    plan = make_plan(Recipe(config))
     planned = plan.sizes.disk
     run_recipe(config)
     taken = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*.safetensors"))
     assert taken == pytest.approx(planned, rel=0.02)
     free = plan.sizes.peak_disk + 0.02 * planned
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
-    assert not list(room_warnings(config, plan))
+    assert not list(room_warnings(plan, RunFolder.of(config), config.arms))
 
 
 def test_only_several_processes_under_ddp_hold_buckets_of_gradients(recipe):
     def memory(gpus: int, parallel: str) -> dict[str, int]:
         config = load_config(recipe, [f"train.parallel={parallel}"])
-        return make_plan(config, existing_tokenizer(config), gpus).sizes.memory
+        return make_plan(Recipe(config), gpus).sizes.memory
 
     several, one = memory(4, "ddp"), memory(1, "ddp")
     assert several["buckets"] == several["gradients"]
@@ -140,11 +145,11 @@ def test_a_run_shows_the_plan_for_its_own_number_of_processes(recipe, tmp_path, 
     config = load_config(recipe)
     config.run_dir = str(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    plan_step(config, existing_tokenizer(config))
+    show_plan(*plan_with_warnings(Recipe(config)), tmp_path / "plan.json")
     said = capsys.readouterr().err
-    print_plan(make_plan(config, existing_tokenizer(config), 4))
+    print_plan(make_plan(Recipe(config), 4))
     assert said == capsys.readouterr().err
-    print_plan(make_plan(config, existing_tokenizer(config), 1))
+    print_plan(make_plan(Recipe(config), 1))
     assert said != capsys.readouterr().err
 
 
@@ -152,10 +157,10 @@ def test_before_a_run_only_sources_that_are_not_prepared_are_read(recipe, tmp_pa
     def out_of_reach(*_: object) -> None:
         raise UserError("The hub cannot be asked.")
 
-    monkeypatch.setattr("clm_detour.run.check.data.check_first_record", out_of_reach)
-    refuse_early(load_config(recipe))
+    monkeypatch.setattr("clm_detour.run.check.sources.check_first_record", out_of_reach)
+    check_before_run(Recipe(load_config(recipe)), read_prepared=False)
     with pytest.raises(UserError, match="The hub cannot be asked"):
-        refuse_early(load_config(recipe, [f"data.dir={tmp_path}/data"]))
+        check_before_run(Recipe(load_config(recipe, [f"data.dir={tmp_path}/data"])), read_prepared=False)
 
 
 def test_before_the_data_is_prepared_the_plan_says_what_it_can(tiny_recipe, tmp_path):
@@ -173,9 +178,7 @@ def test_a_source_may_say_how_often_it_is_gone_through(recipe):
         phase.sources["notes"].epochs for phase in plan_of(recipe, long).phases if "notes" in phase.sources
     )
     plan_of(recipe, long, f"data.sources.notes.max_epochs={epochs + 1e-6:.9f}")
-    with pytest.raises(
-        UserError, match=r"notes would be gone through .* tokens wanted of .* max_epochs is 1"
-    ):
+    with pytest.raises(UserError, match=r"notes would be repeated .* tokens wanted of .* max_epochs is 1"):
         plan_of(recipe, long, "data.sources.notes.max_epochs=1")
 
 
@@ -186,7 +189,7 @@ def test_too_many_epochs_are_refused_before_training(recipe, monkeypatch, capsys
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2
-    assert "Error: Source notes would be gone through" in capsys.readouterr().err
+    assert "Error: Source notes would be repeated" in capsys.readouterr().err
     assert not (tmp_path / "run" / "phases").exists()
 
 
@@ -204,7 +207,7 @@ def test_the_printed_plan_names_phases_sources_hours_and_what_is_seen_too_often(
         "hours at 1k tokens/s",
         "attention",
         "of pretrain.mlm (x",
-        "Gone through more than 4 times",
+        "More than 4 passes",
     ):
         assert words in said
 
@@ -221,11 +224,7 @@ def test_memory_and_operations_count_what_is_frozen(recipe):
     names = load_config(recipe).phases
     words = [f"phases.{name}.freeze={{layers: 0-1, embeddings: true}}" for name in names]
     frozen = plan_of(recipe, *words)
-    network = starting_network(
-        load_config(recipe, words),
-        plan_arm(load_config(recipe, words), "base")[0],
-        existing_tokenizer(load_config(recipe)),
-    )
+    network = first_network(load_config(recipe, words))
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     assert frozen.sizes.memory["gradients"] == GRADIENT * trained
     assert frozen.sizes.memory["moments"] == MOMENTS * trained
@@ -292,12 +291,12 @@ def test_wrong_hardware_is_one_clear_sentence(recipe, monkeypatch, capsys, words
 
 @pytest.fixture(scope="module")
 def paper_plan(tiny_data, tmp_path_factory):
-    """The plan of en-base-10b without data, network or weights: a folder with ModernBERT-base's config alone stands in for the hub's."""
+    """Return the plan of en-base-10b without data and weights: only ModernBERT-base's config is there."""
     folder = tmp_path_factory.mktemp("base") / "ModernBERT-base"
     ModernBertConfig(vocab_size=50368, global_attn_every_n_layers=3).save_pretrained(folder)
     path = Path(__file__).parents[2] / "configs" / "paper" / "en-base-10b.yaml"
     config = load_config(path, [f"model.base={folder}", f"data.dir={folder}/nothing"])
-    return make_plan(config, None, gpus=4)
+    return make_plan(Recipe(config), read_data=False, gpus=4)
 
 
 def test_the_papers_run_is_planned_before_there_is_any_data(paper_plan):
@@ -320,8 +319,8 @@ QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 def test_a_model_whose_tokenizer_is_yet_to_be_trained_is_planned(tmp_path):
     config = load_config(QUICKSTART, [f"run_dir={tmp_path}/run"])
-    plan = make_plan(config, None)
-    network_config = model_config(config, None)
+    plan = make_plan(Recipe(config), read_data=False)
+    network_config = model_config(config.model, config.tokenizer.train, None)
     assert network_config.vocab_size == 4096
     assert plan.sizes.parameters > 4096 * 128
     assert all(phase.operations.head > 0 for phase in plan.phases)

@@ -1,4 +1,4 @@
-"""What is frozen stays as it was to the bit, takes no memory and no backward, and thaws; a head that is reset is new."""
+"""Frozen parameters keep their bits, take no optimizer state and no backward pass; a reset head is new."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from transformers import ModernBertConfig
 from clm_detour.config import load_config
 from clm_detour.config.schema import Freeze, Optimizer
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.recipe.boundary import reset_head
 from clm_detour.recipe.freezing import freeze, frozen_names
-from clm_detour.recipe.phases import plan_arm
-from clm_detour.recipe.start import reset_head
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
@@ -34,11 +34,11 @@ FROZEN = [
 
 @pytest.fixture(scope="module")
 def thawed(tiny_recipe, tmp_path_factory):
-    """A recipe that freezes embeddings and layers 0-1 of 3 in its second phase, and resets the head in its third."""
+    """Train a recipe that freezes embeddings and layers 0-1 in phase 2 and resets the head in phase 3."""
     config = load_config(tiny_recipe(tmp_path_factory.mktemp("frozen") / "run"), FROZEN)
     prepare_data(config)
-    for run in plan_arm(config, "detour"):
-        train_phase(config, run)
+    for run in Recipe(config).arm("detour"):
+        train_phase(Recipe(config), run)
     return config
 
 
@@ -71,7 +71,7 @@ def test_frozen_parameters_have_no_moments(thawed):
 
 
 def test_moments_of_what_was_frozen_and_of_a_reset_head_start_anew_and_the_others_go_on(thawed):
-    runs = {run.name: run for run in plan_arm(thawed, "detour")}
+    runs = {run.name: run for run in Recipe(thawed).arm("detour")}
     moments = tensors(thawed, "pretrain.clm.decay", "optimizer.safetensors")
     for key, step in moments.items():
         kind, _, name = key.partition("/")
@@ -86,7 +86,7 @@ def test_a_frozen_phase_resumes_to_the_same_bits(thawed, tmp_path, tiny_recipe, 
 
     config = load_config(tiny_recipe(tmp_path / "run"), FROZEN)
     shutil.copytree(RunFolder.of(thawed).phase("pretrain").root, RunFolder.of(config).phase("pretrain").root)
-    run = plan_arm(config, "detour")[1]
+    run = Recipe(config).arm("detour")[1]
     write = Checkpoints.write
 
     def write_and_die(self, state):
@@ -96,8 +96,8 @@ def test_a_frozen_phase_resumes_to_the_same_bits(thawed, tmp_path, tiny_recipe, 
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "write", write_and_die)
         with pytest.raises(KeyboardInterrupt):
-            train_phase(config, run)
-    assert train_phase(config, run)
+            train_phase(Recipe(config), run)
+    assert train_phase(Recipe(config), run)
     for file in ("model/model.safetensors", "optimizer.safetensors"):
         ours, theirs = tensors(config, run.id, file), tensors(thawed, run.id, file)
         assert ours.keys() == theirs.keys()
@@ -110,7 +110,7 @@ def test_two_processes_freeze_the_same(thawed, tmp_path, tiny_recipe, parallel):
     path = tiny_recipe(tmp_path / "run")
     alone, both = RunFolder.of(thawed), RunFolder.of(load_config(path, words))
     shutil.copytree(alone.phase("pretrain").root, both.phase("pretrain").root)
-    launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", "-m", "clm_detour.train.main"]
+    launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", "-m", "clm_detour.train"]
     for phase in ("clm", "decay"):
         command = [*launcher, str(path), *words, "arm=detour", f"phase={phase}"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -156,9 +156,8 @@ def test_what_is_frozen_is_not_in_the_optimizer():
     optimizer = make_optimizer(network, Optimizer(), 1e-3)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     names = {name for name, parameter in network.named_parameters() if id(parameter) in held}
-    assert {name.rpartition(".")[0].removeprefix("model.").partition(".attn")[0].partition(".mlp")[0] for name in names} == {
-        "layers.3", "final_norm",
-    }  # fmt: skip
+    modules = {name.rpartition(".")[0].removeprefix("model.") for name in names}
+    assert {name.partition(".attn")[0].partition(".mlp")[0] for name in modules} == {"layers.3", "final_norm"}
 
 
 def test_tied_decoder_weights_freeze_with_the_embeddings_and_others_with_the_head():

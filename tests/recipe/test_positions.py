@@ -8,18 +8,20 @@ import pytest
 
 from clm_detour.config import load_config
 from clm_detour.data.tokenizer import load_tokenizer
-from clm_detour.recipe.phases import plan_arm
-from clm_detour.recipe.start import fresh_config, starting_network
+from clm_detour.recipe.boundary import cross_boundary, starting_network
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.recipe.start import fresh_config
 
 
 @pytest.fixture
 def start(tiny_recipe, tiny_data, tmp_path):
-    """From overrides of a recipe with rows of 64 tokens to the positions of the network that it starts from."""
+    """Return a function from overrides of a recipe with rows of 64 tokens to the positions of its network."""
     tokenizer = load_tokenizer(str(tiny_data / "tokenizer"))
 
     def positions(*overrides: str) -> int:
         config = load_config(tiny_recipe(tmp_path / "run"), overrides)
-        network = starting_network(config, plan_arm(config, "base")[0], tokenizer)
+        recipe = Recipe(config)
+        network = starting_network(cross_boundary(recipe, recipe.arm("base")[0]), config.model, tokenizer)
         network.save_pretrained(tmp_path / "saved")
         return json.loads((tmp_path / "saved" / "config.json").read_text())["max_position_embeddings"]
 

@@ -1,4 +1,4 @@
-"""Every shipped config runs, end to end, with small things in the place of large ones (`+debug`)."""
+"""Every shipped config runs from end to end under `+debug`, which makes it small."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from clm_detour.config.debug import STEPS
 from clm_detour.plan import make_plan, print_plan
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.phases import plan_recipe
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.run.check import check_recipe, existing_tokenizer
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.check import check_recipe
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.files import read_json
 
@@ -29,9 +30,10 @@ SHIPPED = [
 
 @pytest.fixture(scope="session")
 def small(tiny_data, tmp_path_factory):
-    """A function from a shipped config to its `+debug`.
+    """A function from a shipped config to its `+debug` recipe.
 
-    Configs of the same sources share one folder: what has been made small alike is trained once, and settings.json sees to it that it was alike.
+    Configs with the same sources share a run folder, so that equal phases are trained once. settings.json of
+    each phase guarantees that they are equal.
     """
     root = tmp_path_factory.mktemp("configs")
 
@@ -49,18 +51,19 @@ def small(tiny_data, tmp_path_factory):
 def test_it_is_checked_planned_trained_and_exported(path, small, tmp_path, capsys):
     config = small(path)
     prepare_data(config)
-    check_recipe(config, deep=False, sizes=False)
-    print_plan(make_plan(config, existing_tokenizer(config)))
+    recipe = Recipe(config)
+    check_recipe(recipe, deep=False, size_warnings=False)
+    print_plan(make_plan(recipe))
     shown = capsys.readouterr().err
     assert "Nothing wrong found" in shown
     for run in plan_recipe(config).values():
         assert run.id in shown
-        train_phase(config, run)  # or find it trained
+        train_phase(Recipe(config), run)  # or find it trained
         record = read_json(RunFolder.of(config).phase(run.id).record)
         assert (record["steps"], record["objective"]) == (run.steps, run.phase.objective)
         assert run.steps >= STEPS
     arm = list(config.arms)[-1]
-    export_arm(config, arm, tmp_path / arm)
+    export_arm(Recipe(config), arm, tmp_path / arm)
     assert (tmp_path / arm / "model.safetensors").exists()
 
 

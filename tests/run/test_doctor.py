@@ -1,48 +1,56 @@
-"""The doctor says what stands in the way."""
+"""`clm-detour doctor` describes the installation and names its problems."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 
 import pytest
-from packaging.requirements import Requirement
 
 from clm_detour.model.attention import BACKENDS
 from clm_detour.run import doctor
 
 
 def test_every_back_end_runs_or_says_why_not():
-    said = dict(doctor.back_ends())
-    assert {f"  {name}" for name in BACKENDS} < said.keys()
-    assert said["  portable"] == "runs here"
-    assert all(said.values())
+    printed = dict(doctor.back_ends())
+    assert {f"  {name}" for name in BACKENDS} < printed.keys()
+    assert printed["  portable"] == "runs here"
+    assert all(printed.values())
 
 
 def test_the_extras_are_those_of_the_package():
-    said = dict(doctor.extras())
-    assert "flash-attn" in said["extra flash"]
-    assert "wandb" in said["extra wandb"]
+    printed = dict(doctor.extras())
+    assert "flash-attn" in printed["extra flash"]
+    assert "wandb" in printed["extra wandb"]
 
 
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        ("torch<1", r"asks for torch <1, and .* is installed"),
+        ("torch<1", r"requires torch <1, but .* is installed"),
         ("no-such-package-at-all", "which is not installed"),
         ("torch>1", None),
         ("no-such-package-at-all; extra == 'dev'", None),
     ],
 )
 def test_a_version_that_does_not_meet_a_pin_is_named(monkeypatch, wanted, expected):
-    monkeypatch.setattr(doctor, "requirements", lambda package: [Requirement(wanted)])
-    said = list(doctor.broken_pins())
-    assert bool(said) == (expected is not None)
-    assert expected is None or re.search(expected, said[0])
+    monkeypatch.setattr(importlib.metadata, "requires", lambda package: [wanted])
+    problems = list(doctor.unmet_requirements())
+    assert bool(problems) == (expected is not None)
+    assert expected is None or re.search(expected, problems[0])
+
+
+def test_without_composer_the_command_that_adds_it_is_shown(monkeypatch, capsys):
+    found = {**doctor.describe_environment(), "composer": None}
+    monkeypatch.setattr(doctor, "describe_environment", lambda: found)
+    monkeypatch.setattr(doctor.console, "width", 200)
+    doctor.print_environment()
+    assert "not installed (needed to train: pip install 'clm-detour[train]')" in capsys.readouterr().err
 
 
 def test_low_limits_come_with_a_remedy(monkeypatch):
     monkeypatch.setattr(doctor, "shared_memory", lambda: 64 << 20)
-    monkeypatch.setattr(doctor, "FEWEST_FILES", 1 << 62)
-    said = " ".join(doctor.low_limits())
-    assert "--shm-size" in said
-    assert "ulimit -n" in said
+    monkeypatch.setattr(doctor, "MIN_OPEN_FILES", 1 << 62)
+    warnings = " ".join(doctor.low_limits())
+    assert "--shm-size" in warnings
+    assert "ulimit -n" in warnings

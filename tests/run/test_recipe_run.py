@@ -1,4 +1,4 @@
-"""A whole recipe on a tiny model: what it leaves opens in plain transformers, and nothing that happens on the way changes it."""
+"""A whole recipe on a tiny model: transformers opens its models, and interruptions do not change them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,12 @@ from clm_detour.config import load_config
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.phases import plan_recipe
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.run.after_training import export_step
 from clm_detour.run.check import check_recipe
-from clm_detour.run.steps import export_step, run_recipe
+from clm_detour.run.pipeline import run_recipe
 from clm_detour.utils.errors import UserError
 
 ANALYSES = ("compare", "trajectory", "weights", "gradients")
@@ -31,14 +35,14 @@ ANALYSES = ("compare", "trajectory", "weights", "gradients")
 
 @pytest.fixture(scope="module")
 def finished(tiny_recipe, tmp_path_factory):
-    """A recipe run to its end without disturbance."""
+    """The config of a recipe that ran without interruption."""
     config = load_config(tiny_recipe(tmp_path_factory.mktemp("finished") / "run"))
     run_recipe(config)
     return config
 
 
 def weights(run_dir: str | Path) -> dict[str, bytes]:
-    """Every safetensors file of a run."""
+    """Return the bytes of every safetensors file of a run."""
     folder = Path(run_dir)
     return {
         str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))
@@ -170,18 +174,18 @@ def test_an_arm_made_of_phases_that_are_there_is_scored_and_another_analysis_is_
 
 
 def test_an_export_replaces_a_model_of_ours_and_nothing_else(finished, tmp_path):
-    export_arm(finished, "detour", tmp_path / "model")
-    export_arm(finished, "twin", tmp_path / "model")
+    export_arm(Recipe(finished), "detour", tmp_path / "model")
+    export_arm(Recipe(finished), "twin", tmp_path / "model")
     assert json.loads((tmp_path / "model" / "clm_detour.json").read_text())["arm"] == "twin"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "precious").write_text("of someone else")
     with pytest.raises(UserError, match="something else than an exported model, which would be lost"):
-        export_arm(finished, "detour", tmp_path / "models")
+        export_arm(Recipe(finished), "detour", tmp_path / "models")
     assert (tmp_path / "models" / "precious").read_text() == "of someone else"
 
 
 def copied(finished, tmp_path):
-    """The finished run in another folder, with its times."""
+    """Return the config of a copy of the finished run, with its modification times."""
     config = copy.deepcopy(finished)
     config.run_dir = str(tmp_path / "run")
     shutil.copytree(finished.run_dir, config.run_dir, dirs_exist_ok=True)
@@ -195,11 +199,16 @@ def test_an_arm_is_exported_anew_when_it_ends_in_another_phase_whichever_was_tra
     chain = config.arms["detour"]
     for phases in (chain[:-1], chain):
         config.arms["detour"] = phases
-        assert export_step(config, "detour")
+        folder, last = RunFolder.of(config), ".".join(phases)
+        step = export_step(
+            "detour", last, folder, partial(export_arm, Recipe(config), "detour", folder.model("detour"))
+        )
+        assert step.is_stale()
+        step.do()
         exported = Path(config.run_dir) / "models" / "detour" / "model.safetensors"
-        end = Path(config.run_dir) / "phases" / ".".join(phases) / "model" / "model.safetensors"
+        end = Path(config.run_dir) / "phases" / last / "model" / "model.safetensors"
         assert exported.read_bytes() == end.read_bytes()
-        assert not export_step(config, "detour")
+        assert not step.is_stale()
 
 
 def test_what_a_killed_export_left_is_removed_by_the_next_and_that_of_a_living_process_is_not(
@@ -211,7 +220,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next_and_that_of_a_living_p
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"half")
-    export_arm(finished, "detour", tmp_path / "model")
+    export_arm(Recipe(finished), "detour", tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "model"])
 
 
@@ -235,11 +244,11 @@ def test_a_step_after_training_that_fails_does_not_keep_the_page_from_being_made
     (root / "report.html").unlink()
     (root / "evaluation" / "fill_mask.json").unlink()
 
-    def fails(config, tokenizer):
+    def fails(*_):
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("clm_detour.run.steps.fill_masks_step", fails)
+        patched.setattr("clm_detour.evaluate.fill_mask.fill", fails)
         with pytest.raises(type(error), match=str(error)):
             run_recipe(config)
     assert (
@@ -253,19 +262,20 @@ def test_a_step_after_training_that_fails_does_not_keep_the_page_from_being_made
 
 def test_results_on_tasks_that_could_not_be_compared_are_refused_before_any_training(finished, tmp_path):
     config = copied(finished, tmp_path)
-    check_recipe(config, deep=False)
+    check_recipe(Recipe(config), deep=False)
     config.evaluate.tasks.protocol = {"epochs": 2}
     with pytest.raises(
         UserError, match=r"SampleVerdict was started with other settings \(protocol\.epochs was 1, is now 2\)"
     ):
-        check_recipe(config, deep=False)
+        check_recipe(Recipe(config), deep=False)
     config = copied(finished, tmp_path)
     config.arms["detour"] = ["pretrain", "clm"]
     with pytest.raises(
         UserError,
-        match=r"results of arm detour when it ended in pretrain\.clm\.decay, and it now ends in pretrain\.clm; give",
+        match=r"results of arm detour when it ended in "
+        r"pretrain\.clm\.decay, and it now ends in pretrain\.clm; give",
     ):
-        check_recipe(config, deep=False)
+        check_recipe(Recipe(config), deep=False)
 
 
 def test_the_learning_rate_is_the_formula_at_every_step(finished):
@@ -290,14 +300,14 @@ def test_the_same_recipe_gives_the_same_bits(finished, tiny_recipe, tmp_path):
 
 def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(finished, tiny_recipe, tmp_path):
     path = tiny_recipe(tmp_path / "killed")
-    dice = random.Random(0)
+    generator = random.Random(0)
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     kills = 0
     for _ in range(2):  # at a moment when a checkpoint of some phase is there
         process = subprocess.Popen(
             command("run", path), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        wait_for_checkpoint(process, path.with_suffix(""), dice.uniform(0, 0.3))
+        wait_for_checkpoint(process, path.with_suffix(""), generator.uniform(0, 0.3))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
@@ -308,7 +318,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(finished,
 
 
 def wait_for_checkpoint(process: subprocess.Popen, run_dir: Path, more: float) -> None:
-    """Until a new checkpoint is sealed, and a little longer."""
+    """Wait until there is a new sealed checkpoint, and `more` seconds longer."""
     before = set(run_dir.glob("phases/*/checkpoints/*/seal.json"))
     while process.poll() is None and not set(run_dir.glob("phases/*/checkpoints/*/seal.json")) - before:
         time.sleep(0.02)

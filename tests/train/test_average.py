@@ -1,4 +1,4 @@
-"""The moving average of the weights: it is the formula, it goes on after a stop with the same bits, and training does not see it."""
+"""The moving average follows its formula, resumes with the same bits, and does not influence training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from clm_detour.config.schema import Config
 from clm_detour.recipe.export import export_arm
-from clm_detour.recipe.phases import choose_phase
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import PhaseFolder, RunFolder
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
@@ -24,8 +24,8 @@ FREEZE = "phases.pretrain.freeze={layers: 1}"
 
 
 def trained(config: Config) -> PhaseFolder:
-    run = choose_phase(config, "base", "pretrain")
-    train_phase(config, run)
+    run = Recipe(config).phase("base", "pretrain")
+    train_phase(Recipe(config), run)
     return RunFolder.of(config).phase(run.id)
 
 
@@ -63,10 +63,11 @@ def test_training_does_not_see_it_and_a_stopped_run_goes_on_with_its_bits(prepar
 
 
 def test_every_export_says_which_weights_it_holds(averaged, prepared, tmp_path):
-    for name, weights in ((f"exports/tokens-{STEP}", "last"), (f"exports/ema-tokens-{STEP}", "ema"), ("model", "last"), ("ema", "ema")):  # fmt: skip
+    exports = {f"exports/tokens-{STEP}": "last", f"exports/ema-tokens-{STEP}": "ema"}
+    for name, weights in {**exports, "model": "last", "ema": "ema"}.items():
         assert json.loads((averaged.root / name / "clm_detour.json").read_text())["weights"] == weights
     config = prepared("averaged", AVERAGED, FREEZE, EVERY_STEP)
-    export_arm(config, "base", tmp_path / "average", ema=True)
+    export_arm(Recipe(config), "base", tmp_path / "average", ema=True)
     about = json.loads((tmp_path / "average" / "clm_detour.json").read_text())
     assert (about["weights"], about["config"]["train"]["ema_half_life"]) == ("ema", f"{HALF_LIFE}tok")
     exported = load_file(tmp_path / "average" / "model.safetensors")
@@ -78,5 +79,5 @@ def test_an_average_that_was_not_kept_is_refused_with_the_remedy(prepared, tmp_p
     config = prepared("plain")
     trained(config)
     with pytest.raises(UserError, match=r"no moving average .* set train\.ema_half_life before training"):
-        export_arm(config, "base", tmp_path / "average", ema=True)
+        export_arm(Recipe(config), "base", tmp_path / "average", ema=True)
     assert not (tmp_path / "average").exists()

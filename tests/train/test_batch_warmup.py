@@ -1,4 +1,4 @@
-"""Steps that grow: the tokens of each step are those of the plan, and a run that was stopped among them goes on with the same bits."""
+"""Growing steps have the planned tokens, and a run that was stopped among them resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
-from clm_detour.recipe.phases import check_world, choose_phase
-from clm_detour.recipe.stream import open_stream
-from clm_detour.run.check import existing_tokenizer
-from clm_detour.run.steps import prepare_data
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
@@ -33,8 +31,8 @@ def lines_of(config: Config) -> list[dict]:
 
 def test_a_run_stopped_while_its_steps_grow_ends_with_the_same_bits(tiny_recipe, tmp_path, monkeypatch):
     one, other = (config_of(tiny_recipe(tmp_path / name)) for name in ("one", "other"))
-    run = choose_phase(one, "base", "pretrain")
-    train_phase(one, run)
+    run = Recipe(one).phase("base", "pretrain")
+    train_phase(Recipe(one), run)
 
     batch_end = Metrics.batch_end
 
@@ -45,10 +43,10 @@ def test_a_run_stopped_while_its_steps_grow_ends_with_the_same_bits(tiny_recipe,
 
     monkeypatch.setattr(Metrics, "batch_end", stop)
     with pytest.raises(KeyboardInterrupt):
-        train_phase(other, run)
+        train_phase(Recipe(other), run)
     monkeypatch.undo()
     assert list((Path(other.run_dir) / "phases" / "pretrain" / "checkpoints").glob("*/seal.json"))
-    train_phase(other, run)
+    train_phase(Recipe(other), run)
 
     weights = [
         (Path(config.run_dir) / "phases/pretrain/model/model.safetensors").read_bytes()
@@ -63,9 +61,9 @@ def test_a_run_stopped_while_its_steps_grow_ends_with_the_same_bits(tiny_recipe,
 
 def test_every_line_of_the_metrics_tells_what_was_drawn_so_far(tiny_recipe, tmp_path):
     config = config_of(tiny_recipe(tmp_path / "run"), "phases.pretrain.mixture=domain")
-    run = choose_phase(config, "base", "pretrain")
-    train_phase(config, run)
-    mixture = open_stream(config, run, existing_tokenizer(config)).mixture
+    run = Recipe(config).phase("base", "pretrain")
+    train_phase(Recipe(config), run)
+    mixture = Recipe(config).stream(run).mixture
     for line in lines_of(config):
         rows = line["tokens"] // run.row_tokens
         drawn = [mixture.locate(position).source for position in range(rows)]
@@ -88,6 +86,6 @@ def test_a_growth_that_cannot_be_is_refused(tiny_recipe, tmp_path, warmup, messa
 
 def test_the_smallest_step_must_divide_over_the_processes(tiny_recipe, tmp_path):
     config = load_config(tiny_recipe(tmp_path / "run"), WARMUP)
-    check_world(config, 2)
+    Recipe(config).check_world_size(2)
     with pytest.raises(UserError, match=r"phases\.pretrain\.batch_warmup\.rows: 2 rows do not divide over 4"):
-        check_world(config, 4)
+        Recipe(config).check_world_size(4)

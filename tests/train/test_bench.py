@@ -12,7 +12,7 @@ import pytest
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train import bench as bench_module
 from clm_detour.train import launch
 from clm_detour.train.bench import bench, numbers
@@ -86,12 +86,12 @@ OUT_OF_MEMORY = """
 import sys, torch
 from clm_detour.train.bench import main
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.parallel import is_first
+from clm_detour.train.parallel import is_main_process
 
 forward = PretrainingModel.forward
 
 def short_of_memory(self, batch):
-    if not is_first() and len(batch["input_ids"]) > {most}:
+    if not is_main_process() and len(batch["input_ids"]) > {most}:
         raise torch.OutOfMemoryError("CUDA out of memory.")
     return forward(self, batch)
 

@@ -20,7 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.recipe.phases import PhaseRun, choose_phase
+from clm_detour.recipe.phases import PhaseRun
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import PhaseFolder, RunFolder
 from clm_detour.train import phase
 from clm_detour.train.callbacks import checkpoint
@@ -29,7 +30,7 @@ from clm_detour.train.callbacks.held_out import HeldOutLoss
 from clm_detour.train.callbacks.throughput import headline
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.loggers import LOGGERS
-from clm_detour.train.optim import save_moments
+from clm_detour.train.optim import save_optimizer_state
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json_lines
@@ -41,8 +42,8 @@ def folder(config: Config, run: PhaseRun) -> PhaseFolder:
 
 
 def trained(config: Config, arm: str = "base", phase: str = "pretrain") -> PhaseFolder:
-    run = choose_phase(config, arm, phase)
-    train_phase(config, run)
+    run = Recipe(config).phase(arm, phase)
+    train_phase(Recipe(config), run)
     return folder(config, run)
 
 
@@ -136,10 +137,10 @@ def test_exports_are_the_weights_of_their_step_and_say_where_they_come_from(prep
 )
 def test_a_bad_loss_stops_before_the_weights_change_and_names_the_rows(prepared, bad_steps, value, overrides):
     config = prepared("run", *overrides)
-    run = choose_phase(config, "base", "pretrain")
+    run = Recipe(config).phase("base", "pretrain")
     bad_steps(value, 6)
     with pytest.raises(UserError, match=r"Step 6 \(rows 40\.\.47 of the stream\) has loss .*step-00000005"):
-        train_phase(config, run)
+        train_phase(Recipe(config), run)
     kept = folder(config, run).checkpoints / "step-00000005" / "model.safetensors"
     assert all(torch.isfinite(tensor).all() for tensor in load_file(kept).values())
 
@@ -162,7 +163,7 @@ def test_a_bad_step_can_be_left_out_and_is_counted(prepared, bad_steps):
 
 def test_bad_steps_without_end_stop_it(prepared, bad_steps):
     bad_steps(float("nan"), *range(2, 99))
-    with pytest.raises(UserError, match=f"{PATIENCE} steps in a row were left out"):
+    with pytest.raises(UserError, match=f"{PATIENCE} steps in a row were skipped"):
         trained(prepared("run", "train.on_bad_loss=skip", "phases.pretrain.duration=12ktok"))
 
 
@@ -187,7 +188,7 @@ def test_asked_to_leave_it_finishes_the_step_and_goes_on_later_with_the_same_bit
     monkeypatch.undo()
     assert signal.getsignal(number) == before
     assert left.value.code == REQUEUE == 75
-    checkpoints = folder(config, choose_phase(config, "base", "pretrain")).checkpoints
+    checkpoints = folder(config, Recipe(config).phase("base", "pretrain")).checkpoints
     assert (checkpoints / "step-00000005" / "seal.json").exists()
     assert (trained(config).model / "model.safetensors").read_bytes() == (
         trained(whole).model / "model.safetensors"
@@ -207,10 +208,10 @@ def test_asked_to_leave_it_writes_no_checkpoint_twice(prepared, monkeypatch, wri
 
     def save(optimizer, network, path):
         saved.append(path.parent.name)
-        save_moments(optimizer, network, path)
+        save_optimizer_state(optimizer, network, path)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", signalled)
-    monkeypatch.setattr(checkpoint, "save_moments", save)
+    monkeypatch.setattr(checkpoint, "save_optimizer_state", save)
     with pytest.raises(Requeue, match=f"step-0000000{written} is written"):
         trained(config)
     assert len(saved) == written - 3
@@ -221,7 +222,7 @@ def test_a_checkpoint_that_a_phase_went_on_from_is_not_written_again(
     prepared, bad_steps, stop_after, monkeypatch
 ):
     config = prepared("run")
-    checkpoints = folder(config, choose_phase(config, "base", "pretrain")).checkpoints
+    checkpoints = folder(config, Recipe(config).phase("base", "pretrain")).checkpoints
     with monkeypatch.context():
         stop_after(5)
         with pytest.raises(KeyboardInterrupt):
@@ -279,8 +280,8 @@ def test_moments_and_weights_are_bit_equal_across_the_boundary(prepared, capsys)
     table = " ".join(capsys.readouterr().err.split())
     for line in (
         "weights kept, end of pretrain",
-        "optimizer's moments kept, end of pretrain",
-        "clock and schedule fresh: warmup_constant, peak 0.0015, 12 steps",
+        "optimizer state kept, end of pretrain",
+        "clock and schedule new: warmup_constant, peak 0.0015, 12 steps",
         "position in the data row 0 of domain, its start",
         "attention and objective causal, next token (before: mlm)",
     ):
@@ -347,7 +348,8 @@ def test_a_restarted_phase_is_logged_in_the_same_run_and_another_recipes_in_its_
     ("override", "message"),
     [
         ("train.loggers={wandb: {project: x}}", r"wandb is not installed; pip install 'clm-detour\[wandb\]'"),
-        ("train.loggers={tensorboard: {log_dri: x}}", r"train\.loggers\.tensorboard: 'log_dri' .* did you mean log_dir"),
+        ("train.loggers={tensorboard: {log_dri: x}}",
+         r"train\.loggers\.tensorboard: 'log_dri' .* did you mean log_dir"),
     ],
 )  # fmt: skip
 def test_a_logger_that_cannot_be_is_refused_before_the_first_step(prepared, override, message):
@@ -367,7 +369,8 @@ def test_a_logger_that_cannot_be_is_refused_before_the_first_step(prepared, over
         ("train.bad_loss_above=-1", r"train\.bad_loss_above: -1\.0 is not a positive loss"),
         ("train.evaluate_every=0tok", r"train\.evaluate_every must be positive"),
         ("train.export_at=[7ktok]", r"train\.export_at: 7ktok is reached in no phase"),
-        ("train.loggers={tensorbord: {}}", r"train\.loggers: 'tensorbord' is not known; did you mean tensorboard"),
+        ("train.loggers={tensorbord: {}}",
+         r"train\.loggers: 'tensorbord' is not known; did you mean tensorboard"),
     ],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_is_refused_at_once(tiny_recipe, tmp_path, override, message):

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from clm_detour.config.schema import Config
 from clm_detour.data.loader import RowStream
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.recipe.phases import choose_phase
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.train.checkpoints import SEAL, checksums, clear_leftovers, newest_good
+from clm_detour.train.checkpoints import SEAL, checksums, clear_leftovers, newest_undamaged
 from clm_detour.train.phase import train_phase
 
 
@@ -30,10 +30,10 @@ def weights_of(config: Config) -> bytes:
 def stopped(prepared, stop_after, monkeypatch):
     """A phase of twelve steps, stopped in the tenth: checkpoints after steps 4 and 8."""
     config = prepared("stopped")
-    run = choose_phase(config, "base", "pretrain")
+    run = Recipe(config).phase("base", "pretrain")
     stop_after(10)
     with pytest.raises(KeyboardInterrupt):
-        train_phase(config, run)
+        train_phase(Recipe(config), run)
     monkeypatch.undo()
     return config, run
 
@@ -58,13 +58,13 @@ def test_a_flipped_byte_makes_the_run_go_on_at_the_one_before_with_the_same_bits
 ):
     config, run = stopped
     whole = prepared("whole")
-    train_phase(whole, run)
+    train_phase(Recipe(whole), run)
     damaged = phase_folder(config) / "checkpoints" / "step-00000008" / file
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
     capsys.readouterr()
-    train_phase(config, run)
+    train_phase(Recipe(config), run)
     said = capsys.readouterr().err
     assert "step-00000008: it is damaged" in said.replace("\n", "")
     assert "step 4 of 12" in said
@@ -76,7 +76,7 @@ def test_what_a_killed_process_left_half_written_does_not_count_and_is_cleared(s
     shutil.copytree(folder / "step-00000008", folder / ".step-00000010.tmp77")
     shutil.copytree(folder / "step-00000008", folder / "step-00000011")
     (folder / "step-00000011" / SEAL).unlink()
-    assert newest_good(folder).folder == folder / "step-00000008"
+    assert newest_undamaged(folder).folder == folder / "step-00000008"
     clear_leftovers(folder.parent)
     assert names(folder) == ["step-00000004", "step-00000008"]
 
@@ -89,7 +89,7 @@ def test_what_a_killed_process_was_about_to_replace_is_there_again(stopped):
     (folder / ".step-00000008.tmp77").mkdir()
     clear_leftovers(folder.parent)
     assert names(folder) == ["step-00000004", "step-00000008"]
-    assert newest_good(folder).folder == folder / "step-00000008"
+    assert newest_undamaged(folder).folder == folder / "step-00000008"
     assert checksums(folder / "step-00000008") == whole
 
 
@@ -100,15 +100,15 @@ def test_a_damaged_later_one_does_not_push_out_a_good_one(stopped, stop_after):
     (folder / "step-00000008" / "state.json").write_text("{}")
     stop_after(7)
     with pytest.raises(KeyboardInterrupt):
-        train_phase(config, run)
-    assert newest_good(folder).folder == folder / "step-00000006"
+        train_phase(Recipe(config), run)
+    assert newest_undamaged(folder).folder == folder / "step-00000006"
 
 
 def test_only_the_last_are_kept(prepared, stop_after):
     config = prepared("kept", "train.checkpoint_every=1ktok", "train.checkpoints_kept=3")
     stop_after(11)
     with pytest.raises(KeyboardInterrupt):
-        train_phase(config, choose_phase(config, "base", "pretrain"))
+        train_phase(Recipe(config), Recipe(config).phase("base", "pretrain"))
     kept = names(phase_folder(config) / "checkpoints")
     assert kept == ["step-00000006", "step-00000008", "step-00000010"]
 
@@ -117,7 +117,7 @@ def test_resuming_at_ten_billion_tokens_reads_no_row_that_is_not_trained_on(
     stopped, prepared, stop_after, monkeypatch
 ):
     config = prepared("long", "phases.pretrain.duration=20Btok")
-    long = choose_phase(config, "base", "pretrain")
+    long = Recipe(config).phase("base", "pretrain")
     checkpoint = phase_folder(config) / "checkpoints" / "step-19531250"
     shutil.copytree(phase_folder(stopped[0]) / "checkpoints" / "step-00000008", checkpoint)
     rows = 19_531_250 * 8
@@ -132,5 +132,5 @@ def test_resuming_at_ten_billion_tokens_reads_no_row_that_is_not_trained_on(
     )
     stop_after(19_531_250 + 2)
     with pytest.raises(KeyboardInterrupt):
-        train_phase(config, long)
+        train_phase(Recipe(config), long)
     assert read == list(range(rows, rows + 2 * 8))

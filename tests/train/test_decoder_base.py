@@ -12,9 +12,11 @@ from clm_detour.config import load_config
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.plan import make_plan
-from clm_detour.recipe.phases import plan_arm
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import base_config, load_base
-from clm_detour.run.steps import model_paths, prepare_data
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.run.after_training import model_paths
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
 
@@ -69,7 +71,9 @@ def test_a_decoder_without_weights_that_can_be_read_is_one_sentence(decoder, tmp
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     if content is not None:
         (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"^model\.base: the weights of .* cannot be read .*saved whole\.$"):
+    with pytest.raises(
+        UserError, match=r"^model\.base: the weights of .* cannot be read .*saved completely\.$"
+    ):
         load_base(str(tmp_path), None)
 
 
@@ -89,7 +93,8 @@ def test_an_mlm_detour_of_a_causal_model_is_a_recipe(decoder, tiny_recipe, tmp_p
     ]
     config = load_config(tiny_recipe(tmp_path / "run"), words)
     prepare_data(config)
-    assert make_plan(config, load_tokenizer(config.tokenizer.path)).sizes is not None
-    for run in plan_arm(config, "detour"):
-        assert train_phase(config, run)
-    assert "base" not in {name for name, path in model_paths(config).items() if path == str(folder)}
+    assert make_plan(Recipe(config)).sizes is not None
+    for run in Recipe(config).arm("detour"):
+        assert train_phase(Recipe(config), run)
+    paths = model_paths(config.model.base, RunFolder.of(config), config.arms)
+    assert "base" not in {name for name, path in paths.items() if path == str(folder)}

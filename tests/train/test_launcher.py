@@ -1,17 +1,18 @@
-"""The launcher leaves with the code of what happened, which decides whether a cluster starts the command again."""
+"""The exit code of the launcher decides whether a cluster starts the command again."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from clm_detour.train import launch as starting
 from clm_detour.train import launcher
-from clm_detour.train.launcher import exit_code, tell_processes
+from clm_detour.train.launcher import exit_code, signal_processes
 from clm_detour.utils.signals import REQUEUE, Requeue
 from commands import Command
 
@@ -55,9 +56,9 @@ from clm_detour.utils.errors import UserError, exit_on_user_error
 from clm_detour.utils.signals import requeue_on_signals
 from clm_detour.train import main
 
-main.OTHERS_SECONDS = {patience}
+main.ERROR_DELAY = {patience}
 rank = os.environ["RANK"]
-with exit_on_user_error(), main.others_first(), requeue_on_signals():
+with exit_on_user_error(), main.delay_errors(), requeue_on_signals():
     print("a line of process", rank, flush=True)
     if rank in "{mistaken}":
         time.sleep(0.5 * (rank == "0"))
@@ -89,11 +90,12 @@ def test_a_crash_of_another_process_than_the_first_shows_what_that_one_printed(l
 
 
 @pytest.mark.parametrize(
-    ("number", "cause"), [(signal.SIGKILL, ", for want of memory perhaps"), (signal.SIGABRT, "")]
+    ("number", "cause"), [(signal.SIGKILL, ", perhaps because memory ran out"), (signal.SIGABRT, "")]
 )
 def test_a_process_that_a_signal_ends_is_named(launch, capfd, number, cause):
     killed = f"if os.environ['RANK'] == '1':\n        os.kill(os.getpid(), {number:d})\n    time.sleep(60)"
-    frame = "import os, time\nfrom clm_detour.utils.errors import exit_on_user_error\nwith exit_on_user_error():\n    "
+    imports = "import os, time\nfrom clm_detour.utils.errors import exit_on_user_error\n"
+    frame = f"{imports}with exit_on_user_error():\n    "
     assert launch(frame + killed) == 128 + number
     assert capfd.readouterr().err == f"Process 1 was ended by {number.name}{cause}.\n"
 
@@ -121,6 +123,15 @@ def test_arguments_that_do_not_fit_are_one_sentence(monkeypatch, capfd):
         launcher.main()
     assert left.value.code == 2
     assert capfd.readouterr().err == "Error: The launcher cannot start: The nproc must be 1 or greater\n"
+
+
+@pytest.mark.parametrize("command", [["-m", "clm_detour.train"], ["scripts/train.py"]])
+def test_a_phase_must_be_named_however_training_is_started(command):
+    root = Path(__file__).parents[2]
+    words = [sys.executable, *command]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: Usage: python -m clm_detour.train CONFIG arm=ARM phase=PHASE")
 
 
 def test_ctrl_c_is_one_sentence(tmp_path):
@@ -154,5 +165,5 @@ def test_a_process_that_has_just_left_does_not_keep_a_signal_from_the_others(mon
     gone.kill()
     gone.wait()
     monkeypatch.setattr(psutil.Process, "children", lambda self: children)
-    tell_processes(signal.SIGTERM)
+    signal_processes(signal.SIGTERM)
     assert there.wait(timeout=10) == -signal.SIGTERM

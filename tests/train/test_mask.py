@@ -8,10 +8,10 @@ from torch.distributed.fsdp import fully_shard
 from transformers import ModernBertConfig
 
 from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
-from clm_detour.measure.masked import masked_sums, open_masked
+from clm_detour.measure.scorer import masked_loss, open_masked
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.recipe.start import load_base
-from clm_detour.train.parallel import whole_network
+from clm_detour.train.parallel import gather_network
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def test_a_base_that_was_saved_causal_is_a_base_like_any_other(folders, caplog):
 
 def test_masked_scores_are_the_same_whatever_the_folder_says(folders):
     texts = ["the patient was admitted with chest pain and fever"] * 20
-    one, other = (masked_sums(*open_masked(folder), texts) for folder in folders)
+    one, other = (masked_loss(*open_masked(folder), texts) for folder in folders)
     assert torch.equal(one, other)
     network, tokenizer = open_masked(folders[1])
     network.causal = True
-    assert torch.equal(masked_sums(network, tokenizer, texts), one)
+    assert torch.equal(masked_loss(network, tokenizer, texts), one)
 
 
 def test_a_sharded_network_keeps_its_mask_when_it_is_put_together(network):
@@ -57,7 +57,7 @@ def test_a_sharded_network_keeps_its_mask_when_it_is_put_together(network):
         network.causal = True
         mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
         sharded = fully_shard(network, mesh=mesh)
-        whole = whole_network(sharded)
+        whole = gather_network(sharded)
     finally:
         torch.distributed.destroy_process_group()
     assert whole is not network

@@ -9,9 +9,9 @@ from torch import nn
 
 from clm_detour.config.schema import Optimizer
 from clm_detour.model.weights import read_tensors
-from clm_detour.recipe.phases import choose_phase
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.train.optim import load_moments, make_optimizer, save_moments
+from clm_detour.train.optim import load_optimizer_state, make_optimizer, save_optimizer_state
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
 
@@ -60,11 +60,11 @@ def test_moments_cross_a_phase_boundary_bit_for_bit(tmp_path):
     optimizer = make_optimizer(model, SETTINGS, PEAK)
     for seed in range(3):
         step(model, optimizer, seed)
-    save_moments(optimizer, model, tmp_path / "optimizer.safetensors")
+    save_optimizer_state(optimizer, model, tmp_path / "optimizer.safetensors")
     other = network()
     other.load_state_dict(model.state_dict())
     restored = make_optimizer(other, SETTINGS, PEAK)
-    load_moments(restored, other, tmp_path / "optimizer.safetensors")
+    load_optimizer_state(restored, other, tmp_path / "optimizer.safetensors")
     for old, new in zip(model.parameters(), other.parameters(), strict=True):
         for kind in ("step", "exp_avg", "exp_avg_sq"):
             assert torch.equal(optimizer.state[old][kind], restored.state[new][kind])
@@ -78,32 +78,32 @@ def test_a_damaged_file_of_moments_is_named_with_the_remedy(tmp_path):
     optimizer = make_optimizer(model, SETTINGS, PEAK)
     step(model, optimizer, 0)
     path = tmp_path / "optimizer.safetensors"
-    save_moments(optimizer, model, path)
+    save_optimizer_state(optimizer, model, path)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"optimizer\.safetensors is missing or damaged.*moments: fresh"):
-        load_moments(optimizer, model, path)
+        load_optimizer_state(optimizer, model, path)
 
 
 def test_moments_of_another_model_are_refused(tmp_path):
     small = nn.Sequential(nn.Linear(8, 4))
     optimizer = make_optimizer(small, SETTINGS, PEAK)
     step(small, optimizer, 0)
-    save_moments(optimizer, small, tmp_path / "optimizer.safetensors")
+    save_optimizer_state(optimizer, small, tmp_path / "optimizer.safetensors")
     model = network()
-    with pytest.raises(UserError, match=r"no moments of .*moments: fresh"):
-        load_moments(make_optimizer(model, SETTINGS, PEAK), model, tmp_path / "optimizer.safetensors")
+    with pytest.raises(UserError, match=r"no optimizer state of .*moments: fresh"):
+        load_optimizer_state(make_optimizer(model, SETTINGS, PEAK), model, tmp_path / "optimizer.safetensors")
 
 
 def test_moments_before_any_step_are_those_that_a_first_step_starts_with(tmp_path):
     frozen = network()
     frozen[0].requires_grad_(False)
     optimizer = make_optimizer(frozen, SETTINGS, PEAK)
-    save_moments(optimizer, frozen, tmp_path / "optimizer.safetensors")
+    save_optimizer_state(optimizer, frozen, tmp_path / "optimizer.safetensors")
     assert not any("/0." in name for name in read_tensors(tmp_path / "optimizer.safetensors", ""))
     other = network()
     other[0].requires_grad_(False)
     restored = make_optimizer(other, SETTINGS, PEAK)
-    load_moments(restored, other, tmp_path / "optimizer.safetensors")
+    load_optimizer_state(restored, other, tmp_path / "optimizer.safetensors")
     for seed in range(2):
         step(frozen, optimizer, seed)
         step(other, restored, seed)
@@ -114,12 +114,12 @@ def test_a_phase_goes_on_from_a_checkpoint_before_which_all_steps_were_left_out(
     prepared, stop_after, monkeypatch
 ):
     config = prepared("run", "train.on_bad_loss=skip", "train.bad_loss_above=0.001")
-    run = choose_phase(config, "base", "pretrain")
+    run = Recipe(config).phase("base", "pretrain")
     stop_after(5)
     with pytest.raises(KeyboardInterrupt):
-        train_phase(config, run)
+        train_phase(Recipe(config), run)
     monkeypatch.undo()
     config.train.bad_loss_above = None
-    assert train_phase(config, run)
+    assert train_phase(Recipe(config), run)
     record = RunFolder.of(config).phase(run.id).record
     assert '"skipped_steps": 4' in record.read_text()

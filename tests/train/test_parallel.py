@@ -1,4 +1,4 @@
-"""The same weights, to rounding, however the rows of a step are spread over micro-batches and processes, and however the model is."""
+"""Micro-batches, processes and sharding change the weights by rounding only."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from safetensors.torch import load_file
 
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
-from clm_detour.recipe.phases import PhaseRun, choose_phase
-from clm_detour.recipe.stream import open_stream
+from clm_detour.recipe.phases import PhaseRun
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import PhaseFolder, RunFolder
-from clm_detour.run.check import existing_tokenizer
-from clm_detour.run.steps import prepare_data
+from clm_detour.run.pipeline import prepare_data
 from clm_detour.train import parallel
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.checkpoints import sealed
 from clm_detour.train.launch import launch_processes
 from clm_detour.train.phase import train_phase
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 
 COMPOSER = [sys.executable, "-m", "composer.cli.launcher", "-n"]
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 FIFTY_STEPS = [
     "arms={twin: [mlm, decay]}",
     "phases.mlm={mask_rate: 0.3, duration: 25600tok, mixture: domain}",
@@ -52,16 +50,17 @@ def trained(tiny_recipe, tmp_path_factory):
             path = tiny_recipe(tmp_path_factory.mktemp("parallel") / "run")
             config = load_config(path, [*FIFTY_STEPS, *overrides])
             prepare_data(config)
-            run = choose_phase(config, "twin", "mlm")
+            run = Recipe(config).phase("twin", "mlm")
             assert run.steps == 50
             if processes == 1:
-                train_phase(config, run)
+                train_phase(Recipe(config), run)
             elif "train.parallel=fsdp" in overrides:
                 stop_half_way(config, run)  # alone; sharded from there on
                 launch_processes(config, run, processes)  # as `clm-detour run` does on several GPUs
             else:
-                words = [*COMPOSER, str(processes), str(SCRIPT), str(path), "arm=twin", "phase=mlm"]
-                subprocess.run([*words, *FIFTY_STEPS, *overrides], check=True, timeout=300)
+                words = [str(path), "arm=twin", "phase=mlm", *FIFTY_STEPS, *overrides]
+                command = [*COMPOSER, str(processes), "-m", "clm_detour.train", *words]
+                subprocess.run(command, check=True, timeout=300)
             done[key] = config
         return done[key]
 
@@ -78,7 +77,7 @@ def stop_half_way(config: Config, run: PhaseRun) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Metrics, "batch_checkpoint", stop)
         with pytest.raises(KeyboardInterrupt):
-            train_phase(config, run)
+            train_phase(Recipe(config), run)
     assert [path.name for path in sealed(folder(config).checkpoints)] == ["step-00000025"]
 
 
@@ -100,7 +99,7 @@ HOW = {
 
 def test_the_rows_of_a_step_have_uneven_numbers_of_masked_tokens(trained):
     config = trained(1)
-    stream = open_stream(config, choose_phase(config, "twin", "mlm"), existing_tokenizer(config))
+    stream = Recipe(config).stream(Recipe(config).phase("twin", "mlm"))
     masked = [(stream.example(row).labels != -100).sum() for row in range(8)]
     assert max(masked) > 1.3 * min(masked)
 
@@ -155,8 +154,8 @@ def test_the_others_wait_for_a_checkpoint_of_the_first_longer_than_composers_fiv
 
 def test_only_the_first_process_copies_whole_tensors_from_its_device(monkeypatch, tmp_path):
     tensors = {"exp_avg/bias": torch.empty(3, device="meta")}  # cannot be copied
-    monkeypatch.setattr(parallel, "is_first", lambda: False)
-    parallel.save_whole(tensors, tmp_path / "moments")
+    monkeypatch.setattr(parallel, "is_main_process", lambda: False)
+    parallel.save_gathered(tensors, tmp_path / "moments")
     assert not list(tmp_path.iterdir())
 
 
@@ -167,16 +166,16 @@ import time
 from pathlib import Path
 
 from clm_detour.utils.errors import UserError, exit_on_user_error
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 from clm_detour.train import parallel
-from clm_detour.train.parallel import decided_by_first, is_first, still_waiting
+from clm_detour.train.parallel import run_on_main_process, is_main_process, extend_timeout
 
 parallel.TIMEOUT = 4.0
 folder = Path(sys.argv[1])
 
 def decide():
-    with alone(folder, "A test works", still_waiting):
-        return is_first()
+    with exclusive(folder, "A test works", extend_timeout):
+        return is_main_process()
 
 def refuse():
     raise UserError("Nobody can go on.")
@@ -186,10 +185,10 @@ with exit_on_user_error():
     while len(list(folder.glob("loaded*"))) < 2:  # the time to load does not count
         time.sleep(0.05)
     parallel.start_processes()
-    agreed = decided_by_first(decide)
+    agreed = run_on_main_process(decide)
     (folder / f"agreed{parallel.dist.get_global_rank()}").write_text(str(agreed))
     try:
-        decided_by_first(refuse)
+        run_on_main_process(refuse)
     except UserError as error:
         (folder / f"refused{parallel.dist.get_global_rank()}").write_text(str(error))
         raise
@@ -200,7 +199,7 @@ def test_all_do_what_the_first_decides_however_long_it_takes_and_leave_with_its_
     script, folder = tmp_path / "deciding.py", tmp_path / "folder"
     script.write_text(DECIDING)
     words = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(script), str(folder)]
-    with alone(folder, "Another test works"):
+    with exclusive(folder, "Another test works"):
         launched = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = ""
         while "A test works" not in said and launched.poll() is None:
@@ -215,7 +214,7 @@ def test_all_do_what_the_first_decides_however_long_it_takes_and_leave_with_its_
 
 def test_a_phase_is_finished_for_all_or_for_none(monkeypatch, prepared):
     config = prepared("run")
-    run = choose_phase(config, "base", "pretrain")
+    run = Recipe(config).phase("base", "pretrain")
     told = [None, True]  # the lock is held; the phase is finished
     monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(parallel.dist, "get_global_rank", lambda: 1)
@@ -225,5 +224,5 @@ def test_a_phase_is_finished_for_all_or_for_none(monkeypatch, prepared):
         "broadcast_object_list",
         lambda values, src: values.__setitem__(0, told.pop(0)),
     )
-    assert not train_phase(config, run)
+    assert not train_phase(Recipe(config), run)
     assert not told

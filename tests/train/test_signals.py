@@ -1,4 +1,4 @@
-"""SIGTERM makes every process leave after the same step, with a checkpoint; Ctrl-C makes them leave at once. The same command goes on."""
+"""SIGTERM makes all processes exit after the same step, with a checkpoint; Ctrl-C makes them exit at once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from clm_detour.config.loading import save_config
-from clm_detour.recipe.phases import choose_phase
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.train.checkpoints import newest_good
+from clm_detour.train.checkpoints import newest_undamaged
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.files import HALF_WRITTEN, read_json_lines
 from clm_detour.utils.signals import REQUEUE
@@ -35,7 +35,7 @@ def test_both_of_two_processes_leave(prepared, tmp_path):
         time.sleep(0.05)
     launched.send_signal(signal.SIGTERM)
     assert launched.wait(timeout=300) == REQUEUE, (tmp_path / "log").read_text()
-    found = newest_good(folder.checkpoints)
+    found = newest_undamaged(folder.checkpoints)
     assert found.position.step == read_json_lines(folder.metrics)[-1]["step"] >= 3
 
 
@@ -50,7 +50,7 @@ def test_a_signal_to_all_processes_at_once_does_not_take_the_data_away_from_the_
         time.sleep(0.05)
     os.killpg(started.pid, signal.SIGTERM)
     assert started.wait(timeout=300) == REQUEUE, (tmp_path / "log").read_text()
-    found = newest_good(folder.checkpoints)
+    found = newest_undamaged(folder.checkpoints)
     assert found.position.step == read_json_lines(folder.metrics)[-1]["step"] >= 3
 
 
@@ -63,12 +63,12 @@ def test_ctrl_c_in_a_step_with_a_loader_process_is_one_sentence_and_the_same_com
     save_config(config, path)
     command = [sys.executable, "-c", "from clm_detour.__main__ import main; main()", "train"]
     training = Command([*command, str(path), "arm=base", "phase=pretrain"], tmp_path / "log")
-    training.wait_until(lambda: newest_good(folder.checkpoints) is not None)
+    training.wait_until(lambda: newest_undamaged(folder.checkpoints) is not None)
     training.assert_leaves_at_ctrl_c()
     assert not list(folder.root.rglob(HALF_WRITTEN))
     assert not folder.record.exists()
     for each in (config, quiet):
-        train_phase(each, choose_phase(each, "base", "pretrain"))
+        train_phase(Recipe(each), Recipe(each).phase("base", "pretrain"))
     bits = [RunFolder.of(each).phase("pretrain").model / "model.safetensors" for each in (config, quiet)]
     assert bits[0].read_bytes() == bits[1].read_bytes()
 
@@ -82,7 +82,7 @@ from clm_detour.train import launch
 launch.torch.cuda.device_count = lambda: 2
 with exit_on_user_error(), requeue_on_signals():
     from clm_detour.config import load_config
-    from clm_detour.run.steps import run_recipe
+    from clm_detour.run.pipeline import run_recipe
 
     run_recipe(load_config(sys.argv[1], sys.argv[2:]))
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clm_detour.config import load_config
-from clm_detour.recipe.export import hub_names
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.utils.hub import is_hub_id
 
 
@@ -48,6 +48,6 @@ arms: {twin: [mlm]}
     config = load_config(str(recipe))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "me" / "copy").mkdir(parents=True)
-    assert hub_names(config) == ["me/model", "me/texts"]
+    assert Recipe(config).hub_names == ["me/model", "me/texts"]
     (tmp_path / "me" / "model").mkdir()
-    assert hub_names(config) == ["me/texts"]
+    assert Recipe(config).hub_names == ["me/texts"]

@@ -69,7 +69,7 @@ def test_neither_is_an_exit_with_another_code(tmp_path):
 def test_a_step_that_a_run_can_do_without_is_not_left_out_for_it(tmp_path):
     body = """
     from pathlib import Path
-    from clm_detour.run.steps import Steps
+    from clm_detour.run.engine import Step, StepRunner
 
     def work():
         print("in the step", flush=True)
@@ -78,7 +78,7 @@ def test_a_step_that_a_run_can_do_without_is_not_left_out_for_it(tmp_path):
         except KeyboardInterrupt:
             raise RuntimeError("DataLoader worker is killed")
 
-    Steps(Path("nowhere")).attempt("score", "Score", work)
+    StepRunner(Path("nowhere")).run_optional(Step("score", "Score", work))
     print("goes on as if nothing had been")
     """
     command = program(tmp_path, body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 
 
 def test_the_second_waits_for_the_first_and_says_so(tmp_path, capsys):
@@ -12,11 +12,11 @@ def test_the_second_waits_for_the_first_and_says_so(tmp_path, capsys):
 
     def second() -> None:
         begun.set()
-        with alone(tmp_path / "run", "Another run works"):
+        with exclusive(tmp_path / "run", "Another run works"):
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with alone(tmp_path / "run", "Another run works"):
+    with exclusive(tmp_path / "run", "Another run works"):
         thread.start()
         begun.wait()
         thread.join(timeout=0.3)
@@ -28,7 +28,7 @@ def test_the_second_waits_for_the_first_and_says_so(tmp_path, capsys):
 
 
 def test_who_waits_can_say_so_in_the_meantime(tmp_path, monkeypatch):
-    monkeypatch.setattr("clm_detour.utils.locks.ROUND", 0.01)
+    monkeypatch.setattr("clm_detour.utils.locks.POLL_SECONDS", 0.01)
     rounds, enough = [], threading.Event()
 
     def meanwhile() -> None:
@@ -37,11 +37,11 @@ def test_who_waits_can_say_so_in_the_meantime(tmp_path, monkeypatch):
             enough.set()
 
     def second() -> None:
-        with alone(tmp_path, "Another run works", meanwhile):
+        with exclusive(tmp_path, "Another run works", meanwhile):
             rounds.append(0)
 
     thread = threading.Thread(target=second)
-    with alone(tmp_path, "Another run works"):
+    with exclusive(tmp_path, "Another run works"):
         thread.start()
         assert enough.wait(timeout=10)
     thread.join(timeout=10)
@@ -53,8 +53,8 @@ def test_a_file_system_without_locks_is_named_and_does_not_stop_the_work(tmp_pat
     def refuse(file, how):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("clm_detour.utils.locks.fcntl.flock", refuse)
-    with alone(tmp_path, "Another run works"):
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with exclusive(tmp_path, "Another run works"):
         done = True
     assert done
     assert "cannot be locked (Function not implemented)" in capsys.readouterr().err

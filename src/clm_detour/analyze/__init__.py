@@ -1,1 +1,1 @@
-"""What the detour did to a network: how its representations, weights and gradients differ from its twin's, and which of its parts matter."""
+"""The differences between a network after a detour and its twin: representations, weights and gradients."""

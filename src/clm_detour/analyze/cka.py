@@ -1,15 +1,17 @@
-"""Linear centred kernel alignment (CKA): how alike are two representations of the same examples? Mathematics only, float64.
+"""Linear centered kernel alignment (CKA), a similarity of two representations of the same examples.
 
-CKA(X, Y) = HSIC(XX', YY') / sqrt(HSIC(XX', XX') HSIC(YY', YY')), which is 1 for representations that differ by a rotation, a shift and a
-scale. The two estimators of HSIC:
+Mathematics only, in float64. CKA(X, Y) = HSIC(XX', YY') / sqrt(HSIC(XX', XX') HSIC(YY', YY')), which is 1 for
+representations that differ by a rotation, a shift and a scale. There are two estimators of HSIC:
 
-    biased      |Xc' Yc|^2 / (n - 1)^2, Xc and Yc column-centred (Kornblith et al. 2019, arXiv 1905.00414). What the paper uses. With fewer
-                examples than dimensions it is far above 0 even for independent data: see `Alignment.chance`.
+    biased      |Xc' Yc|^2 / (n - 1)^2, Xc and Yc column-centered (Kornblith et al. 2019, arXiv 1905.00414),
+                as in the paper. With fewer examples than dimensions it is far above 0 even for independent
+                data: see `Alignment.chance`.
     debiased    the U-statistic (Song et al. 2012, eq. 5), 0 in the mean for independent data at any n.
 
-Both follow from a few sums over two Gram matrices (`Sums`), which `Alignment` takes for all layers of two networks, and for half-samples:
-with w the 0s and 1s of what a half-sample takes, a sum over its part of a matrix K is w'Kw, so one matrix product does all of them.
-`streams.py` has the sums of more examples than fit.
+Both follow from a few sums over two Gram matrices (`Sums`), which `Alignment` computes for all layers of two
+networks, and for half-samples: with w the 0s and 1s that select a half-sample, a sum over its part of a
+matrix K is w'Kw, so one matrix product computes all of them. `streams.py` computes the sums of more examples
+than fit into memory.
 
 Shapes: n examples, p and q dimensions, A and B layers, P pairs of layers, R half-samples, s rows of a strip.
 """
@@ -22,18 +24,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-STRIP_BYTES = 128 << 20  # of Gram matrices and their products held at a time
-SMALLEST = {False: 2, True: 4}  # examples that an estimator needs, by `debiased`
+STRIP_BYTES = 128 << 20  # bytes of Gram matrices and their products held at a time
+SMALLEST = {False: 2, True: 4}  # fewest examples of an estimator, by `debiased`
 
 
 class Sums(NamedTuple):
-    """Over two Gram matrices K and L of n examples; for the debiased estimator with 0 on their diagonals.
+    """Sums over two Gram matrices K and L of n examples (with zero diagonals for the debiased estimator).
 
     Args:
-        product: sum of k_ij l_ij.
-        rows: sum over i of K's row sum times L's.
-        total_k, total_l: sums of all entries.
-        n: examples, (R,) where half-samples differ.
+        product: Sum of k_ij l_ij.
+        rows: Sum over i of the products of the row sums of K and L.
+        total_k, total_l: Sums of all entries.
+        n: Number of examples, (R,) where half-samples differ.
     """
 
     product: Tensor
@@ -43,7 +45,7 @@ class Sums(NamedTuple):
     n: int | Tensor
 
     def hsic(self, debiased: bool) -> Tensor:
-        """The estimate."""
+        """Return the estimate."""
         n, totals = self.n, self.total_k * self.total_l
         if debiased:
             return (self.product + totals / ((n - 1) * (n - 2)) - 2 * self.rows / (n - 2)) / (n * (n - 3))
@@ -51,20 +53,23 @@ class Sums(NamedTuple):
 
 
 def cka(x: Tensor, y: Tensor, debiased: bool = False) -> float:
-    """CKA of (n, p) and (n, q)."""
+    """Return the CKA of (n, p) and (n, q)."""
     return float(Alignment([x], [y]).matrix(debiased))
 
 
 class Alignment:
-    """CKA of two networks' layers on the same examples; memory does not grow with n^2, since Gram matrices are made in strips of rows.
+    """The CKA of two networks' layers on the same examples.
+
+    Gram matrices are computed in strips of rows, so memory does not grow with n^2.
 
     Args:
-        xs, ys: of each layer (n, p) and (n, q), float64; the sizes may differ between layers.
-        pairs: matched layers, as numbers in `xs` and `ys`, for which half-samples are wanted.
-        halves: (R, n) of 0 and 1, which examples each half-sample takes.
+        xs, ys: Representations at each layer, (n, p) and (n, q), float64. The sizes may differ between
+            layers.
+        pairs: Matched layers, as indices in `xs` and `ys`, for which half-samples are computed.
+        halves: (R, n) of 0 and 1, the examples of each half-sample.
 
     Raises:
-        ValueError: too few examples for the biased estimator.
+        ValueError: If there are too few examples for the biased estimator.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class Alignment:
     ):
         self.n = len(xs[0])
         self._refuse_few(debiased=False)
-        xs, ys = ([z - z.mean(0) for z in zs] for zs in (xs, ys))  # no less exact where means are large
+        xs, ys = ([z - z.mean(0) for z in zs] for zs in (xs, ys))  # keeps the digits where means are large
         self.norms_x, self.norms_y = (torch.stack([z.square().sum(1) for z in zs]) for zs in (xs, ys))
         self.cross = xs[0].new_zeros(len(xs), len(ys))
         self.own_x, self.own_y = (xs[0].new_zeros(len(zs)) for zs in (xs, ys))
@@ -96,12 +101,12 @@ class Alignment:
             raise ValueError(f"{self.n} examples are too few; this estimator needs {SMALLEST[debiased]}")
 
     def hsic(self, debiased: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """HSIC of every layer with every layer, (A, B), and of each with itself, (A,) and (B,).
+        """Return HSIC of every layer with every layer, (A, B), and of each with itself, (A,) and (B,).
 
         Rows and columns of the Gram matrices sum to 0, so without its diagonal a row sums to minus its norm.
 
         Raises:
-            ValueError: too few examples.
+            ValueError: If there are too few examples.
         """
         self._refuse_few(debiased)
 
@@ -118,34 +123,35 @@ class Alignment:
         )
 
     def matrix(self, debiased: bool) -> Tensor:
-        """(A, B): CKA of every layer with every layer.
+        """Return the CKA of every layer with every layer, (A, B).
 
         Raises:
-            ValueError: too few examples for the estimator.
+            ValueError: If there are too few examples for the estimator.
         """
         cross, own_x, own_y = self.hsic(debiased)
         return cross / (own_x[:, None] * own_y).sqrt()
 
     def on_halves(self, debiased: bool) -> Tensor:
-        """(R, P): CKA of matched layers on each half-sample."""
+        """Return the CKA of matched layers on each half-sample, (R, P)."""
         assert self.halves is not None
         cross, own_x, own_y = self.halves.hsic(debiased)
         return (cross / (own_x * own_y).sqrt()).T
 
     def chance(self) -> Tensor:
-        """(A, B): the biased CKA to be expected if y's examples were shuffled: its mean over all n! permutations, in closed form.
+        """Return the biased CKA to be expected if the examples of y were shuffled, (A, B).
 
-        What the debiased estimator takes away; its own mean over all permutations is 0.
+        It is the mean over all n! permutations, in closed form: what the debiased estimator removes. The mean
+        of the debiased estimator over all permutations is 0.
         """
         traces = torch.outer(self.norms_x.sum(1), self.norms_y.sum(1))
         return traces / ((self.n - 1) * torch.outer(self.own_x, self.own_y).sqrt())
 
 
 class _Halves:
-    """The sums over each half-sample's part of the Gram matrices of P pairs of layers, strip by strip: with and without diagonals."""
+    """The sums over each half-sample's part of the Gram matrices of P pairs, with and without diagonals."""
 
     def __init__(self, weights: Tensor, norms: Tensor):
-        """`norms`: (2P, n), the diagonals of the first layers of all pairs, then of the second."""
+        """`norms`: (2P, n), the diagonals of the first layers of all pairs, then of the second layers."""
         first, second = slice(len(norms) // 2), slice(len(norms) // 2, None)
         self.combinations = ((first, second), (first, first), (second, second))
         self.weights, self.norms = weights, norms
@@ -154,7 +160,7 @@ class _Halves:
         self.totals = norms.new_zeros(len(norms), len(weights))
 
     def add(self, grams: Tensor, rows: slice) -> None:
-        """Take in a strip of all Gram matrices, (2P, s, n)."""
+        """Add a strip of all Gram matrices, (2P, s, n)."""
         taken = self.weights[:, rows].T  # (s, R)
         of = grams @ self.weights.T  # (2P, s, R): row sums
         of_off = of - self.norms[:, rows, None] * taken
@@ -165,7 +171,7 @@ class _Halves:
             self.rows_off[place] += (of_off[a] * of_off[b] * taken).sum(1)
 
     def hsic(self, debiased: bool) -> list[Tensor]:
-        """(P, R) each: of the pairs, of their first layers with themselves, of their second."""
+        """Return (P, R) each: for the pairs, for their first layers alone, for their second layers alone."""
         m, found = self.weights.sum(1), []
         for place, (a, b) in enumerate(self.combinations):
             product, rows, totals = self.products[place], self.rows[place], self.totals
@@ -177,25 +183,26 @@ class _Halves:
 
 
 def strips(n: int, matrices: int) -> Iterator[slice]:
-    """Slices of n rows, so that the strips of so many n x n matrices take `STRIP_BYTES`."""
+    """Yield slices of n rows, so that the strips of this number of n x n matrices take `STRIP_BYTES`."""
     height = max(STRIP_BYTES // (8 * n * matrices), 1)
     return (slice(start, min(start + height, n)) for start in range(0, n, height))
 
 
 def half_samples(n: int, count: int, seed: int) -> Tensor:
-    """(count, n) float64 of 0 and 1: each row draws half of n examples without replacement.
+    """Return `count` random halves of n examples without replacement, (count, n) float64 of 0 and 1.
 
-    The spread of a statistic over halves estimates its standard error over all n (delete-half jackknife, Shao and Wu 1989). Drawing
-    with replacement would put a text beside itself, off the diagonal, where the U-statistic takes it for another text.
+    The spread of a statistic over halves estimates its standard error over all n (delete-half jackknife, Shao
+    and Wu 1989). Drawing with replacement would put a text beside itself, off the diagonal, where the
+    U-statistic takes it for another text.
     """
     order = torch.rand(count, n, generator=torch.Generator().manual_seed(seed)).argsort(1)
     return (order < n // 2).double()
 
 
 def interval(value: Tensor, replicates: Tensor, level: float = 0.95) -> Tensor:
-    """(..., 2): bounds around `value`, (...), from the spread of its values on half-samples, (R, ...).
+    """Return bounds around `value`, (...) -> (..., 2), from its spread on half-samples, (R, ...).
 
-    The halves' own mean is taken away: on fewer examples the biased estimator is higher.
+    The mean of the halves is subtracted, because the biased estimator is higher on fewer examples.
     """
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     spread = torch.quantile(replicates - replicates.mean(0), tails, dim=0)
@@ -203,6 +210,6 @@ def interval(value: Tensor, replicates: Tensor, level: float = 0.95) -> Tensor:
 
 
 def outlier_dimensions(x: Tensor, factor: float = 5.0) -> Tensor:
-    """(p,) bool: dimensions whose standard deviation over the examples is more than `factor` times the median dimension's."""
+    """Return the dimensions whose deviation is more than `factor` times that of the median one, (p,) bool."""
     deviation = x.std(0)
     return deviation > factor * deviation.median()

@@ -1,27 +1,33 @@
-"""How far apart two encoders are, layer by layer, how much of it is noise, and how much outlives the decay: `compare.json`.
+"""Compare encoders layer by layer: their divergence, its noise, and how much of it remains after the decay.
 
-Two numbers, never to be confused:
-    divergence   1 - CKA of a layer; of a model its mean over the layers (the embeddings and the final norm apart).
-    retention    divergence of A and B over the divergence of A and B *before* the decay (of `before_a` and `before_b`).
-And `ratio`: divergence of A and B over that of B and the control, a second B with another seed. 1 = no more than noise.
+Two numbers must not be confused:
+    divergence   1 - CKA of a layer; of a model its mean over the layers (without embeddings and final norm).
+    retention    divergence of A and B over the divergence of A and B *before* the decay (of `before_a` and
+                 `before_b`).
+The `ratio` is the divergence of A and B over that of B and the control, a second B with another seed. A
+ratio of 1 means that it is no more than noise.
 
-compare.json (null: not a number, or nothing there; intervals are [low, high] at `settings.level`):
+compare.json (null: not a number, or absent; intervals are [low, high] at `settings.level`):
 
     format        1
-    models        role (a, b, control, before_a, before_b) -> path, layers (names), hidden, network (packed or padded),
-                  outliers (of each layer how many dimensions are left out in the trimmed variants), outlier_variance (their share of the
-                  layer's variance)
-    texts         from, available, distinct (in all samples), samples, per_sample, max_tokens, tokens (of model a, of the distinct ones),
-                  overlap (a text is in several samples), tokenised_alike, every (texts of `every_text`, or null)
+    models        role (a, b, control, before_a, before_b) -> path, layers (names), hidden, network (packed
+                  or padded), outliers (number of dimensions of each layer that the trimmed variants omit),
+                  outlier_variance (their share of the layer's variance)
+    texts         from, available, distinct (in all samples), samples, per_sample, max_tokens, tokens (of
+                  model a, of the distinct ones), overlap (a text is in several samples), tokenised_alike,
+                  every (number of texts of `every_text`, or null)
     settings      seed, half_samples, level, outlier_factor, tokens_per_text, device
-    comparisons   name -> models ([role, role]), pairs ([[layer, layer]...], matched layers), variants: name -> matrix (A x B, CKA), cka and
-                  divergence (of each pair), interval (of each pair's divergence, or null), samples (mean divergence in each sample),
-                  chance (of each pair, CKA of shuffled texts), model: {divergence, interval}
+    comparisons   name -> models ([role, role]), pairs ([[layer, layer]...], matched layers),
+                  variants: name -> matrix (A x B, CKA), cka and divergence (of each pair), interval (of each
+                  pair's divergence, or null), samples (mean divergence in each sample), chance (of each
+                  pair, CKA of shuffled texts), model: {divergence, interval}
                   names: detour_twin = A and B; control = B and control; before = before_a and before_b
-                  variants: biased (the paper's), debiased, biased_trimmed, debiased_trimmed, minibatch (debiased, over all distinct texts),
-                  tokens (minibatch over single tokens; only where models tokenise alike), every_text and every_text_biased (over the
-                  whole file, if asked for: minibatch; and exact, for matched layers only, with matrix null)
-    ratio         variant -> layers (of each pair, or null where depths differ), layer_intervals, model, interval; or null
+                  variants: biased (the paper's), debiased, biased_trimmed, debiased_trimmed, minibatch
+                  (debiased, over all distinct texts), tokens (minibatch over single tokens; only where models
+                  tokenize alike), every_text and every_text_biased (over the whole file, if asked for:
+                  minibatch; and exact, for matched layers only, with matrix null)
+    ratio         variant -> layers (of each pair, or null where depths differ), layer_intervals, model,
+                  interval; or null
     retention     the same form, or null
     notes         sentences
 """
@@ -45,28 +51,33 @@ from clm_detour.analyze.show import write_comparison_csv
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
 from clm_detour.analyze.streams import Minibatches, StreamedCKA
 from clm_detour.analyze.texts import Samples, draw_samples
-from clm_detour.measure.states import Encoder, Ids, check_opens, longest_text, open_encoder, read_states
+from clm_detour.measure.encoder import Encoder, Ids, check_measurable
+from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model.precision import best_device
+from clm_detour.model.pretrained import longest_input, read_config
 from clm_detour.records.analysis import NetworkComparison
 from clm_detour.records.store import parse, write
 from clm_detour.utils.files import finite
 from clm_detour.utils.progress import progress
 
 PAIRS = {"detour_twin": ("a", "b"), "control": ("b", "control"), "before": ("before_a", "before_b")}
-EVERY_BLOCK = 256  # texts whose states are held at a time when the whole file is gone through
+EVERY_BLOCK = 256  # texts whose states are held at a time, when all texts of a file are compared
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How models are compared; the defaults are the paper's where it says something.
+    """Settings of a comparison. The defaults are the paper's where it gives them.
 
     Args:
-        samples, per_sample: of texts; as many samples as wanted are disjoint if there are enough texts.
-        max_tokens: longer texts are cut, at fewer tokens where a model cannot read as many.
-        half_samples: resamples for the intervals.
-        level: of the intervals.
-        outlier_factor: a dimension is trimmed if its standard deviation over texts is above this times the layer's median one.
-        tokens_per_text: single tokens of each text for the token-level figure.
+        samples, per_sample: Number of samples, and of texts in each. Samples are disjoint if there are enough
+            texts.
+        max_tokens: Length at which texts are cut. It is less where a model cannot read as many tokens.
+        seed: Seed of samples and half-samples.
+        half_samples: Number of half-samples for the intervals.
+        level: Level of the intervals.
+        outlier_factor: A dimension is trimmed if its standard deviation over texts is above this times the
+            layer's median one.
+        tokens_per_text: Number of single tokens of each text for the token-level CKA.
     """
 
     samples: int = 3
@@ -86,22 +97,24 @@ def compare(
     source: str = "",
     every_text: bool = False,
 ) -> dict[str, Any]:
-    """Compare models; see the module for what comes back.
+    """Compare models. For the result see the docstring of the module.
 
     Args:
-        models: role -> folder or hub id: `a` and `b`; `control` for the ratio; `before_a` and `before_b` for retention.
-        texts: distinct.
-        source: where they are from, for the record.
-        every_text: also go through all of `texts`, a block at a time.
+        models: Folder or hub id for each role: `a` and `b`; `control` for the ratio; `before_a` and
+            `before_b` for the retention.
+        texts: Distinct texts.
+        settings: Settings of the comparison.
+        source: Where the texts come from, for the record.
+        every_text: Whether to compare also on all of `texts`, one block at a time.
 
     Raises:
-        UserError: too few texts, or a folder that is no encoder.
+        UserError: If there are too few texts, or a model is not an encoder.
     """
     for path in models.values():
-        check_opens(path)
+        check_measurable(path)
     samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
     chosen, asked = [texts[i] for i in samples.pool], settings.max_tokens
-    settings = replace(settings, max_tokens=readable_by_all(models.values(), asked))
+    settings = replace(settings, max_tokens=common_length(models.values(), asked))
     wanted = {name: pair for name, pair in PAIRS.items() if all(role in models for role in pair)}
     states, described, ids_of = _all_states(models, chosen, settings)
     alike = all(_same_ids(ids, ids_of["a"]) for ids in ids_of.values())
@@ -109,7 +122,7 @@ def compare(
     device = best_device()
     measured = {}
     for name, (one, other) in wanted.items():
-        pair = states[one], _if_alike(states[other], alike)
+        pair = states[one], _without_other_tokens(states[other], alike)
         measured[name] = measure(*pair, samples.members, halves, settings.outlier_factor, device)
     if every_text:
         for name, more in _over_every_text(models, wanted, texts, settings).items():
@@ -121,7 +134,7 @@ def compare(
     return finite(
         {
             "format": 1,
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "models": {
                 role: {**described[role], **_outliers(states[role], settings.outlier_factor)}
                 for role in models
@@ -164,16 +177,16 @@ def compare(
     )
 
 
-def readable_by_all(models: Iterable[str], tokens: int) -> int:
-    """No more tokens than every model can read, so that all read the same."""
-    limits = (longest_text(path) for path in models)
+def common_length(models: Iterable[str], tokens: int) -> int:
+    """Return a length of texts in tokens, at most `tokens`, that every model can read."""
+    limits = (longest_input(read_config(path)) for path in models)
     return min([tokens, *(limit for limit in limits if limit is not None)])
 
 
 def _all_states(
     models: Mapping[str, str], texts: list[str], settings: Settings
 ) -> tuple[dict[str, States], dict[str, Any], dict[str, Ids]]:
-    """One model at a time in memory; single tokens only where all models see the tokens that A sees."""
+    """Return the states, descriptions and token ids of all models, with one model at a time in memory."""
     states, described, ids_of = {}, {}, {}
     with progress("Hidden states", len(models) * len(texts), "texts") as advance:
         for role, path in models.items():
@@ -184,7 +197,7 @@ def _all_states(
             described[role] = {
                 "path": path,
                 "layers": list(encoder.layers),
-                "hidden": encoder.hidden,
+                "hidden": encoder.hidden_size,
                 "network": "packed" if encoder.packed else "padded",
             }
             ids_of[role] = ids
@@ -192,7 +205,10 @@ def _all_states(
 
 
 def token_places(ids: Ids, count: int, seed: int) -> list[np.ndarray]:
-    """Of each text `count` places of ordinary tokens; the same whenever lengths are the same. Short texts repeat theirs."""
+    """Return `count` positions of ordinary tokens in each text, the same whenever lengths are the same.
+
+    In short texts positions repeat.
+    """
     rng = np.random.default_rng(seed)
     draws = rng.random((len(ids), count))
     return [
@@ -204,15 +220,15 @@ def _same_ids(one: Ids, other: Ids) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def _if_alike(states: States, alike: bool) -> States:
-    """Without tokens' states where they would be those of other tokens."""
+def _without_other_tokens(states: States, alike: bool) -> States:
+    """Return states without those of tokens, unless all models see the same tokens."""
     return states if alike else States(states.layers, states.means, [x[:0] for x in states.tokens])
 
 
 def _over_every_text(
     models: Mapping[str, str], wanted: Mapping[str, tuple[str, str]], texts: Sequence[str], settings: Settings
 ) -> dict[str, dict[str, Measured]]:
-    """Block after block through all models of the comparisons at once; what is kept does not grow with the texts."""
+    """Run all models over one block of texts after another. Memory does not grow with the number of texts."""
     roles = dict.fromkeys(role for pair in wanted.values() for role in pair)
     encoders: dict[str, Encoder] = {role: open_encoder(models[role]) for role in roles}
     pairs = {
@@ -277,7 +293,7 @@ def _variant(measured: Measured, level: float) -> dict[str, Any]:
 def _quotients(
     measured: Mapping[str, Mapping[str, Measured]], below: str, level: float
 ) -> dict[str, Any] | None:
-    """Divergence of A and B over that of another comparison, by variant."""
+    """Return the divergence of A and B over that of another comparison, by variant."""
     if below not in measured:
         return None
     above = measured["detour_twin"]
@@ -285,7 +301,7 @@ def _quotients(
 
 
 def quotient(above: Measured, below: Measured, level: float) -> dict[str, Any]:
-    """Divergence over divergence: of each layer, and of the models."""
+    """Return divergence over divergence, for each layer and for the models."""
     same_depth = len(above.curve) == len(below.curve)
     layers = (1 - above.curve) / (1 - below.curve) if same_depth else None
     model = above.divergence() / below.divergence()
@@ -317,7 +333,8 @@ def _notes(
     notes = []
     if settings.max_tokens < asked:
         notes.append(
-            f"Texts are cut at {settings.max_tokens} tokens, the most that every model can read, and not at {asked}."
+            f"Texts are cut at {settings.max_tokens} tokens, the most that every model can read, and not at "
+            f"{asked}."
         )
     if not alike:
         notes.append(
@@ -325,8 +342,8 @@ def _notes(
         )
     if samples.overlap:
         notes.append(
-            f"There are not {settings.samples * settings.per_sample} distinct texts, so the samples share some: "
-            f"{len(samples.pool)} distinct ones in all."
+            f"There are not {settings.samples * settings.per_sample} distinct texts, so the samples share "
+            f"some: {len(samples.pool)} distinct ones in all."
         )
     if len({len(s.layers) for s in states.values()}) > 1:
         notes.append("The models differ in depth; curves match layers of equal relative depth.")

@@ -1,12 +1,14 @@
-"""What a step of CLM and a step of MLM would do to a model on the same texts: `gradients.json`.
+"""Compare the gradients of CLM and MLM in a model on the same texts: `gradients.json`.
 
-model, texts, tokens    which, how many
+model, texts, tokens    folder; number of texts and of tokens
 layers                  names
-objectives              name (clm, mlm 30 %, ...) -> loss (nats a predicted token), predicted, density (predicted / tokens: how many positions
-                        are supervised), norm (of the whole gradient of the mean loss), norms: layer -> kind -> norm,
-                        reached: layer output -> share of positions to whose state any gradient flows,
-                        spread: layer output -> participation ratio of the positions' gradient norms, (sum g)^2 / (T sum g^2): 1 if all positions
-                        carry the same, 1/T if one carries it all
+objectives              name (clm, mlm 30 %, ...) ->
+                        loss (nats per predicted token), predicted
+                        density (predicted / tokens: share of positions with a label)
+                        norm (of the whole gradient of the mean loss), norms: layer -> kind -> norm
+                        reached: layer output -> share of positions to whose state any gradient flows
+                        spread: layer output -> participation ratio of the positions' gradient norms,
+                        (sum g)^2 / (T sum g^2): 1 if all positions have the same, 1/T if one has it all
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from clm_detour.analyze.weights import layer_order, norms_by_place
+from clm_detour.analyze.weights import layer_order, sum_by_place
+from clm_detour.data.loader import Batch
 from clm_detour.data.objectives import IGNORED, Objective
-from clm_detour.measure.masked import Batch, batches, open_masked
+from clm_detour.measure.scorer import open_masked, text_batches
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 from clm_detour.model.precision import best_device
@@ -27,19 +30,23 @@ from clm_detour.utils.errors import UserError
 from clm_detour.utils.progress import progress
 
 CLM = "clm"
-RATES = (0.3, 0.15)  # of the paper's MLM phases
+RATES = (0.3, 0.15)  # mask rates of the paper's MLM phases
 
 
 def gradients(
     path: str, texts: Sequence[str], max_tokens: int = 512, seed: int = 0, tokenizer: str | None = None
 ) -> dict[str, Any]:
-    """Measure one model; see the module for what comes back.
+    """Compute the gradients of one model. For the result see the docstring of the module.
 
     Args:
-        tokenizer: its folder or hub id; None: the model's own.
+        path: Folder or hub id of the model.
+        texts: Texts.
+        max_tokens: Length at which texts are cut.
+        seed: Seed of the masks.
+        tokenizer: Folder or hub id of the tokenizer. None means the model's own.
 
     Raises:
-        UserError: it is no ModernBERT, or of the texts no token is predicted.
+        UserError: If it is not a ModernBERT, or no token of the texts is predicted.
     """
     network, opened = open_masked(path, tokenizer)
     torch.nn.Module.to(network, best_device())
@@ -47,12 +54,11 @@ def gradients(
     found = {}
     with progress("Gradients", len(objectives) * len(texts), "texts") as advance:
         for name, objective in objectives.items():
-            network.causal = objective.kind == CLM
             network.zero_grad()
             sums = _Sums()
-            for batch in batches(opened, texts, max_tokens, objective, seed):
-                sums.add(network, batch)
-                advance(len(batch.lengths))
+            for batch in text_batches(opened, texts, max_tokens, objective, seed):
+                sums.add(network, batch, objective.causal)
+                advance(len(batch["document_lengths"][0]))
             if not sums.predicted:
                 raise UserError(
                     f"The texts are too few: under {name} no token of them is predicted; give more texts."
@@ -66,7 +72,7 @@ def gradients(
 
 
 class _Sums:
-    """Of one objective, batch by batch. The weights' gradients add up in the network."""
+    """Sums over the batches of one objective. The gradients of the weights are summed in the network."""
 
     def __init__(self) -> None:
         self.loss, self.predicted, self.tokens = 0.0, 0, 0
@@ -74,10 +80,12 @@ class _Sums:
         self.sum: torch.Tensor | float = 0.0
         self.square: torch.Tensor | float = 0.0
 
-    def add(self, network: ModernBertForPretraining, batch: Batch) -> None:
+    def add(self, network: ModernBertForPretraining, batch: Batch, causal: bool) -> None:
         each: list[torch.Tensor] = []
-        inputs, labels = (rows.to(best_device()) for rows in (batch.inputs, batch.labels))
-        hidden, rows = network.encode(inputs, document_lengths=[batch.lengths], each=each)
+        inputs, labels = (batch[name].to(best_device()) for name in ("input_ids", "labels"))
+        hidden, rows = network.encode(
+            inputs, document_lengths=batch["document_lengths"], each=each, causal=causal
+        )
         for state in each:
             state.retain_grad()
         labels = rows.take(labels)
@@ -114,7 +122,7 @@ class _Sums:
             "norm": sum(squares.values()) ** 0.5,
             "norms": {
                 layer: {kind: square**0.5 for kind, square in kinds.items()}
-                for layer, kinds in norms_by_place(squares, squares.__getitem__).items()
+                for layer, kinds in sum_by_place(squares, squares.__getitem__).items()
             },
             "reached": dict(zip(outputs, (self.reached / self.tokens).tolist(), strict=True)),
             "spread": dict(zip(outputs, spread.tolist(), strict=True)),
@@ -123,7 +131,7 @@ class _Sums:
 
 
 def gradients_table(result: Mapping[str, Any]) -> Table:
-    """Norm of each layer's gradient by objective."""
+    """Return a table with the norm of each layer's gradient by objective."""
     names = list(result["objectives"])
     table = Table(title="Gradient norm by layer, and supervised positions")
     for column in ("layer", *names):

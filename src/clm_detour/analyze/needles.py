@@ -1,17 +1,17 @@
-"""Needle in a haystack for masked language models: does a model find a made-up fact in a long text? `needles.json`.
+"""Needle in a haystack for masked language models: whether a model finds a made-up fact in a long text.
 
-A needle is "The code of KEY is VALUE."; it stands in running text (other documents, one after another), and the text ends with
-"The code of KEY is [MASK]." KEY is two words and VALUE one, drawn from the words that are one token. Every model with the same tokenizer gets
-the same haystacks.
+A needle is "The code of KEY is VALUE."; it stands in running text (other documents, one after another), and
+the text ends with "The code of KEY is [MASK]." KEY is two words and VALUE is one, all of them single tokens.
+Every model with the same tokenizer gets the same haystacks. The results are `needles.json`:
 
     models       folders
     lengths      tokens of a haystack, query included
-    positions    where the needle stands: 0 at the start, 1 just before the query
-    trials       haystacks of each length and position
-    candidates   values to choose from
+    positions    place of the needle: 0 at the start, 1 just before the query
+    trials       number of haystacks of each length and position
+    candidates   number of values to choose from
     accuracy     model -> length x position: how often the right value has the highest logit of the candidates
     chance       1 / candidates
-    control      model -> length: the same without a needle, which shows what the query alone gives away
+    control      model -> length: the same without a needle, which shows what the query alone reveals
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import torch
 from rich.table import Table
 
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.measure.masked import open_masked, tokenizer_of_masked
+from clm_detour.measure.encoder import check_fills_masks
+from clm_detour.measure.scorer import open_masked
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
 from clm_detour.utils.errors import UserError
@@ -34,15 +35,16 @@ from clm_detour.utils.progress import Advance, progress
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CANDIDATES = 20
 WORD = re.compile(r" [a-z]{4,}")
-Haystack = tuple[np.ndarray, int]  # ids, and which candidate is right
+Haystack = tuple[np.ndarray, int]  # ids, and the index of the right candidate
 
 
-class Straw(NamedTuple):
-    """What haystacks are made of.
+class HaystackParts(NamedTuple):
+    """The parts from which haystacks are made.
 
     Args:
-        flow: ids of running text, (T,).
-        keys, values: ids of words, of which needles are made.
+        tokenizer: The tokenizer of the models.
+        flow: Ids of running text, (T,).
+        keys, values: Ids of the words in needles.
     """
 
     tokenizer: Tokenizer
@@ -52,10 +54,10 @@ class Straw(NamedTuple):
 
 
 def parse_lengths(text: str) -> list[int]:
-    """'128,512' -> [128, 512].
+    """Return the numbers in a text such as '128,512'.
 
     Raises:
-        UserError: no numbers, or too small ones.
+        UserError: If they are not numbers, or too small.
     """
     lengths = [int(part) if part.strip().isdigit() else 0 for part in text.split(",")]
     if min(lengths) < 64:
@@ -66,13 +68,14 @@ def parse_lengths(text: str) -> list[int]:
 def find_needles(
     models: Sequence[str], texts: Sequence[str], lengths: Sequence[int], trials: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Test every model; see the module for what comes back.
+    """Test every model. For the result see the docstring of the module.
 
     Raises:
-        UserError: no ModernBERT, too little text, or a tokenizer with too few whole words.
+        UserError: If a model is not a ModernBERT, there is too little text, or a tokenizer has too few whole
+            words.
     """
     for path in models:
-        tokenizer_of_masked(path)
+        check_fills_masks(path)
     total = len(models) * len(lengths) * (len(POSITIONS) + 1) * trials
     accuracy, control = {}, {}
     with progress("Needles", total, "haystacks") as advance:
@@ -83,8 +86,8 @@ def find_needles(
             shares = []
             for length in lengths:
                 flow = _running_text(tokenizer, texts, length)
-                straw = Straw(tokenizer, flow, keys=words[CANDIDATES:], values=words[:CANDIDATES])
-                shares.append(_shares(network, straw, length, trials, seed, advance))
+                parts = HaystackParts(tokenizer, flow, keys=words[CANDIDATES:], values=words[:CANDIDATES])
+                shares.append(_shares(network, parts, length, trials, seed, advance))
             accuracy[path] = [row[:-1] for row in shares]
             control[path] = [row[-1] for row in shares]
     return {
@@ -94,20 +97,25 @@ def find_needles(
 
 
 def _shares(
-    network: ModernBertForPretraining, straw: Straw, length: int, trials: int, seed: int, advance: Advance
+    network: ModernBertForPretraining,
+    parts: HaystackParts,
+    length: int,
+    trials: int,
+    seed: int,
+    advance: Advance,
 ) -> list[float]:
-    """Of one model and length: for each position, and at last without a needle."""
+    """Return the share of right answers at each position, and without a needle, for one model and length."""
     return [
-        _right(network, straw, haystacks(straw, length, at, trials, seed), advance) / trials
+        _right(network, parts, haystacks(parts, length, at, trials, seed), advance) / trials
         for at in (*POSITIONS, None)
     ]
 
 
 def whole_words(tokenizer: Tokenizer, seed: int) -> list[int]:
-    """Ids of words with their leading space, in an order that the seed gives.
+    """Return the ids of words with their leading space, in random order.
 
     Raises:
-        UserError: there are too few.
+        UserError: If there are too few.
     """
     decode = tokenizer.tokenizer.decode
     words = [
@@ -121,11 +129,14 @@ def whole_words(tokenizer: Tokenizer, seed: int) -> list[int]:
 
 
 def haystacks(
-    straw: Straw, length: int, position: float | None, trials: int, seed: int
+    parts: HaystackParts, length: int, position: float | None, trials: int, seed: int
 ) -> Iterator[Haystack]:
-    """`trials` of one length and needle position (None: no needle); the text of trial i is the same at every position."""
+    """Yield `trials` haystacks of one length and needle position, None for no needle.
 
-    tokenizer, flow, keys, values = straw
+    The running text of trial i is the same at every position.
+    """
+
+    tokenizer, flow, keys, values = parts
 
     def ids(text: str) -> list[int]:
         return [int(i) for i in tokenizer.encode_batch([text])[0][1:-1]]
@@ -158,21 +169,21 @@ def _running_text(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np
 
 @torch.no_grad()
 def _right(
-    network: ModernBertForPretraining, straw: Straw, stacks: Iterator[Haystack], advance: Advance
+    network: ModernBertForPretraining, parts: HaystackParts, stacks: Iterator[Haystack], advance: Advance
 ) -> int:
     right = 0
     for ids, answer in stacks:
         rows = torch.from_numpy(ids)[None].to(best_device())
         hidden, _ = network.encode(rows)
-        place = int(np.flatnonzero(ids == straw.tokenizer.mask)[-1])
-        logits = network.decoder(network.head(hidden[place]))[list(straw.values)]
+        place = int(np.flatnonzero(ids == parts.tokenizer.mask)[-1])
+        logits = network.decoder(network.head(hidden[place]))[list(parts.values)]
         right += int(logits.argmax()) == answer
         advance(1)
     return right
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Of each path as many of its last parts as tell all of them apart."""
+    """Return for each path as many of its last parts as distinguish all paths."""
     parts = {path: path.rstrip("/").split("/") for path in paths}
     longest = max(map(len, parts.values()))
     for count in range(1, longest + 1):
@@ -183,8 +194,8 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def needles_table(result: Mapping[str, Any]) -> Table:
-    """A row a model and length."""
-    margin = 196 * (0.25 / result["trials"]) ** 0.5  # of a share near one half
+    """Return a table with a row for each model and length."""
+    margin = 196 * (0.25 / result["trials"]) ** 0.5  # for a share near one half
     title = f"Needles found (%; chance {100 * result['chance']:.0f} %; 95 % interval at most ± {margin:.0f})"
     table = Table(title=title)
     for column in ("model", "tokens", *(f"at {100 * p:.0f} %" for p in result["positions"]), "no needle"):

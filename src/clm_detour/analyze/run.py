@@ -1,16 +1,20 @@
-"""The analysis of a run with the arms `detour` and `twin`, into `RUN/analysis/`.
+"""Analyze a run with the arms `detour` and `twin`, and write the results to `RUN/analysis/`.
 
-compare.json, layers.csv, matrices.csv, figures   see `compare`: detour and twin at their ends; before the decay, for the retention; and
-                                                  the arm `control`, a second twin, for the ratio, if the recipe has one
-trajectory.json, trajectory.png, .svg             see `trajectory`
-weights.json       {"changes": [{arm, phases ([first, last]), ...}...]}, each as in `weights`: of each arm from the start to its end, and of
-                   each phase of it
-gradients.json     see `gradients`: of the model that both arms start from
+compare.json, layers.csv, matrices.csv, figures
+    See `compare`: detour and twin at their ends; before the decay, for the retention; and the arm
+    `control`, a second twin, for the ratio, if the recipe has one.
+trajectory.json, trajectory.png, .svg
+    See `trajectory`.
+weights.json
+    {"changes": [{arm, phases ([first, last]), ...}...]}, each as in `weights`: of each arm from the start to
+    its end, and of each of its phases.
+gradients.json
+    See `gradients`: of the model from which both arms start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +24,8 @@ from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.texts import FEWEST, held_out_texts
 from clm_detour.analyze.trajectory import Point, exported_points, trajectory
 from clm_detour.analyze.weights import weight_change
-from clm_detour.config.schema import Config
-from clm_detour.recipe.export import tokenizer_path
-from clm_detour.recipe.phases import PhaseRun, plan_arm
+from clm_detour.recipe.phases import PhaseRun
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import is_decoder
 from clm_detour.records.analysis import GradientsRecord, TrajectoryRecord, WeightsRecord
 from clm_detour.records.run_folder import RunFolder
@@ -30,106 +33,113 @@ from clm_detour.records.store import parse, write
 
 DETOUR, TWIN, CONTROL = "detour", "twin", "control"
 GRADIENT_TEXTS = 60
+Arms = Mapping[str, Sequence[PhaseRun]]
 
 
-def can_be_analyzed(config: Config) -> bool:
-    """Whether there is a detour and a twin, each with a phase that the other has not."""
-    return {DETOUR, TWIN} <= set(config.arms) and bool(
-        own_phases(config, DETOUR) and own_phases(config, TWIN)
-    )
+def can_be_analyzed(arms: Arms) -> bool:
+    """Return whether there are a detour and a twin, each with a phase that the other does not have."""
+    return {DETOUR, TWIN} <= set(arms) and bool(own_phases(arms, DETOUR) and own_phases(arms, TWIN))
 
 
-def own_phases(config: Config, arm: str) -> list[PhaseRun]:
-    """The phases of an arm after those that detour and twin share."""
-    shared = {run.id for run in plan_arm(config, DETOUR)} & {run.id for run in plan_arm(config, TWIN)}
-    return [run for run in plan_arm(config, arm) if run.id not in shared]
+def own_phases(arms: Arms, arm: str) -> list[PhaseRun]:
+    """Return the phases of an arm after those that detour and twin share."""
+    shared = {run.id for run in arms[DETOUR]} & {run.id for run in arms[TWIN]}
+    return [run for run in arms[arm] if run.id not in shared]
 
 
-def texts_of(config: Config, sources: Sequence[str]) -> list[str]:
-    """The texts on which the networks are compared: held-out ones of these sources, as many as there are up to what is asked for."""
-    wanted = config.analysis
-    return held_out_texts(config, sources, wanted.samples * wanted.texts)
+def analysis_inputs(arms: Arms, folder: RunFolder) -> list[Path]:
+    """Return the records of the phases that the analysis depends on."""
+    return [folder.phase(run.id).record for arm in (DETOUR, TWIN, CONTROL) for run in arms.get(arm, ())]
 
 
-def too_few(texts: Sequence[str]) -> str | None:
-    """Why these texts do not allow a comparison, if so."""
-    if len(texts) >= FEWEST:
-        return None
-    return f"There are {len(texts)} distinct held-out texts, and a comparison of networks takes {FEWEST}; give more documents, or raise data.held_out."
+def common_start(recipe: Recipe) -> str | None:
+    """Return the model from which detour and twin start.
+
+    Returns None if each of them initializes its own, or if that model is a decoder, which cannot fill masks.
+    """
+    parent, base = own_phases(recipe.arms, DETOUR)[0].parent, recipe.config.model.base
+    if parent is not None:
+        return str(recipe.folder.phase(parent.id).model)
+    return None if base is None or is_decoder(base) else base
 
 
-def analyze_run(config: Config, texts: Sequence[str]) -> None:
-    """Write everything."""
-    wanted = config.analysis
+def analyze_run(recipe: Recipe) -> str | None:
+    """Analyze a finished run on its held-out texts and write all results.
+
+    Returns:
+        None, or a sentence that says why nothing was written: there are too few held-out texts.
+    """
+    wanted, seed, folder = recipe.config.analysis, recipe.config.seed, recipe.folder.analysis
+    texts = held_out_texts(recipe, wanted.samples * wanted.texts)
+    if len(texts) < FEWEST:
+        return (
+            f"There are {len(texts)} distinct held-out texts, and a comparison of networks takes {FEWEST}; "
+            "give more documents, or raise data.held_out."
+        )
     settings = Settings(
         samples=wanted.samples,
         per_sample=min(wanted.texts, len(texts)),
         max_tokens=wanted.max_tokens,
-        seed=config.seed,
+        seed=seed,
     )
-    folder = RunFolder.of(config).analysis
-    start = start_of(config)
-    tokenizer = tokenizer_path(config)  # a base may have none of its own
-    found = trajectory(points_of(config, start), references_of(config, start), texts, settings, tokenizer)
+    start, arms = common_start(recipe), recipe.arms
+    tokenizer = recipe.tokenizer_path  # a base may have no tokenizer
+    points = trajectory_points(arms, recipe.folder, start)
+    references = trajectory_references(arms, recipe.folder, start)
+    found = trajectory(points, references, texts, settings, tokenizer)
     save_trajectory(found, folder)
     write(parse(TrajectoryRecord, found), folder / "trajectory.json")
-    write(parse(WeightsRecord, {"changes": weight_changes(config, start)}), folder / "weights.json")
+    changes = weight_changes(arms, recipe.folder, start)
+    write(parse(WeightsRecord, {"changes": changes}), folder / "weights.json")
     if start is not None:
-        found = gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, config.seed, tokenizer)
+        found = gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, seed, tokenizer)
         write(parse(GradientsRecord, found), folder / "gradients.json")
-    write_comparison(compare(roles_of(config), texts, settings, "held-out texts of the run"), folder)
+    models = compared_models(arms, recipe.folder)
+    write_comparison(compare(models, texts, settings, "held-out texts of the run"), folder)
+    return None
 
 
-def start_of(config: Config) -> str | None:
-    """The model from which detour and twin set out; None if each made its own, or it is a decoder, which knows no mask."""
-    parent, base = own_phases(config, DETOUR)[0].parent, config.model.base
-    if parent is not None:
-        return str(RunFolder.of(config).phase(parent.id).model)
-    return None if base is None or is_decoder(base) else base
-
-
-def roles_of(config: Config) -> dict[str, str]:
-    """Models in the roles of a comparison."""
-    folder = RunFolder.of(config)
+def compared_models(arms: Arms, folder: RunFolder) -> dict[str, str]:
+    """Return the folder of the model in each role of the comparison."""
 
     def model(run: PhaseRun) -> str:
         return str(folder.phase(run.id).model)
 
-    detour, twin = own_phases(config, DETOUR), own_phases(config, TWIN)
+    detour, twin = own_phases(arms, DETOUR), own_phases(arms, TWIN)
     roles = {"a": model(detour[-1]), "b": model(twin[-1])}
-    if CONTROL in config.arms:
-        roles["control"] = model(plan_arm(config, CONTROL)[-1])
+    if CONTROL in arms:
+        roles["control"] = model(arms[CONTROL][-1])
     if len(detour) > 1 and len(twin) > 1:
         roles |= {"before_a": model(detour[-2]), "before_b": model(twin[-2])}
     return roles
 
 
-def points_of(config: Config, start: str | None) -> list[Point]:
-    """The detour's checkpoints in order."""
-    folder, total = RunFolder.of(config), 0
+def trajectory_points(arms: Arms, folder: RunFolder, start: str | None) -> list[Point]:
+    """Return the checkpoints of the detour, in order."""
+    total = 0
     points = [] if start is None else [Point("start", 0, 0, start)]
-    for run in own_phases(config, DETOUR):
+    for run in own_phases(arms, DETOUR):
         phase = folder.phase(run.id)
-        on_the_way = exported_points(run.id, phase.exports, total)
-        last_step = run.tokens - run.batch_tokens  # what is exported after it is the phase's end
-        points += [point for point in on_the_way if point.tokens <= last_step]
+        exported = exported_points(run.id, phase.exports, total)
+        last_step = run.tokens - run.batch_tokens  # what is exported after it is the end of the phase
+        points += [point for point in exported if point.tokens <= last_step]
         total += run.tokens
         points.append(Point(run.id, run.tokens, total, str(phase.model)))
     return points
 
 
-def references_of(config: Config, start: str | None) -> dict[str, str]:
-    """What the trajectory is measured against."""
-    twin = own_phases(config, TWIN)
-    undecayed = str(RunFolder.of(config).phase(twin[max(len(twin) - 2, 0)].id).model)
+def trajectory_references(arms: Arms, folder: RunFolder, start: str | None) -> dict[str, str]:
+    """Return the models from which the trajectory is measured: the twin before its decay, and the start."""
+    twin = own_phases(arms, TWIN)
+    undecayed = str(folder.phase(twin[max(len(twin) - 2, 0)].id).model)
     return {"undecayed_twin": undecayed} | ({} if start is None else {"start": start})
 
 
-def weight_changes(config: Config, start: str | None) -> list[dict[str, Any]]:
-    """Of each arm: over all its own phases, and over each of them."""
-    folder, changes = RunFolder.of(config), []
+def weight_changes(arms: Arms, folder: RunFolder, start: str | None) -> list[dict[str, Any]]:
+    """Return the weight change of each arm over all its own phases, and over each of them."""
+    changes = []
     for arm in (DETOUR, TWIN):
-        runs = own_phases(config, arm)
+        runs = own_phases(arms, arm)
         ends: list[str | None] = [start, *(str(folder.phase(run.id).model) for run in runs)]
         spans = [(0, len(runs)), *((i, i + 1) for i in range(len(runs)) if len(runs) > 1)]
         for first, last in spans:
@@ -138,10 +148,3 @@ def weight_changes(config: Config, start: str | None) -> list[dict[str, Any]]:
                 names = [runs[first].name, runs[last - 1].name]
                 changes.append({"arm": arm, "phases": names, **weight_change(before, after)})
     return changes
-
-
-def analysis_inputs(config: Config) -> list[Path]:
-    """What must be older than the analysis."""
-    folder = RunFolder.of(config)
-    arms = [arm for arm in (DETOUR, TWIN, CONTROL) if arm in config.arms]
-    return [folder.phase(run.id).record for arm in arms for run in plan_arm(config, arm)]

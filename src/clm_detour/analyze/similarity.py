@@ -1,6 +1,6 @@
-"""Two networks' pooled states -> CKA by every estimator, with samples and resamples from which intervals follow.
+"""Compare the pooled states of two networks by every estimator of CKA, with half-samples for intervals.
 
-Shapes: N texts in all samples together, A and B layers, P matched layers, S samples, R resamples.
+Shapes: N texts in all samples together, A and B layers, P matched layers, S samples, R half-samples.
 """
 
 from __future__ import annotations
@@ -21,20 +21,18 @@ VARIANTS = {  # name -> (debiased, without outlier dimensions)
     "biased_trimmed": (False, True),
     "debiased_trimmed": (True, True),
 }
-INNER = slice(
-    1, -1
-)  # of matched layers, those that the mean over a model takes: not the embeddings, not the final norm
+INNER = slice(1, -1)  # the layers in the mean of a model: without embeddings and final norm
 BLOCK = {"minibatch": 256, "tokens": 512}  # examples in a batch of the minibatch estimates
 
 
 @dataclass(frozen=True)
 class States:
-    """One network's states.
+    """The states of one network.
 
     Args:
-        layers: names.
-        means: of each layer (N, p), mean-pooled.
-        tokens: of each layer (tokens, p), single tokens' states.
+        layers: Names of the layers.
+        means: Mean-pooled states of the texts at each layer, (N, p).
+        tokens: States of single tokens at each layer, (tokens, p).
     """
 
     layers: tuple[str, ...]
@@ -42,20 +40,21 @@ class States:
     tokens: list[Tensor]
 
     def outliers(self, factor: float) -> list[Tensor]:
-        """Of each layer (p,) bool."""
+        """Return the outlier dimensions of each layer, (p,) bool."""
         return [outlier_dimensions(x, factor) for x in self.means]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """CKA of two networks by one estimator.
+    """The CKA of two networks by one estimator.
 
     Args:
         matrix: (A, B), the mean over samples.
-        samples: (S, P), matched layers in each sample; empty (0, P) if the estimator uses all texts at once.
+        samples: (S, P), matched layers in each sample; empty, (0, P), if the estimator uses all texts at
+            once.
         curve: (P,), matched layers.
-        resamples: (R, P) on half-samples; empty (0, P) where there are none.
-        chance: (P,), what shuffled texts would give.
+        resamples: (R, P) on half-samples; empty, (0, P), where there are none.
+        chance: (P,), the CKA of shuffled texts.
     """
 
     matrix: Tensor
@@ -65,16 +64,19 @@ class Measured:
     chance: Tensor
 
     def divergence(self) -> Tensor:
-        """The model's: mean over layers of 1 - CKA."""
+        """Return the divergence of the models: the mean over layers of 1 - CKA."""
         return 1 - self.curve[INNER].mean()
 
     def divergences(self) -> Tensor:
-        """(R,): the same on half-samples."""
+        """Return the divergence of the models on each half-sample, (R,)."""
         return 1 - self.resamples[:, INNER].mean(1)
 
 
 def matched_layers(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
-    """For each layer of A the layer of B at the same relative depth; embeddings with embeddings, final norm with final norm."""
+    """Return for each layer of A the layer of B at the same relative depth.
+
+    Embeddings are matched with embeddings, the final norm with the final norm.
+    """
     inner_a, inner_b = len(a) - 2, len(b) - 2
     step = (inner_b - 1) / max(inner_a - 1, 1)
     inner = [(i + 1, round(i * step) + 1) for i in range(inner_a)]
@@ -84,12 +86,16 @@ def matched_layers(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
 def measure(
     a: States, b: States, members: np.ndarray, halves: Tensor, factor: float, device: torch.device
 ) -> dict[str, Measured]:
-    """CKA of pooled states by the estimators of `VARIANTS`, and `minibatch`; and, if there are tokens' states, `tokens`.
+    """Return the CKA of pooled states by the estimators of `VARIANTS` and by `minibatch`.
+
+    If there are states of tokens, their CKA is added as `tokens`.
 
     Args:
-        members: (S, n) places of each sample's texts among the N.
+        a, b: States of the networks.
+        members: (S, n) indices of the texts of each sample among the N.
         halves: (R, N) of 0 and 1.
-        factor: see `outlier_dimensions`.
+        factor: See `outlier_dimensions`.
+        device: Device of the computation.
     """
     found: dict[str, Measured] = {}
     pairs = matched_layers(a.layers, b.layers)
@@ -124,7 +130,7 @@ def _over_samples(
             halves[:, rows].to(device),
         )
         for rows in members
-    ]  # of each only sums are kept
+    ]
     at = tuple(torch.tensor(pairs).T)
     found = {}
     for debiased, name in names.items():
@@ -143,7 +149,10 @@ def _over_samples(
 
 
 def _over_batches(xs: list[Tensor], ys: list[Tensor], pairs: list[tuple[int, int]], block: int) -> Measured:
-    """Batches of about `block` examples, drawn at random: texts of one source, or tokens of one text, may lie side by side."""
+    """Average over random batches of about `block` examples.
+
+    They are random because texts of one source, or tokens of one text, may be neighbors.
+    """
     batches = Minibatches()
     order = torch.randperm(len(xs[0]), generator=torch.Generator().manual_seed(0))
     for rows in order.tensor_split(max(len(order) // block, 1)):
@@ -152,7 +161,7 @@ def _over_batches(xs: list[Tensor], ys: list[Tensor], pairs: list[tuple[int, int
 
 
 def of_minibatches(batches: Minibatches, pairs: list[tuple[int, int]]) -> Measured:
-    """What all batches together give."""
+    """Return the measure of all batches together."""
     matrix = batches.matrix().cpu()
     curve = torch.stack([matrix[i, j] for i, j in pairs])
     none = torch.empty(0, len(pairs), dtype=torch.float64)

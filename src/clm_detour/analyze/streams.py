@@ -1,6 +1,6 @@
-"""CKA of more examples than fit: exactly, from feature products, and as an average over batches. See `cka.py` for the estimators.
+"""CKA of more examples than fit into memory: exactly, from feature products, or as an average over batches.
 
-Shapes: m examples of a batch, p and q dimensions, A and B layers.
+The estimators are those of `cka.py`. Shapes: m examples of a batch, p and q dimensions, A and B layers.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from clm_detour.analyze.cka import Alignment, Sums
 
 
 class Moments:
-    """Sums over a stream of pairs (x, y) from which both estimators of HSIC follow exactly; p x q numbers whatever n is.
+    """Sums over a stream of pairs (x, y) from which both estimators of HSIC follow exactly.
 
-    Everything is shifted by the first batch's means, which changes neither estimator and spares the digits that large means would cost.
+    They are p x q numbers for any n. All values are shifted by the means of the first batch, which changes
+    neither estimator and keeps the digits that large means would cost.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,7 @@ class Moments:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Take in a batch, (m, p) and (m, q)."""
+        """Add a batch, (m, p) and (m, q)."""
         if not self.n:
             self.shift_x, self.shift_y = x.mean(0), y.mean(0)
         x, y = x - self.shift_x, y - self.shift_y
@@ -36,7 +37,7 @@ class Moments:
         self.n += len(x)
 
     def hsic(self, debiased: bool) -> Tensor:
-        """The estimate so far, a scalar."""
+        """Return the estimate so far, a scalar."""
         n, s = self.n, self.sums
         if not debiased:
             return (s["xy"] - s["x"].outer(s["y"]) / n).square().sum() / (n - 1) ** 2
@@ -51,28 +52,28 @@ class Moments:
 
 
 class StreamedCKA:
-    """CKA of one pair of layers over any number of examples, exactly, in p x p + q x q + p x q numbers."""
+    """The exact CKA of one pair of layers over any number of examples, in p x p + q x q + p x q numbers."""
 
     def __init__(self) -> None:
         self.xx, self.yy, self.xy = Moments(), Moments(), Moments()
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Take in a batch, (m, p) and (m, q), float64."""
+        """Add a batch, (m, p) and (m, q), float64."""
         self.xx.add(x, x)
         self.yy.add(y, y)
         self.xy.add(x, y)
 
     def value(self, debiased: bool = False) -> float:
-        """CKA of all that was added."""
+        """Return the CKA of all that was added."""
         own = self.xx.hsic(debiased) * self.yy.hsic(debiased)
         return float(self.xy.hsic(debiased) / own.sqrt())
 
 
 class Minibatches:
-    """The debiased (A, B) matrix over any number of examples: HSIC is averaged over batches, then divided (Nguyen et al. 2021,
-    arXiv 2010.15327, eq. 3).
+    """The debiased (A, B) matrix over any number of examples: HSIC is averaged over batches, then divided.
 
-    The average of the U-statistic over random batches is unbiased for the U-statistic of all examples. Memory is that of one batch.
+    See Nguyen et al. 2021, arXiv 2010.15327, eq. 3. The average of the U-statistic over random batches is
+    unbiased for the U-statistic of all examples. Memory is that of one batch.
     """
 
     def __init__(self) -> None:
@@ -80,17 +81,17 @@ class Minibatches:
         self.sums: Sequence[Tensor] = ()
 
     def add(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
-        """Take in a batch of at least 4 examples: of each layer (m, p) and (m, q), float64."""
+        """Add a batch of at least 4 examples: representations at each layer, (m, p) and (m, q), float64."""
         new = Alignment(xs, ys).hsic(debiased=True)
         self.sums = [old + more for old, more in zip(self.sums, new, strict=True)] if self.batches else new
         self.batches += 1
         self.examples += len(xs[0])
 
     def hsic(self) -> Tensor:
-        """(A, B): the mean over batches."""
+        """Return the mean over batches, (A, B)."""
         return self.sums[0] / self.batches
 
     def matrix(self) -> Tensor:
-        """(A, B): CKA."""
+        """Return the CKA, (A, B)."""
         cross, own_x, own_y = self.sums
         return cross / (own_x[:, None] * own_y).sqrt()

@@ -1,4 +1,4 @@
-"""Which texts models are compared on: distinct ones of a file, or what a run kept out of its training."""
+"""Choose the texts on which models are compared: distinct ones of a file, or held-out ones of a run."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clm_detour.config.schema import Config, Source
+from clm_detour.config.schema import Source
 from clm_detour.data.deduplicate import Seen, digest
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import read_documents
-from clm_detour.data.tokenizer import load_tokenizer
-from clm_detour.recipe.export import tokenizer_path
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.stream import prepared_folder, shard_cache
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import writable
 
-FEWEST = 20  # texts in a sample: half of them must still be enough for the U-statistic
+FEWEST = 20  # fewest texts of a sample: half of them must suffice for the U-statistic
 
 
 class Samples(NamedTuple):
     """Samples of texts.
 
     Args:
-        pool: numbers of the texts that are in any sample, (N,).
-        members: of each sample, places in `pool`, (samples, texts of a sample).
+        pool: Numbers of the texts that are in any sample, (N,).
+        members: Indices in `pool` of the texts of each sample, (samples, texts of a sample).
     """
 
     pool: np.ndarray
@@ -36,19 +35,19 @@ class Samples(NamedTuple):
 
     @property
     def overlap(self) -> bool:
-        """Whether a text is in more than one sample."""
+        """Return whether a text is in more than one sample."""
         return self.members.size > len(self.pool)
 
 
 class StoredTexts(Sequence[str]):
-    """Texts that lie on disk, in a nameless temporary file; memory holds 8 bytes of each.
+    """Texts in an unnamed temporary file. Memory holds 8 bytes of each.
 
     Raises:
-        UserError: the disk is full.
+        UserError: If the disk is full.
     """
 
     def __init__(self, texts: Iterable[str]):
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the texts are wanted
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the texts are used
         self._ends = array("q", [0])
         for text in texts:
             with writable(Path(tempfile.gettempdir())):
@@ -69,12 +68,12 @@ class StoredTexts(Sequence[str]):
 
 
 def read_texts(path: str, text_field: str = "text") -> Iterator[str]:
-    """The distinct texts of a file, folder or glob in any of the formats that sources have, in their order.
+    """Yield the distinct texts of a file, folder or glob in any format of a source, in order.
 
     Memory holds a digest of each, 24 to 48 bytes.
 
     Raises:
-        UserError: it cannot be read or holds no text.
+        UserError: If it cannot be read or holds no text.
     """
     seen = Seen()
     for text in read_documents(Source(path=path, text=text_field)):
@@ -83,16 +82,17 @@ def read_texts(path: str, text_field: str = "text") -> Iterator[str]:
 
 
 def draw_samples(available: int, samples: int, size: int, seed: int) -> Samples:
-    """Draw `samples` times `size` texts, without a text in two samples if there are enough.
+    """Draw `samples` times `size` texts. No text is in two samples if there are enough.
 
     Raises:
-        UserError: too few texts, or too small a sample.
+        UserError: If there are too few texts, or a sample is too small.
     """
     if size < FEWEST:
         raise UserError(f"A sample of {size} texts says nothing; use {FEWEST} or more (the paper takes 500).")
     if available < size:
         raise UserError(
-            f"There are {available} distinct texts and a sample takes {size}: give more, or ask for smaller samples."
+            f"There are {available} distinct texts and a sample takes {size}: give more, or ask for smaller "
+            "samples."
         )
     rng = np.random.default_rng(seed)
     drawn: np.ndarray
@@ -104,28 +104,26 @@ def draw_samples(available: int, samples: int, size: int, seed: int) -> Samples:
     return Samples(pool, members.reshape(drawn.shape))
 
 
-def held_out_texts(config: Config, sources: Sequence[str], most: int) -> list[str]:
-    """Distinct texts that a recipe kept out of training, taken from its sources in turn, decoded from their tokens.
+def held_out_texts(recipe: Recipe, most: int) -> list[str]:
+    """Return distinct held-out texts of a recipe, from each domain source in turn, decoded from their tokens.
 
     Args:
-        most: texts in all.
+        recipe: The recipe, with prepared data.
+        most: Number of texts, at most.
+
+    Raises:
+        UserError: If a source is not prepared, is damaged, or was prepared with another tokenizer.
     """
-    tokenizer = load_tokenizer(tokenizer_path(config))
-    special = set(tokenizer.special_ids)
-    kinds = [
-        _documents(
-            TokenShards.open(
-                f"{prepared_folder(config, name)}/held_out", tokenizer.fingerprint, shard_cache(config)
-            )
-        )
-        for name in sources
-    ]
+    config, tokenizer = recipe.config, recipe.tokenizer
+    special, cache = set(tokenizer.special_ids), shard_cache(config)
+    folders = [f"{prepared_folder(config, name)}/held_out" for name in recipe.domain_sources]
+    sources = [_documents(TokenShards.open(folder, tokenizer.fingerprint, cache)) for folder in folders]
     found: dict[str, None] = {}
-    while kinds and len(found) < most:
-        for documents_left in list(kinds):
-            ids = next(documents_left, None)
+    while sources and len(found) < most:
+        for documents in list(sources):
+            ids = next(documents, None)
             if ids is None:
-                kinds.remove(documents_left)
+                sources.remove(documents)
             elif len(found) < most:
                 text = tokenizer.tokenizer.decode([int(i) for i in ids if int(i) not in special])
                 found.setdefault(text)
@@ -133,6 +131,6 @@ def held_out_texts(config: Config, sources: Sequence[str], most: int) -> list[st
 
 
 def _documents(shards: TokenShards) -> Iterator[np.ndarray]:
-    """Ids of each document."""
+    """Yield the token ids of each document."""
     for shard in range(len(shards)):
         yield from np.split(shards.tokens(shard), np.cumsum(shards.lengths(shard).astype(np.int64))[:-1])

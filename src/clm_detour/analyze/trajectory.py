@@ -1,12 +1,14 @@
-"""How divergence builds up along the detour and what the decay takes back: `trajectory.json`.
+"""Measure how divergence grows during the detour and how much the decay removes: `trajectory.json`.
 
-references    name -> folder: undecayed_twin (the paper's: the twin's end before its decay), start (where both arms set out)
+references    name -> folder: undecayed_twin (the twin before its decay, as in the paper), start of both
 groups        low, mid, high, all -> [first, last] layer
 variants      names of the estimators
 texts         samples, per_sample, max_tokens
 points        [{phase, tokens (of the phase so far), total (since the start), path,
-                divergence: reference -> variant -> group -> mean of 1 - CKA, interval: the same -> [low, high], 95 % over texts}...]
-Points are the start, every model exported on the way (`train.export_at`), and the end of each phase of the detour.
+                divergence: reference -> variant -> group -> mean of 1 - CKA,
+                interval: the same -> [low, high], 95 % over texts}...]
+Points are the start, every model exported during training (`train.export_at`), and the end of each phase of
+the detour.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clm_detour.analyze.cka import half_samples, interval
-from clm_detour.analyze.compare import Settings, readable_by_all
+from clm_detour.analyze.compare import Settings, common_length
 from clm_detour.analyze.similarity import Measured, States, measure
 from clm_detour.analyze.texts import draw_samples
-from clm_detour.analyze.transplant import thirds
+from clm_detour.analyze.transplant import layer_thirds
 from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model.precision import best_device
 from clm_detour.utils.files import finite
@@ -30,7 +32,7 @@ VARIANTS = ("biased", "debiased", "debiased_trimmed")
 
 
 class Point(NamedTuple):
-    """A checkpoint: the phase it is of, tokens of that phase and since the start, its folder."""
+    """A checkpoint: its phase, tokens of that phase and since the start, and its folder."""
 
     phase: str
     tokens: int
@@ -39,11 +41,12 @@ class Point(NamedTuple):
 
 
 def exported_points(phase: str, folder: Path, before: int) -> list[Point]:
-    """What a phase exported on its way, in order of tokens.
+    """Return the models that a phase exported during training, in order of tokens.
 
     Args:
-        folder: its `exports`.
-        before: tokens of the phases before it.
+        phase: Id of the phase.
+        folder: Folder `exports` of the phase.
+        before: Tokens of the phases before it.
     """
     found = sorted((int(path.name.removeprefix("tokens-")), path) for path in folder.glob("tokens-*"))
     return [Point(phase, tokens, before + tokens, str(path)) for tokens, path in found]
@@ -56,13 +59,17 @@ def trajectory(
     settings: Settings,
     tokenizer: str | None = None,
 ) -> dict[str, Any]:
-    """Measure every point against every reference; see the module for what comes back.
+    """Measure every point against every reference. For the result see the docstring of the module.
 
     Args:
-        tokenizer: the folder or hub id of the tokenizer of all of them; None: each model's own.
+        points: The checkpoints, in order.
+        references: Folder of each reference, by name.
+        texts: Distinct texts.
+        settings: Settings of the comparisons.
+        tokenizer: Folder or hub id of the tokenizer of all models. None means each model's own.
     """
     paths = [*references.values(), *(point.path for point in points)]
-    settings = replace(settings, max_tokens=readable_by_all(paths, settings.max_tokens))
+    settings = replace(settings, max_tokens=common_length(paths, settings.max_tokens))
     samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
     chosen = [texts[i] for i in samples.pool]
     halves = half_samples(len(chosen), settings.half_samples, settings.seed)
@@ -75,7 +82,7 @@ def trajectory(
 
         fixed = {name: states_of(path) for name, path in references.items()}
         layers = len(next(iter(fixed.values())).layers) - 2
-        groups = {**thirds(layers), "all": (0, layers - 1)}
+        groups = {**layer_thirds(layers), "all": (0, layers - 1)}
         rows = []
         for point in points:
             states = states_of(point.path)
@@ -100,7 +107,7 @@ def trajectory(
 def _by_group(
     measured: Mapping[str, Mapping[str, Measured]], groups: Mapping[str, tuple[int, int]], level: float
 ) -> dict[str, Any]:
-    """A point's divergences and their intervals."""
+    """Return the divergences of a point and their intervals."""
     found: dict[str, Any] = {"divergence": {}, "interval": {}}
     for reference, variants in measured.items():
         for entries in found.values():

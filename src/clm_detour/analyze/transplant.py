@@ -1,12 +1,12 @@
-"""Parts of one model put into another: which part carries the difference? `transplant.json`.
+"""Put parts of one model into another, to see which part carries the difference: `transplant.json`.
 
 donor, recipient    folders
-texts, max_tokens   what the masked loss was measured on
-loss                {donor, recipient}: nats a masked token
+texts, max_tokens   number of texts on which the masked loss was measured, and their length
+loss                {donor, recipient}: nats per masked token
 gap, gap_interval   recipient - donor; [low, high], 95 % over texts
 transplants         [{name, layers ([first, last]), part, loss, closed, interval}...]
-                    closed: the share of the gap that the transplant closes, (recipient - it) / (recipient - donor), with its interval;
-                    null without a gap
+                    closed: share of the gap that the transplant closes, (recipient - transplant) /
+                    (recipient - donor), with its interval; null without a gap
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from torch import Tensor
 
 from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.show import percent
-from clm_detour.analyze.weights import place_of
+from clm_detour.analyze.weights import layer_and_kind
 from clm_detour.config.units import parse_layers
-from clm_detour.measure.masked import masked_sums, open_masked, tokenizer_of_masked
+from clm_detour.measure.encoder import check_fills_masks
+from clm_detour.measure.scorer import masked_loss, open_masked
 from clm_detour.model import ModernBertForPretraining, hf
 from clm_detour.recipe.export import write_model
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import finite
 from clm_detour.utils.progress import progress
 
-FOLDS = 20  # of the texts, of which half are drawn again and again for the intervals
+FOLDS = 20  # parts of the texts, of which random halves give the intervals
 HALVES = 200
 PARTS = ("all", "attention", "mlp")
 
 
 class Graft(NamedTuple):
-    """What is taken over: layers first to last, and of them everything or the attention or MLP blocks, each with the norm before it."""
+    """The part that is transplanted: layers, whole or only their attention or MLP with the norm before it."""
 
     name: str
     first: int
@@ -45,8 +46,8 @@ class Graft(NamedTuple):
     part: str = "all"
 
     def takes(self, weight: str) -> bool:
-        """Whether this weight comes from the donor."""
-        layer, kind = place_of(weight)
+        """Return whether a weight comes from the donor."""
+        layer, kind = layer_and_kind(weight)
         if not layer.isdigit() or not self.first <= int(layer) <= self.last:
             return False
         if kind == "norms":
@@ -54,8 +55,8 @@ class Graft(NamedTuple):
         return self.part in ("all", kind)
 
 
-def thirds(layers: int) -> dict[str, tuple[int, int]]:
-    """low, mid and high: first and last layer of each third, as near as they come to equal."""
+def layer_thirds(layers: int) -> dict[str, tuple[int, int]]:
+    """Return the first and last layer of each third of the layers (low, mid, high), which are about equal."""
     cuts = [round(i * layers / 3) for i in range(4)]
     return {
         name: (cuts[i], cuts[i + 1] - 1)
@@ -65,9 +66,9 @@ def thirds(layers: int) -> dict[str, tuple[int, int]]:
 
 
 def standard_grafts(layers: int) -> list[Graft]:
-    """The paper's: a third of the layers, all attention blocks, all MLPs; and all layers."""
+    """Return the paper's transplants: thirds of the layers, all attention, all MLPs, and all layers."""
     last = layers - 1
-    by_third = [Graft(name, *span) for name, span in thirds(layers).items()]
+    by_third = [Graft(name, *span) for name, span in layer_thirds(layers).items()]
     return [
         *by_third,
         Graft("attention", 0, last, "attention"),
@@ -77,10 +78,10 @@ def standard_grafts(layers: int) -> list[Graft]:
 
 
 def chosen_graft(recipient: str, layers: str | None, part: str) -> Graft:
-    """What the command line asks for, checked against the recipient's config.
+    """Return the transplant that a command line describes, checked against the config of the recipient.
 
     Raises:
-        UserError: no such layers or part, or the recipient is no ModernBERT.
+        UserError: If there are no such layers or part, or the recipient is not a ModernBERT.
     """
     if part not in PARTS:
         raise UserError(f"--part {part!r} is not known; use one of {', '.join(PARTS)}.")
@@ -95,10 +96,10 @@ def chosen_graft(recipient: str, layers: str | None, part: str) -> Graft:
 def transplant(
     donor: ModernBertForPretraining, recipient: ModernBertForPretraining, graft: Graft
 ) -> dict[str, Tensor]:
-    """The recipient's weights with the donor's in the graft's place; the models' own tensors, not copies.
+    """Return the weights of the recipient, with those of the donor for the graft. No tensor is copied.
 
     Raises:
-        UserError: the models are not of one shape.
+        UserError: If the models differ in the shape of a weight.
     """
     theirs, ours = donor.state_dict(), recipient.state_dict()
     if {name: w.shape for name, w in theirs.items()} != {name: w.shape for name, w in ours.items()}:
@@ -109,9 +110,9 @@ def transplant(
 
 
 def write_transplant(donor: str, recipient: str, graft: Graft, folder: Path) -> None:
-    """Write the recipient with its graft as a Hugging Face folder, which says where it comes from."""
-    tokenizer_of_masked(recipient)
-    network = ModernBertForPretraining.from_pretrained(recipient)  # and its mask
+    """Write the recipient with its graft as a Hugging Face folder that records where it comes from."""
+    check_fills_masks(recipient)
+    network = ModernBertForPretraining.from_pretrained(recipient)  # with its own mask
     network.load_state_dict(transplant(open_masked(donor)[0], network, graft))
     about = {"transplant": {"donor": donor, "recipient": recipient, **graft._asdict()}}
     write_model(network, recipient, folder, about)
@@ -120,13 +121,16 @@ def write_transplant(donor: str, recipient: str, graft: Graft, folder: Path) -> 
 def try_grafts(
     donor: str, recipient: str, grafts: Sequence[Graft] | None, texts: Sequence[str], max_tokens: int = 512
 ) -> dict[str, Any]:
-    """Masked loss of donor, recipient and each transplant; see the module for what comes back.
+    """Measure the masked loss of donor, recipient and transplants. See the module for the result.
 
     Args:
-        grafts: None: `standard_grafts`.
+        donor, recipient: Folders or hub ids.
+        grafts: The transplants. None means `standard_grafts`.
+        texts: Texts.
+        max_tokens: Length at which texts are cut.
 
     Raises:
-        UserError: the texts are too few, or the models are not of one shape and tokenizer.
+        UserError: If there are too few texts, or the models differ in shape or tokenizer.
     """
     source, tokenizer = open_masked(donor)
     target, other_tokenizer = open_masked(recipient)
@@ -135,13 +139,13 @@ def try_grafts(
             f"{donor} and {recipient} have different tokenizers; a transplant between them means nothing."
         )
     grafts = standard_grafts(target.config.num_hidden_layers) if grafts is None else grafts
-    patient = copy.deepcopy(target)  # one model for all grafts, one after the other
+    grafted_network = copy.deepcopy(target)  # one model for all grafts
     weights = {graft: transplant(source, target, graft) for graft in grafts}
 
     with progress("Masked loss", 2 + len(grafts), "models") as advance:
 
         def losses_of(network: ModernBertForPretraining) -> Tensor:
-            sums = masked_sums(network, tokenizer, texts, max_tokens, folds=min(FOLDS, len(texts)))
+            sums = masked_loss(network, tokenizer, texts, max_tokens, folds=min(FOLDS, len(texts)))
             advance(1)
             return _over_halves(sums)
 
@@ -149,8 +153,8 @@ def try_grafts(
         gap = of_recipient - of_donor
         found = []
         for graft, state in weights.items():
-            patient.load_state_dict(state)
-            grafted = losses_of(patient)
+            grafted_network.load_state_dict(state)
+            grafted = losses_of(grafted_network)
             closed, bounds = _with_interval((of_recipient - grafted) / gap)
             found.append(
                 {
@@ -178,28 +182,28 @@ def try_grafts(
 
 
 def _over_halves(sums: Tensor) -> Tensor:
-    """(1 + R,): the loss a token on all folds, (folds, 2), then on half-samples of them.
+    """Return the loss per token on all folds, (folds, 2), and on half-samples of them, (1 + R,).
 
     Raises:
-        UserError: a half has no masked token, so that there is no interval.
+        UserError: If a half has no masked token, so that there is no interval.
     """
     weights = torch.cat([torch.ones(1, len(sums), dtype=torch.float64), half_samples(len(sums), HALVES, 0)])
     totals = weights @ sums
     if not totals[:, 1].all():
         raise UserError(
-            "The texts are too few: an interval comes from halves of them, and one half has no masked token; give more texts "
-            "(--texts, --count)."
+            "The texts are too few: an interval comes from halves of them, and one half has no masked "
+            "token; give more texts (--texts, --count)."
         )
     return totals[:, 0] / totals[:, 1]
 
 
 def _with_interval(values: Tensor) -> tuple[float, list[float]]:
-    """Of a number, (1 + R,), as it is on everything and on half-samples."""
+    """Return a number and its interval, given its values on everything and on half-samples, (1 + R,)."""
     return float(values[0]), interval(values[0], values[1:]).tolist()
 
 
 def transplant_table(result: dict[str, Any]) -> Table:
-    """A row a transplant."""
+    """Return a table with a row for each transplant."""
     low, high = result["gap_interval"]
     title = f"Masked loss after transplants; gap {result['gap']:.3f} ({low:.3f} to {high:.3f})"
     remark = ": none to speak of" if low <= 0 <= high else ": the donor is the worse one" if high < 0 else ""

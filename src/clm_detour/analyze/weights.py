@@ -1,10 +1,10 @@
-"""How far weights have moved, by layer and kind: `weights.json`.
+"""Measure how far weights have moved, by layer and kind: `weights.json`.
 
 from, to     folders
 layers       names: embeddings, 0, 1, ..., final_norm, head
 kinds        names: attention, mlp, norms, embeddings, head
-change       layer -> kind -> |to - from| / |from| over all weights of that layer and kind together (Frobenius norms); only kinds
-             that the layer has, null where `from` is all zero
+change       layer -> kind -> |to - from| / |from| over all weights of that layer and kind together (Frobenius
+             norms); only kinds that the layer has, null where `from` is all zero
 whole        kind -> the same over all layers, and `all`
 largest      [{name, change}...] the ten weights that moved most
 """
@@ -27,8 +27,10 @@ KINDS = ("attention", "mlp", "norms", "embeddings", "head")
 LARGEST = 10
 
 
-def place_of(name: str) -> tuple[str, str]:
-    """A ModernBERT weight's layer and kind; a norm belongs to the layer it stands in."""
+def layer_and_kind(name: str) -> tuple[str, str]:
+    """Return the layer and the kind of a ModernBERT's weight; a norm belongs to the layer that contains
+    it.
+    """
     layer = re.match(r"model\.layers\.(\d+)\.", name)
     where = (
         layer[1]
@@ -47,25 +49,25 @@ def place_of(name: str) -> tuple[str, str]:
 
 
 def layer_order(layers: Iterable[str]) -> list[str]:
-    """From the embeddings to the head."""
+    """Return layers in order, from the embeddings to the head."""
     ends = {"embeddings": -1, "final_norm": 10**6, "head": 10**6 + 1}
     return sorted(set(layers), key=lambda layer: ends[layer] if layer in ends else int(layer))
 
 
-def norms_by_place(names: Iterable[str], square: Callable[[str], float]) -> dict[str, dict[str, float]]:
-    """Layer -> kind -> the sum of `square(name)` over its weights."""
+def sum_by_place(names: Iterable[str], square: Callable[[str], float]) -> dict[str, dict[str, float]]:
+    """Return the sum of `square(name)` over the weights of each layer and kind: layer -> kind -> sum."""
     sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for name in names:
-        layer, kind = place_of(name)
+        layer, kind = layer_and_kind(name)
         sums[layer][kind] += square(name)
     return {layer: dict(sums[layer]) for layer in layer_order(sums)}
 
 
 def weight_change(before: str, after: str) -> dict[str, Any]:
-    """Compare two checkpoints; see the module for what comes back.
+    """Compare two checkpoints. For the result see the docstring of the module.
 
     Raises:
-        UserError: one is no ModernBERT folder, or they have not the same weights.
+        UserError: If one is not a ModernBERT folder, or they do not have the same weights.
     """
     old, new = (_weights(path) for path in (before, after))
     if {name: w.shape for name, w in old.items()} != {name: w.shape for name, w in new.items()}:
@@ -74,8 +76,8 @@ def weight_change(before: str, after: str) -> dict[str, Any]:
         )
     moved = {name: float((new[name] - old[name]).norm()) for name in old}
     size = {name: float(old[name].norm()) for name in old}
-    moved_at = norms_by_place(old, lambda name: moved[name] ** 2)
-    size_at = norms_by_place(old, lambda name: size[name] ** 2)
+    moved_at = sum_by_place(old, lambda name: moved[name] ** 2)
+    size_at = sum_by_place(old, lambda name: size[name] ** 2)
     whole = {
         kind: _root(
             sum(kinds.get(kind, 0.0) for kinds in moved_at.values()),
@@ -104,7 +106,7 @@ def _weights(path: str) -> Mapping[str, Tensor]:
     hf.read_config(folder)
     weights = {name: weight.double() for name, weight in as_with_head(read_weights(folder)).items()}
     if EMBEDDING in weights and DECODER in weights and weights[DECODER].equal(weights[EMBEDDING]):
-        del weights[DECODER]  # tied
+        del weights[DECODER]  # it is the embedding
     return weights
 
 
@@ -113,7 +115,7 @@ def _root(moved: float, size: float) -> float | None:
 
 
 def weights_table(change: Mapping[str, Any]) -> Table:
-    """Relative change, a row a layer."""
+    """Return a table of relative changes with a row for each layer."""
     table = Table(title="Relative weight change (%)")
     for column in ("layer", *KINDS):
         table.add_column(column, justify="right")

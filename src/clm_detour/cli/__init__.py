@@ -1,1 +1,13 @@
-"""The command line: one short function a command."""
+"""The command line, and the arguments that several verbs share."""
+
+from typing import Annotated
+
+import typer
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe, e.g. configs/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[KEY=VALUE]...", default_factory=list, help="Changes to the config, e.g. data.root=DIR."
+    ),
+]

@@ -1,4 +1,4 @@
-"""The analysis verbs of the `clm-detour` command."""
+"""Verbs of the `clm-detour` command that analyze networks."""
 
 from __future__ import annotations
 
@@ -8,41 +8,44 @@ from typing import Annotated, Any
 
 import typer
 
+from clm_detour.cli import Overrides
 from clm_detour.utils.errors import UserError
 
 TextsOption = Annotated[
     str,
     typer.Option(
-        "--texts", metavar="FILE", help="Held-out texts: any file, folder or glob that a source can be."
+        "--texts", metavar="FILE", help="Held-out texts: a file, folder or glob in any format of a source."
     ),
 ]
-FieldOption = Annotated[str, typer.Option("--text-field", help="The field that holds the text.")]
-TokensOption = Annotated[int, typer.Option("--max-tokens", min=8, help="Longer texts are cut.")]
+FieldOption = Annotated[str, typer.Option("--text-field", help="Field that holds the text.")]
+TokensOption = Annotated[
+    int, typer.Option("--max-tokens", min=8, help="Tokens at which longer texts are cut.")
+]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for JSON, CSV and figures.")]
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A model's folder or hub id, e.g. the detour's.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another, e.g. the twin's.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Folder or hub id of a model, e.g. the detour's.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another model, e.g. the twin's.")],
     texts: TextsOption,
     control: Annotated[
-        str | None, typer.Option(help="A second B with another seed: the noise floor, and the ratio to it.")
+        str | None, typer.Option(help="B trained with another seed: the noise floor, and the ratio to it.")
     ] = None,
     before: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="A B", help="Both models before the decay, for the retention."),
+        typer.Option(metavar="A B", help="Both models before the decay, to compute the retention."),
     ] = None,
     output: OutputOption = Path("comparison"),
     text_field: FieldOption = "text",
-    samples: Annotated[int, typer.Option(min=1, help="Samples of texts.")] = 3,
-    per_sample: Annotated[int, typer.Option(help="Texts in each.")] = 500,
+    samples: Annotated[int, typer.Option(min=1, help="Number of samples of texts.")] = 3,
+    per_sample: Annotated[int, typer.Option(help="Number of texts in a sample.")] = 500,
     max_tokens: TokensOption = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     every_text: Annotated[
-        bool, typer.Option("--every-text", help="Also go through all texts, which stay on disk.")
+        bool, typer.Option("--every-text", help="Also compare on all texts, which are kept on disk.")
     ] = False,
 ) -> None:
-    """How far apart two encoders are, layer by layer: CKA by the paper's protocol and by better estimators."""
+    """Compare two encoders layer by layer: CKA by the paper's protocol and by better estimators."""
     from clm_detour.analyze.compare import Settings, write_comparison
     from clm_detour.analyze.compare import compare as compare_models
     from clm_detour.analyze.texts import StoredTexts, read_texts
@@ -53,8 +56,8 @@ def compare(
     if before is not None:
         models |= dict(zip(("before_a", "before_b"), before, strict=True))
     settings = Settings(samples=samples, per_sample=per_sample, max_tokens=max_tokens, seed=seed)
-    found = StoredTexts(read_texts(texts, text_field))
-    comparison = compare_models(models, found, settings, texts, every_text)
+    stored = StoredTexts(read_texts(texts, text_field))
+    comparison = compare_models(models, stored, settings, texts, every_text)
     write_comparison(comparison, output)
     _print_comparison(output / "compare.json", output)
 
@@ -75,35 +78,34 @@ def _print_comparison(path: Path, output: Path) -> None:
 
 
 def analyze(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The recipe of a finished run.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Recipe of a finished run.")],
+    overrides: Overrides,
 ) -> None:
-    """The analysis of a finished run: compare, trajectory, weights and gradients, into RUN/analysis."""
+    """Analyze a finished run: compare, trajectory, weights and gradients, written to RUN/analysis."""
     from clm_detour.analyze.run import analysis_inputs, can_be_analyzed
     from clm_detour.config import load_config
-    from clm_detour.records.run_folder import RunFolder
-    from clm_detour.run.steps import analyze as analyze_finished
+    from clm_detour.recipe.recipe import Recipe
+    from clm_detour.run.after_training import analysis_step
 
-    loaded = load_config(config, overrides or ())
-    if not can_be_analyzed(loaded):
+    recipe = Recipe(load_config(config, overrides))
+    if not can_be_analyzed(recipe.arms):
         raise UserError(
             "The recipe has no arms detour and twin with phases of their own; use `clm-detour compare`."
         )
-    for record in analysis_inputs(loaded):
+    for record in analysis_inputs(recipe.arms, recipe.folder):
         if not record.exists():
             raise UserError(f"{record} is missing: the run has not finished; run it first.")
-    if reason := analyze_finished(loaded):
+    if isinstance(reason := analysis_step(recipe).do(), str):
         raise UserError(reason)
-    folder = RunFolder.of(loaded)
-    _print_comparison(folder.comparison, folder.analysis)
+    _print_comparison(recipe.folder.comparison, recipe.folder.analysis)
 
 
 def weights(
-    before: Annotated[str, typer.Argument(metavar="FROM", help="A ModernBERT folder.")],
+    before: Annotated[str, typer.Argument(metavar="FROM", help="Folder of a ModernBERT.")],
     after: Annotated[str, typer.Argument(metavar="TO", help="Another checkpoint of the same model.")],
     output: OutputOption = Path("weights"),
 ) -> None:
-    """Relative weight change between two checkpoints, by layer and kind: weights.json."""
+    """Measure the relative change of the weights between two checkpoints, by layer and kind: weights.json."""
     from clm_detour.analyze.weights import weight_change, weights_table
 
     result = weight_change(before, after)
@@ -111,14 +113,16 @@ def weights(
 
 
 def gradients(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A ModernBERT folder.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a ModernBERT.")],
     texts: TextsOption,
     output: OutputOption = Path("gradients"),
     text_field: FieldOption = "text",
-    most: Annotated[int, typer.Option("--count", min=1, help="Texts, the first of the file.")] = 100,
+    most: Annotated[
+        int, typer.Option("--count", min=1, help="Number of texts, from the start of the file.")
+    ] = 100,
     max_tokens: TokensOption = 512,
 ) -> None:
-    """Gradient norm by layer, in CLM and in MLM on the same texts, and how many positions are supervised."""
+    """Measure gradient norms by layer, and predicted positions, in CLM and MLM on the same texts."""
     from clm_detour.analyze.gradients import gradients as measure
     from clm_detour.analyze.gradients import gradients_table
     from clm_detour.analyze.texts import read_texts
@@ -128,22 +132,24 @@ def gradients(
 
 
 def transplant(
-    donor: Annotated[str, typer.Argument(metavar="DONOR", help="The model whose parts are taken.")],
-    recipient: Annotated[str, typer.Argument(metavar="RECIPIENT", help="The model into which they go.")],
+    donor: Annotated[str, typer.Argument(metavar="DONOR", help="Model whose parts are taken.")],
+    recipient: Annotated[str, typer.Argument(metavar="RECIPIENT", help="Model into which they are put.")],
     texts: Annotated[
         str | None, typer.Option(metavar="FILE", help="Measure the masked loss on these texts.")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write the model of --layers and --part here.")
+        Path | None, typer.Option(metavar="FOLDER", help="Write the model made by --layers and --part here.")
     ] = None,
-    layers: Annotated[str | None, typer.Option(help="One layer or a range like 0-7; default: all.")] = None,
+    layers: Annotated[str | None, typer.Option(help="One layer, or a range like 0-7; default: all.")] = None,
     part: Annotated[str, typer.Option(help="all, attention or mlp.")] = "all",
     output: OutputOption = Path("transplant"),
     text_field: FieldOption = "text",
-    most: Annotated[int, typer.Option("--count", min=1, help="Texts, the first of the file.")] = 500,
+    most: Annotated[
+        int, typer.Option("--count", min=1, help="Number of texts, from the start of the file.")
+    ] = 500,
     max_tokens: TokensOption = 512,
 ) -> None:
-    """Put layers, attention or MLP blocks of one model into another: write it (--to), or see what each third and kind does (--texts)."""
+    """Put layers or blocks of one model into another: write it (--to), or measure each part (--texts)."""
     from clm_detour.analyze.texts import read_texts
     from clm_detour.analyze.transplant import chosen_graft, transplant_table, try_grafts, write_transplant
     from clm_detour.utils.progress import console
@@ -162,14 +168,16 @@ def transplant(
 
 
 def needles(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="ModernBERT folders.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders of ModernBERT models.")],
     texts: TextsOption,
-    lengths: Annotated[str, typer.Option(help="Tokens of the haystacks.")] = "128,512,2048",
+    lengths: Annotated[str, typer.Option(help="Lengths of the haystacks in tokens.")] = "128,512,2048",
     output: OutputOption = Path("needles"),
     text_field: FieldOption = "text",
-    trials: Annotated[int, typer.Option(min=1, help="Haystacks for each length and position.")] = 50,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Number of haystacks for each length and position.")
+    ] = 50,
 ) -> None:
-    """Needle in a haystack: a made-up fact in a long text, masked where it is asked for; accuracy by length and position."""
+    """Needle in a haystack: recall a made-up fact from a long text; accuracy by length and position."""
     from clm_detour.analyze.needles import find_needles, needles_table, parse_lengths
     from clm_detour.analyze.texts import StoredTexts, read_texts
 
@@ -179,7 +187,7 @@ def needles(
 
 
 def _finish(result: dict[str, Any], table: Any, path: Path) -> None:
-    """Show and write."""
+    """Print a table, and write its values as JSON."""
     from clm_detour.utils.files import write_json
     from clm_detour.utils.progress import console
 

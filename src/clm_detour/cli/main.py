@@ -1,4 +1,4 @@
-"""The `clm-detour` command: one short function a verb. Heavy imports happen inside the verbs, so `--help` is quick."""
+"""The `clm-detour` command: one short function per verb. Slow imports are local: `--help` must be quick."""
 
 from __future__ import annotations
 
@@ -10,28 +10,17 @@ from typing import Annotated
 
 import typer
 
-from clm_detour.cli import analysis as analysis
-from clm_detour.cli import reporting as reporting
+from clm_detour.cli import ConfigPath, Overrides, analysis, reporting
 from clm_detour.config import load_config
 from clm_detour.config.loading import DEBUG
 from clm_detour.utils.environment import VERSION
 from clm_detour.utils.errors import UserError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe, e.g. configs/quickstart.yaml.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, e.g. data.root=DIR."),
-]
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 def print_version(asked: bool) -> None:
-    """Print the version and leave, if it is asked for."""
+    """Print the version and exit, if `--version` was given."""
     if asked:
         typer.echo(f"clm-detour {VERSION}")
         raise typer.Exit
@@ -48,118 +37,126 @@ def options(
 
 
 @app.command()
-def run(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Run a whole recipe: what is done is skipped, what was interrupted goes on."""
-    from clm_detour.records.run_folder import RunFolder
-    from clm_detour.run.steps import run_recipe
+def run(config: ConfigPath, overrides: Overrides) -> None:
+    """Run a whole recipe. Finished steps are skipped, and an interrupted phase is resumed."""
+    from clm_detour.recipe.recipe import Recipe
+    from clm_detour.run.pipeline import run_recipe
+    from clm_detour.train import require_composer
     from clm_detour.utils.progress import console
 
-    loaded = load_config(config, overrides or ())
-    steps = run_recipe(loaded, sizes=DEBUG not in (overrides or ()))
-    report = RunFolder.of(loaded).report
+    require_composer()
+    recipe = Recipe(load_config(config, overrides))
+    steps = run_recipe(recipe, size_warnings=DEBUG not in overrides)
     done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
     console.print(done, style="bold", end=" ")
-    console.print(f"Open {report}", soft_wrap=True)
+    console.print(f"Open {recipe.folder.report}", soft_wrap=True)
 
 
 @app.command()
-def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Only the data: sample, tokenizer, shards, packed rows."""
-    from clm_detour.run.steps import prepare_data
+def prepare(config: ConfigPath, overrides: Overrides) -> None:
+    """Prepare the data only: sample, tokenizer, token shards and packed rows."""
+    from clm_detour.run.pipeline import prepare_data
     from clm_detour.utils.progress import console
 
-    loaded = load_config(config, overrides or ())
+    loaded = load_config(config, overrides)
     steps = prepare_data(loaded)
-    console.print(
-        f"{steps} steps done." if steps else f"{loaded.data.dir} was prepared before; nothing to do.",
-        soft_wrap=True,
-    )
+    already = f"{loaded.data.dir} was prepared before; nothing to do."
+    console.print(f"{steps} steps done." if steps else already, soft_wrap=True)
 
 
 @app.command()
-def train(config: ConfigPath, overrides: Overrides = None) -> None:
-    """One phase, in this process: needs arm=ARM phase=PHASE. On several GPUs: composer -n N scripts/train.py ..."""
+def train(config: ConfigPath, overrides: Overrides) -> None:
+    """Train one phase in this process: arm=ARM phase=PHASE. On GPUs: composer -n N scripts/train.py ..."""
+    from clm_detour.train import require_composer
     from clm_detour.train.main import train as train_one
 
-    train_one(config, overrides or ())
+    require_composer()
+    train_one(config, overrides)
 
 
 @app.command()
 def export(
     config: ConfigPath,
-    arm: Annotated[str, typer.Argument(help="Which arm's model.")],
-    folder: Annotated[Path, typer.Argument(help="Where to write the Hugging Face folder.")],
-    overrides: Overrides = None,
+    arm: Annotated[str, typer.Argument(help="Arm whose model is exported.")],
+    folder: Annotated[Path, typer.Argument(help="Hugging Face folder to write.")],
+    overrides: Overrides,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16; the paper exports bf16.")] = "fp32",
     ema: Annotated[
-        bool, typer.Option("--ema", help="The moving average of the weights (train.ema_half_life); no card.")
+        bool,
+        typer.Option(
+            "--ema", help="Export the moving average of the weights (train.ema_half_life), without a card."
+        ),
     ] = False,
 ) -> None:
-    """Write the model at the end of an arm as a Hugging Face folder, with its card."""
+    """Write the model at the end of an arm as a Hugging Face folder, with its model card."""
     from clm_detour.recipe.export import export_arm
-    from clm_detour.records.run_folder import RunFolder
+    from clm_detour.recipe.recipe import Recipe
     from clm_detour.report.card import write_card
     from clm_detour.report.load import load_run
     from clm_detour.utils.progress import console
 
-    loaded = load_config(config, overrides or ())
-    export_arm(loaded, arm, folder, dtype, ema)
-    if not ema:  # whose scores would be those of other weights
-        write_card(load_run(RunFolder.of(loaded).root), arm, folder)
+    recipe = Recipe(load_config(config, overrides))
+    export_arm(recipe, arm, folder, dtype, ema)
+    if not ema:  # the scores on the card are not those of the moving average
+        write_card(load_run(recipe.folder.root), arm, folder)
     console.print(f"Wrote {folder}", soft_wrap=True)
 
 
 @app.command()
 def check(
     config: ConfigPath,
-    overrides: Overrides = None,
+    overrides: Overrides,
     deep: Annotated[
         bool, typer.Option("--deep", help="Also verify the checksum of every prepared shard.")
     ] = False,
 ) -> None:
-    """Find what is wrong with a recipe before any work."""
+    """Find what is wrong with a recipe before any work is done."""
+    from clm_detour.recipe.recipe import Recipe
     from clm_detour.run.check import check_recipe
 
-    check_recipe(load_config(config, overrides or ()), deep, sizes=DEBUG not in (overrides or ()))
+    recipe = Recipe(load_config(config, overrides))
+    check_recipe(recipe, deep, size_warnings=DEBUG not in overrides)
 
 
 @app.command()
 def plan(
     config: ConfigPath,
-    overrides: Overrides = None,
+    overrides: Overrides,
     tokens_per_second: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Speed of training on all processes together, for the hours."),
+        typer.Option(min=0.001, help="Training speed of all processes together, to compute the hours."),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
     device: Annotated[
-        str | None, typer.Option(help="Which, like H100: for hours, GPU-hours and energy.")
+        str | None, typer.Option(help="Kind of GPU, like H100, to compute hours, GPU-hours and energy.")
     ] = None,
     mfu: Annotated[
-        float | None, typer.Option(help="Share of the device's peak that training reaches, like 0.3.")
+        float | None, typer.Option(help="Share of the device's peak speed that training reaches, like 0.3.")
     ] = None,
 ) -> None:
-    """What a recipe takes: passes over each source, steps, operations, memory, disk; and hours, given a speed or hardware."""
+    """Show what a recipe needs: passes over sources, steps, operations, memory, disk; hours on hardware."""
     from clm_detour.plan import make_plan, print_plan
     from clm_detour.plan.hardware import MFU, Hardware
-    from clm_detour.run.check import existing_tokenizer
+    from clm_detour.recipe.recipe import Recipe
 
     if mfu is not None and device is None:
         raise UserError("--mfu needs --device, whose peak it is a share of.")
     hardware = None if device is None else Hardware(gpus, device, MFU if mfu is None else mfu)
-    loaded = load_config(config, overrides or ())
-    print_plan(make_plan(loaded, existing_tokenizer(loaded), gpus), tokens_per_second, hardware)
+    recipe = Recipe(load_config(config, overrides))
+    print_plan(make_plan(recipe, gpus), tokens_per_second, hardware)
 
 
 @app.command()
 def tasks(
-    folder: Annotated[Path | None, typer.Argument(help="Where the data sets lie, a folder each.")] = None,
-    language: Annotated[str | None, typer.Option(help="Only those in en, fr or es.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder that holds the folders of the data sets.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="List only tasks in en, fr or es.")] = None,
 ) -> None:
-    """The evaluation's tasks: which are there, their counts beside the published ones, how to get the others."""
-    from clm_detour.config.checks import one_of
+    """List the evaluation tasks: document counts beside the published ones, and how to get missing data."""
     from clm_detour.evaluate.tasks import TASKS
     from clm_detour.evaluate.tasks.overview import print_overview
+    from clm_detour.utils.rules import one_of
 
     if language is not None:
         one_of(language, sorted({task.language for task in TASKS.values()}), "--language")
@@ -171,19 +168,23 @@ def tasks(
 @app.command()
 def bench(
     config: ConfigPath,
-    overrides: Overrides = None,
+    overrides: Overrides,
     gpus: Annotated[
-        str | None, typer.Option(help="How many, or several like 1,2,4; all of this machine.")
+        str | None,
+        typer.Option(help="Number of GPUs, or several numbers like 1,2,4; default: all of this machine."),
     ] = None,
     micro_rows: Annotated[
-        str, typer.Option(help="Sizes to measure, like 4,8,12; powers of two until one does not fit.")
+        str,
+        typer.Option(help="Sizes to measure, like 4,8,12; default: powers of two until one does not fit."),
     ] = "",
-    steps: Annotated[int, typer.Option(min=1, help="Steps to measure at each.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to measure at each size.")] = 3,
 ) -> None:
-    """Speed and memory of real steps of one phase, at several micro-batch sizes: needs arm=ARM phase=PHASE and prepared data."""
+    """Measure speed and memory of training steps by micro-batch size: needs arm=ARM phase=PHASE and data."""
+    from clm_detour.train import require_composer
     from clm_detour.train.launch import launch_bench
 
-    launch_bench(config, [*(overrides or ()), f"steps={steps}", f"sizes={micro_rows}"], gpus)
+    require_composer()
+    launch_bench(config, [*overrides, f"steps={steps}", f"sizes={micro_rows}"], gpus)
 
 
 @app.command()
@@ -191,28 +192,30 @@ def evaluate(
     config: Annotated[
         str, typer.Argument(metavar="CONFIG", help="An evaluation, e.g. configs/eval/en.yaml.")
     ],
-    overrides: Overrides = None,
+    overrides: Overrides,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", metavar="NAME=PATH", help="A model to evaluate: folder or hub id. May be repeated."
+            "--model", metavar="NAME=PATH", help="Model to evaluate: folder or hub id. May be repeated."
         ),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time, over processes or GPUs.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of runs at a time, over processes or GPUs.")
+    ] = None,
 ) -> None:
-    """Fine-tune models on tasks and compare them: what is finished is left alone."""
+    """Fine-tune models on tasks and compare them. Finished runs are skipped."""
     from clm_detour.config.loading import load_evaluation
     from clm_detour.evaluate.command import evaluate_models
     from clm_detour.evaluate.tables import plain
     from clm_detour.utils.progress import console
 
-    loaded = load_evaluation(config, overrides or (), model or ())
+    loaded = load_evaluation(config, overrides, model or ())
     if jobs is not None:
         loaded.jobs = jobs
     folder = Path(loaded.run_dir)
-    summary, made = evaluate_models(loaded, loaded.models, folder, loaded.name)
+    summary, runs = evaluate_models(loaded, loaded.models, folder, loaded.name)
     typer.echo(plain(summary))
-    console.print(f"{made} runs done." if made else "All runs were done before; nothing to do.")
+    console.print(f"{runs} runs done." if runs else "All runs were done before; nothing to do.")
     console.print(f"Tables, figure and summary are in {folder}", soft_wrap=True)
 
 
@@ -220,12 +223,15 @@ def evaluate(
 def probe(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders or hub ids.")],
     task: Annotated[
-        list[str] | None, typer.Option("--task", help="May be repeated; without it the two bundled ones.")
+        list[str] | None,
+        typer.Option("--task", help="Task to probe; may be repeated. Default: the two bundled tasks."),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="The folder with the tasks' folders.")] = None,
-    documents: Annotated[int, typer.Option(min=10, help="How many of each split, spread over it.")] = 500,
+    data: Annotated[str | None, typer.Option(help="Folder that holds the folders of the data sets.")] = None,
+    documents: Annotated[
+        int, typer.Option(min=10, help="Number of documents of each split, spread over it.")
+    ] = 500,
 ) -> None:
-    """Look at checkpoints without training them: masked accuracy and linear probes, in seconds."""
+    """Measure checkpoints without training them: masked accuracy and linear probes, in seconds."""
     from clm_detour.evaluate.command import probe_models, probe_table
     from clm_detour.utils.progress import console
 
@@ -234,7 +240,7 @@ def probe(
 
 @app.command()
 def doctor() -> None:
-    """Versions against the pins, hardware, extras, attention back ends, disk, shared memory and limits of this installation."""
+    """Show versions, hardware, extras, attention back ends and limits, and warn of problems."""
     from clm_detour.run.doctor import print_environment
 
     print_environment()
@@ -242,10 +248,10 @@ def doctor() -> None:
 
 for shows in reporting.VERBS:
     app.command()(shows)
-for analyses in analysis.VERBS:
-    app.command(rich_help_panel="Analysis")(analyses)
+for analyzes in analysis.VERBS:
+    app.command(rich_help_panel="Analysis")(analyzes)
 
 
-def run_words() -> None:
-    """Run the verb that the command line names; `~/` at the start of a word or after its `=` is the home folder, quoted or not."""
+def run_command_line() -> None:
+    """Run the verb on the command line; `~/` at the start of a word or after `=` becomes the home folder."""
     app([re.sub(r"(?:^|(?<==))~(?=/)", os.path.expanduser("~"), word) for word in sys.argv[1:]])

@@ -1,15 +1,15 @@
-"""YAML (+ `extends`, + `key=value`) -> a checked `Config`.
+"""Load a config: read YAML, merge what it extends and `key=value` changes, resolve `${...}`, and check it.
 
-A file may open with `extends: base.yaml` or a list of such; paths are relative to the file, later ones win, the file itself
-wins over all of them, and `key=value` from the command line over everything. Unknown keys are refused with the nearest valid one.
-`~/` at the start of a value is the home folder. The word `+debug` on the command line makes any recipe small; see `debug`.
+A file may start with `extends: base.yaml` or a list of files. Their paths are relative to the file. Later
+files win, the file itself wins over all of them, and `key=value` from the command line wins over everything.
+Unknown keys are errors. `~/` at the start of a value is the home folder. The word `+debug` on the command
+line makes any recipe small; see `debug.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,14 +19,17 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from clm_detour.config.checks import check_config
+from clm_detour.config.annotations import bare_type, fields_of
+from clm_detour.config.checks import check_config, check_evaluation
 from clm_detour.config.debug import debug
-from clm_detour.config.evaluation import check_evaluation
 from clm_detour.config.schema import Config, Evaluation
+from clm_detour.config.validation import check_keys, validate
 from clm_detour.utils.errors import UserError, on_one_line
-from clm_detour.utils.rules import unknown_key
+from clm_detour.utils.files import atomic_write
+from clm_detour.utils.rules import require
 
 DEBUG = "+debug"
+MISSING = "???"  # a value that a config leaves to its user
 Schema = TypeVar("Schema")
 
 
@@ -34,18 +37,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read, merge and check a recipe.
 
     Args:
-        overrides: `data.root=DIR`, `phases.clm.duration=2Mtok`, ...; `+debug`.
+        path: A YAML file.
+        overrides: Changes like `data.root=DIR` or `phases.clm.duration=2Mtok`, and `+debug`.
 
     Raises:
-        UserError: one sentence for the first thing that is wrong.
+        UserError: If the file cannot be read or something in it is wrong; one sentence for the first mistake.
     """
     changes = [parse_override(text) for text in overrides if text != DEBUG]
     tree = merge(read_tree(Path(path)), *changes)
     if DEBUG in overrides:
-        plain = cast(dict, OmegaConf.to_container(tree, resolve=False))
-        check_keys(plain, Config, "")
-        tree = merge(OmegaConf.create(debug(plain)), *changes)
-    config = as_schema(tree, Config)
+        check_keys(Config, plain(tree))
+        tree = merge(OmegaConf.create(debug(plain(tree))), *changes)
+    config = checked(Config, tree)
     check_config(config)
     return config
 
@@ -53,61 +56,98 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def load_evaluation(
     path: str | Path, overrides: Sequence[str] = (), models: Sequence[str] = ()
 ) -> Evaluation:
-    """Read, merge and check what `clm-detour evaluate` is given.
+    """Read, merge and check a file of `clm-detour evaluate`.
 
     Args:
-        overrides: `seeds=[42]`, `protocol.epochs=3`, ...
-        models: `name=path` each; they come after those of the file.
+        path: A YAML file.
+        overrides: Changes like `seeds=[42]` or `protocol.epochs=3`.
+        models: Models as `name=path`; they come after those of the file.
 
     Raises:
-        UserError: one sentence for the first thing that is wrong.
+        UserError: If the file cannot be read or something in it is wrong; one sentence for the first mistake.
     """
     tree = merge(read_tree(Path(path)), *(parse_override(text) for text in overrides))
-    evaluation = as_schema(tree, Evaluation)
+    evaluation = checked(Evaluation, tree)
     for text in models:
-        name, equals, where = text.partition("=")
-        if not (equals and name and where):
-            raise UserError(
-                f"--model {text} is not of the form name=path, like --model detour=runs/mine/models/detour."
-            )
-        evaluation.models[name] = at_home(where)
+        name, _, where = text.partition("=")
+        require(
+            bool(name and where),
+            f"--model {text} is not of the form name=path, like --model detour=runs/mine/models/detour.",
+        )
+        evaluation.models[name] = with_home(where)
     check_evaluation(evaluation)
     return evaluation
 
 
-def as_schema(tree: DictConfig, schema: type[Schema]) -> Schema:
-    """A merged tree as its dataclass; keys that it does not know are refused."""
-    plain = cast(dict, OmegaConf.to_container(tree, resolve=False))
-    check_keys(plain, schema, "")
-    check_missing(plain, "")
+def save_config(config: Config, path: Path) -> None:
+    """Write a checked recipe as YAML."""
+    with atomic_write(path, "w") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
+
+
+def checked(schema: type[Schema], tree: DictConfig) -> Schema:
+    """Resolve a merged tree, and build its dataclass from it."""
+    check_keys(schema, plain(tree))
+    filled = with_defaults(schema, plain(tree))
+    check_set(filled)
     try:
-        return at_home(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree)))
+        resolved = OmegaConf.to_container(OmegaConf.create(filled), resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(explain(error)) from None
+        key = getattr(error, "full_key", None) or "config"
+        message, *_ = on_one_line(error).partition(" full_key: ")  # details follow
+        raise UserError(f"{key}: {message.rstrip('.')}.") from None
+    return validate(schema, with_home(resolved))
 
 
-def at_home(value: Any) -> Any:
-    """Return `value` with the home folder for the ~ of each string in it that starts with `~/`, as only paths do."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{name: at_home(getattr(value, name)) for name in names})
+def plain(tree: DictConfig) -> dict[str, Any]:
+    """Return a tree as dictionaries and lists, with `${...}` as they are."""
+    return cast(dict[str, Any], OmegaConf.to_container(tree, resolve=False))
+
+
+def with_defaults(annotation: Any, tree: Any) -> Any:
+    """Return a tree with the defaults of the keys that it leaves out, so that `${...}` finds them."""
+    bare = bare_type(annotation)
+    if not isinstance(tree, dict):
+        return tree
+    if typing.get_origin(bare) is dict:
+        return {key: with_defaults(typing.get_args(bare)[1], child) for key, child in tree.items()}
+    if not dataclasses.is_dataclass(bare):
+        return tree
+    kinds = fields_of(bare)
+    return {
+        **{field.name: default_of(field) for field in dataclasses.fields(bare)},
+        **{key: with_defaults(kinds[key], child) for key, child in tree.items()},
+    }
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the default of a field as plain values, or `???` if the field is required."""
+    if field.default_factory is not dataclasses.MISSING:
+        value: Any = field.default_factory()
+        return dataclasses.asdict(value) if hasattr(value, "__dataclass_fields__") else value
+    return MISSING if field.default is dataclasses.MISSING else field.default
+
+
+def check_set(value: Any, where: str = "") -> None:
+    """Raise a UserError for a key that a config leaves to its user (`???`)."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            check_set(child, f"{where}.{key}" if where else str(key))
+    elif value == MISSING:
+        raise UserError(f"{where} is not set; add {where}=VALUE to the command or write it into the config.")
+
+
+def with_home(value: Any) -> Any:
+    """Return `value` with the home folder in place of `~` in each string in it that starts with `~/`."""
     if isinstance(value, dict):
-        return {key: at_home(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [at_home(child) for child in value]
+        return {key: with_home(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_home(child) for child in value]
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
-def save_config(config: Config, path: Path) -> None:
-    """Write the resolved recipe as YAML."""
-    from clm_detour.utils.files import atomic_write
-
-    with atomic_write(path, "w") as file:
-        file.write(OmegaConf.to_yaml(OmegaConf.structured(config)))
-
-
 def parse_selection(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Take `arm=...` and the like out of the overrides: they choose what to run and are no part of the recipe."""
+    """Divide overrides into those that choose what to run, like `arm=...`, and changes of the recipe."""
     chosen, rest = {}, []
     for text in overrides:
         key, _, value = text.partition("=")
@@ -119,7 +159,7 @@ def parse_selection(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict
 
 
 def merge(*trees: DictConfig) -> DictConfig:
-    """Later trees win."""
+    """Return one tree of several; later ones win."""
     try:
         return cast(DictConfig, OmegaConf.merge(*trees))
     except (TypeError, OmegaConfBaseException) as error:
@@ -129,7 +169,12 @@ def merge(*trees: DictConfig) -> DictConfig:
 
 
 def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
-    """Read one YAML and what it extends."""
+    """Read one YAML file and the files that it extends.
+
+    Args:
+        path: The file.
+        seen: The files that extend it.
+    """
     if path.resolve() in seen:
         raise UserError(f"{path} extends itself; remove the circle in its `extends`.")
     try:
@@ -150,7 +195,7 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
 
 
 def parse_override(text: str) -> DictConfig:
-    """`a.b=value` -> {a: {b: value}}."""
+    """Return `a.b=value` as the tree `{a: {b: value}}`."""
     key, equals, _ = text.partition("=")
     if not equals or not key:
         raise UserError(f"{text!r} is not of the form key=value.")
@@ -158,47 +203,3 @@ def parse_override(text: str) -> DictConfig:
         return OmegaConf.from_dotlist([text])
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{text!r} cannot be read as key=value: {on_one_line(error)}.") from None
-
-
-def check_keys(value: Any, kind: Any, where: str) -> None:
-    """Refuse keys that the schema does not know, naming the nearest one that it does."""
-    kind = without_none(kind)
-    is_section = dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict
-    if not isinstance(value, Mapping):
-        if is_section and value is not None and not str(value).startswith("${"):
-            raise UserError(f"{where.rstrip('.')} is a section of `key: value` pairs, not {value!r}.")
-        return
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        for key, child in value.items():
-            if key not in hints:
-                raise UserError(unknown_key(str(key), where, list(hints)))
-            check_keys(child, hints[key], f"{where}{key}.")
-    elif typing.get_origin(kind) is dict:
-        for key, child in value.items():
-            check_keys(child, typing.get_args(kind)[1], f"{where}{key}.")
-
-
-def check_missing(value: Any, where: str) -> None:
-    """Refuse a key that a config leaves to its user (`???`)."""
-    if isinstance(value, Mapping):
-        for key, child in value.items():
-            check_missing(child, f"{where}.{key}" if where else str(key))
-    elif value == "???":
-        raise UserError(f"{where} is not set; add {where}=VALUE to the command.")
-
-
-def without_none(kind: Any) -> Any:
-    """`X | None` -> `X`."""
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        return next(part for part in typing.get_args(kind) if part is not type(None))
-    return kind
-
-
-def explain(error: OmegaConfBaseException) -> str:
-    """OmegaConf's message as one sentence."""
-    key = getattr(error, "full_key", None) or "config"
-    message, *_ = on_one_line(error).partition(" full_key: ")  # after which come details
-    if "Missing mandatory value" in message or "MissingMandatory" in type(error).__name__:
-        return f"{key} is not set; add {key}=VALUE or write it into the config."
-    return f"{key}: {message.rstrip('.')}."

@@ -1,36 +1,46 @@
-"""The paper's settings for fine-tuning (arXiv 2605.12438, appendix), by language and kind. Seeds 42 to 46 in English; nine in French, from 42 on."""
+"""The paper's settings for fine-tuning (arXiv 2605.12438, appendix), by language and kind of task.
+
+English tasks are run with the seeds 42 to 46, French ones with the seeds 42 to 50.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from clm_detour.config.values import (
+    NonNegativeInt,
+    NonNegativeNumber,
+    PositiveInt,
+    PositiveNumber,
+    check_distinct,
+)
 
 Kind = Literal["entities", "nested_entities", "single_label", "multi_label"]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a model is fine-tuned on a task. The defaults are the paper's for English classification.
+    """How a model is fine-tuned on a task. The defaults are the paper's for classifying English texts."""
 
-    Args:
-        steps: instead of `epochs`.
-        warmup: share of the steps.
-        head_learning_rate: of the new layers, where it differs.
-        max_tokens: longer documents are read in overlapping windows (entities) or cut (labels), which is counted.
-        positive_weight: BCE weighs a label's positives by its negatives over positives (multi-label).
-    """
-
-    learning_rate: float = 5e-5
-    head_learning_rate: float | None = None
-    weight_decay: float = 0.01
-    batch_size: int = 16
-    epochs: int = 10
-    steps: int | None = None
-    warmup: float = 0.0
-    max_tokens: int = 512
+    learning_rate: PositiveNumber = 5e-5  # largest learning rate
+    head_learning_rate: PositiveNumber | None = None  # learning rate of the new layers; null: `learning_rate`
+    weight_decay: NonNegativeNumber = 0.01  # weight decay of AdamW
+    batch_size: PositiveInt = 16  # number of texts in a step
+    epochs: PositiveInt = 10  # number of passes over the training split
+    steps: PositiveInt | None = None  # number of steps; if it is given, `epochs` has no effect
+    warmup: NonNegativeNumber = 0.0  # share of the steps in which the learning rate grows from 0
+    # Longest input. Longer documents are read in overlapping windows (entities) or cut (labels), and counted.
+    max_tokens: Annotated[int, Field(ge=8)] = 512
+    # For multi_label: weigh the positives of a label by its negatives divided by its positives.
     positive_weight: bool = False
-    seeds: tuple[int, ...] = (42, 43, 44, 45, 46)
+    # One run for each seed.
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(check_distinct)] = (
+        42, 43, 44, 45, 46,
+    )  # fmt: skip
 
 
 FRENCH_SEEDS = tuple(range(42, 51))
@@ -46,13 +56,13 @@ QUAERO = Protocol(head_learning_rate=1e-3, steps=4000, max_tokens=1024, seeds=FR
 
 
 def changed(protocol: Protocol, changes: Mapping[str, Any]) -> Protocol:
-    """With some settings changed; a length in epochs replaces one in steps, which would hide it."""
+    """Return a protocol with some settings changed. A new `epochs` replaces `steps`, which would win."""
     instead = {"steps": None} if changes.get("epochs") is not None else {}
     return replace(protocol, **{**instead, **changes})
 
 
 def default(language: str, kind: Kind) -> Protocol:
-    """For a task that the paper has not; other languages are taken as English."""
+    """Return the protocol of a task that is not in the paper; languages but French use the English one."""
     if kind == "nested_entities":
         return QUAERO if language == "fr" else replace(QUAERO, seeds=ENGLISH_LABELS.seeds)
     if kind == "entities":

@@ -1,235 +1,311 @@
-"""What may stand in a recipe's YAML: one dataclass a section, a comment a field. See docs/config.md.
+"""The keys of a recipe: one dataclass for each section, with a comment for each key.
 
-Values are checked in `checks.py`; what a value does is said where it is used.
+The annotations say what each value can be; `validation.py` checks them, and docs/config.md is made from them
+and from the comments. Rules that join several keys are in `checks.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from omegaconf import MISSING
+from pydantic import AfterValidator, Field
+
+from clm_detour.config.values import (
+    Bytes,
+    Fraction,
+    Layers,
+    Name,
+    NonNegativeInt,
+    NonNegativeNumber,
+    PhaseName,
+    PositiveInt,
+    PositiveNumber,
+    PositiveTokens,
+    Seed,
+    Seeds,
+    Tokens,
+    check_distinct,
+)
 
 
 @dataclass
 class Sample:
-    """The bundled synthetic corpus, written into `<run_dir>/sample` when the recipe asks for it."""
+    """The bundled synthetic corpus, which a run writes into `<run_dir>/sample` if this section is there."""
 
-    documents: int = 24_000  # over all four sources
-    seed: int = 7
+    documents: Annotated[int, Field(ge=100)] = 24_000  # number of documents over all four sources
+    seed: int = 7  # seed of the generated text
 
 
 @dataclass
 class Source:
-    """One corpus: where its documents are, how they are read, which of them are kept, and how often. See docs/guide.md."""
+    """One corpus: where its documents are, how they are read, which are kept, and how often each is used.
 
-    path: str = MISSING  # file, folder or glob, local or any fsspec URL; with `format: hub` a dataset's id
-    format: str | None = None  # jsonl, parquet, csv, tsv, text, pubmed, arrow, hub; null: as files are named
+    A setting that has no effect on the source's format is an error. See docs/guide.md for examples.
+    """
+
+    # A file, a folder or a glob, on this machine or at any fsspec URL; with `format: hub` the id of a
+    # dataset.
+    path: str
+    # The format of the files. null: the format that the file names tell.
+    format: Literal["jsonl", "parquet", "csv", "tsv", "text", "pubmed", "arrow", "hub"] | None = None
     text: str = "text"  # the field or column that holds the text
-    template: str | None = None  # instead of `text`: fields in braces; `{input?}` may be missing
-    document: str = "file"  # text: a document is a file, a line or a paragraph
-    quoted: bool = True  # csv, tsv: a cell may stand in double quotes
-    subset: str | None = None  # hub: the dataset's configuration
-    split: str | None = None  # hub: null means train; arrow: one of those that were saved together
-    revision: str | None = None  # hub: branch, tag or commit
-    streaming: bool = True  # hub: read over the network; false: download everything first
-    where: str | None = None  # which records are kept, like `educational_score >= 3`
-    min_characters: int | None = None
-    max_characters: int | None = None
-    min_words: int | None = None
-    max_words: int | None = None
-    deidentified: str | None = None  # written for the marks `[** ... **]` and `___`; "" removes them
-    deduplicate: bool = False  # of equal texts in the source only the first is kept
-    decontaminate: list[str] = field(default_factory=list)  # files of evaluations whose texts must not occur
-    ngram: int = 13  # decontaminate: words in a row that make a text contaminated
-    repeat: dict[str, float] = field(default_factory=dict)  # condition -> copies; the first that holds counts
-    max_epochs: float | None = None  # of any one stream; a recipe that needs more is refused
+    # A text made of several fields, like "{title}\n\n{abstract?}". A field with `?` may be missing. Used
+    # instead of `text`.
+    template: str | None = None
+    document: Literal["file", "line", "paragraph"] = "file"  # for `text` files: what counts as one document
+    quoted: bool = True  # for csv and tsv: whether cells may be in double quotes
+    subset: str | None = None  # for hub: the configuration of the dataset
+    split: str | None = None  # for hub: null means train; for arrow: one of several splits saved together
+    revision: str | None = None  # for hub: a branch, tag or commit
+    streaming: bool = True  # for hub: read over the network; false downloads the whole dataset first
+    where: str | None = None  # the condition that a record must meet, like `educational_score >= 3`
+    min_characters: PositiveInt | None = None  # shorter documents are left out
+    max_characters: PositiveInt | None = None  # longer documents are left out
+    min_words: PositiveInt | None = None  # documents with fewer words are left out
+    max_words: PositiveInt | None = None  # documents with more words are left out
+    # Text that replaces the marks of deidentification, `[** ... **]` and `___`; "" removes the marks.
+    deidentified: str | None = None
+    deduplicate: bool = False  # keep only the first of equal documents of this source
+    # Files of evaluation data. Documents that share `ngram` consecutive words with one of their texts are
+    # left out.
+    decontaminate: list[str] = field(default_factory=list)
+    ngram: PositiveInt = 13  # for `decontaminate`: number of consecutive words
+    # Condition -> number of copies of each document that meets it. The first condition that holds counts.
+    repeat: dict[str, PositiveNumber] = field(default_factory=dict)
+    # Largest number of passes over this source in the rows of one mixture; a recipe that needs more is an
+    # error.
+    max_epochs: PositiveNumber | None = None
 
 
 @dataclass
 class Data:
-    """From documents to rows."""
+    """How documents become rows of tokens."""
 
-    dir: str = "${run_dir}/data"  # prepared shards, shared or not; to read only, any fsspec URL
-    prepared: dict[str, str] = field(default_factory=dict)  # source -> its folder, if not <dir>/<source>
-    cache_dir: str | None = None  # copies of shards that lie at a URL; runs may share it
-    cache_limit: str = "100GB"  # what the copies may take
-    root: str | None = None  # for `${data.root}/...` in the sources' paths
-    sources: dict[str, Source] = field(default_factory=dict)
-    mixtures: dict[str, dict[str, float]] = field(default_factory=dict)  # name -> source -> share, normalised
-    sequence_length: int = 8192  # tokens in a row
-    held_out: float = 0.01  # fraction of each source's documents kept out of training
-    shuffle_seed: int = 42  # order of rows
-    on_error: str = "stop"  # broken records: stop, or skip (counted in the source's report)
-    processes: int | None = None  # that prepare a source; null: as many as there are cores
-    sample: Sample | None = None
+    # Folder of the prepared shards, which several runs may share. Any fsspec URL, if the data is only read.
+    dir: str = "${run_dir}/data"
+    # Source -> its folder, if it is not `<dir>/<source>`.
+    prepared: dict[str, str] = field(default_factory=dict)
+    cache_dir: str | None = None  # folder for copies of shards that are read from a URL; runs may share it
+    cache_limit: Bytes = "100GB"  # largest total size of these copies
+    root: str | None = None  # a folder of your own, for `${data.root}/...` in the paths of sources
+    sources: dict[Name, Source] = field(default_factory=dict)  # name -> source
+    # Name of a mixture -> source -> share of tokens. The shares are divided by their sum.
+    mixtures: dict[str, dict[str, PositiveNumber]] = field(default_factory=dict)
+    sequence_length: Annotated[int, Field(ge=8)] = 8192  # number of tokens in a row
+    held_out: Fraction = 0.01  # fraction of the documents of each source that is kept out of training
+    shuffle_seed: NonNegativeInt = 42  # seed of the order of rows
+    # What to do with a record that cannot be read. skip: leave it out and count it in the source's card.json.
+    on_error: Literal["stop", "skip"] = "stop"
+    processes: PositiveInt | None = None  # processes that prepare a source; null: one for each core
+    sample: Sample | None = None  # the bundled corpus; null: it is not written
 
 
 @dataclass
 class TokenizerTraining:
-    """A BPE tokenizer trained on the run's own sources."""
+    """The training of a byte-level BPE tokenizer on the run's own sources."""
 
-    vocab_size: int = MISSING
-    documents: int = 10_000  # taken from each source
+    vocab_size: Annotated[int, Field(ge=300)]  # size of the vocabulary, in which 256 tokens are single bytes
+    documents: PositiveInt = 10_000  # number of documents taken from each source
 
 
 @dataclass
 class Tokenizer:
-    """Exactly one of the two."""
+    """The tokenizer. Give either `path` or `train`."""
 
-    path: str | None = None  # folder with tokenizer.json, or hub id
-    train: TokenizerTraining | None = None
+    path: str | None = None  # a folder with tokenizer.json, or a hub id
+    train: TokenizerTraining | None = None  # train a new one
 
 
 @dataclass
 class Model:
-    """Where the weights come from: exactly one of the two."""
+    """The weights to start from. Give either `base` or `config`."""
 
-    base: str | None = None  # folder or hub id of a masked LM (or causal decoder) to continue from
-    config: dict[str, Any] | None = None  # ModernBertConfig keys of a fresh, random model
-    attention: str = "auto"  # back end
+    # Folder or hub id of a masked language model, or of a causal decoder, to continue from.
+    base: str | None = None
+    config: dict[str, Any] | None = None  # keys of ModernBertConfig for a new model with random weights
+    attention: str = "auto"  # the attention back end: auto, flash, varlen, flex, onednn or portable
 
 
 @dataclass
 class Optimizer:
-    """Decoupled AdamW; no decay on biases and norms."""
+    """AdamW with decoupled weight decay, which is not applied to biases and norms."""
 
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    weight_decay: float = 1e-5  # decoupled: the share of a weight lost in one step at the peak rate
-    clip_norm: float | None = 1.0  # the paper does not say; null turns clipping off
+    # Decay rates of the moving averages of the gradient and of its square.
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.98)
+    eps: PositiveNumber = 1e-6  # added to the denominator of an update
+    # Share of a weight that is lost in one step at the peak learning rate (decoupled from the learning rate).
+    weight_decay: NonNegativeNumber = 1e-5
+    # Largest norm of the gradients; larger ones are scaled down. null: no clipping. The paper does not give
+    # it.
+    clip_norm: PositiveNumber | None = 1.0
 
 
 @dataclass
 class Train:
-    """How a phase is run; nothing here changes what is learned, but for rounding, `batch_rows`, and the steps that
-    `on_bad_loss` and `bad_loss_above` leave out."""
+    """How a phase is run.
 
-    batch_rows: int = 384  # rows in a step, over all processes
-    micro_rows: int | str | None = None  # rows in one forward on a process; null: all; auto: as many as fit
-    parallel: str = "ddp"  # ddp: every process has the whole model; fsdp: a share of it
-    precision: str = "bf16"  # bf16 (autocast; fp32 on a CPU that is slow in bf16, which is said) or fp32
-    compile: bool = False  # torch.compile for the layers: a minute at the start, then faster steps
-    activation_checkpointing: bool = False  # a third more computation for a fraction of the memory
-    workers: int = 1  # loader processes for each training process
-    checkpoint_every: str = "500Mtok"
-    checkpoints_kept: int = 2
-    log_every: int = 1  # steps
-    evaluate_every: str | None = None  # tokens between held-out losses, masked and causal, while training
-    export_at: list[str] = field(default_factory=list)  # tokens of a phase: keep a model of each
-    ema_half_life: str | None = None  # tokens; a moving average of the weights is kept beside them
-    on_bad_loss: str = "stop"  # a loss that is not finite: stop with a checkpoint, or skip the step
-    bad_loss_above: float | None = None  # nats; so is a loss above it
-    loggers: dict[str, dict[str, Any]] = field(default_factory=dict)  # tensorboard, wandb, mlflow
+    Only `batch_rows`, `on_bad_loss` and `bad_loss_above` change what is learned, apart from rounding.
+    """
+
+    batch_rows: PositiveInt = 384  # rows in a step, over all processes
+    # Rows that a process puts through the model at once. null: all of its rows; auto: as many as fit into
+    # memory.
+    micro_rows: PositiveInt | Literal["auto"] | None = None
+    # Whether every process holds the whole model (ddp) or a share of it (fsdp).
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    # Precision of the computation; bf16 is autocast. On a CPU that is slow in bf16, fp32 is used instead, and
+    # a message says so.
+    precision: Literal["bf16", "fp32"] = "bf16"
+    compile: bool = False  # use torch.compile for the layers: a minute at the start, then faster steps
+    activation_checkpointing: bool = False  # compute a third more and use a fraction of the memory
+    # Data-loading processes for each training process; 0: load in the training process.
+    workers: NonNegativeInt = 1
+    checkpoint_every: PositiveTokens = "500Mtok"  # tokens between checkpoints
+    checkpoints_kept: PositiveInt = 2  # number of checkpoints kept while a phase runs
+    log_every: PositiveInt = 1  # steps between lines of metrics.jsonl
+    # Tokens between measurements of the masked and the causal loss on held-out rows. null: not while
+    # training.
+    evaluate_every: PositiveTokens | None = None
+    # Tokens in a phase after which a model is exported.
+    export_at: list[PositiveTokens] = field(default_factory=list)
+    # Half-life, in tokens, of an exponential moving average of the weights kept beside them. null: no
+    # average.
+    ema_half_life: PositiveTokens | None = None
+    # What to do at a loss or gradient that is not finite. stop: end with a checkpoint; skip: leave out the
+    # step.
+    on_bad_loss: Literal["stop", "skip"] = "stop"
+    # In nats; a loss above it is treated as not finite; null: no loss is.
+    bad_loss_above: PositiveNumber | None = None
+    # Experiment tracker -> arguments of Composer's logger for it, like `wandb: {project: detour}`.
+    loggers: dict[Literal["tensorboard", "wandb", "mlflow"], dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
 class Schedule:
-    """Learning rate over a phase."""
+    """The learning rate over a phase. A setting that has no effect under the named schedule is an error."""
 
-    name: str = MISSING  # warmup_constant, one_minus_sqrt, wsd, cosine or linear
-    peak: float = MISSING
-    warmup: str = "0tok"  # all but one_minus_sqrt: linear from 0
-    decay: str = "0tok"  # wsd: the 1-sqrt decay at the end of the phase
-    floor: float = 0.1  # all but warmup_constant: where it ends, as a share of the peak
+    name: Literal["warmup_constant", "one_minus_sqrt", "wsd", "cosine", "linear"]  # shape of the schedule
+    peak: PositiveNumber  # largest learning rate
+    warmup: Tokens = "0tok"  # tokens of linear warm-up from 0; not for one_minus_sqrt
+    decay: Tokens = "0tok"  # only for wsd: tokens of the 1-sqrt decay at the end of the phase
+    # Learning rate at the end, as a fraction of the peak; not for warmup_constant.
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 
 @dataclass
 class BatchWarmup:
-    """Steps start small and grow, in a straight line and in multiples of `rows`, to `train.batch_rows`."""
+    """Smaller steps at the start of a phase, which grow in multiples of `rows` to `train.batch_rows`."""
 
-    rows: int = MISSING  # in the first step; divides train.batch_rows
-    duration: str = MISSING  # tokens until the full size
+    rows: PositiveInt  # rows in the first step; a divisor of `train.batch_rows`
+    duration: PositiveTokens  # tokens until steps have their full size
 
 
 @dataclass
 class Freeze:
-    """What a phase leaves as it is, to the bit: no gradient, no moments; the final norm is always trained."""
+    """The weights that a phase does not train: no gradient, no weight decay, no optimizer state.
 
-    layers: str | None = None  # like 0-7, or 0-3,8
-    embeddings: bool = False  # with the decoder's weights where they are tied to them
-    head: bool = False  # with the decoder's bias, and its weights where they are not tied
+    The final norm is always trained.
+    """
+
+    layers: Layers | None = None  # layers, counted from 0, like `0-7` or `0-3,8`
+    embeddings: bool = False  # the token embeddings, and with them the decoder's weights if they are tied
+    # The prediction head and the decoder's bias, and the decoder's weights if they are not tied.
+    head: bool = False
 
 
 @dataclass
 class Phase:
-    """One objective for one duration under one schedule, on rows of one mixture."""
+    """Training with one objective, one schedule and one mixture."""
 
-    objective: str = MISSING  # clm or mlm
-    mixture: str = MISSING
-    duration: str = MISSING  # tokens, padding included
-    schedule: Schedule = field(default_factory=Schedule)
-    mask_rate: float | None = None  # mlm only
-    batch_warmup: BatchWarmup | None = None  # smaller steps at the start
-    moments: str = "keep"  # the optimizer's: keep those of the phase before, or fresh
-    freeze: Freeze | None = None
-    reset_head: bool = False  # start with a fresh prediction head and decoder bias
-    seed: int | None = None  # of masks and dropout; null: the recipe's. Rows keep their order
+    objective: Literal["clm", "mlm"]  # causal or masked language modeling
+    mixture: str  # a name in `data.mixtures`
+    duration: PositiveTokens  # tokens, padding included
+    schedule: Schedule
+    mask_rate: Fraction | None = None  # fraction of tokens that is masked; required for mlm, an error for clm
+    batch_warmup: BatchWarmup | None = None  # smaller steps at the start; null: every step has its full size
+    # Whether the phase starts with the optimizer state of the phase before (keep) or with none (fresh).
+    moments: Literal["keep", "fresh"] = "keep"
+    freeze: Freeze | None = None  # weights that are not trained; null: all are trained
+    reset_head: bool = False  # start with a new random prediction head and decoder bias
+    # Seed of masks and dropout; null: the recipe's. The order of rows stays the same.
+    seed: Seed | None = None
+
+
+Changes = dict[str, Any]  # keys of `protocols.Protocol` and their new values
 
 
 @dataclass
 class FineTuning:
-    """Tasks on which models are fine-tuned and compared, each with the paper's protocol but for what is changed here."""
+    """Tasks on which models are fine-tuned and compared, with the paper's protocols and changes to them."""
 
-    tasks: list[str] = field(default_factory=list)  # names as `clm-detour tasks` lists them
-    own_tasks: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # tasks from YAML alone; see docs/guide.md
-    data: str | None = None  # a folder with a folder for each task's data set
-    groups: dict[str, list[str]] = field(default_factory=dict)  # averages besides that over all tasks
-    seeds: list[int] | None = None  # null: those of each task's protocol
-    protocol: dict[str, Any] = field(default_factory=dict)  # changes for every task, like {epochs: 3}
-    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)  # task -> further changes
-    learning_rates: list[float] = field(default_factory=list)  # a grid; each run takes the best on validation
-    patience: int | None = None  # stop a run after so many rounds without a better one
-    pooling: str | None = None  # cls or mean; null: as each model is made for
-    precision: str = "fp32"  # or bf16 (autocast)
-    documents: int | None = None  # so many of each split, spread over it, to try things out
-    jobs: int = 1  # runs at a time, each in a process; over the GPUs if there are several
-    equivalence_points: float | None = None  # test whether models differ by less; null: no test
-    paper_bootstrap: bool = False  # also the paper's test, too sure with few tasks
+    # Names of tasks, as `clm-detour tasks` lists them.
+    tasks: Annotated[list[str], AfterValidator(check_distinct)] = field(default_factory=list)
+    # Name -> a task of your own in a standard format; see docs/guide.md.
+    own_tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    data: str | None = None  # a folder with one folder for each task's data set
+    groups: dict[str, list[str]] = field(default_factory=dict)  # name -> tasks whose average is shown as well
+    seeds: Seeds | None = None  # one run for each seed; null: the seeds of each task's protocol
+    # Changes to the protocol of every task, like `{epochs: 3}`.
+    protocol: Changes = field(default_factory=dict)
+    protocols: dict[str, Changes] = field(default_factory=dict)  # task -> further changes to its protocol
+    # Learning rates to try; each run uses the one with the best validation score. Empty: the protocol's.
+    learning_rates: list[PositiveNumber] = field(default_factory=list)
+    patience: PositiveInt | None = None  # stop after this many epochs without a better validation score
+    # How a text becomes one vector; null: as each model's config says.
+    pooling: Literal["cls", "mean"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"  # precision of the computation; bf16 is autocast
+    # Number of documents taken from each split, to try things out; null: all.
+    documents: PositiveInt | None = None
+    jobs: PositiveInt = 1  # number of runs at a time, each in its own process, over all GPUs
+    # Test whether models differ by less than this many points. null: no test of equivalence.
+    equivalence_points: Annotated[float, Field(gt=0, lt=100)] | None = None
+    paper_bootstrap: bool = False  # add the paper's bootstrap test, which is too optimistic with few tasks
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Evaluation(FineTuning):
     """The file of `clm-detour evaluate`: all keys of `evaluate.tasks`, and these."""
 
-    name: str = MISSING
-    run_dir: str = MISSING
-    models: dict[str, str] = field(default_factory=dict)  # name -> folder or hub id; also --model name=path
+    name: str  # title of the tables
+    run_dir: str  # folder of the results
+    models: dict[str, str] = field(default_factory=dict)  # name -> folder or hub id; or `--model name=path`
 
 
 @dataclass
 class Evaluate:
-    """What is measured at the end: on held-out text, and on tasks if there are any."""
+    """Measurements at the end of a run: the loss on held-out text, and scores on tasks if there are any."""
 
-    mask_rate: float = 0.15
-    rows: int = 64  # of each source; all where there are fewer
-    fill_masks: int = 6  # sentences of each source shown in the report
-    tasks: FineTuning | None = None
+    mask_rate: Fraction = 0.15  # fraction of held-out tokens that is masked
+    rows: PositiveInt = 64  # held-out rows scored for each source; all of them if there are fewer
+    fill_masks: NonNegativeInt = 6  # sentences of each source in which the report shows filled masks
+    tasks: FineTuning | None = None  # fine-tuning on tasks; null: none
 
 
 @dataclass
 class Analysis:
-    """CKA of the arms `detour` and `twin` on held-out texts, at the end of a run that has both; `control` is the noise floor."""
+    """Comparison of the arms `detour` and `twin` by CKA on held-out texts, at the end of a run that has both.
 
-    texts: int = 500  # in a sample; at most those that there are
-    samples: int = 3
-    max_tokens: int = 512  # of a text
+    The arm `control`, if there is one, gives the noise floor.
+    """
+
+    texts: Annotated[int, Field(ge=20)] = 500  # texts in a sample, or all held-out texts if there are fewer
+    samples: PositiveInt = 3  # number of samples
+    max_tokens: Annotated[int, Field(ge=8)] = 512  # number of tokens after which a text is cut
 
 
 @dataclass
 class Config:
     """A whole recipe."""
 
-    run_dir: str = MISSING
-    seed: int = 17
+    run_dir: str  # folder of everything that the run writes
+    seed: Seed = 17  # seed of new weights, masks and dropout
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
-    phases: dict[str, Phase] = field(default_factory=dict)
-    arms: dict[str, list[str]] = field(default_factory=dict)  # arm -> names of its phases, in order
+    phases: dict[PhaseName, Phase] = field(default_factory=dict)  # name -> phase
+    arms: dict[Name, list[str]] = field(default_factory=dict)  # name -> the arm's phases, in order
     evaluate: Evaluate = field(default_factory=Evaluate)
     analysis: Analysis = field(default_factory=Analysis)

@@ -1,7 +1,8 @@
-"""What transformers' `AutoTokenizer` makes of a tokenizer's files, which users of an exported model get.
+"""Checking that transformers' `AutoTokenizer`, which users of an exported model call, agrees with training.
 
-Training reads `tokenizer.json`. `AutoTokenizer` follows `tokenizer_config.json` as well: a class of its own, `add_bos_token`, or
-other special tokens may change what `tokenizer.json` says, in some releases more than in others.
+Training reads `tokenizer.json`. `AutoTokenizer` also follows `tokenizer_config.json`: a tokenizer class,
+`add_bos_token` or other special tokens there may override `tokenizer.json`, in some releases more than in
+others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from clm_detour.utils.files import write_json
 
 SAMPLES = (EXAMPLE, "Fièvre à 38,5 °C\n\n  (p < 0.05); IL-6 UP.")
 REMEDY = (
-    "mend its tokenizer_config.json: tokenizer_class: PreTrainedTokenizerFast takes tokenizer.json as it is"
+    "in its tokenizer_config.json, set tokenizer_class: PreTrainedTokenizerFast, which takes tokenizer.json "
+    "unchanged"
 )
 
 
@@ -23,20 +25,21 @@ def check_auto_tokenizer(path_or_hub_id: str, tokenizer: Tokenizer) -> None:
     """Check that `AutoTokenizer` of the installed transformers reads a tokenizer as training does.
 
     Args:
-        path_or_hub_id: Where `tokenizer` was opened.
+        path_or_hub_id: Folder or hub id that `tokenizer` was loaded from.
 
     Raises:
-        UserError: It cannot be opened, or has other ids for a text, a mask or padding.
+        UserError: If `AutoTokenizer` cannot open the tokenizer, or gives other ids for a text, the mask or
+            the padding.
     """
     from transformers import AutoTokenizer
 
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)  # as an exported model has it
+        folder = Path(name)  # with the files of an exported model
         copy_tokenizer(path_or_hub_id, folder)
         write_json(folder / "config.json", {"model_type": "modernbert"})
         try:
             theirs = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
-        except Exception as error:  # of a kind that differs between releases and tokenizers
+        except Exception as error:  # its type differs between releases and tokenizers
             raise UserError(
                 f"transformers cannot open the tokenizer {path_or_hub_id} ({on_one_line(error)}); {REMEDY}."
             ) from error
@@ -47,12 +50,13 @@ def check_auto_tokenizer(path_or_hub_id: str, tokenizer: Tokenizer) -> None:
                 " ".join(map(str, theirs.convert_ids_to_tokens(ids))) for ids in (ours.tolist(), found)
             )
             raise UserError(
-                f'Training reads the tokenizer {path_or_hub_id} otherwise than transformers does: "{here}" here, "{there}" there; {REMEDY}.'
+                f"Training and transformers read the tokenizer {path_or_hub_id} differently: "
+                f'"{here}" here, "{there}" there; {REMEDY}.'
             )
     for role in ("mask", "pad"):
         found = getattr(theirs, f"{role}_token_id")
         if found != getattr(tokenizer, role):
             raise UserError(
-                f"The {role} token of {path_or_hub_id} has the id {getattr(tokenizer, role)} here and {found} in transformers; name it "
-                f"as {role}_token in its tokenizer_config.json."
+                f"The {role} token of {path_or_hub_id} has the id {getattr(tokenizer, role)} here and "
+                f"{found} in transformers; name it as {role}_token in its tokenizer_config.json."
             )

@@ -1,15 +1,17 @@
-"""Documents -> rows of `row_length` tokens, at least 99.9 % full whatever the documents' lengths.
+"""Packing documents into rows of `row_length` tokens that are at least 99.9 % full, whatever the documents'
+lengths.
 
-The number of rows is fixed beforehand: what the tokens need, plus at most 0.1 %. A document longer than a
-row gives full rows and a rest. Rests and shorter documents then go, whole, to the fullest row that still
-has room for them (best fit): first in random order, so that a row mixes long and short, and at the end the
-shortest, longest first, to close the gaps. What found no room whole is cut along the gaps that are left,
-largest first. Without that, papers of 5,500 tokens would fill rows of 8,192 to 93 %; with it, 1 in 20 of
-them is cut although it is no longer than a row. Of short texts almost none is.
+The number of rows is fixed in advance: the smallest that holds all tokens, plus at most 0.1 %. A document
+longer than a row gives full rows and a remainder. Remainders and shorter documents are then placed, uncut, in
+the fullest row that still has room for them (best fit): most of them in random order, so that a row mixes
+long and short ones, and at the end the shortest, longest first, to close the gaps. Documents that fit nowhere
+are cut along the gaps that are left, largest first. Without this last step, papers of 5,500 tokens would fill
+rows of 8,192 to 93 %; with it, 1 in 20 of them is cut although it is no longer than a row. Of short texts
+almost none is cut.
 
-Which document goes where, the order of rows, and the order within a row are shuffled by the seed. The cost
-is about three microseconds a document: rows are kept by their room, and finding the least sufficient room is one
-operation on the bits of an integer.
+The seed shuffles which document goes into which row, the order of the rows, and the order within a row. The
+cost is about three microseconds for each document: rows are indexed by their free room, and the smallest
+sufficient room is found by one operation on the bits of an integer.
 """
 
 from __future__ import annotations
@@ -18,22 +20,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-METHOD = 1  # another number is another order of rows
+METHOD = 1  # increase it when the order of rows changes
 PER_MILLE_FULL = 999
-CLOSING_SHARE = (
-    0.2  # of the tokens, in the shortest documents, is kept for the end: it cuts fewest whole papers
-)
+CLOSING_SHARE = 0.2  # share of the tokens, in the shortest documents, kept for the end: fewest papers are cut
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Pieces of documents, row by row: those of row i are `row_starts[i]:row_starts[i + 1]`.
+    """Pieces of documents, row by row: row i has the pieces `row_starts[i]:row_starts[i + 1]`.
 
     Args:
-        piece_document: index of the document, (pieces,) uint32.
-        piece_start: first token inside the document, (pieces,) uint32.
-        piece_length: number of tokens, (pieces,) uint32.
-        row_starts: (rows + 1,) uint64.
+        piece_document: Index of the document, (pieces,) uint32.
+        piece_start: First token inside the document, (pieces,) uint32.
+        piece_length: Number of tokens, (pieces,) uint32.
+        row_starts: First piece of each row, then the number of pieces, (rows + 1,) uint64.
     """
 
     piece_document: np.ndarray
@@ -48,7 +48,7 @@ class PackedRows:
 def pack(lengths: np.ndarray, row_length: int, seed: int) -> PackedRows:
     """Pack documents of `lengths` tokens, (documents,), all positive. The same arguments give the same rows.
 
-    Every token is in one row. The rows are at least 99.9 % full, or as few as possible.
+    Every token is in exactly one row. The rows are at least 99.9 % full, or as few as possible.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     assert row_length > 0, row_length
@@ -72,7 +72,7 @@ def pack(lengths: np.ndarray, row_length: int, seed: int) -> PackedRows:
 
 
 def _full_rows(full: np.ndarray, row_length: int, first_row: int) -> np.ndarray:
-    """Pieces (document, start, length, row) x pieces for documents with `full[i]` rows of their own."""
+    """Return the pieces (document, start, length, row) x pieces of the full rows of all documents."""
     document = np.repeat(np.arange(len(full)), full)
     count = np.arange(len(document))
     start = (count - np.repeat(np.cumsum(full) - full, full)) * row_length
@@ -80,7 +80,9 @@ def _full_rows(full: np.ndarray, row_length: int, first_row: int) -> np.ndarray:
 
 
 def _placing_order(lengths: np.ndarray, bits: np.random.PCG64) -> np.ndarray:
-    """Indices of the positive `lengths`: shuffled, but the shortest last, longest first."""
+    """Return the indices of the positive `lengths`, shuffled, except that the shortest come last, longest
+    first.
+    """
     order = _shuffle(len(lengths), bits)
     order = order[lengths[order] > 0]
     order = order[np.argsort(-lengths[order], kind="stable")]
@@ -89,10 +91,10 @@ def _placing_order(lengths: np.ndarray, bits: np.random.PCG64) -> np.ndarray:
 
 
 def _best_fit(lengths: list[int], rows: int, row_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Put each item into the row with the least sufficient room.
+    """Put each item into the row with the smallest sufficient room.
 
     Returns:
-        The row of each item, -1 where none has room, and the room left in each row.
+        The row of each item, -1 if no row has room for it, and the room left in each row.
     """
     by_room: list[list[int]] = [[] for _ in range(row_length + 1)]
     by_room[row_length] = list(range(rows))[::-1]
@@ -119,7 +121,7 @@ def _best_fit(lengths: list[int], rows: int, row_length: int) -> tuple[np.ndarra
 def _cut_to_fit(
     lengths: np.ndarray, room: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Lay items end to end over the rows' room, the largest first, and cut them where a row is full.
+    """Lay items end to end over the rows' free room, the largest first, and cut them where a row is full.
 
     Returns:
         Item, offset in the item, length and row of each piece.
@@ -145,5 +147,7 @@ def _shuffled(pieces: np.ndarray, bits: np.random.PCG64) -> PackedRows:
 
 
 def _shuffle(count: int, bits: np.random.PCG64) -> np.ndarray:
-    """A permutation from raw bits: unlike `Generator.permutation`, the same in every release of numpy."""
+    """Return a permutation made from raw bits, which unlike `Generator.permutation` is the same in all numpy
+    releases.
+    """
     return np.argsort(bits.random_raw(count), kind="stable")

@@ -1,8 +1,10 @@
-"""Local copies of remote files: fetched once for all processes, verified, and no larger in all than a limit.
+"""A cache of remote files: each is downloaded once for all processes, verified, and their total size is
+limited.
 
-A copy's name is its checksum, so runs share what is alike. A copy is locked (shared) as long as a file or a memory map of it is
-open: the system takes the lock away when the process ends, however it ends. What makes room takes only what it can lock for itself,
-the least recently opened first. A file under way is `CHECKSUM.part`, locked by the one that fetches it; the others wait for that lock.
+A copy is named by its checksum, so runs share equal files. A copy has a shared lock as long as a file or a
+memory map of it is open; the system releases the lock when the process ends, however it ends. To make room,
+copies that nobody has locked are deleted, the least recently opened first. A download in progress is
+`CHECKSUM.part`, locked by the process that downloads it; other processes wait for that lock.
 """
 
 from __future__ import annotations
@@ -24,20 +26,22 @@ from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import writable
 
 BLOCK = 2**22
-ATTEMPTS = 3  # a store that fails now and then is asked again; resuming a run would cost more
+ATTEMPTS = 3  # a store may fail for a moment; to resume a run would cost more than to ask again
 RECOPY = "copy it there again from where it was prepared"
 
 
 def is_remote(location: str) -> bool:
-    """Whether a location is a URL and not a path. `file://` counts: it stands for a network disk worth caching."""
+    """Return whether a location is a URL. `file://` counts as one: it stands for a network disk worth
+    caching.
+    """
     return "://" in location
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it.
+    """Return the file system of a URL, and the path in it.
 
     Raises:
-        UserError: its protocol is not known or its library not installed.
+        UserError: If the protocol is unknown or its library is not installed.
     """
     try:
         return fsspec.core.url_to_fs(url)
@@ -47,20 +51,22 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @dataclass(frozen=True)
 class ShardCache:
-    """A folder of copies, of one user on one machine.
+    """A folder of copies that belongs to one user on one machine.
 
     Args:
-        limit: bytes of all files in it, those under way included.
+        limit: Largest total size of the files in it, in bytes, downloads in progress included.
     """
 
     folder: Path
     limit: int
 
     def open(self, url: str, size: int, checksum: str) -> IO[bytes]:
-        """Open the copy of the file at `url`, fetching it if it is not here. While it is open or mapped it is not evicted.
+        """Open the copy of the file at `url`, downloading it first if necessary. It is not evicted while open
+        or mapped.
 
         Raises:
-            UserError: it cannot be fetched, is not what `checksum` says, or there is no room for it.
+            UserError: If the file cannot be downloaded, does not match `checksum`, or there is no room for
+                it.
         """
         copy = self.folder / checksum
         with writable(self.folder):
@@ -71,7 +77,7 @@ class ShardCache:
         return file
 
     def _fetch(self, url: str, size: int, checksum: str) -> None:
-        """Fetch a file, unless another process does."""
+        """Download a file, unless another process does."""
         path = self.folder / f"{checksum}.part"
         part = self._claim(url, size, checksum, path)
         if part is None:
@@ -80,30 +86,30 @@ class ShardCache:
             try:
                 if download(url, part) != checksum:
                     raise UserError(f"{url} is damaged (its checksum does not match the index): {RECOPY}.")
-                with self._alone():
+                with self._exclusive():
                     os.replace(path, self.folder / checksum)
             except BaseException:
-                with self._alone():
+                with self._exclusive():
                     path.unlink(missing_ok=True)
                 raise
 
     def _claim(self, url: str, size: int, checksum: str, path: Path) -> IO[bytes] | None:
-        """The locked file to fill, or None once another process has filled it."""
-        with self._alone():
+        """Return the locked file to download into, or None once another process has downloaded it."""
+        with self._exclusive():
             if (self.folder / checksum).exists():
                 return None
             part = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
             if try_lock(part):
                 try:
                     self._make_room(url, size, keep=path)
-                    os.ftruncate(part.fileno(), size)  # what is under way counts whole
+                    os.ftruncate(part.fileno(), size)  # a download in progress counts with its full size
                 except BaseException:
                     path.unlink()
                     part.close()
                     raise
                 return part
         with part:
-            fcntl.flock(part, fcntl.LOCK_SH)  # granted when the one that fetches it is done
+            fcntl.flock(part, fcntl.LOCK_SH)  # granted when the download has ended
         return None
 
     def _make_room(self, url: str, size: int, keep: Path) -> None:
@@ -119,20 +125,20 @@ class ShardCache:
                     total -= length
         if total + size > self.limit:
             raise UserError(
-                f"There is no room for {url} in {self.folder}: {total / 1e9:.3g} GB are in use and data.cache_limit is "
-                f"{self.limit / 1e9:.3g} GB; raise it."
+                f"There is no room for {url} in {self.folder}: {total / 1e9:.3g} GB are in use and "
+                f"data.cache_limit is {self.limit / 1e9:.3g} GB; raise it."
             )
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time changes which names there are."""
+    def _exclusive(self) -> Iterator[None]:
+        """Let one process at a time add and delete files."""
         with open(self.folder / ".lock", "wb") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             yield
 
 
 def open_locked(path: Path) -> IO[bytes] | None:
-    """Open a copy and lock it against eviction; None if it is not here (any more)."""
+    """Open a copy and lock it against eviction. Return None if it does not exist (any more)."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -145,7 +151,7 @@ def open_locked(path: Path) -> IO[bytes] | None:
 
 
 def try_lock(file: IO[bytes]) -> bool:
-    """Lock a file for oneself alone, unless somebody else holds it."""
+    """Lock a file exclusively and return True, or return False if another process holds a lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -154,7 +160,7 @@ def try_lock(file: IO[bytes]) -> bool:
 
 
 def is_at(file: IO[bytes], path: Path) -> bool:
-    """Whether `path` is still the name of this open file."""
+    """Return whether `path` is still the name of this open file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -162,7 +168,7 @@ def is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def download(url: str, target: IO[bytes]) -> str:
-    """Write the content of `url` to an open file; returns its checksum."""
+    """Write the content of `url` to an open file. Return its checksum."""
     fs, name = filesystem(url)
     for attempt in range(ATTEMPTS):
         target.seek(0)
@@ -176,7 +182,7 @@ def download(url: str, target: IO[bytes]) -> str:
             return digest.hexdigest()
         except FileNotFoundError:
             raise UserError(f"{url} is missing: {RECOPY}.") from None
-        except Exception as error:  # every store's library has its own kinds
+        except Exception as error:  # every store's library has its own exceptions
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
             if attempt + 1 == ATTEMPTS:

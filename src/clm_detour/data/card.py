@@ -1,6 +1,7 @@
-"""What a prepared source holds and was made from, as numbers (card.json) and as a picture (card.svg). No text of a document is in it.
+"""The data card of a prepared source, as numbers (card.json) and as a figure (card.svg). It holds no text of
+a document.
 
-Both follow from the folder alone: preparing the same source anywhere gives the same card.
+Both depend on the folder alone: preparing the same source anywhere gives the same card.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.shards import TokenShards
-from clm_detour.data.tokenize import SPLITS
-from clm_detour.data.tokens_of_group import RECORD
+from clm_detour.data.shards import SPLITS, TokenShards
+from clm_detour.data.tokenization import RECORD
 from clm_detour.records.data import CARD, DataCard, SplitCard
 from clm_detour.records.store import write
 from clm_detour.utils.files import read_json
@@ -25,7 +25,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def write_card(name: str, folder: Path, row_length: int) -> DataCard:
-    """Describe what `prepare_source` wrote into `folder`, and return the card."""
+    """Describe what `prepare_source` wrote into `folder`. Write and return the card."""
     sources = {split: PackedSource.open(folder / split, row_length) for split in SPLITS}
     index = sources["train"].shards.index
     groups = records_of_groups(folder)
@@ -43,7 +43,7 @@ def write_card(name: str, folder: Path, row_length: int) -> DataCard:
 
 
 def is_card_of(folder: Path, row_length: int) -> bool:
-    """Whether the card there is of the rows that are there."""
+    """Return whether the card in a folder describes the rows in it."""
     if not (folder / CARD).is_file() or not (folder / PICTURE).is_file():
         return False
     splits = read_json(folder / CARD).get("splits", {})
@@ -52,7 +52,7 @@ def is_card_of(folder: Path, row_length: int) -> bool:
 
 
 def records_of_groups(folder: Path) -> list[dict[str, Any]]:
-    """What is known of each group of files that the shards were joined from."""
+    """Return the records of the groups from which the shards were joined."""
     return [read_json(path) for path in sorted((folder / "parts").glob(f"*/{RECORD}"))]
 
 
@@ -82,7 +82,7 @@ def describe_split(split: str, source: PackedSource, groups: list[dict[str, Any]
 
 
 def count_lengths(shards: TokenShards) -> np.ndarray:
-    """How many documents have 0, 1, ... LONGEST_COUNTED tokens."""
+    """Return how many documents have 0, 1, ... LONGEST_COUNTED tokens."""
     counted = np.zeros(LONGEST_COUNTED + 1, dtype=np.int64)
     for shard in range(len(shards)):
         lengths = np.minimum(shards.lengths(shard), LONGEST_COUNTED)
@@ -91,18 +91,21 @@ def count_lengths(shards: TokenShards) -> np.ndarray:
 
 
 def shard_longest(shards: TokenShards, shard: int) -> int:
-    """Tokens of its longest document."""
+    """Return the number of tokens in the longest document of a shard."""
     return int(shards.lengths(shard).max())
 
 
 def quantile(counted: np.ndarray, share: float) -> int:
-    """The least length that a share of the documents does not exceed."""
+    """Return the smallest length that at least a share of the documents does not exceed."""
     below = np.cumsum(counted)
     return int(np.searchsorted(below, share * below[-1])) if below[-1] else 0
 
 
 def histogram(counted: np.ndarray) -> list[dict[str, int]]:
-    """Documents by powers of two of their tokens: `from` (inclusive) to `below`; the last bin has all longer ones."""
+    """Return the number of documents by powers of two of their tokens, from `from` (inclusive) to `below`.
+
+    The last bin holds all longer documents.
+    """
     edges = [0, *(2**power for power in range(1, LONGEST_COUNTED.bit_length())), LONGEST_COUNTED + 1]
     counts = np.add.reduceat(counted, edges[:-1])
     bins = [
@@ -114,7 +117,7 @@ def histogram(counted: np.ndarray) -> list[dict[str, int]]:
 
 
 def ratio(above: int, below: int) -> float:
-    """To four digits; 0 of nothing."""
+    """Return a ratio to four digits, or 0 if `below` is 0."""
     return float(f"{above / below:.4g}") if below else 0.0
 
 

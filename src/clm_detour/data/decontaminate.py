@@ -1,9 +1,10 @@
-"""Runs of words that a document shares with the texts of an evaluation.
+"""Finding runs of words that a document shares with the texts of an evaluation.
 
-Words are letters and digits between anything else, compared without case and without regard to how a character is
-spelled (NFKC); a run is `n` words, 13 as for GPT-3 (arXiv 2005.14165, appendix C). A run is kept as a hash of 64 bits, so a
-false find is as good as impossible and no text is stored. Evaluation texts of fewer than `n` words are not looked for.
-The cost is about half a microsecond a word, and 8 bytes a run of the evaluation plus 8 to 16 bytes a run to look it up by.
+Words are runs of letters and digits, compared without case and without regard to how a character is encoded
+(NFKC). A run is `n` words, 13 as for GPT-3 (arXiv 2005.14165, appendix C). Only a hash of 64 bits is kept of
+each run, so a false match is practically impossible and no text is stored. Evaluation texts of fewer than `n`
+words are not searched for. The cost is about half a microsecond for each word, and 16 to 24 bytes for each
+run of the evaluation.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from functools import lru_cache
 
 import numpy as np
 
-BLOCK = 2**20  # characters: a long text is taken in blocks, so that its words never lie in memory all at once
+BLOCK = 2**20  # characters; a long text is processed in blocks to bound the memory
 WHITE_SPACE = re.compile(r"\s")
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, as in Fibonacci hashing
 
 
 class SharedRuns:
-    """The runs of some texts, and whether another text has one of them.
+    """The word runs of some texts, to be searched for in other texts.
 
     Args:
-        texts: of the evaluation.
-        n: words in a run.
+        texts: Texts of the evaluation.
+        n: Number of words in a run.
     """
 
     def __init__(self, texts: Iterable[str], n: int):
@@ -35,21 +36,21 @@ class SharedRuns:
         self.runs = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
         bits = max(10, (8 * len(self.runs)).bit_length())
         self._shift = np.uint64(64 - bits)
-        self._perhaps = np.zeros(1 << bits, dtype=bool)  # by a hash's first bits: rules nearly all runs out
-        self._perhaps[self.runs >> self._shift] = True
+        self._possible = np.zeros(1 << bits, dtype=bool)  # by a hash's first bits; excludes nearly all runs
+        self._possible[self.runs >> self._shift] = True
 
     def in_text(self, text: str) -> bool:
-        """Whether `text` has a run of theirs."""
+        """Return whether `text` contains one of the runs."""
         return len(self.runs) > 0 and any(map(self._has_one_of, runs_of_text(text, self.n)))
 
     def _has_one_of(self, hashes: np.ndarray) -> bool:
-        likely = hashes[self._perhaps[hashes >> self._shift]]
+        likely = hashes[self._possible[hashes >> self._shift]]
         places = np.searchsorted(self.runs, likely)
         return bool((self.runs[np.minimum(places, len(self.runs) - 1)] == likely).any())
 
 
 def runs_of_text(text: str, n: int) -> Iterator[np.ndarray]:
-    """The hashes of a text's runs, block by block."""
+    """Yield the hashes of a text's runs, block by block."""
     before = np.empty(0, np.uint64)
     for block in blocks(text):
         words = np.concatenate([before, words_of_block(block)])
@@ -58,7 +59,7 @@ def runs_of_text(text: str, n: int) -> Iterator[np.ndarray]:
 
 
 def blocks(text: str) -> Iterator[str]:
-    """`text` in pieces that end where a word does, in the spelling that is compared."""
+    """Yield a text, normalized for comparison, in pieces that end at the end of a word."""
     start = 0
     while start < len(text):
         cut = WHITE_SPACE.search(text, start + BLOCK, start + 2 * BLOCK)
@@ -68,7 +69,7 @@ def blocks(text: str) -> Iterator[str]:
 
 
 def words_of_block(block: str) -> np.ndarray:
-    """A polynomial in MULTIPLIER of each word's characters, for all words at once."""
+    """Return a hash of each word: a polynomial in MULTIPLIER of its characters, for all words at once."""
     codes = np.frombuffer(block.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     inside = letters_and_digits()[codes]
     edges = np.diff(inside, prepend=False, append=False)
@@ -79,27 +80,27 @@ def words_of_block(block: str) -> np.ndarray:
     firsts = np.cumsum(lengths) - lengths
     places = np.arange(lengths.sum()) - np.repeat(firsts, lengths)
     powers = np.cumprod(np.full(lengths.max(), MULTIPLIER))
-    return mixed(np.add.reduceat(mixed(codes[inside].astype(np.uint64)) * powers[places], firsts))
+    return mix(np.add.reduceat(mix(codes[inside].astype(np.uint64)) * powers[places], firsts))
 
 
 @lru_cache
 def letters_and_digits() -> np.ndarray:
-    """Of every character, whether it belongs to a word."""
+    """Return, for every character code, whether the character can be part of a word."""
     return np.array([chr(code).isalnum() for code in range(sys.maxunicode + 1)])
 
 
 def runs(hashes: np.ndarray, n: int) -> np.ndarray:
-    """A hash of each `n` consecutive words: the same polynomial of theirs."""
+    """Return a hash of each `n` consecutive words: the same polynomial of the words' hashes."""
     count = max(len(hashes) - n + 1, 0)
     total = np.zeros(count, dtype=np.uint64)
     for place in range(n):
         total *= MULTIPLIER
         total += hashes[place : place + count]
-    return mixed(total)
+    return mix(total)
 
 
-def mixed(hashes: np.ndarray) -> np.ndarray:
-    """Every bit made to depend on every other: the finaliser of murmur3."""
+def mix(hashes: np.ndarray) -> np.ndarray:
+    """Return hashes in which every bit depends on every other: the finalizer of murmur3."""
     hashes = hashes ^ (hashes >> np.uint64(33))
     hashes *= np.uint64(0xFF51AFD7ED558CCD)
     hashes ^= hashes >> np.uint64(33)

@@ -1,7 +1,8 @@
-"""Which texts have been seen: one hash of 16 bytes each, in a table of open addressing.
+"""A set of texts that have been seen, as one hash of 16 bytes for each, in a table with open addressing.
 
-Between 24 and 48 bytes a document, three times that for a moment when the table grows: 4 GB for 100 million.
-A few microseconds a look-up. That two texts share a hash has a chance of one in 10^22 for 100 million of them.
+It takes between 24 and 48 bytes for each document, and three times that for a moment when the table grows: 4
+GB for 100 million documents. A look-up takes a few microseconds. The probability that two of 100 million
+texts share a hash is one in 10^22.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ SMALLEST_BITS = 10
 
 
 def digest(text: str) -> bytes:
-    """What stands for a text: 16 bytes of BLAKE2b."""
+    """Return the 16 bytes of BLAKE2b that represent a text."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 class Seen:
     """A set of digests that can only grow.
 
-    A digest lies at the first free place from its home on, the home being its first bits; its very last bit is
-    set, so that a place of zeros is free. At most two thirds of the places are taken.
+    A digest is stored at the first free slot at or after its home slot, which its first bits give. Its very
+    last bit is set, so that a slot of zeros is free. At most two thirds of the slots are taken.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class Seen:
         self._lay_out(SMALLEST_BITS, np.empty((0, 2), dtype=np.uint64))
 
     def add(self, key: bytes) -> bool:
-        """Add a digest; whether it was new."""
+        """Add a digest. Return whether it was new."""
         if not self._put(int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big") | 1):
             return False
         self.count += 1
@@ -39,7 +40,7 @@ class Seen:
         return True
 
     def _put(self, high: int, low: int) -> bool:
-        """Whether the digest was not there."""
+        """Store a digest. Return whether it was new."""
         words, end = self._words, len(self._words)
         place = 2 * (high >> (64 - self.bits))
         while words[place + 1]:
@@ -50,7 +51,10 @@ class Seen:
         return True
 
     def _lay_out(self, bits: int, digests: np.ndarray) -> None:
-        """A new table of 2**bits places. In the order of the homes each digest goes to its home or right behind the last."""
+        """Make a table of 2**bits slots.
+
+        Sorted by home slot, each digest goes to its home or to the slot after the previous digest.
+        """
         digests = digests[np.argsort(digests[:, 0], kind="stable")]
         homes = (digests[:, 0] >> np.uint64(64 - bits)).astype(np.int64)
         order = np.arange(len(digests))
@@ -60,5 +64,5 @@ class Seen:
         self.table = np.zeros((1 << bits, 2), dtype=np.uint64)
         self.table[places[fits]] = digests[fits]
         self._words = memoryview(self.table.reshape(-1).data)
-        for high, low in digests[~fits].tolist():  # those that would lie behind the end start over
+        for high, low in digests[~fits].tolist():  # the digests that would be past the end
             self._put(high, low)

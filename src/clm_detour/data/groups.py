@@ -1,7 +1,9 @@
-"""The parts of a source that are tokenised on their own, by any process, once: a large unit, or small ones that follow each other.
+"""The groups of a source: parts that are tokenized once, by any process. A group is one large unit or
+consecutive small ones.
 
-A group's key stands for all that its tokens depend on: its files with size and time of change, the tokenizer, the settings that choose
-documents. Groups end at places that the files' names decide, so that a new file among many small ones changes the groups beside it only.
+A group's key is a hash of everything its tokens depend on: its files with size and modification time, the
+tokenizer, and the settings that choose documents. The names of the files decide where groups end, so that a
+new file among many small ones changes only the groups next to it.
 """
 
 from __future__ import annotations
@@ -16,20 +18,21 @@ from typing import Any
 from clm_detour.data.shards import checksum
 from clm_detour.data.sources.records import UNIT_BYTES, Unit
 
-METHOD = 1  # another number is another way from a unit to its tokens
-LARGE_BYTES = UNIT_BYTES // 8  # of a unit that is a group by itself
-FILES_TOGETHER = 64  # small files in a group, on average
+METHOD = 1  # increase it when the way from a unit to its tokens changes
+LARGE_BYTES = UNIT_BYTES // 8  # a unit of this size is a group
+SMALL_FILES = 64  # in a group, on average
 NOT_OF_A_GROUP = ("files", "on_error", "deduplicate")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Consecutive units.
+    """Consecutive units of a source.
 
     Args:
-        folder: for its tokens, of this group alone; named by its key.
-        digests: the file of its texts' digests.
-        repeated: of its documents, one bit each, whether the source had the text before; None if that does not matter.
+        folder: Folder for the tokens of this group, named by its key.
+        digests: File of the digests of its texts.
+        repeated: One bit for each of its documents: whether its text occurred earlier in the source. None if
+            copies are kept.
     """
 
     units: tuple[Unit, ...]
@@ -39,16 +42,16 @@ class Group:
 
     @property
     def key(self) -> str:
-        """Of all that its tokens depend on."""
+        """Hash of everything that its tokens depend on."""
         return self.folder.name
 
     @property
     def size(self) -> int:
-        """Bytes to read, as far as they are known."""
+        """Number of bytes to read, as far as it is known."""
         return sum(unit.size for unit in self.units)
 
     def without(self, repeated: bytes) -> Group:
-        """The group without the documents that were there before: another group, unless there are none."""
+        """Return the group without the documents that occurred earlier in the source."""
         if not any(repeated):
             return self
         key = checksum(self.key.encode() + repeated)
@@ -56,11 +59,11 @@ class Group:
 
 
 def make_groups(units: Sequence[Unit], made_from: Mapping[str, Any], folder: Path) -> list[Group]:
-    """All units of a source, in their order.
+    """Return all units of a source in groups, in their order.
 
     Args:
-        made_from: settings, and the stamps of all `files`.
-        folder: below which each group has its own.
+        made_from: Settings of the source, and the stamps of all `files`.
+        folder: Folder in which each group has its own.
     """
     stamps = {stamp["path"]: stamp for stamp in made_from["files"]}
     own = {unit.file for unit in units if unit.format != "hub"}
@@ -71,12 +74,12 @@ def make_groups(units: Sequence[Unit], made_from: Mapping[str, Any], folder: Pat
         parts = [[stamps[unit.file], unit.start, unit.end, unit.format] for unit in members]
         return checksum(json.dumps([common, parts], sort_keys=True).encode())
 
-    keys = {members: key(members) for members in together(units)}
+    keys = {members: key(members) for members in divide(units)}
     return [Group(members, folder / key, folder / f"{key}.digests") for members, key in keys.items()]
 
 
-def together(units: Sequence[Unit]) -> list[tuple[Unit, ...]]:
-    """Small units in groups, each large one alone."""
+def divide(units: Sequence[Unit]) -> list[tuple[Unit, ...]]:
+    """Return small units in groups, and each large unit as a group."""
     found: list[tuple[Unit, ...]] = []
     small: list[Unit] = []
     for unit in units:
@@ -92,5 +95,5 @@ def together(units: Sequence[Unit]) -> list[tuple[Unit, ...]]:
 
 
 def ends_a_group(file: str) -> bool:
-    """Decided by the name alone."""
-    return hashlib.blake2b(file.encode(), digest_size=1).digest()[0] % FILES_TOGETHER == 0
+    """Return whether a group ends after this file, which its name alone decides."""
+    return hashlib.blake2b(file.encode(), digest_size=1).digest()[0] % SMALL_FILES == 0

@@ -1,8 +1,8 @@
-"""Rows -> batches, for any number of ranks and loader workers.
+"""From packed rows to batches, for any number of ranks and loader workers.
 
-`RowStream.example(i)` depends on the seed and i alone. Step s of a phase takes the rows of the stream that `StepRows` gives it, and each rank
-an equal slice of them, so the rows of a step, and their masks, are the same at any number of ranks and workers, and resuming is
-starting at another step.
+`RowStream.example(i)` depends on the seed and i alone. Step s of a phase takes the rows of the stream that
+`StepRows` gives it, and each rank takes an equal slice of them. So the rows of a step, and their masks, are
+the same at any number of ranks and workers, and to resume is to start at another step.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from clm_detour.data.batch_size import StepRows
 from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
 from clm_detour.data.packing import PackedSource
-from clm_detour.data.steps import StepRows
 from clm_detour.utils.interrupt import interrupts_held, leave_interrupts_to_parent
 
 Batch = dict[str, Any]
 
 
 class Example(NamedTuple):
-    """One row: inputs and labels, (sequence_length,) int64, and its documents' lengths, which add up to that."""
+    """One row: inputs and labels, (sequence_length,) int64, and the lengths of its documents, which sum to
+    `sequence_length`.
+    """
 
     input_ids: np.ndarray
     labels: np.ndarray
@@ -43,7 +45,7 @@ class RowStream:
     """The training stream of one phase: packed rows in the mixture's order, with inputs and labels.
 
     Args:
-        seed: of the masks.
+        seed: Seed of the masks.
     """
 
     mixture: Mixture
@@ -55,17 +57,22 @@ class RowStream:
 
     @cached_property
     def remote(self) -> bool:
-        """Whether any source is read through the cache."""
+        """True if any source is read through the cache."""
         return any(source.is_remote for source in self.sources.values())
 
     def fetch_ahead(self, position: int) -> None:
-        """Begin to copy the shards that will be needed from `position` on."""
+        """Start to download the shards that are needed from `position` on."""
         if self.remote:
             for name, (now, after) in self.mixture.shards_at(position).items():
                 self.sources[name].fetch_ahead(now, after)
 
+    def release(self) -> None:
+        """Unmap the shards of all sources."""
+        for source in self.sources.values():
+            source.release()
+
     def example(self, position: int) -> Example:
-        """The row at `position`."""
+        """Return the row at `position`."""
         place = self.mixture.locate(position)
         row = self.sources[place.source].row(place.row)
         return make_example(
@@ -86,7 +93,7 @@ def make_example(
     sequence_length: int,
     key: tuple[int, int],
 ) -> Example:
-    """Pad one row; padding at the end is one more document."""
+    """Return one row, padded. Padding at the end counts as one more document."""
     count = len(tokens)
     inputs, labels = np.full(sequence_length, vocabulary.pad), np.full(sequence_length, IGNORED)
     inputs[:count], labels[:count] = objective.apply(np.asarray(tokens, np.int64), lengths, vocabulary, key)
@@ -96,11 +103,12 @@ def make_example(
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Stack rows.
+    """Return rows as one batch.
 
     Returns:
-        input_ids, labels: (rows, sequence_length) int64; document_lengths: of each row, a list of lists; predicted: how many
-        labels each row has, a list. The last two are for the host, which then need not ask the device.
+        input_ids, labels: Tensors, (rows, sequence_length) int64. document_lengths: A list of lengths for
+        each row. predicted: The number of labels in each row, as a list. The last two are for the host, which
+        then need not ask the device.
     """
     labels = np.stack([example.labels for example in examples])
     return {
@@ -112,14 +120,14 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 class StepBatches(IterableDataset[Batch]):
-    """One rank's batches, step by step, without end.
+    """The batches of one rank, step by step, without end.
 
     Args:
-        first_row: the stream's position at step 0 of the phase.
-        step_rows: rows in each step over all ranks; `world_size` divides them.
+        first_row: Position in the stream at step 0 of the phase.
+        step_rows: Number of rows in each step over all ranks, which `world_size` divides.
 
     Attributes:
-        start_step: the first to be made; set it to resume.
+        start_step: First step to be made; set it to resume.
     """
 
     def __init__(
@@ -134,19 +142,19 @@ class StepBatches(IterableDataset[Batch]):
         self.start_step = 0
 
     def positions(self, step: int) -> range:
-        """This rank's place in the stream at one step."""
+        """Return the positions in the stream that this rank takes at one step."""
         rows = self.step_rows.rows(step) // self.world_size
         first = self.first_row + self.step_rows.before(step) + self.rank * rows
         return range(first, first + rows)
 
     def step(self, step: int) -> Batch:
-        """This rank's rows of one step."""
+        """Return this rank's rows of one step."""
         positions = self.positions(step)
         self.stream.fetch_ahead(positions[0])
         return collate([self.stream.example(position) for position in positions])
 
     def steps_of(self, worker: int, workers: int) -> Iterator[int]:
-        """The steps that one of several loader workers makes; torch takes one from each in turn."""
+        """Yield the steps that one loader worker makes; torch takes one from each worker in turn."""
         return itertools.count(self.start_step + worker, workers)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -156,7 +164,9 @@ class StepBatches(IterableDataset[Batch]):
 
 
 class Loader(DataLoader[Batch]):
-    """A DataLoader whose processes leave Ctrl-C to the trainer from their start on: torch's would end, without a word."""
+    """A DataLoader whose workers do not react to Ctrl-C, which the trainer handles; torch's would exit
+    without a message.
+    """
 
     def __iter__(self) -> Any:
         with interrupts_held():
@@ -164,7 +174,9 @@ class Loader(DataLoader[Batch]):
 
 
 def make_loader(dataset: StepBatches, workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
-    """A loader over whole batches; worker w makes steps w, w + workers, ..., which torch hands out in order."""
+    """Return a loader of whole batches. Worker w makes steps w, w + workers, ..., which torch returns in
+    order.
+    """
     return Loader(
         dataset,
         batch_size=None,
@@ -175,26 +187,27 @@ def make_loader(dataset: StepBatches, workers: int, pin_memory: bool = False) ->
 
 
 def end_with_trainer(worker: int) -> None:
-    """Let SIGTERM end this loader process only if it comes from the trainer whose it is, and SIGINT never.
+    """Let SIGTERM end this loader worker only if the trainer sent it, and SIGINT never.
 
-    A cluster sends SIGTERM to all processes at once, and the trainer needs its next batch to finish the step. torch's handler would leave,
-    and one that ignored the signal would make the trainer wait for ever for the process that it ends so itself.
+    A cluster sends SIGTERM to all processes at once, and the trainer needs its next batch to finish the step.
+    torch's handler would end the worker at once. If the worker ignored the signal, the trainer, which ends
+    its workers by SIGTERM, would wait for ever.
     """
-    sys.excepthook = tell_of_mistakes
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where no cluster is
+    sys.excepthook = print_traceback
+    if hasattr(signal, "sigwaitinfo"):  # macOS lacks it, but no cluster runs macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there is another thread
-        threading.Thread(target=leave_when_told, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=exit_at_sigterm_from, args=(os.getppid(),), daemon=True).start()
     leave_interrupts_to_parent()
 
 
-def tell_of_mistakes(kind: type[BaseException], error: BaseException, where: Any) -> None:
-    """Print a traceback, but not because the trainer left while it was given a batch."""
+def print_traceback(kind: type[BaseException], error: BaseException, where: Any) -> None:
+    """Print the traceback of an exception, unless it is due to the end of the trainer."""
     if not isinstance(error, EOFError | ConnectionError):
         sys.__excepthook__(kind, error, where)
 
 
-def leave_when_told(by: int) -> None:
-    """Wait for SIGTERM from the process `by`."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != by:
+def exit_at_sigterm_from(sender: int) -> None:
+    """Wait for SIGTERM from the process `sender`, then exit."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
         pass
     os._exit(0)

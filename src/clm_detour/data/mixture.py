@@ -1,14 +1,15 @@
-"""Which row comes at position i of a training stream: a pure function of (seed, shares, i).
+"""The row at position i of a training stream, as a pure function of (seed, shares, i).
 
-Two steps, both O(1) in the position and in the size of the corpus:
+There are two steps, both O(1) in the position and in the size of the corpus:
 
-1. *Interleave.* Shares are exact fractions, so the order of sources repeats after `period` rows (60/20/20 after 5). One period
-   is laid out by Tijdeman's rule for the chairman assignment problem (Discrete Mathematics 32, 1980), which keeps every prefix
-   of the stream within one row of each source's share.
-2. *Permutation.* The k-th row drawn from a source of n rows is row `permute(k mod n)` in epoch `k div n`; the permutation
-   is a keyed Feistel network with cycle walking, so it takes no memory and differs in every epoch. A source of many shards is
-   permuted in two levels: the shards are dealt out at random to windows of at most `WINDOW_SHARDS`, and rows are permuted within a
-   window. So what is read at any time is about a billion tokens of each source, not all of them, and can be cached and fetched ahead.
+1. *Interleave.* Shares are exact fractions, so the order of sources repeats after `period` rows (60/20/20
+   after 5). One period is laid out by Tijdeman's rule for the chairman assignment problem (Discrete
+   Mathematics 32, 1980), which keeps every prefix of the stream within one row of each source's share.
+2. *Permute.* The k-th row drawn from a source of n rows is row `permute(k mod n)` in epoch `k div n`. The
+   permutation is a keyed Feistel network with cycle walking, so it takes no memory and differs in every
+   epoch. A source of many shards is permuted in two levels: the shards are randomly divided into windows of
+   at most `WINDOW_SHARDS`, and rows are permuted within a window. So about a billion tokens of each source
+   are in use at any time, not all of them; these can be cached and downloaded ahead.
 
 Shares are counted in rows. Packed rows are full (99.9 % and more), so these are shares of tokens.
 """
@@ -33,7 +34,7 @@ ROUNDS = 6
 
 
 class Place(NamedTuple):
-    """Where the row at a position comes from."""
+    """The source, epoch and row at a position."""
 
     source: str
     epoch: int
@@ -41,25 +42,26 @@ class Place(NamedTuple):
 
 
 def exact_shares(shares: Mapping[str, float]) -> list[Fraction]:
-    """The decimals as written, scaled to sum to 1.
+    """Return the shares as exact fractions of the decimals as written, scaled to sum to 1.
 
     Raises:
-        UserError: the shares have so many digits that their order would not repeat soon.
+        UserError: If the shares have so many digits that their order would not repeat soon.
     """
     parts = [Fraction(str(share)) for share in shares.values()]
     exact = [part / sum(parts) for part in parts]
     if math.lcm(*(part.denominator for part in exact)) > MAX_PERIOD:
         raise UserError(
-            f"The shares {dict(shares)} have too many digits; write them with at most four decimals, summing to 1."
+            f"The shares {dict(shares)} have too many digits; write them with at most four decimals, "
+            "summing to 1."
         )
     return exact
 
 
 def one_period(shares: Sequence[Fraction]) -> np.ndarray:
-    """The index of the source at each position of one period.
+    """Return the index of the source at each position of one period.
 
-    Tijdeman's rule: among the sources that are behind their share by 1/(2n-2) or more, take the one that would first fall
-    behind by more than 1 - 1/(2n-2).
+    Tijdeman's rule: among the sources that are behind their share by 1/(2n-2) or more, take the one that
+    would first fall behind by more than 1 - 1/(2n-2).
     """
     period = math.lcm(*(share.denominator for share in shares))
     per_period = [int(share * period) for share in shares]
@@ -79,7 +81,7 @@ def one_period(shares: Sequence[Fraction]) -> np.ndarray:
 
 
 def permute(index: int, size: int, key: bytes) -> int:
-    """The image of `index` under a permutation of range(size) chosen by `key` (16 bytes or more)."""
+    """Return the image of `index` under a permutation of range(size) chosen by `key` (16 bytes or more)."""
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
     words = np.frombuffer(hashlib.blake2b(key, digest_size=4 * ROUNDS).digest(), dtype="<u4").tolist()
@@ -93,7 +95,7 @@ def permute(index: int, size: int, key: bytes) -> int:
 
 
 def scramble(x: int) -> int:
-    """A 32-bit integer hash (murmur3's finaliser)."""
+    """Return a 32-bit integer hash (the finalizer of murmur3)."""
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
     x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
     return x ^ (x >> 16)
@@ -103,10 +105,10 @@ class Window(NamedTuple):
     """Shards whose rows are permuted together in one epoch.
 
     Args:
-        shards: their numbers, ascending.
-        first: the place in the epoch of the first row drawn from them.
-        ends: cumulative rows of the shards.
-        key: of the permutation.
+        shards: Numbers of the shards, ascending.
+        first: Place in the epoch of the first row drawn from them.
+        ends: Cumulative numbers of rows of the shards.
+        key: Key of the permutation.
     """
 
     shards: list[int]
@@ -116,22 +118,22 @@ class Window(NamedTuple):
 
 
 class EpochOrder:
-    """The order of one source's rows in one epoch; its memory is some bytes a shard.
+    """The order of one source's rows in one epoch. It takes a few bytes of memory for each shard.
 
     Args:
-        shard_rows: rows of each shard.
-        name: of this source and epoch; chooses the order.
+        shard_rows: Number of rows in each shard.
+        name: Name of this source and epoch, which determines the order.
     """
 
     def __init__(self, shard_rows: Sequence[int], name: str):
         self._first_rows = [0, *accumulate(shard_rows)]
         shards = len(shard_rows)
-        dealt = [permute(place, shards, f"{name}/shards".encode()) for place in range(shards)]
+        shuffled = [permute(place, shards, f"{name}/shards".encode()) for place in range(shards)]
         count = -(-shards // WINDOW_SHARDS)
         self.windows: list[Window] = []
         first = 0
         for number in range(count):
-            members = sorted(dealt[number * shards // count : (number + 1) * shards // count])
+            members = sorted(shuffled[number * shards // count : (number + 1) * shards // count])
             ends = list(accumulate(shard_rows[shard] for shard in members))
             self.windows.append(
                 Window(members, first, ends, (f"{name}/{number}" if number else name).encode())
@@ -139,11 +141,11 @@ class EpochOrder:
             first += ends[-1]
 
     def window(self, index: int) -> int:
-        """The number of the window of the row at place `index`."""
+        """Return the number of the window that holds the row at place `index`."""
         return bisect.bisect_right(self.windows, index, key=lambda window: window.first) - 1
 
     def row(self, index: int) -> int:
-        """The row at place `index`, counted through the source."""
+        """Return the number in the source of the row at place `index`."""
         window = self.windows[self.window(index)]
         drawn = permute(index - window.first, window.ends[-1], window.key)
         place = bisect.bisect_right(window.ends, drawn)
@@ -152,15 +154,15 @@ class EpochOrder:
 
 
 class Mixture:
-    """An endless stream of rows from several sources in fixed proportion.
+    """An endless stream of rows from several sources in fixed proportions.
 
     Args:
-        shares: source -> share (any positive numbers; they are normalised).
-        shard_rows: source -> number of rows of each of its shards.
-        seed: which order; the same seed gives the same stream.
+        shares: Share of each source (any positive numbers; they are normalized).
+        shard_rows: Number of rows in each shard, for each source.
+        seed: Seed of the order; the same seed gives the same stream.
 
     Raises:
-        UserError: a source has no rows.
+        UserError: If a source has no rows.
     """
 
     def __init__(self, shares: Mapping[str, float], shard_rows: Mapping[str, Sequence[int]], seed: int):
@@ -179,22 +181,22 @@ class Mixture:
         self._epochs: dict[tuple[str, int], EpochOrder] = {}
 
     def locate(self, position: int) -> Place:
-        """The row at `position`."""
+        """Return the place of the row at `position`."""
         source = int(self._order[position % len(self._order)])
         name = self.names[source]
         epoch, index = divmod(self._drawn(position, source), self.rows[name])
         return Place(name, epoch, self._epoch(name, epoch).row(index))
 
     def counts(self, first: int, end: int) -> dict[str, int]:
-        """Rows of each source at positions first ... end - 1."""
+        """Return the number of rows of each source at positions first ... end - 1."""
         return {name: self._drawn(end, i) - self._drawn(first, i) for i, name in enumerate(self.names)}
 
     def observed_shares(self, first: int, end: int) -> dict[str, float]:
-        """What part of the rows at positions first ... end - 1 comes from each source."""
+        """Return the share of each source in the rows at positions first ... end - 1."""
         return {name: count / (end - first) for name, count in self.counts(first, end).items()}
 
     def shards_at(self, position: int) -> dict[str, tuple[list[int], list[int]]]:
-        """Of each source, the shards from which rows come at `position`, and those that are next."""
+        """Return, for each source, the shards in use at `position` and the shards that come next."""
         shards = {}
         for source, name in enumerate(self.names):
             epoch, index = divmod(self._drawn(position, source), self.rows[name])
@@ -205,7 +207,9 @@ class Mixture:
         return shards
 
     def _epoch(self, name: str, epoch: int) -> EpochOrder:
-        """A stream goes through the epochs one by one, so only two of each source are kept."""
+        """Return the order of an epoch. A stream passes the epochs one by one, so two of each source are
+        kept.
+        """
         order = self._epochs.get((name, epoch))
         if order is None:
             order = EpochOrder(self.shard_rows[name], f"{self.seed}/{name}/{epoch}")
@@ -216,6 +220,6 @@ class Mixture:
         return order
 
     def _drawn(self, position: int, source: int) -> int:
-        """Rows of one source before `position`."""
+        """Return the number of rows of one source before `position`."""
         periods, within = divmod(position, len(self._order))
         return int(periods * self._before[-1, source] + self._before[within, source])

@@ -1,6 +1,6 @@
-"""What a row is asked to predict: inputs and labels of the two objectives.
+"""Inputs and labels of the two objectives.
 
-`labels[t]` is the token that position t must predict, `IGNORED` where it predicts nothing.
+`labels[t]` is the token that position t must predict, or `IGNORED` if it predicts nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking must know of a tokenizer."""
+    """The parts of a tokenizer that masking needs."""
 
     size: int
     pad: int
@@ -36,6 +36,11 @@ class Objective:
     kind: Literal["clm", "mlm"]
     mask_rate: float | None = None
 
+    @property
+    def causal(self) -> bool:
+        """True if the attention mask is causal: a position sees itself and earlier ones only."""
+        return self.kind == "clm"
+
     def apply(
         self, tokens: np.ndarray, lengths: np.ndarray, vocabulary: Vocabulary, key: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -49,14 +54,17 @@ class Objective:
         Returns:
             inputs (L,) and labels (L,), int64.
         """
-        if self.kind == "clm":
+        if self.causal:
             return tokens, next_tokens(tokens, lengths)
         assert self.mask_rate is not None
         return mask_tokens(tokens, self.mask_rate, vocabulary, np.random.Generator(np.random.Philox(key=key)))
 
 
 def next_tokens(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Each position predicts the next token of its own document; a document's last position predicts nothing."""
+    """Return labels by which each position predicts the next token of its own document.
+
+    The last position of a document predicts nothing.
+    """
     labels = np.full_like(tokens, IGNORED)
     labels[:-1] = tokens[1:]
     labels[np.cumsum(lengths) - 1] = IGNORED
@@ -66,7 +74,10 @@ def next_tokens(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def mask_tokens(
     tokens: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """BERT's masking (arXiv 1810.04805): of the chosen tokens 80 % become [MASK], 10 % any ordinary token, 10 % stay."""
+    """Return inputs and labels masked as in BERT (arXiv 1810.04805).
+
+    Of the chosen tokens 80 % become [MASK], 10 % become any ordinary token and 10 % stay.
+    """
     chosen = (rng.random(tokens.shape) < rate) & ~vocabulary.is_special[tokens]
     where = np.flatnonzero(chosen)
     fate = rng.random(where.size)

@@ -1,12 +1,14 @@
-"""Packed rows on disk: which pieces of which documents each row is made of. Shards are packed one by one, so a row never needs two.
+"""Packed rows on disk: the pieces of documents that make up each row.
 
-    rows-8192.json         seed; of each shard the numbers of rows and pieces, size and checksum
-    rows-8192-00000.bin    first piece of each row, and the number of pieces at the end, uint64; CRC-32 of each row, uint32;
-                           of each piece its first token in the shard (uint64) and its length (uint32); little-endian
-    rows-8192-00000.json   the shard's entry in the index, and what it follows from, so that packing goes on where it was killed
+    rows-8192.json        the seed; for each shard the numbers of rows and pieces, size and checksum
+    rows-8192-00000.bin   first piece of each row, and the number of pieces at the end, uint64; CRC-32 of each
+                          row, uint32; for each piece its first token in the shard (uint64) and its length
+                          (uint32); little-endian
+    rows-8192-00000.json  the shard's entry in the index, and what it was packed from, to resume packing
 
-A row is checked against its CRC each time it is read, in five microseconds for 8,192 tokens. So no damaged token is ever trained on, and
-neither starting nor going on to another shard waits for a whole shard to be read.
+Shards are packed one by one, so a row needs one shard only. Each row is checked against its CRC whenever it
+is read, in five microseconds for 8,192 tokens. So training never uses a damaged token, and neither the start
+nor the change to another shard waits until a whole shard has been read.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 import random
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -27,16 +29,16 @@ import numpy as np
 
 from clm_detour.data.best_fit import METHOD, pack
 from clm_detour.data.cache import ShardCache
-from clm_detour.data.folders import Location, RemoteFolder, check_content, check_size, folder_at
 from clm_detour.data.mixture import WINDOW_SHARDS
-from clm_detour.data.shards import TokenShards, checksum, tokens_name
-from clm_detour.data.workers import Desk, OnProgress, Workers
+from clm_detour.data.shards import REMEDY, TokenShards, checksum, tokens_name
+from clm_detour.data.storage import Location, RemoteFolder, check_content, check_size, folder_at
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write, read_json, writable, write_json
+from clm_detour.utils.parallel import Worker, parallel_map
 
 FORMAT = 2
 PIECE = np.dtype([("start", "<u8"), ("length", "<u4")])
-OPEN_SHARDS = WINDOW_SHARDS  # of a source at a time; each takes two of the process's file descriptors
+OPEN_SHARDS = WINDOW_SHARDS  # for each source; each takes two of the process's file descriptors
 
 
 class Row(NamedTuple):
@@ -47,7 +49,7 @@ class Row(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """What a row is made of, (pieces,) int64: document (its number in the split), first token, length."""
+    """The pieces of a row, each (pieces,) int64: document (its number in the split), first token, length."""
 
     document: np.ndarray
     start: np.ndarray
@@ -58,39 +60,39 @@ def write_packing(
     folder: Path,
     row_length: int,
     seed: int,
-    workers: Workers | None = None,
-    on_progress: OnProgress = lambda _: None,
+    processes: int = 1,
+    on_progress: Callable[..., None] = lambda *_: None,
 ) -> bool:
-    """Pack the shards in `folder`, those that have not been packed with these arguments.
+    """Pack the shards in `folder` that have not been packed with these arguments.
 
     Args:
-        on_progress: called with numbers of tokens packed.
+        on_progress: Function that receives numbers of packed tokens.
 
     Returns:
         Whether there was anything to do.
 
     Raises:
-        UserError: no sound shards, or the folder cannot be written.
+        UserError: If the shards are missing or damaged, or the folder cannot be written.
     """
-    if is_packed_so(folder, row_length, seed):
+    if is_packed_with(folder, row_length, seed):
         return False
     index_file = folder / index_name(row_length)
     with writable(folder):
         index_file.unlink(missing_ok=True)
     shards = TokenShards.open(folder)
     tasks = [ToPack(folder, shard, row_length, seed) for shard in range(len(shards))]
-    packed = (workers or Workers(None, processes=1)).run(pack_shard, tasks, on_progress)
+    packed = parallel_map(pack_shard, tasks, processes=processes, on_progress=on_progress, remedy=REMEDY)
     write_json(index_file, {**_head(shards, row_length, seed), "shards": packed})
     return True
 
 
 def is_packed(location: Location, row_length: int, cache: ShardCache | None = None) -> bool:
-    """Whether the shards there have been packed, well or not, into rows of this length."""
+    """Return whether the shards at a location have been packed into rows of this length, correctly or not."""
     return index_name(row_length) in folder_at(location, cache).sizes()
 
 
-def is_packed_so(folder: Path, row_length: int, seed: int) -> bool:
-    """Whether sound rows are there, packed from the shards as they are with these arguments."""
+def is_packed_with(folder: Path, row_length: int, seed: int) -> bool:
+    """Return whether there are intact rows, packed from the present shards with these arguments."""
     try:
         rows = PackedSource.open(folder, row_length)
     except UserError:
@@ -100,13 +102,13 @@ def is_packed_so(folder: Path, row_length: int, seed: int) -> bool:
 
 
 def _head(shards: TokenShards, row_length: int, seed: int) -> dict[str, Any]:
-    """All that the rows follow from."""
+    """Return everything that the rows depend on."""
     how = {"format": FORMAT, "method": METHOD, "row_length": row_length, "seed": seed}
     return {**how, "packed": shards.fingerprint}
 
 
 class ToPack(NamedTuple):
-    """One shard of a folder, and how."""
+    """The arguments for packing one shard of a folder."""
 
     folder: Path
     shard: int
@@ -114,11 +116,12 @@ class ToPack(NamedTuple):
     seed: int
 
 
-def pack_shard(_: object, task: ToPack, desk: Desk) -> dict[str, Any]:
-    """Write the rows of one shard, unless its record says that it has been done; returns its entry in the index.
+def pack_shard(_: object, task: ToPack, worker: Worker) -> dict[str, Any]:
+    """Write the rows of one shard, unless its record shows that this has been done. Return its entry in the
+    index.
 
     Raises:
-        UserError: the shard is damaged.
+        UserError: If the shard is damaged.
     """
     folder, shard, row_length, seed = task
     shards = TokenShards.open(folder)
@@ -149,18 +152,18 @@ def pack_shard(_: object, task: ToPack, desk: Desk) -> dict[str, Any]:
     with atomic_write(file) as opened:
         opened.write(content)
     write_json(record, {"made_from": made_from, "entry": entry})
-    desk.tick(int(lengths.sum()))
+    worker.report(int(lengths.sum()))
     return entry
 
 
 def _row_checks(tokens: np.ndarray, row_starts: list[int], pieces: np.ndarray) -> np.ndarray:
-    """The CRC of each row, (rows,) uint32."""
-    rows = (_cut_out(tokens, pieces[first:end]) for first, end in pairwise(row_starts))
+    """Return the CRC of each row, (rows,) uint32."""
+    rows = (_join_pieces(tokens, pieces[first:end]) for first, end in pairwise(row_starts))
     return np.fromiter((_crc(row) for row in rows), dtype="<u4", count=len(row_starts) - 1)
 
 
-def _cut_out(tokens: np.ndarray, pieces: np.ndarray) -> Row:
-    """The row of these pieces of a shard."""
+def _join_pieces(tokens: np.ndarray, pieces: np.ndarray) -> Row:
+    """Return the row that consists of these pieces of a shard."""
     parts = [tokens[start : start + length] for start, length in pieces.tolist()]
     return Row(np.concatenate([tokens[:0], *parts]), pieces["length"].astype("<i8"))
 
@@ -170,28 +173,29 @@ def _crc(row: Row) -> int:
 
 
 def index_name(row_length: int) -> str:
-    """File name of the index of the rows of one length."""
+    """Return the file name of the index of the rows of one length."""
     return f"rows-{row_length}.json"
 
 
 def rows_name(row_length: int, shard: int) -> str:
-    """File name of a shard's rows."""
+    """Return the file name of a shard's rows."""
     return f"rows-{row_length}-{shard:05d}.bin"
 
 
 def record_name(row_length: int, shard: int) -> str:
-    """File name of what is known of a shard's rows."""
+    """Return the file name of the record of a shard's rows."""
     return f"rows-{row_length}-{shard:05d}.json"
 
 
 class Arrays(NamedTuple):
-    """What one shard's rows are read from: plain arrays over memory maps, which slice several times faster than `np.memmap`.
+    """The arrays from which one shard's rows are read: plain views of memory maps, sliced several times
+    faster than `np.memmap`.
 
     Args:
-        tokens: (tokens,) uint16 or uint32.
-        row_starts: (rows + 1,) uint64.
-        checks: (rows,) uint32.
-        pieces: (pieces,) PIECE.
+        tokens: Token ids, (tokens,) uint16 or uint32.
+        row_starts: First piece of each row, (rows + 1,) uint64.
+        checks: CRC of each row, (rows,) uint32.
+        pieces: Pieces of all rows, (pieces,) PIECE.
     """
 
     tokens: np.ndarray
@@ -203,7 +207,7 @@ class Arrays(NamedTuple):
 class PackedSource:
     """The rows of one split of one source, memory-mapped.
 
-    Cheap to send to another process: it is opened there anew.
+    Sending it to another process is cheap: it is opened again there.
     """
 
     def __init__(self, shards: TokenShards, index: dict[str, Any]):
@@ -228,12 +232,12 @@ class PackedSource:
         """Open what `prepare_source` wrote for one split, in a folder or at a URL.
 
         Args:
-            fingerprint: of the tokenizer, when it is to be checked.
-            cache: for the copies of what lies at a URL.
+            fingerprint: Fingerprint that the tokenizer must have, if it is to be checked.
+            cache: Cache for the files of a URL.
 
         Raises:
-            UserError: not prepared, not packed into rows of this length, a file missing or damaged, or
-                another tokenizer.
+            UserError: If the source is not prepared, not packed into rows of this length, made with another
+                tokenizer, or a file is missing or damaged.
         """
         shards = TokenShards.open(location, fingerprint, cache)
         folder, sizes = shards.folder, shards.folder.sizes()
@@ -244,7 +248,8 @@ class PackedSource:
         index = folder.read_json(index_name(row_length))
         if not isinstance(index, dict) or index.get("format") != FORMAT:
             raise UserError(
-                f"{folder}/{index_name(row_length)} is not of format {FORMAT}: run `clm-detour prepare` again."
+                f"{folder}/{index_name(row_length)} is not of format {FORMAT}: run `clm-detour prepare` "
+                "again."
             )
         if index["packed"] != shards.fingerprint:
             raise UserError(
@@ -262,40 +267,40 @@ class PackedSource:
 
     @property
     def is_remote(self) -> bool:
-        """Whether files are read through the cache."""
+        """True if files are read through the cache."""
         return isinstance(self.shards.folder, RemoteFolder)
 
     @property
     def documents(self) -> int:
-        """The number of documents."""
+        """Number of documents."""
         return self.shards.documents
 
     @property
     def cut(self) -> int:
-        """How many documents are cut although they are no longer than a row."""
+        """Number of documents that are cut although they are no longer than a row."""
         return sum(shard["cut"] for shard in self.index["shards"])
 
     @property
     def fullness(self) -> float:
-        """Tokens over places for tokens."""
+        """Number of tokens divided by the number of places for tokens."""
         return self.num_tokens / max(len(self) * self.row_length, 1)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the rows, their order and their tokens: what a training stream depends on."""
+        """Hash of the rows, their order and their tokens: everything that a training stream depends on."""
         return checksum(
             repr([self.index[key] for key in ("method", "row_length", "seed", "packed")]).encode()
         )
 
     def row(self, number: int) -> Row:
-        """Row `number`, copied out of the memory map; tokens keep the shards' dtype.
+        """Return row `number`, copied out of the memory map. Tokens keep the data type of the shards.
 
         Raises:
-            UserError: the row is not what was packed.
+            UserError: If the row has changed since it was packed.
         """
         shard, place = self._locate(number)
         arrays = self._arrays(shard)
-        row = _cut_out(arrays.tokens, _pieces_of(arrays, place))
+        row = _join_pieces(arrays.tokens, _pieces_of(arrays, place))
         if _crc(row) != arrays.checks[place]:
             folder = self.shards.folder
             raise UserError(
@@ -305,7 +310,7 @@ class PackedSource:
         return row
 
     def pieces(self, number: int) -> Pieces:
-        """Which documents row `number` is made of."""
+        """Return the pieces of documents that row `number` consists of."""
         shard, place = self._locate(number)
         pieces = _pieces_of(self._arrays(shard), place)
         lengths = self.shards.lengths(shard)
@@ -316,38 +321,43 @@ class PackedSource:
         return Pieces(first + document, start.astype(np.int64), pieces["length"].astype(np.int64))
 
     def fetch_ahead(self, now: Sequence[int], after: Sequence[int]) -> None:
-        """Copy the files of shards into the cache in the background: those of `now` first.
+        """Copy the files of shards into the cache in the background, those of `now` first.
 
-        Processes take them in different orders, and so fetch different files at the same time. A failure is left to the reader, who
-        meets it again. The next call for other shards ends this one after the file under way, lest what is no longer wanted drives
-        out of a small cache what is.
+        Processes take the shards in different orders, and so download different files at the same time. A
+        failure is left to the reader, which meets it again. The next call for other shards ends this download
+        after the current file, so that a small cache does not lose files that are needed to files that are no
+        longer needed.
         """
         if self._ahead == list(after):
             return
         self._ahead = ahead = list(after)
-        dice = random.Random(os.getpid())
-        shards = [*dice.sample(now, len(now)), *dice.sample(after, len(after))]
+        rng = random.Random(os.getpid())
+        shards = [*rng.sample(now, len(now)), *rng.sample(after, len(after))]
         threading.Thread(target=self._fetch, args=(shards, ahead), daemon=True).start()
 
     @property
     def bytes_at_a_time(self) -> int:
-        """The most that the shards in use and the next ones take."""
+        """Largest total size of the shards in use and the next ones, in bytes."""
         pairs = zip(self.index["shards"], self.shards.index["shards"], strict=True)
         sizes = [rows["bytes"] + tokens["bytes"] for rows, tokens in pairs]
         return sum(sorted(sizes)[-2 * WINDOW_SHARDS :])
+
+    def release(self) -> None:
+        """Unmap all shards, which closes their files and lets the cache remove them. A shard is mapped again when it is read."""
+        self._mapped.clear()
 
     def verify(self) -> None:
         """Read everything and recompute the checksums.
 
         Raises:
-            UserError: a file's content is not what was written.
+            UserError: If the content of a file has changed.
         """
         self.shards.verify()
         for shard, entry in enumerate(self.index["shards"]):
             check_content(self.shards.folder, rows_name(self.row_length, shard), entry["checksum"])
 
     def _locate(self, number: int) -> tuple[int, int]:
-        """The shard of a row, and its place there."""
+        """Return the shard of a row, and its place there."""
         assert 0 <= number < len(self), (number, len(self))
         shard = bisect.bisect_right(self._row_ends, number)
         return shard, number - self._row_ends[shard] + self.shard_rows[shard]
@@ -383,5 +393,5 @@ class PackedSource:
 
 
 def _pieces_of(arrays: Arrays, place: int) -> np.ndarray:
-    """The pieces of one row of a shard."""
+    """Return the pieces of one row of a shard."""
     return arrays.pieces[int(arrays.row_starts[place]) : int(arrays.row_starts[place + 1])]

@@ -1,14 +1,15 @@
-"""One source from documents to packed rows, done once and skipped from then on.
+"""Preparing one source, from documents to packed rows. It is done once, and skipped from then on.
 
-    <folder>/train/, <folder>/held_out/    shards and rows of the two splits
-    <folder>/parts/                        groups of files that were tokenised on their own, and what is known of each
-    <folder>/card.json, card.svg           what came out, what was left out and why, what it was made from
+    <folder>/train/, <folder>/held_out/   shards and rows of the two splits
+    <folder>/parts/                       records of the groups of files that were tokenized separately
+    <folder>/card.json, card.svg          the data card: what came out, what was left out and why, its origin
 
-Groups (`groups.py`) are tokenised by as many processes as there are cores (`tokens_of_group.py`), then joined to shards of the source's
-order (`join.py`), which are packed one by one. Each step leaves records of what is done: a process killed at any moment
-loses one shard, and the bytes at the end are the same for any number of processes and interruptions. What the shards were made from (files
-with size and time of change, tokenizer, settings) is kept: while it is the same they are reused, a changed or added file costs
-its own group, and a new row length or seed only packs again.
+Groups (`groups.py`) are tokenized by as many processes as there are cores (`tokenization.py`), then joined
+into shards in the source's order (`join_shards.py`), which are packed one by one. Each step records what is
+done: a process that is killed loses at most one shard, and the final bytes are the same for any number of
+processes and interruptions. The index records what the shards were made from (files with size and
+modification time, tokenizer, settings). While that is unchanged they are reused; a changed or added file
+costs its own group, and a new row length or seed costs only the packing.
 """
 
 from __future__ import annotations
@@ -28,33 +29,32 @@ from clm_detour.config.schema import Source
 from clm_detour.data.card import is_card_of, write_card
 from clm_detour.data.deduplicate import Seen
 from clm_detour.data.groups import Group, make_groups
-from clm_detour.data.join import finished_record, join_groups, joined_parts
-from clm_detour.data.packing import PackedSource, is_packed_so, write_packing
-from clm_detour.data.shards import SHARD_TOKENS, TokenShards, token_dtype, write_index
+from clm_detour.data.join_shards import finished_record, join_groups, joined_parts
+from clm_detour.data.packing import PackedSource, is_packed_with, write_packing
+from clm_detour.data.shards import REMEDY, SHARD_TOKENS, SPLITS, TokenShards, token_dtype, write_index
 from clm_detour.data.sources import OnError, chosen_settings, source_stamps, units
 from clm_detour.data.sources.read import as_source
-from clm_detour.data.tokenize import SPLITS
+from clm_detour.data.tokenization import PART_TOKENS, Settings, write_digests, write_tokens
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.data.tokens_of_group import PART_TOKENS, Settings, write_digests, write_tokens
-from clm_detour.data.workers import Workers
 from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import remove_half_written, writable
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
+from clm_detour.utils.parallel import parallel_map
 from clm_detour.utils.progress import Advance, human, progress
 
-SMALL_BYTES = 2**24  # of a source that is done before another process would have started
+SMALL_BYTES = 2**24  # a smaller source is done before another process would have started
 DIGEST_BYTES = 16
-SECONDS_OF_TOKENS = 2**28
+SHOWN_TOKENS = 2**28
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What one split holds.
+    """The numbers of one split.
 
     Args:
-        fullness: tokens over places for tokens in the rows.
-        cut: documents cut though no longer than a row, to fill the gaps.
+        fullness: Number of tokens divided by the number of places in the rows.
+        cut: Number of documents that were cut to fill gaps although they are no longer than a row.
     """
 
     documents: int
@@ -66,12 +66,12 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class SourceReport:
-    """What came of a source.
+    """The outcome for a source.
 
     Args:
-        splits: of train and held_out.
-        dropped: how many records were left out, by reason.
-        skipped: everything had been done before.
+        splits: Reports of `train` and `held_out`.
+        dropped: Number of records that were left out, by reason.
+        skipped: Whether everything had been done before.
     """
 
     name: str
@@ -93,16 +93,18 @@ def prepare_source(
     on_error: OnError = "stop",
     processes: int | None = None,
 ) -> SourceReport:
-    """Tokenise and pack the source at `path` into `folder`, which belongs to this source alone.
+    """Tokenize and pack the source at `path` into `folder`, which belongs to this source alone.
 
     Args:
-        path: as for `read_documents`: a bare path, or a source with all its settings.
-        seed: of the packing; the split into train and held-out documents does not depend on it.
-        held_out: fraction of the documents kept out of training, in [0, 1).
-        processes: at most; None for as many as there are cores. The result does not depend on it.
+        path: As for `read_documents`: a plain path, or a source with all its settings.
+        seed: Seed of the packing; the split into train and held-out documents does not depend on it.
+        held_out: Fraction of the documents kept out of training, in [0, 1).
+        processes: Largest number of processes; None for as many as there are cores. The result does not
+            depend on it.
 
     Raises:
-        UserError: as `read_documents`; or `folder` cannot be written; or no document is left for training.
+        UserError: As for `read_documents`; or if `folder` cannot be written, or no document is left for
+            training.
     """
     if not 0 <= held_out < 1:
         raise UserError(f"held_out is a fraction of the documents, at least 0 and below 1, not {held_out}.")
@@ -112,15 +114,17 @@ def prepare_source(
     settings = Settings(source, tokenizer, held_out, on_error, PART_TOKENS)
     worked = False
     if not is_done(folder, made_from, row_length, seed):
-        with (
-            alone(folder, "Another run prepares a source"),
-            Workers(settings, wanted_processes(source, made_from, processes)) as workers,
-        ):
+        count = wanted_processes(source, made_from, processes)
+        with exclusive(folder, "Another run prepares a source"):
             remove_half_written(folder)
-            if not is_tokenized(folder, made_from):
-                tokenize_source(name, settings, folder, made_from, workers)
-                worked = True
-            worked |= pack_source(name, folder, row_length, seed, workers)
+            try:
+                if not is_tokenized(folder, made_from):
+                    tokenize_source(name, settings, folder, made_from, count)
+                    worked = True
+                worked |= pack_source(name, folder, row_length, seed, count)
+            except (Exception, KeyboardInterrupt, SystemExit):
+                remove_half_written(folder)  # of worker processes, which are killed
+                raise
             write_card(name, folder, row_length)
     packed = {split: PackedSource.open(folder / split, row_length, tokenizer.fingerprint) for split in SPLITS}
     return SourceReport(
@@ -133,10 +137,11 @@ def prepare_source(
 
 
 def origin(source: Source, tokenizer: Tokenizer, held_out: float, on_error: OnError) -> dict[str, Any]:
-    """Return what the shards of a source are made from, as it is now; `made_from` in their index has what it was.
+    """Return what the shards of a source would be made from now. `made_from` in their index is what they were
+    made from.
 
     Raises:
-        UserError: the source has no file.
+        UserError: If the source has no file.
     """
     return {
         "files": source_stamps(source),
@@ -149,14 +154,14 @@ def origin(source: Source, tokenizer: Tokenizer, held_out: float, on_error: OnEr
 
 
 def is_done(folder: Path, made_from: dict[str, Any], row_length: int, seed: int) -> bool:
-    """Whether there is nothing left to do."""
-    packed = all(is_packed_so(folder / split, row_length, seed) for split in SPLITS)
+    """Return whether there is nothing left to do."""
+    packed = all(is_packed_with(folder / split, row_length, seed) for split in SPLITS)
     return packed and is_tokenized(folder, made_from) and is_card_of(folder, row_length)
 
 
 def is_tokenized(folder: Path, made_from: dict[str, Any]) -> bool:
-    """Whether the shards are there, made from this."""
-    # Shards made without skipping anything are right for "skip" as well.
+    """Return whether shards made from `made_from` exist."""
+    # Shards made without skipping anything are right for "skip" too.
     right = (made_from, {**made_from, "on_error": "stop"})
     try:
         return all(TokenShards.open(folder / split).index["made_from"] in right for split in SPLITS)
@@ -165,25 +170,25 @@ def is_tokenized(folder: Path, made_from: dict[str, Any]) -> bool:
 
 
 def wanted_processes(source: Source, made_from: dict[str, Any], processes: int | None) -> int:
-    """One for a small source: it would be read by the time that another process has started."""
+    """Return the number of processes, which is 1 for a source that is read in a moment."""
     small = source.format != "hub" and sum(file["size"] for file in made_from["files"]) < SMALL_BYTES
     return 1 if small else processes or usable_cores()
 
 
 def tokenize_source(
-    name: str, settings: Settings, folder: Path, made_from: dict[str, Any], workers: Workers
+    name: str, settings: Settings, folder: Path, made_from: dict[str, Any], processes: int
 ) -> None:
-    """From files to the shards of both splits and their index.
+    """Write the shards of both splits and their index.
 
     Raises:
-        UserError: the source holds nothing to train on.
+        UserError: If the source holds nothing to train on.
     """
     groups = make_groups(units(settings.source), made_from, folder / "parts")
     with writable(folder):
         (folder / "parts").mkdir(parents=True, exist_ok=True)
     if settings.source.deduplicate:
-        groups = without_copies(name, groups, workers)
-    records = tokenize_groups(name, settings, folder, groups, workers)
+        groups = drop_copies(name, settings, groups, processes)
+    records = tokenize_groups(name, settings, folder, groups, processes)
     dropped: Counter[str] = Counter()
     for record in records.values():
         dropped.update(record["dropped"])
@@ -191,23 +196,30 @@ def tokenize_source(
     tokenizer = settings.tokenizer
     dtype = token_dtype(tokenizer.vocab_size)
     head = {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size}
-    with shown(f"Joining {name}", sum(tokens_in(record) for record in records.values())) as advance:
+    with token_progress(f"Joining {name}", sum(tokens_in(record) for record in records.values())) as advance:
         for split in SPLITS:
-            shards = join_groups(folder, split, dtype.str, records, SHARD_TOKENS, workers, advance)
+            shards = join_groups(folder, split, dtype.str, records, SHARD_TOKENS, processes, advance)
             write_index(folder / split, shards, head, made_from, dropped)
-    tidy(folder / "parts", groups)
+    delete_unused(folder / "parts", groups)
 
 
-def without_copies(name: str, groups: list[Group], workers: Workers) -> list[Group]:
-    """Groups that leave out each text that was there before, in the order of the source.
+def drop_copies(name: str, settings: Settings, groups: list[Group], processes: int) -> list[Group]:
+    """Return groups that leave out each text that occurred earlier in the source.
 
-    Takes one reading of the source more, and 24 to 48 bytes a document in this process.
+    This takes one more reading of the source, and 24 to 48 bytes for each document in this process.
     """
     missing = [group for group in groups if not group.digests.is_file()]
     size = sum(group.size for group in missing)
     if missing:
-        with progress(f"Looking for copies in {name}", size or None, "B") as advance:
-            workers.run(write_digests, largest_first(missing), lambda read, *_: advance(read))
+        with progress(f"Searching for copies in {name}", size or None, "B") as advance:
+            parallel_map(
+                write_digests,
+                largest_first(missing),
+                settings,
+                processes=processes,
+                on_progress=lambda read, *_: advance(read),
+                remedy=REMEDY,
+            )
     seen, found = Seen(), []
     for group in groups:
         digests = memoryview(group.digests.read_bytes())
@@ -218,22 +230,29 @@ def without_copies(name: str, groups: list[Group], workers: Workers) -> list[Gro
 
 
 def tokenize_groups(
-    name: str, settings: Settings, folder: Path, groups: list[Group], workers: Workers
+    name: str, settings: Settings, folder: Path, groups: list[Group], processes: int
 ) -> dict[str, Any]:
-    """The record of each group, by key, in order; those that are there already are not made again."""
+    """Return the record of each group, by key, in order. Groups that have been tokenized are skipped."""
     joined = joined_parts(folder)
     records = {group.key: finished_record(group, joined, settings.on_error) for group in groups}
     missing = largest_first([group for group in groups if records[group.key] is None])
     size, left = (sum(group.size for group in some) for some in (groups, missing))
-    with progress(f"Tokenising {name}", size or None, "B") as advance:
+    with progress(f"Tokenizing {name}", size or None, "B") as advance:
         if left < size:
             advance(size - left, earlier=True)
-        made = workers.run(write_tokens, missing, Shown(advance))
+        made = parallel_map(
+            write_tokens,
+            missing,
+            settings,
+            processes=processes,
+            on_progress=TokenProgress(advance),
+            remedy=REMEDY,
+        )
     return records | {group.key: record for group, record in zip(missing, made, strict=True)}
 
 
-class Shown:
-    """Adds up what processes report, for the progress bar."""
+class TokenProgress:
+    """Totals of what the processes report, for the progress bar."""
 
     def __init__(self, advance: Advance):
         self.advance = advance
@@ -241,7 +260,7 @@ class Shown:
         self.began = time.monotonic()
 
     def __call__(self, read: int, documents: int, tokens: int) -> None:
-        """More of each."""
+        """Add amounts to the totals and show them."""
         self.documents += documents
         self.tokens += tokens
         rate = self.tokens / max(time.monotonic() - self.began, 1e-9)
@@ -252,12 +271,16 @@ class Shown:
 
 
 def largest_first(groups: list[Group]) -> list[Group]:
-    """The order in which the last process ends earliest."""
+    """Return groups in the order in which the last process ends earliest."""
     return sorted(groups, key=lambda group: -group.size)
 
 
 def check_not_empty(path: str, records: dict[str, Any], dropped: Counter[str]) -> None:
-    """Raise a `UserError` if there is nothing to train on."""
+    """Check that there is something to train on.
+
+    Raises:
+        UserError: If there is no document, or none for training.
+    """
     documents = {
         split: sum(shard["documents"] for record in records.values() for shard in record["splits"][split])
         for split in SPLITS
@@ -267,12 +290,12 @@ def check_not_empty(path: str, records: dict[str, Any], dropped: Counter[str]) -
         raise UserError(f"{path} holds no document ({left_out or 'nothing at all'}).")
     if not documents["train"]:
         raise UserError(
-            f"All {documents['held_out']} documents of {path} fell into the held-out part: lower held_out."
+            f"All {documents['held_out']} documents of {path} are in the held-out split: lower held_out."
         )
 
 
-def tidy(parts: Path, groups: list[Group]) -> None:
-    """Delete what belongs to groups that are no more, and tokens that have been joined."""
+def delete_unused(parts: Path, groups: list[Group]) -> None:
+    """Delete the files of groups that no longer exist, and tokens that have been joined."""
     keys, digests = {group.key for group in groups}, {group.digests.name for group in groups}
     with writable(parts):
         for path in parts.iterdir():
@@ -285,31 +308,31 @@ def tidy(parts: Path, groups: list[Group]) -> None:
                 path.unlink()
 
 
-def pack_source(name: str, folder: Path, row_length: int, seed: int, workers: Workers) -> bool:
-    """Pack both splits; whether there was anything to do."""
+def pack_source(name: str, folder: Path, row_length: int, seed: int, processes: int) -> bool:
+    """Pack both splits. Return whether there was anything to do."""
     tokens = sum(TokenShards.open(folder / split).num_tokens for split in SPLITS)
-    with shown(f"Packing {name}", tokens) as advance:
-        packed = [write_packing(folder / split, row_length, seed, workers, advance) for split in SPLITS]
+    with token_progress(f"Packing {name}", tokens) as advance:
+        packed = [write_packing(folder / split, row_length, seed, processes, advance) for split in SPLITS]
     return any(packed)
 
 
 @contextmanager
-def shown(description: str, tokens: int) -> Iterator[Advance]:
-    """A progress bar over tokens, if there are so many that it would be seen."""
-    if tokens < SECONDS_OF_TOKENS:
+def token_progress(description: str, tokens: int) -> Iterator[Advance]:
+    """Show a progress bar over tokens, if there are enough of them to see it."""
+    if tokens < SHOWN_TOKENS:
         yield lambda *_: None
     else:
         with progress(description, tokens, "tokens") as advance:
-            yield advance
+            yield lambda tokens, *_: advance(tokens)
 
 
 def tokens_in(record: dict[str, Any]) -> int:
-    """Of both splits of a group."""
+    """Return the number of tokens of a group in both splits."""
     return sum(shard["tokens"] for shards in record["splits"].values() for shard in shards)
 
 
 def split_report(source: PackedSource) -> SplitReport:
-    """Its figures."""
+    """Return the report of a split."""
     return SplitReport(
         source.documents, source.num_tokens, len(source), round(source.fullness, 6), source.cut
     )

@@ -1,4 +1,4 @@
-"""Tokens on disk: shards that are memory-mapped, with an index that can tell whether they are whole.
+"""Tokens on disk: memory-mapped shards, with an index by which damage is noticed.
 
     <source>/<split>/tokens-00000.bin    ids of all documents end to end, little-endian, uint16 or uint32
                      lengths-00000.npy   tokens of each document, uint32
@@ -6,8 +6,8 @@
                      index.json          all of these, and what the shards were made from
 
 A document never crosses shards. The index is written last, so a folder without one is unfinished. Opening
-checks the size of every file; `verify` reads everything and checks the checksums. The folder may lie at any URL that fsspec knows: its
-files are then mapped from a local cache.
+checks the size of every file; `verify` reads everything and checks the checksums. The folder may also be at a
+URL that fsspec can open; its files are then mapped from a local cache.
 """
 
 from __future__ import annotations
@@ -24,29 +24,31 @@ from typing import IO, Any
 import numpy as np
 
 from clm_detour.data.cache import ShardCache
-from clm_detour.data.folders import Folder, LocalFolder, Location, check_content, check_size, folder_at
+from clm_detour.data.storage import Folder, LocalFolder, Location, check_content, check_size, folder_at
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import HALF_WRITTEN, atomic_write, read_json, writable, write_json
 
 FORMAT = 1
+SPLITS = ("train", "held_out")
 SHARD_TOKENS = 2**26
+REMEDY = "set data.processes lower"  # if a worker process runs out of memory
 RECORD = re.compile(r"shard-(\d{5,})\.json")
 OF_A_SHARD = re.compile(r"(?:shard|tokens|lengths|rows-\d+)-(\d{5,})\.\w+")
-Entry = dict[str, Any]  # what is known of a shard
+Entry = dict[str, Any]  # of a shard in the index
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest unsigned integer that holds every id."""
+    """Return the smallest unsigned integer type that holds every id."""
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
 class ShardWriter:
-    """Write documents into shards of about `shard_tokens`, which is also what is kept in memory.
+    """Writes documents into shards of about `shard_tokens` tokens, which is also how many are kept in memory.
 
-    Shards that an earlier writer finished are kept, so one that was interrupted is gone on with after `documents` documents.
+    Shards that an interrupted writer finished are kept: continue after the first `documents` documents.
 
     Raises:
-        UserError: the folder cannot be written, or the disk is full.
+        UserError: If the folder cannot be written, or the disk is full.
     """
 
     def __init__(self, folder: Path, vocab_size: int, shard_tokens: int = SHARD_TOKENS):
@@ -71,7 +73,7 @@ class ShardWriter:
             self._flush()
 
     def finish(self) -> list[Entry]:
-        """Write the last shard; the entries of all of them."""
+        """Write the last shard. Return the entries of all shards."""
         if self._documents:
             self._flush()
         return self.shards
@@ -91,12 +93,12 @@ def write_shard(
     lengths: np.ndarray,
     more: dict[str, Any] | None = None,
 ) -> Entry:
-    """Write one shard, and last the record by which it is known to be whole.
+    """Write one shard, and last the record by which it is known to be complete.
 
     Args:
-        tokens: its ids, in any number of arrays; never held all at once.
-        lengths: tokens of each document, (documents,) <u4.
-        more: what else stands in its entry.
+        tokens: Token ids, in any number of arrays, which are never held in memory all at once.
+        lengths: Number of tokens of each document, (documents,) <u4.
+        more: Additional content of its entry.
 
     Returns:
         Its entry in the index.
@@ -124,7 +126,7 @@ def write_shard(
 
 
 def whole_shards(folder: Path) -> dict[int, Entry]:
-    """The entries of the shards in a folder whose files have the right sizes, by number."""
+    """Return the entries of the shards in a folder whose files have the right sizes, by number."""
     sizes, found = LocalFolder(folder).sizes(), {}
     for name in sorted(sizes):
         if record := RECORD.fullmatch(name):
@@ -136,7 +138,7 @@ def whole_shards(folder: Path) -> dict[int, Entry]:
 
 
 def remove_shards(folder: Path, keep: Container[int] = ()) -> None:
-    """Delete all shards but those of some numbers, the indices, and files that a killed process left half written."""
+    """Delete the indices, temporary files, and all shards except those with numbers in `keep`."""
     with writable(folder):
         for pattern in (
             "index.json",
@@ -159,11 +161,11 @@ def write_index(
     made_from: Mapping[str, Any],
     dropped: Mapping[str, int],
 ) -> None:
-    """Write the index of a folder's shards, after which it is finished.
+    """Write the index of a folder's shards, after which the folder is finished.
 
     Args:
-        tokenizer: its `fingerprint` and `vocab_size`.
-        dropped: records left out, by reason.
+        tokenizer: Its `fingerprint` and `vocab_size`.
+        dropped: Number of records that were left out, by reason.
     """
     index = {
         "format": FORMAT,
@@ -181,7 +183,7 @@ def write_index(
 class TokenShards:
     """The documents of one split of one source, memory-mapped shard by shard.
 
-    Cheap to send to another process: it is opened there anew.
+    Sending it to another process is cheap: it is opened again there.
     """
 
     def __init__(self, folder: Folder, index: dict[str, Any]):
@@ -198,8 +200,9 @@ class TokenShards:
         """Open what `write_index` finished, in a folder or at a URL.
 
         Raises:
-            UserError: nothing prepared there, a file is missing or has another size than in the index, the
-                tokens come from another tokenizer than `tokenizer_fingerprint`, or a URL comes without a cache.
+            UserError: If nothing was prepared there, a file is missing or has another size than in the index,
+                the tokens come from another tokenizer than `tokenizer_fingerprint`, or there is no cache for
+                a URL.
         """
         folder = folder_at(location, cache)
         sizes = folder.sizes()
@@ -223,35 +226,36 @@ class TokenShards:
         return TokenShards.open, (self.folder,)
 
     def __len__(self) -> int:
-        """The number of shards."""
+        """Return the number of shards."""
         return len(self.index["shards"])
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the documents, their order and their tokens."""
+        """Hash of the documents, their order and their tokens."""
         return checksum(repr([(s["checksum"], s["lengths_checksum"]) for s in self.index["shards"]]).encode())
 
     def tokens(self, shard: int) -> np.ndarray:
-        """The ids of a shard's documents end to end, verified: a read-only memory map, (tokens,) uint16 or uint32.
+        """Return the ids of a shard's documents end to end, verified: a read-only memory map, (tokens,)
+        uint16 or uint32.
 
         Raises:
-            UserError: the shard is damaged.
+            UserError: If the shard is damaged.
         """
         check_content(self.folder, tokens_name(shard), self.index["shards"][shard]["checksum"])
         return self.map(shard)
 
     def map(self, shard: int) -> np.ndarray:
-        """The same without reading it: for those who check what they take."""
+        """Return the same as `tokens` without verifying it, for callers that check what they read."""
         with self.open_tokens(shard) as file:
             return np.memmap(file, dtype=self.dtype, mode="r")
 
     def open_tokens(self, shard: int) -> IO[bytes]:
-        """The file of a shard's tokens, or its copy in the cache."""
+        """Open the file of a shard's tokens, or its copy in the cache."""
         entry = self.index["shards"][shard]
         return self.folder.open(tokens_name(shard), entry["bytes"], entry["checksum"])
 
     def lengths(self, shard: int) -> np.ndarray:
-        """The number of tokens of each document of a shard, (documents,) uint32."""
+        """Return the number of tokens of each document of a shard, (documents,) uint32."""
         entry = self.index["shards"][shard]
         with self.folder.open(lengths_name(shard), entry["lengths_bytes"], entry["lengths_checksum"]) as file:
             return np.load(file)
@@ -260,45 +264,45 @@ class TokenShards:
         """Read everything and recompute the checksums.
 
         Raises:
-            UserError: a file's content is not what was written.
+            UserError: If the content of a file has changed.
         """
         for name, _, expected in self.files():
             check_content(self.folder, name, expected)
 
     def files(self) -> Iterator[tuple[str, int, str]]:
-        """Name, bytes and checksum of every file."""
+        """Yield name, size in bytes and checksum of every file."""
         for number, shard in enumerate(self.index["shards"]):
             yield tokens_name(number), shard["bytes"], shard["checksum"]
             yield lengths_name(number), shard["lengths_bytes"], shard["lengths_checksum"]
 
 
 def tokens_name(shard: int) -> str:
-    """File name of a shard's tokens."""
+    """Return the file name of a shard's tokens."""
     return f"tokens-{shard:05d}.bin"
 
 
 def lengths_name(shard: int) -> str:
-    """File name of a shard's document lengths."""
+    """Return the file name of a shard's document lengths."""
     return f"lengths-{shard:05d}.npy"
 
 
 def record_name(shard: int) -> str:
-    """File name of what is known of a shard."""
+    """Return the file name of a shard's record."""
     return f"shard-{shard:05d}.json"
 
 
 def checksum(content: bytes | memoryview) -> str:
-    """BLAKE2b of 16 bytes, in hex: about 1 GB/s, and in the standard library."""
+    """Return BLAKE2b of 16 bytes, in hex. It runs at about 1 GB/s."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def raw(array: np.ndarray) -> memoryview:
-    """The bytes of an array."""
+    """Return the bytes of an array."""
     return np.ascontiguousarray(array).view(np.uint8).data
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
-    """`array` as the content of an .npy file."""
+    """Return `array` as the content of an .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()

@@ -1,14 +1,14 @@
-"""The tokenizer, as the data stage needs it: ids of a text, special ids, and a fingerprint.
+"""The tokenizer as the data stage needs it: ids of a text, special ids, and a fingerprint.
 
-It is read from `tokenizer.json` by the `tokenizers` library alone, the same in every release of
-transformers. Special ids come from the tokenizer's own files.
+It is read from `tokenizer.json` by the `tokenizers` library alone, which gives the same ids in every release
+of transformers. Special ids come from the tokenizer's own files.
 
-One rule for special tokens holds in preparing, training, fine-tuning, filling masks and export:
+Special tokens are handled alike in preparation, training, fine-tuning, mask filling and export:
 
-- A text stands between the two tokens that the tokenizer's own post-processor writes. Where it writes none, they are those
-  that are named as [CLS] and [SEP], and an exported tokenizer writes them too.
-- Text that merely spells a special token, say "[MASK]", is ordinary text.
-- No other token serves as the mask, and the padding token is not one of the frame.
+- A text is framed by the two tokens that the tokenizer's own post-processor writes. If it writes none, these
+  are the tokens that are named as [CLS] and [SEP], and an exported tokenizer writes them too.
+- Text that merely spells a special token, for example "[MASK]", is ordinary text.
+- No other token serves as the mask, and the padding token is not part of the frame.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import re
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -28,15 +28,16 @@ import numpy as np
 import tokenizers
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, processors
 
 from clm_detour.utils.errors import UserError
-from clm_detour.utils.files import atomic_write, read_json, write_json
+from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.hub import hub_reason
 
 ROLES = ("cls", "sep", "pad", "mask", "unk")
 EXAMPLE = "the patient had fever"
-# Roles that must not share a token. An embedding of the padding token is never trained, and a mask must be told from what is not masked.
+# Roles that must not share a token: the embedding of the padding token is never trained, and a mask must be
+# distinguishable from tokens that are not masked.
 APART = (("mask", "cls"), ("mask", "sep"), ("mask", "pad"), ("mask", "unk"), ("pad", "cls"), ("pad", "sep"))
 USUAL_NAMES = {  # for a tokenizer.json that comes without a configuration
     "cls": ("[CLS]", "<s>"),
@@ -45,14 +46,10 @@ USUAL_NAMES = {  # for a tokenizer.json that comes without a configuration
     "mask": ("[MASK]", "<mask>"),
     "unk": ("[UNK]", "<unk>"),
 }
-TRAINED = {
-    role: f"[{role.upper()}]" for role in ("unk", "cls", "sep", "pad", "mask")
-}  # in ModernBERT's order
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 LONG_CHARACTERS = 2**20  # encoding takes about a hundred bytes a character
 LONGEST_PIECE = 2**24
 SINGLE_BLANK, AROUND, TRIES = re.compile(r"(?<=\S)\s(?=\S)"), 256, 1000
-SMALLEST_VOCABULARY = 256 + len(TRAINED)
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,13 @@ class Tokenizer:
     """A tokenizer with its special ids.
 
     Args:
-        vocab_size: one more than the largest id.
-        cls, sep: the ids before and after every text.
-        special_ids: ids of all special tokens, sorted; of these a text encodes to `unk` only.
-        fingerprint: of all that decides a document's ids; not of layout, truncation, padding or decoder.
-        spelled: special ids that the library itself gives to text that spells them (it does for SentencePiece's unigrams);
-            `encode_batch` writes `unk` instead.
+        vocab_size: Largest id plus one.
+        cls, sep: Ids before and after every text.
+        special_ids: Ids of all special tokens, sorted. A text is never encoded to one of them, except `unk`.
+        fingerprint: Hash of everything that decides a document's ids, which excludes truncation, padding and
+            decoder.
+        spelled: Special ids that the library gives to text that spells them (it does for SentencePiece's
+            unigram models); `encode_batch` writes `unk` instead.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -80,17 +78,18 @@ class Tokenizer:
     spelled: tuple[int, ...] = ()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """In another process."""
+        """Restore the tokenizer in another process."""
         self.__dict__.update(state)
-        self.tokenizer.encode_special_tokens = True  # which its own state leaves out
+        self.tokenizer.encode_special_tokens = True  # its own state does not include it
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text as `[CLS] ... [SEP]`, uncut: arrays of uint32.
+        """Return the ids of each text as `[CLS] ... [SEP]`, not truncated: arrays of uint32.
 
-        Uses all cores, unless TOKENIZERS_PARALLELISM is false. A text over LONG_CHARACTERS is encoded in pieces, with the same ids.
+        All cores are used, unless TOKENIZERS_PARALLELISM is false. A text of more than LONG_CHARACTERS is
+        encoded in pieces, with the same ids.
 
         Raises:
-            UserError: a long text that cannot be cut.
+            UserError: If a long text cannot be divided.
         """
         short = [text for text in texts if len(text) <= LONG_CHARACTERS]
         encodings = iter(self.tokenizer.encode_batch_fast(short, add_special_tokens=False))
@@ -100,13 +99,15 @@ class Tokenizer:
         return [self._framed(ids) for ids in found]
 
     def frame_example(self) -> str:
-        """Return a text between the tokens that stand around every text, such as "[CLS] the patient had fever [SEP]"."""
+        """Return an example text in its frame, such as "[CLS] the patient had fever [SEP]"."""
         (ids,) = self.encode_batch([EXAMPLE])
         text = self.tokenizer.decode(ids[1:-1].tolist(), skip_special_tokens=False).strip()
         return f"{name_of(self.tokenizer, self.cls)} {text} {name_of(self.tokenizer, self.sep)}"
 
     def spells_special(self, text: str) -> bool:
-        """Return whether a text has a special token in it, in capital letters or small ones, as transformers' pipelines read it."""
+        """Return whether a text contains a special token, in any case, as transformers' pipelines would read
+        it.
+        """
         folded = text.casefold()
         return any(name_of(self.tokenizer, special).casefold() in folded for special in self.special_ids)
 
@@ -121,16 +122,18 @@ class Tokenizer:
     def _encode_long(self, text: str) -> array[int]:
         cuts, ids = self.cuts(text), array("I")
         if cuts is None:
-            raise UserError(f"A text of {len(text):,} characters cannot be tokenised in pieces.")
+            raise UserError(f"A text of {len(text):,} characters cannot be tokenized in pieces.")
         for start, end in pairwise([0, *cuts, len(text)]):
             ids.fromlist(self.tokenizer.encode(text[start:end], add_special_tokens=False).ids)
         return ids
 
     def cuts(self, text: str) -> list[int] | None:
-        """Where a long text can be cut into pieces with the same ids; None if one would be over LONGEST_PIECE.
+        """Return the places at which to cut a long text into pieces with the same ids, or None if a piece
+        exceeds LONGEST_PIECE.
 
-        A cut is before a single blank, where the text around it encodes to what its two sides do. That is right for the whole text
-        too if words are tokenised one by one, so a tokenizer that does not divide texts into words first cuts nothing.
+        A cut is before a single blank at which the text around it has the same ids as its two sides together.
+        That holds for the whole text too if words are tokenized one by one. A tokenizer that does not divide
+        texts into words first has no cuts.
         """
         cuts: list[int] = []
         last = 0
@@ -155,26 +158,27 @@ class Tokenizer:
 
 
 def load_tokenizer(path_or_hub_id: str) -> Tokenizer:
-    """Open a tokenizer: a folder with `tokenizer.json`, or a model on the Hugging Face hub.
+    """Load a tokenizer: a folder with `tokenizer.json`, or a model on the Hugging Face hub.
 
     Raises:
-        UserError: There is none, it is not a fast one, it does not write one token before a text and one after it, or a special
-            token that ModernBERT needs is missing or serves as another too.
+        UserError: If there is none, it is not a fast one, it does not write one token before a text and one
+            after it, or a special token that ModernBERT needs is missing or serves as another one too.
     """
     fetch = _fetcher(path_or_hub_id)
     file = fetch("tokenizer.json")
     if file is None:
         raise UserError(f"{path_or_hub_id} has no tokenizer.json: it needs a fast tokenizer.")
-    spec = _read_object(file)
+    spec = read_object(file)
     tokenizer = _build(spec, file)
-    configs = [_read_object(found) for found in map(fetch, CONFIG_FILES) if found is not None]
+    configs = [read_object(found) for found in map(fetch, CONFIG_FILES) if found is not None]
     names = {**_special_names(spec, configs), **_frame_names(path_or_hub_id, tokenizer)}
     ids = {role: _id_of_role(path_or_hub_id, tokenizer, role, names.get(role)) for role in ROLES}
     for one, other in APART:
         if ids[one] == ids[other]:
             raise UserError(
-                f"The tokenizer {path_or_hub_id} uses {names[one]} as its {one} token and as its {other} token, which must differ: add a "
-                f"token to tokenizer.json and name it as {one}_token in {CONFIG_FILES[0]}."
+                f"The tokenizer {path_or_hub_id} uses {names[one]} as its {one} token and as its {other} "
+                f"token, which must differ: add a token to tokenizer.json and name it as {one}_token in "
+                f"{CONFIG_FILES[0]}."
             )
     special = {token["id"] for token in spec.get("added_tokens", ()) if token["special"]} | set(ids.values())
     return Tokenizer(
@@ -188,12 +192,12 @@ def load_tokenizer(path_or_hub_id: str) -> Tokenizer:
 
 
 def name_of(tokenizer: tokenizers.Tokenizer, id: int) -> str:
-    """Return the token of an id that there is."""
+    """Return the token of an existing id."""
     return str(tokenizer.id_to_token(id))
 
 
 def frame_of(plain: Sequence[int], framed: Sequence[int]) -> tuple[list[int], list[int]] | None:
-    """Return the ids that a tokenizer writes before and after a text, or None if that is not what it does.
+    """Return the ids that a tokenizer writes before and after a text, or None if it does something else.
 
     Args:
         plain: The ids of a text without special tokens.
@@ -207,10 +211,11 @@ def frame_of(plain: Sequence[int], framed: Sequence[int]) -> tuple[list[int], li
 
 
 def _frame_names(path_or_hub_id: str, tokenizer: tokenizers.Tokenizer) -> dict[str, str]:
-    """Return the tokens of the frame that the post-processor writes as those of cls and sep; nothing if it writes none.
+    """Return the tokens that the post-processor writes around a text as those of cls and sep, or nothing if
+    it writes none.
 
     Raises:
-        UserError: It writes anything else than one token before a text and one after it.
+        UserError: If it writes anything other than one token before a text and one after it.
     """
     plain, framed = (tokenizer.encode(EXAMPLE, add_special_tokens=add).ids for add in (False, True))
     before, after = frame_of(plain, framed) or ([], [])
@@ -219,8 +224,9 @@ def _frame_names(path_or_hub_id: str, tokenizer: tokenizers.Tokenizer) -> dict[s
     if len(before) != 1 or len(after) != 1:
         written = " ".join(name_of(tokenizer, id) for id in framed)
         raise UserError(
-            f'The tokenizer {path_or_hub_id} writes a text as "{written}", but training needs one special token before a text and one '
-            'after it: give its tokenizer.json a post_processor of the type TemplateProcessing, like "[CLS] $A [SEP]".'
+            f'The tokenizer {path_or_hub_id} writes a text as "{written}", but training needs one special '
+            "token before a text and one after it: give its tokenizer.json a post_processor of the type "
+            'TemplateProcessing, like "[CLS] $A [SEP]".'
         )
     return {"cls": name_of(tokenizer, before[0]), "sep": name_of(tokenizer, after[0])}
 
@@ -231,8 +237,9 @@ def _id_of_role(path_or_hub_id: str, tokenizer: tokenizers.Tokenizer, role: str,
     id = tokenizer.token_to_id(name)
     if id is None:
         raise UserError(
-            f"The tokenizer {path_or_hub_id} has no {role} token {name} in its tokenizer.json, though {CONFIG_FILES[0]} or "
-            f"{CONFIG_FILES[1]} names it: add it to tokenizer.json, or name one that is there."
+            f"The tokenizer {path_or_hub_id} has no {role} token {name} in its tokenizer.json, though "
+            f"{CONFIG_FILES[0]} or {CONFIG_FILES[1]} names it: add it to tokenizer.json, or name one that is "
+            "there."
         )
     return int(id)
 
@@ -247,10 +254,11 @@ def _spelled(tokenizer: tokenizers.Tokenizer, special: set[int]) -> tuple[int, .
 def copy_tokenizer(path_or_hub_id: str, folder: Path) -> None:
     """Copy a tokenizer's files, byte for byte, into a model's folder.
 
-    A tokenizer that writes no special tokens around a text is given those that training wrote, so that the model's users write them.
+    If the tokenizer writes no special tokens around a text, the copy writes those of training, so that the
+    model's users have them.
 
     Raises:
-        UserError: There is no tokenizer.
+        UserError: If there is no tokenizer.
     """
     fetch = _fetcher(path_or_hub_id)
     for name in ("tokenizer.json", *CONFIG_FILES):
@@ -258,24 +266,27 @@ def copy_tokenizer(path_or_hub_id: str, folder: Path) -> None:
             shutil.copyfile(file, folder / name)
     file = folder / "tokenizer.json"
     if file.is_file() and (template := _missing_template(path_or_hub_id, file)) is not None:
-        write_json(file, {**_read_object(file), "post_processor": template})
+        write_json(file, {**read_object(file), "post_processor": template})
 
 
 def _missing_template(path_or_hub_id: str, file: Path) -> dict[str, Any] | None:
-    """Return the post-processor that writes the frame of training, or None where the tokenizer has one that writes its own."""
-    spec = _read_object(file)
+    """Return the post-processor that writes the frame of training, or None if the tokenizer writes a frame
+    itself.
+    """
+    spec = read_object(file)
     if _frame_names(path_or_hub_id, _build(spec, file)):
         return None
     loaded = load_tokenizer(path_or_hub_id)
     cls, sep = (name_of(loaded.tokenizer, id) for id in (loaded.cls, loaded.sep))
     bare = tokenizers.Tokenizer(models.BPE())
-    bare.post_processor = _template(cls, loaded.cls, sep, loaded.sep)
+    bare.post_processor = frame_template(cls, loaded.cls, sep, loaded.sep)
     template: dict[str, Any] = json.loads(bare.to_str())["post_processor"]
     before = spec.get("post_processor")
     return template if before is None else {"type": "Sequence", "processors": [before, template]}
 
 
-def _template(cls: str, cls_id: int, sep: str, sep_id: int) -> processors.TemplateProcessing:
+def frame_template(cls: str, cls_id: int, sep: str, sep_id: int) -> processors.TemplateProcessing:
+    """Return a post-processor that writes one token before a text and one after it."""
     return processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
         pair=f"{cls} $A {sep} $B {sep}",
@@ -283,69 +294,8 @@ def _template(cls: str, cls_id: int, sep: str, sep_id: int) -> processors.Templa
     )
 
 
-def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, folder: Path, max_length: int | None = None
-) -> None:
-    """Train a byte-level BPE tokenizer of ModernBERT's form, for `AutoTokenizer.from_pretrained(folder)`.
-
-    The vocabulary is smaller than `vocab_size` when the texts do not have enough to merge.
-
-    Args:
-        max_length: Tokens of the longest text that the model is trained on, written as `model_max_length`.
-
-    Raises:
-        UserError: a vocabulary too small for all bytes, no text, or a folder that cannot be written.
-    """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise UserError(
-            f"A vocabulary of {vocab_size} is too small: byte-level BPE needs {SMALLEST_VOCABULARY} or more."
-        )
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = [
-        AddedToken(token, special=True, lstrip=role == "mask", normalized=False)
-        for role, token in TRAINED.items()
-    ]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=specials,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_at_least_one(texts), trainer)
-    cls, sep, ids = TRAINED["cls"], TRAINED["sep"], tokenizer.get_vocab()
-    tokenizer.post_processor = _template(cls, ids[cls], sep, ids[sep])
-    names = {f"{role}_token": token for role, token in TRAINED.items()}
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": ["input_ids", "attention_mask"],
-    }
-    length = {} if max_length is None else {"model_max_length": max_length}
-    write_json(folder / CONFIG_FILES[0], {**config, **names, "clean_up_tokenization_spaces": False, **length})
-    write_json(folder / CONFIG_FILES[1], names)
-    with atomic_write(folder / "tokenizer.json", "w") as file:  # last: where it is, the folder is whole
-        file.write(tokenizer.to_str(pretty=True))
-
-
-def set_max_length(folder: Path, max_length: int) -> None:
-    """Write `model_max_length` into the configuration of a tokenizer that a run has trained, if it is another there."""
-    config = _read_object(folder / CONFIG_FILES[0])
-    if config.get("model_max_length") != max_length:
-        write_json(folder / CONFIG_FILES[0], {**config, "model_max_length": max_length})
-
-
-def _at_least_one(texts: Iterable[str]) -> Iterable[str]:
-    text = None
-    for text in texts:
-        yield text
-    if text is None:
-        raise UserError("There is no text to train a tokenizer on.")
-
-
 def _fetcher(path_or_hub_id: str) -> Callable[[str], Path | None]:
-    """A function from a file's name to where it lies, or None where there is no such file."""
+    """Return a function from a file's name to its path, or to None if there is no such file."""
     folder = Path(path_or_hub_id).expanduser()
     if folder.is_dir():
         return lambda name: folder / name if (folder / name).is_file() else None
@@ -365,7 +315,12 @@ def _fetcher(path_or_hub_id: str) -> Callable[[str], Path | None]:
     return fetch
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a tokenizer's file.
+
+    Raises:
+        UserError: If the file cannot be read, or holds something else.
+    """
     value = read_json(file)
     if not isinstance(value, dict):
         raise UserError(f"{file} is not a JSON object, so not a tokenizer's file.")
@@ -386,7 +341,7 @@ def _build(spec: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
 
 
 def _special_names(spec: dict[str, Any], configs: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Role -> token: from the first configuration that names it, else by its usual name in tokenizer.json."""
+    """Return the token of each role, from the first configuration that names it or by its usual name."""
     special = [token["content"] for token in spec.get("added_tokens", ()) if token["special"]]
     names = {}
     for role in ROLES:

@@ -12,18 +12,19 @@ Both probes learn on the training split and are scored on the test split by macr
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from clm_detour.data.loader import Batch
 from clm_detour.evaluate.finetune.problem import ENTITY_KINDS
 from clm_detour.evaluate.finetune.tagging import touched
 from clm_detour.evaluate.finetune.windows import Window, WordEncoder, frame_text, words_of
 from clm_detour.evaluate.tasks.task import Document, Splits, Task
-from clm_detour.measure.encoder import MEAN, MODERNBERT, Encoder, load_encoder
+from clm_detour.measure.encoder import MODERNBERT, Encoder, load_encoder
+from clm_detour.measure.scorer import score
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
 from clm_detour.model.pretrained import can_fill_masks, read_encoder_config
@@ -46,8 +47,8 @@ def probe(path: str, tasks: Sequence[tuple[Task, Splits]], max_tokens: int = 512
         UserError: the model cannot be opened, or a task's documents are not enough for a probe.
     """
     started = time.monotonic()
-    encoder, tokenizer = load_encoder(path, MEAN)
-    cast(nn.Module, encoder).to(best_device())
+    encoder, tokenizer = load_encoder(path, with_head=False)
+    encoder.to(best_device())
     max_tokens = min(max_tokens, encoder.longest or max_tokens)
     texts = [document.text for _, splits in tasks for document in splits["test"]]
     share = masked_accuracy(path, tokenizer, texts, max_tokens)
@@ -134,34 +135,28 @@ def entity_features(
     return np.array(features, np.float32).reshape(-1, encoder.hidden_size), types
 
 
-@torch.no_grad()
 def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> float | None:
-    """Which share of the masked tokens the model restores, read in both directions; every mask is the mask token.
+    """Return the share of masked tokens that a model predicts correctly, from 0 to 1.
 
-    Returns:
-        From 0 to 1; None if the model is no ModernBERT with a masked-LM head, or no token is masked.
+    Returns None if the model is not a ModernBERT with a masked-LM head, or if no token is masked.
     """
     if read_encoder_config(path).model_type != MODERNBERT or not can_fill_masks(path):
         return None
     network = ModernBertForPretraining.from_pretrained(path, causal=False)
-    cast(nn.Module, network).to(best_device())
     ids, _ = frame_text(tokenizer, texts, max_tokens)
+    return score(network, masked_batches(tokenizer, ids)).means()["accuracy"]
+
+
+def masked_batches(tokenizer: Any, ids: Sequence[list[int]]) -> Iterator[Batch]:
+    """Yield batches of one row in which each chosen token is replaced by the mask token."""
     rng = np.random.default_rng(SEED)
-    correct = predicted = 0
+    special = torch.tensor(sorted(tokenizer.all_special_ids))
     for first in range(0, len(ids), BATCH):
         batch = ids[first : first + BATCH]
         tokens = torch.tensor([token for each in batch for token in each])
-        special = torch.isin(tokens, torch.tensor(sorted(tokenizer.all_special_ids)))
-        masked = torch.from_numpy(rng.random(len(tokens)) < MASK_RATE) & ~special
-        labels = torch.where(masked, tokens, -100)
-        inputs = torch.where(masked, tokenizer.mask_token_id, tokens)
-        lengths = [[len(each) for each in batch]]
-        output = network(
-            inputs[None].to(best_device()),
-            document_lengths=lengths,
-            labels=labels[None].to(best_device()),
-            return_logits=False,
-        )
-        correct += int(output.correct)
-        predicted += int(output.predicted)
-    return correct / predicted if predicted else None
+        masked = torch.from_numpy(rng.random(len(tokens)) < MASK_RATE) & ~torch.isin(tokens, special)
+        yield {
+            "input_ids": torch.where(masked, tokenizer.mask_token_id, tokens)[None],
+            "labels": torch.where(masked, tokens, -100)[None],
+            "document_lengths": [[len(each) for each in batch]],
+        }

@@ -1,17 +1,15 @@
-"""Language-modelling loss and accuracy on held-out rows, masked or causal: the same rows and masks for every model."""
+"""Loss and accuracy of a language model on held-out rows: the same rows and masks for every model."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from clm_detour.data.loader import Batch, collate, make_example
 from clm_detour.data.objectives import Objective, Vocabulary
 from clm_detour.data.packing import PackedSource
+from clm_detour.measure.scorer import Totals, score
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.utils.progress import Advance
 
@@ -21,11 +19,14 @@ class HeldOut:
     """Held-out rows under fixed masks.
 
     Args:
-        mask_rate: share of tokens to predict, for `mlm`.
-        rows: of each source, at most.
-        seed: of the masks.
-        batch_rows: rows in one forward.
-        kind: mlm, seen in both directions, or clm, seen causally.
+        sources: The held-out rows of each source.
+        vocabulary: What masking must know of the tokenizer.
+        sequence_length: Number of tokens of a row.
+        mask_rate: Share of the tokens to predict, for `mlm`.
+        rows: Number of rows of each source, at most.
+        seed: Seed of the masks.
+        batch_rows: Number of rows of a forward.
+        kind: `mlm`, under the bidirectional mask, or `clm`, under the causal one.
     """
 
     sources: Mapping[str, PackedSource]
@@ -38,61 +39,39 @@ class HeldOut:
     kind: Literal["mlm", "clm"] = "mlm"
 
     @property
+    def objective(self) -> Objective:
+        """The objective under which the rows are scored."""
+        return Objective(self.kind, self.mask_rate if self.kind == "mlm" else None)
+
+    @property
     def total_rows(self) -> int:
-        """Rows that one model is scored on."""
+        """Number of rows on which a model is scored."""
         return sum(min(self.rows, len(source)) for source in self.sources.values())
 
     def score(self, network: ModernBertForPretraining, advance: Advance) -> dict[str, Any]:
-        """Score one model, on the GPU if there is one; its mode and mask are as before at the end.
+        """Score a model, on the GPU if there is one. Its mask and its training mode are the same afterwards.
 
         Returns:
-            loss (nats a predicted token), accuracy, predicted; and the same `by_source`. Where nothing is predicted, as for want of
-            held-out text, loss and accuracy are None.
+            loss (nats per predicted token), accuracy and predicted; and the same for each source in
+            `by_source`. Where nothing is predicted, for example because there is no held-out text, loss and
+            accuracy are None.
         """
-        if torch.cuda.is_available():
-            torch.nn.Module.cuda(network)
-        was_causal, was_training = network.causal, network.training
-        network.causal = self.kind == "clm"
-        network.eval()
-        sums = {name: self._sums(network, source, advance) for name, source in self.sources.items()}
-        network.causal = was_causal
-        network.train(was_training)
-        whole = [sum(values) for values in zip(*sums.values(), strict=True)]
-        return {**means(*whole), "by_source": {name: means(*values) for name, values in sums.items()}}
-
-    @torch.no_grad()
-    def _sums(
-        self, network: ModernBertForPretraining, source: PackedSource, advance: Advance
-    ) -> tuple[float, int, int]:
-        loss, correct, predicted = 0.0, 0, 0
-        device = next(network.parameters()).device
-        for batch in self._batches(source):
-            ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
-            output = network(
-                ids, document_lengths=batch["document_lengths"], labels=labels, return_logits=False
-            )
-            loss += float(output.loss_sum)
-            correct += int(output.correct)
-            predicted += int(output.predicted)
-            advance(len(ids))
-        return loss, correct, predicted
+        causal = self.objective.causal
+        sources = {
+            name: score(network, self._batches(source), causal, advance)
+            for name, source in self.sources.items()
+        }
+        whole = sum(sources.values(), start=Totals())
+        return {**whole.means(), "by_source": {name: totals.means() for name, totals in sources.items()}}
 
     def _batches(self, source: PackedSource) -> Iterator[Batch]:
-        objective = Objective(self.kind, self.mask_rate if self.kind == "mlm" else None)
-        rows = iter(range(min(self.rows, len(source))))
-        while chosen := list(itertools.islice(rows, self.batch_rows)):
+        count, objective = min(self.rows, len(source)), self.objective
+        for first in range(0, count, self.batch_rows):
             yield collate(
                 [
                     make_example(
                         *source.row(i), objective, self.vocabulary, self.sequence_length, (self.seed, i)
                     )
-                    for i in chosen
+                    for i in range(first, min(first + self.batch_rows, count))
                 ]
             )
-
-
-def means(loss: float, correct: int, predicted: int) -> dict[str, float | None]:
-    """Sums -> what is reported: no mean of nothing."""
-    if not predicted:
-        return {"loss": None, "accuracy": None, "predicted": 0}
-    return {"loss": loss / predicted, "accuracy": correct / predicted, "predicted": predicted}

@@ -1,4 +1,4 @@
-"""The network: ModernBERT over packed documents, bidirectional or causal, with a head for pretraining or classification, or without."""
+"""ModernBERT over packed documents, bidirectional or causal, for pretraining, classification or states."""
 
 from clm_detour.model.classification import (
     ModernBertForSequenceClassification,

@@ -1,6 +1,7 @@
-"""What the classes of this network share: config, mask, attention back end, initialisation, folders.
+"""The base class of all classes of this network: config, mask, attention back end, initialization, folders.
 
-A subclass adds its last projection and a forward; its parameters are named as in transformers' class of the same kind.
+A subclass adds its last projection and a forward. Its parameters are named as in transformers' class of the
+same kind.
 
 Shapes: B rows, L positions of a row, T tokens, E hidden size.
 """
@@ -8,21 +9,25 @@ Shapes: B rows, L positions of a row, T tokens, E hidden size.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from transformers import ModernBertConfig, PreTrainedModel
+from transformers import ModernBertConfig
 
 from clm_detour.model import hf
 from clm_detour.model.attention import Choice, choose_backend
-from clm_detour.model.checks import check_causal, check_ids, check_inputs
 from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.documents import Unpadded, unpad
-from clm_detour.model.keywords import (
+from clm_detour.model.input_checks import check_causal, check_ids, check_inputs
+from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
+from clm_detour.model.layout import layout_of
+from clm_detour.model.precision import best_device, product_dtype, without_slow_autocast
+from clm_detour.model.unsupported import (
     FORWARD,
     FROM_PRETRAINED,
     SAVE_PRETRAINED,
@@ -30,64 +35,63 @@ from clm_detour.model.keywords import (
     check_positions,
     check_token_types,
 )
-from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
-from clm_detour.model.layout import layout_of
-from clm_detour.model.precision import autocast_that_pays, best_device, product_dtype
+from clm_detour.model.weights import read_weights
 from clm_detour.model.wrappers import pass_causal_on
 from clm_detour.utils.errors import UserError
 
+logger = logging.getLogger(__name__)
 
-class ModernBertPreTrainedModel(PreTrainedModel):
-    """Body and prediction head; a subclass adds its modules and calls `post_init`.
+
+class ModernBertPreTrainedModel(hf.FolderModel):
+    """Body and prediction head. A subclass adds its modules and calls `post_init`.
 
     Args:
-        config: of any ModernBERT; copied.
-        attention_backend: a name of `clm_detour.model.attention.BACKENDS`, or None for the best one, by device and precision.
+        config: Config of any ModernBERT; it is copied.
+        attention_backend: A name of `clm_detour.model.attention.BACKENDS`, or None for the best one by device
+            and precision.
 
     Attributes:
-        causal: a token sees only itself and what is left of it. Switch it at any time, also on a wrapper such as PEFT's, DDP or
-            `torch.compile`'s; or give `causal` to a forward. It is saved with the model.
-        architecture: the name of transformers' class with the same weights; stands in a saved `config.json`.
+        causal: Whether a token sees only itself and what is to its left. Set it at any time, also on a
+            wrapper such as PEFT's, DDP or `torch.compile`'s; or give `causal` to a forward. It is saved with
+            the model.
+        architecture: Name of transformers' class with the same weights, which is written to `config.json`.
 
     Raises:
-        UserError: the config asks for something that the network does not do exactly.
+        UserError: If the config asks for something that the network does not compute exactly.
     """
 
-    config: ModernBertConfig
-    config_class = ModernBertConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # transformers' Trainer: the loss is the mean of the batch that is given
-    architecture: ClassVar[str]
+    accepts_loss_kwargs = False  # for transformers' Trainer: the loss is the mean of the batch
 
     def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
         layout = layout_of(config)
         config = copy.deepcopy(config)
-        config._attn_implementation = "eager"  # transformers checks its own kernels; ours are chosen below
-        vars(config).pop(hf.CAUSAL, None)  # what the attribute says is true
+        config._attn_implementation = "eager"  # transformers checks the kernels that it would use
+        vars(config).pop(hf.CAUSAL, None)  # the attribute decides
         super().__init__(config)
         self.causal = False
         if attention_backend is not None:
-            choose_backend(attention_backend)  # refuse it now rather than at the first batch
+            choose_backend(attention_backend)  # raises now rather than at the first batch
         self._attention_asked = attention_backend
         self.model = Body(config, layout)
         self.head = Head(config)
 
     @property
     def attention_choice(self) -> Choice:
-        """The attention back end for the device and precision that the model runs in at this moment, and why."""
+        """The attention back end for the current device and precision of the model, and the reason."""
         device = self.device.type
         dtype = product_dtype(device, self.dtype)
         return choose_backend(self._attention_asked, device, dtype, self.model.head_dim)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """`forward`, in fp32 under an autocast that would not pay; see `clm_detour.model.precision`."""
-        with autocast_that_pays(self.device):
+        """Run `forward`, in fp32 where autocast would be slower; see `clm_detour.model.precision`."""
+        with without_slow_autocast(self.device):
             return super().__call__(*args, **kwargs)
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees only itself and what is left of it."""
+        """Return whether a token sees only itself and what is to its left."""
         return self._causal
 
     @causal.setter
@@ -95,26 +99,26 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         self._causal = check_causal(value)
 
     def extra_repr(self) -> str:
-        """The mask, for `repr`."""
+        """Return the mask, for `repr`."""
         return f"causal={self.causal}"
 
     def generate(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Generate nothing: `to_decoder` gives the model that does.
+        """Refuse to generate text: `to_decoder` returns a model that can.
 
         Raises:
-            UserError: always.
+            UserError: Always.
         """
         raise UserError(
-            f"{type(self).__name__} does not generate text; set causal = True on a ModernBertForPretraining and call "
-            "model.to_decoder().generate(...)."
+            f"{type(self).__name__} does not generate text; set causal = True on a ModernBertForPretraining "
+            "and call model.to_decoder().generate(...)."
         )
 
-    prepare_inputs_for_generation = generate  # PEFT's CAUSAL_LM wants to find it, and the next line
+    prepare_inputs_for_generation = generate  # PEFT's CAUSAL_LM looks for it and for the next line
     generation_config: Any = None
 
     @classmethod
     def can_generate(cls) -> bool:
-        """Whether there is a `generate` that generates, for transformers."""
+        """Return whether the model generates text, for transformers."""
         return False
 
     def encode(
@@ -134,21 +138,22 @@ class ModernBertPreTrainedModel(PreTrainedModel):
 
         Args:
             input_ids: (B, L) int64.
-            attention_mask, document_ids, document_lengths: see `clm_detour.model.documents.unpad`.
-            each: a list to which the embeddings and each layer's output are appended, (T, E).
-            inputs_embeds: (B, L, E) in place of `input_ids`: what the token embeddings would give, before their norm.
-            causal: the mask of this call; None: the attribute's.
-            position_ids: (1, L) or (B, L), as transformers takes them; they must count up by one inside each document, as positions
-                do here anyway. The host waits for them.
-            token_type_ids: must be zeros. The host waits for them.
-            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.keywords`.
+            attention_mask, document_ids, document_lengths: See `clm_detour.model.documents.unpad`.
+            each: A list to which the embeddings and the output of each layer are appended, (T, E).
+            inputs_embeds: (B, L, E) in place of `input_ids`: token embeddings before their norm.
+            causal: Mask of this call. None uses the attribute.
+            position_ids: (1, L) or (B, L), as transformers takes them. They must count up by one inside each
+                document, as positions do here anyway. The host waits for them.
+            token_type_ids: Must be zeros. The host waits for them.
+            others: Further keywords of transformers, none of which may ask for anything; see
+                `clm_detour.model.unsupported`.
 
         Returns:
-            (T, E) after the final norm, and how the T tokens lie in the rows.
+            The states after the final norm, (T, E), and the places of the T tokens in the rows.
 
         Raises:
-            UserError: shapes or lengths differ, an id is not in the vocabulary (seen on a CPU), a keyword asks for what this network
-                does not do, or training with attention dropout.
+            UserError: If shapes or lengths differ, an id is not in the vocabulary (checked on a CPU only), a
+                keyword asks for something that is not supported, or in training with attention dropout.
         """
         check_keywords(type(self), "forward", others, FORWARD)
         shape = check_inputs(input_ids, inputs_embeds, self.config.hidden_size)
@@ -162,33 +167,34 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         if inputs_embeds is None:
             entries = self.model.embeddings.tok_embeddings.num_embeddings
             check_ids("input_ids", "token id", inputs_T, entries, (torch.int64, torch.int32))
-        with autocast_that_pays(self.device):
+        with without_slow_autocast(self.device):
             backend = self.attention_choice.name
             return self.model(inputs_T, rows.documents, self._is_causal(causal), backend, each), rows
 
     def _is_causal(self, asked: bool | None) -> bool:
-        """The mask of a call."""
+        """Return the mask of a call."""
         return self._causal if asked is None else check_causal(asked)
 
-    def _as_asked(self, output: Any, return_dict: bool | None) -> Any:
-        """The output, or what it holds as a tuple."""
+    def _returned(self, output: Any, return_dict: bool | None) -> Any:
+        """Return the output, or its content as a tuple."""
         return output.to_tuple() if return_dict is False else output
 
     def compile_layers(self) -> None:
-        """Run the layers through `torch.compile` from now on; each shape of a batch is compiled once.
+        """Run the layers through `torch.compile` from now on. Each shape of a batch is compiled once.
 
         Raises:
-            UserError: torch cannot compile here, for the GPU if there is one.
+            UserError: If torch cannot compile here, for the GPU if there is one.
         """
         if reason := cannot_compile(best_device().type):
             raise UserError(
-                f"The layers cannot be compiled here: {reason}; install it, or do without (train.compile: false of a recipe)."
+                f"The layers cannot be compiled here: {reason}; install it, or do without (train.compile: "
+                "false of a recipe)."
             )
         for layer in self.model.layers:
             layer.compiled = True
 
     def get_input_embeddings(self) -> nn.Module:
-        """The token embeddings."""
+        """Return the token embeddings."""
         return self.model.embeddings.tok_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -196,16 +202,17 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         self.model.embeddings.tok_embeddings = value
 
     def init_weights(self) -> None:
-        """Fill fresh weights and tie those that are tied; called by `post_init`.
+        """Initialize new weights and tie those that are tied. `post_init` calls it.
 
-        transformers 5 takes a module without parameters of its own for initialised if its class is not one of transformers'.
+        transformers 5 treats a module without parameters of its own as initialized if its class is not one of
+        transformers'.
         """
         if self.model.embeddings.tok_embeddings.weight.device.type != "meta":
             self.apply(self._init_weights)
         self.tie_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """ModernBERT's initialisation: truncated normals; projections back to the residual stream are smaller."""
+        """Initialize with truncated normals as ModernBERT does, smaller before the residual stream."""
         narrow, out = self.config.initializer_range, self._out_std
         if isinstance(module, Embeddings):
             self._fill(module.tok_embeddings, narrow)
@@ -229,17 +236,6 @@ class ModernBertPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
 
     @classmethod
-    def _from_folder(
-        cls, weights: Mapping[str, Tensor], path: str | os.PathLike[str]
-    ) -> Mapping[str, Tensor]:
-        """Return the weights of a folder as this class names them."""
-        return weights
-
-    def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return the weights as a folder of this class names them."""
-        return weights
-
-    @classmethod
     def from_pretrained(  # type: ignore[override]
         cls: type[hf.Model],
         pretrained_model_name_or_path: str | os.PathLike[str],
@@ -259,33 +255,48 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         """Load a folder or a model of the Hugging Face Hub, strictly, in evaluation mode.
 
         Args:
-            pretrained_model_name_or_path: the folder or hub id of a model of the same class.
-            dtype: of the weights, or its name; None or "auto": as stored. Training wants fp32 weights, whatever the folder holds.
-            torch_dtype: the same under the name of older releases.
-            causal: the mask; None: as the folder says, and if it says causal, so does a warning in the log.
-            attention_backend: see the class.
-            device_map: the one device that the model goes to, such as "cuda" or {"": 0}; None: the CPU.
-            revision, cache_dir, force_download, local_files_only, token: for a model of the Hub, as `huggingface_hub` takes them.
-            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.keywords`.
+            pretrained_model_name_or_path: Folder or hub id of a model of the same class.
+            dtype: Type of the weights, or its name. None or "auto" keeps the stored one. Training needs fp32
+                weights, whatever the folder holds.
+            torch_dtype: The same under the name of older releases.
+            causal: Mask. None takes that of the folder; if it is causal, a warning in the log says so.
+            attention_backend: See the class.
+            device_map: The one device for the whole model, such as "cuda" or {"": 0}. None is the CPU.
+            revision, cache_dir, force_download, local_files_only, token: Options of `huggingface_hub` for a
+                model of the Hub.
+            others: Further keywords of transformers, none of which may ask for anything; see
+                `clm_detour.model.unsupported`.
 
         Raises:
-            UserError: there is no such model, it is of another architecture, its config cannot be honoured exactly, its weights
-                do not fit, or a keyword asks for what is not done here.
+            UserError: If there is no such model, it is of another architecture, its config asks for something
+                that the network does not compute exactly, its weights do not fit, or a keyword asks for
+                something that is not supported.
         """
         check_keywords(cls, "from_pretrained", others, FROM_PRETRAINED)
-        return hf.load(
-            cls,
-            pretrained_model_name_or_path,
-            dtype=hf.one_dtype(dtype, torch_dtype),
-            attention_backend=attention_backend,
-            causal=causal,
-            device=hf.one_device(device_map),
-            revision=revision,
+        path, device = pretrained_model_name_or_path, hf.one_device(device_map)
+        kept_dtype = hf.one_dtype(dtype, torch_dtype)
+        folder = hf.fetch(
+            path,
+            revision,
             cache_dir=cache_dir,
             force_download=force_download,
             local_files_only=local_files_only,
             token=token,
         )
+        config = hf.read_config(folder)
+        hf.check_architecture(cls, config, path)
+        model = hf.without_weights(cls, config, attention_backend)
+        hf.fill(model, cls._from_folder(read_weights(folder), path), str(path), kept_dtype)
+        model.causal = bool(getattr(config, hf.CAUSAL, False)) if causal is None else causal
+        if causal is None and model.causal:
+            logger.warning(
+                "%s was saved with the causal mask and is opened with it; for the bidirectional mask set "
+                "causal = False.",
+                path,
+            )
+        if device is not None:
+            torch.nn.Module.to(model, device)
+        return model.eval()
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -299,15 +310,17 @@ class ModernBertPreTrainedModel(PreTrainedModel):
         """Write a folder that transformers' class of any version opens; see `clm_detour.model.hf.save`.
 
         Args:
-            save_directory: the folder.
-            is_main_process: others write nothing.
-            state_dict: all weights of this model, by their names in it; None: the model's own.
-            max_shard_size: as `push_to_hub` gives it; the weights are one file, whatever their size.
-            others: further keywords of transformers, none of which may ask for anything; see `clm_detour.model.keywords`.
+            save_directory: The folder.
+            is_main_process: Whether this process writes. The others write nothing.
+            state_dict: All weights of this model, by their names in it. None takes the model's own.
+            max_shard_size: Accepted because `push_to_hub` gives it. The weights are one file, whatever their
+                size.
+            others: Further keywords of transformers, none of which may ask for anything; see
+                `clm_detour.model.unsupported`.
 
         Raises:
-            UserError: the weights are not those of the config, as with adapters that are not merged, the folder cannot be
-                written, or a keyword asks for what is not done here.
+            UserError: If the weights are not those of the config, as with adapters that are not merged, the
+                folder cannot be written, or a keyword asks for something that is not supported.
         """
         check_keywords(type(self), "save_pretrained", others, SAVE_PRETRAINED)
         if is_main_process:

@@ -1,9 +1,9 @@
-"""Classification of documents and of tokens: body and prediction head as pretrained, a classifier on top.
+"""Classification of documents and of tokens: pretrained body and prediction head, with a classifier on top.
 
-Parameters are as in transformers' classes of the same names. There are two ways in. `from_pretrained` opens a folder of the same
-class, strictly. `from_encoder` starts fine-tuning: it takes body and head from any ModernBERT folder, a pretraining one above
-all, strictly too, leaves the old output layer out, and makes a fresh classifier. A `ModernBertModel` has no head, so that is
-made fresh as well.
+The parameters are those of transformers' classes of the same names. `from_pretrained` opens a folder of the
+same class, strictly. `from_encoder` starts fine-tuning: it takes body and head from any ModernBERT folder,
+usually a pretraining one, strictly too, leaves the old output layer out, and initializes a new classifier. A
+`ModernBertModel` has no head, so its head is initialized as well.
 
 Shapes: B rows, L positions of a row, T tokens, E hidden size, N documents, C labels.
 """
@@ -23,7 +23,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 
 from clm_detour.model import hf
 from clm_detour.model.backbone import ModernBertPreTrainedModel
-from clm_detour.model.checks import check_shape, check_tensor
 from clm_detour.model.classification_loss import (
     check_problem_type,
     document_loss,
@@ -31,6 +30,7 @@ from clm_detour.model.classification_loss import (
     problem_type_of,
 )
 from clm_detour.model.documents import Documents, Unpadded
+from clm_detour.model.input_checks import check_shape, check_tensor
 from clm_detour.model.layers import Head
 from clm_detour.model.weights import as_with_head, is_headless, modules_of, read_weights
 from clm_detour.utils.errors import UserError
@@ -42,14 +42,14 @@ logger = logging.getLogger(__name__)
 
 
 class ModernBertClassifier(ModernBertPreTrainedModel):
-    """What both classes share: dropout and classifier over the prediction head.
+    """The base class of both classifiers: dropout and a classifier over the prediction head.
 
     Args:
-        config: its `id2label` says how many labels there are; `classifier_dropout` acts before the classifier.
-        attention_backend: see `ModernBertPreTrainedModel`.
+        config: Its `id2label` gives the number of labels; `classifier_dropout` acts before the classifier.
+        attention_backend: See `ModernBertPreTrainedModel`.
 
     Raises:
-        UserError: the config asks for something that the network does not do exactly.
+        UserError: If the config asks for something that the network does not compute exactly.
     """
 
     def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
@@ -63,14 +63,14 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self:
-            self.draw(self.classifier)
+            self.init_output_layer(self.classifier)
 
-    def draw(self, classifier: nn.Linear) -> None:
-        """Draw the weights of a fresh output layer, as transformers does; its bias is zero."""
-        self._fill(classifier, self.config.hidden_size**-0.5)
+    def init_output_layer(self, layer: nn.Linear) -> None:
+        """Initialize the weights of a new output layer as transformers does; its bias is zero."""
+        self._fill(layer, self.config.hidden_size**-0.5)
 
     def classify(self, hidden: Tensor) -> Tensor:
-        """(..., E) -> (..., C)."""
+        """Return logits (..., C) for states (..., E)."""
         return self.classifier(self.drop(self.head(hidden)))
 
     @classmethod
@@ -84,23 +84,24 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
         revision: str | None = None,
         attention_backend: str | None = None,
     ) -> Classifier:
-        """Body and head of a folder or hub id, in fp32, with a fresh classifier, in evaluation mode.
+        """Load body and head of a folder or hub id, in fp32 and in evaluation mode, with a new classifier.
 
-        What is fresh is drawn from torch's generator, and a warning in the log names it. The mask is bidirectional, also if the
-        folder was saved with the causal one; another warning says so.
+        New weights come from torch's global random number generator, and a warning in the log names them. The
+        mask is bidirectional, even if the folder was saved with the causal one; another warning says so.
 
         Args:
-            path: a masked-LM folder, one of another classifier, whose labels and problem type are forgotten, or a
-                `ModernBertModel`, which has no prediction head: it is drawn as for a new model.
-            num_labels: C; not needed beside `id2label`.
-            id2label: the labels' names, by their numbers from 0; without it they are LABEL_0, LABEL_1, ...
-            classifier_dropout: None: as in the folder's config.
-            revision: branch, tag or commit on the Hub.
-            attention_backend: see `ModernBertPreTrainedModel`.
+            path: A masked-LM folder; or one of another classifier, whose labels and problem type are ignored;
+                or a `ModernBertModel`, whose missing prediction head is initialized as for a new model.
+            num_labels: C. Not needed with `id2label`.
+            id2label: Names of the labels, by their numbers from 0. Without it they are LABEL_0, LABEL_1, ...
+            classifier_dropout: Dropout before the classifier. None takes that of the folder's config.
+            revision: Branch, tag or commit on the Hub.
+            attention_backend: See `ModernBertPreTrainedModel`.
 
         Raises:
-            UserError: the labels are not said or do not fit together, there is no such model, its config cannot be honoured
-                exactly, or weights of body or head are missing, mis-shaped or unknown.
+            UserError: If the labels are not given or do not fit together, there is no such model, its config
+                asks for something that the network does not compute exactly, or weights of body or head are
+                missing, of another shape or unknown.
         """
         changes = _label_keys(num_labels, id2label) | _given(classifier_dropout=classifier_dropout)
         return cls._from_encoder(path, changes, revision, attention_backend)
@@ -118,7 +119,7 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
         model = hf.without_weights(cls, config, attention_backend)
         weights = read_weights(folder)
         headless = is_headless(weights)
-        fresh = model._draw_fresh(headless)
+        fresh = model._new_weights(headless)
         taken = {name: w for name, w in as_with_head(weights).items() if not name.startswith(OUTPUT_LAYERS)}
         hf.fill(model, {**taken, **fresh}, str(path), torch.float32)
         left_out = "" if headless else modules_of(name for name in weights if name not in taken)
@@ -130,13 +131,14 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
         )  # fmt: skip
         if getattr(config, hf.CAUSAL, False):
             logger.warning(
-                "%s was saved with the causal mask, but the classifier sees in both directions; for the causal mask set causal = True.",
+                "%s was saved with the causal mask, but the classifier sees in both directions; for the "
+                "causal mask set causal = True.",
                 path,
             )
         return model.eval()
 
-    def _draw_fresh(self, head: bool) -> dict[str, Tensor]:
-        """Draw the weights of the classifier, and of the prediction head if asked for, as those of a new model."""
+    def _new_weights(self, head: bool) -> dict[str, Tensor]:
+        """Return weights of a new classifier, and of a new prediction head if `head` is set."""
         fresh: dict[str, nn.Module] = {"classifier": self.classifier.to_empty(device="cpu")}
         if head:
             self.head = Head(self.config)
@@ -149,7 +151,7 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
 
 
 class ModernBertForSequenceClassification(ModernBertClassifier):
-    """One vector of logits for each document, from its first token or the mean of its tokens (`config.classifier_pooling`)."""
+    """A classifier of documents, by the first token or the mean of all (`config.classifier_pooling`)."""
 
     architecture = "ModernBertForSequenceClassification"
 
@@ -167,31 +169,29 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
         return_dict: bool | None = None,
         **others: Any,
     ) -> SequenceClassifierOutput:
-        """Classify the documents of a batch, N in all: row by row, from left to right.
+        """Classify the N documents of a batch: row by row, from left to right.
 
-        Without `document_ids` and `document_lengths` a row is a document, and N is B. The first token of a document is its first
-        real one: transformers takes position 0 of a row, which is padding if that is on the left. Padding of packed rows must be
-        masked, or it counts as a document.
+        Without `document_ids` and `document_lengths` a row is a document, and N is B. The first token of a
+        document is its first real one, while transformers takes position 0 of a row, which may be padding.
+        Padding of packed rows must be masked, or it counts as a document. For arguments that are not listed
+        see `ModernBertForPretraining.forward`.
 
         Args:
-            input_ids: (B, L) int64.
-            attention_mask: (B, L), 0 = padding, anywhere; it is taken out.
-            document_ids: (B, L) integers; a document is a maximal run of equal ids in a row.
-            labels: (N,) or (N, C), see `clm_detour.model.classification_loss.document_loss`. If `config.problem_type` is None, the
-                first labels that fit settle it for good, as in transformers.
-            document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
-            output_hidden_states, causal, inputs_embeds, return_dict, others: see `ModernBertForPretraining.forward`.
+            labels: (N,) or (N, C), see `clm_detour.model.classification_loss.document_loss`. If
+                `config.problem_type` is None, the first labels that fit set it, as in transformers.
 
         Returns:
             logits (N, C), the mean loss in fp32 if there are labels, and hidden states if asked for.
 
         Raises:
-            UserError: shapes or lengths differ, a row is nothing but padding, labels do not fit, a causal model pools first
-                tokens, a keyword asks for what this network does not do, or training with attention dropout.
+            UserError: If shapes or lengths differ, a row is only padding, labels do not fit, a causal model
+                pools first tokens, a keyword asks for something that is not supported, or in training with
+                attention dropout.
         """
         if self._is_causal(causal) and self.config.classifier_pooling == CLS:
             raise UserError(
-                "A causal model's first token sees only itself, so classifier_pooling 'cls' would ignore the text; use 'mean'."
+                "A causal model's first token sees only itself, so classifier_pooling 'cls' would ignore "
+                "the text; use 'mean'."
             )
         each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE, rows = self.encode(
@@ -208,7 +208,7 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
             self.config.problem_type = problem_type
         hidden_states = None if each is None else tuple(map(rows.put_back, each))
         output = SequenceClassifierOutput(loss=loss, logits=logits_NC, hidden_states=hidden_states)
-        return self._as_asked(output, return_dict)
+        return self._returned(output, return_dict)
 
     @classmethod
     def from_encoder(
@@ -223,15 +223,15 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
         revision: str | None = None,
         attention_backend: str | None = None,
     ) -> Classifier:
-        """As `ModernBertClassifier.from_encoder`, with two more choices.
+        """Load body and head as `ModernBertClassifier.from_encoder` does, with two more options.
 
         Args:
-            path, num_labels, id2label, classifier_dropout, revision, attention_backend: see there.
-            problem_type: one of `PROBLEM_TYPES`; None: the first labels settle it.
-            classifier_pooling: 'cls' or 'mean'; None: as in the folder's config.
+            path, num_labels, id2label, classifier_dropout, revision, attention_backend: See there.
+            problem_type: One of `PROBLEM_TYPES`. None lets the first labels set it.
+            classifier_pooling: 'cls' or 'mean'. None takes that of the folder's config.
 
         Raises:
-            UserError: see there.
+            UserError: See there.
         """
         changes = _label_keys(num_labels, id2label) | {"problem_type": problem_type}
         changes |= _given(classifier_dropout=classifier_dropout, classifier_pooling=classifier_pooling)
@@ -239,7 +239,7 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
 
 
 class ModernBertForTokenClassification(ModernBertClassifier):
-    """Logits for each token."""
+    """A classifier of tokens."""
 
     architecture = "ModernBertForTokenClassification"
 
@@ -259,20 +259,18 @@ class ModernBertForTokenClassification(ModernBertClassifier):
     ) -> TokenClassifierOutput:
         """Classify the tokens of a batch.
 
+        For arguments that are not listed see `ModernBertForPretraining.forward`. Logits of padding are zeros.
+
         Args:
-            input_ids: (B, L) int64.
-            attention_mask: (B, L), 0 = padding, anywhere; it is taken out and its logits are zeros.
-            document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
-            labels: (B, L) integers, -100 where there is none; at padding they are not looked at.
-            document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
-            output_hidden_states, causal, inputs_embeds, return_dict, others: see `ModernBertForPretraining.forward`.
+            labels: (B, L) integers, -100 where there is none. Labels at padding are ignored.
 
         Returns:
-            logits (B, L, C), if there are labels their mean cross-entropy in fp32 nats, and hidden states if asked for.
+            logits (B, L, C), if there are labels their mean cross-entropy in fp32 nats, and hidden states if
+            asked for.
 
         Raises:
-            UserError: shapes or lengths differ, labels do not fit, a keyword asks for what this network does not do, or training with
-                attention dropout.
+            UserError: If shapes or lengths differ, labels do not fit, a keyword asks for something that is
+                not supported, or in training with attention dropout.
         """
         each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE, rows = self.encode(
@@ -286,13 +284,14 @@ class ModernBertForTokenClassification(ModernBertClassifier):
         hidden_states = None if each is None else tuple(map(rows.put_back, each))
         logits = rows.put_back(logits_TC)
         output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states)
-        return self._as_asked(output, return_dict)
+        return self._returned(output, return_dict)
 
 
 def _pool(hidden_TE: Tensor, documents: Documents, pooling: str) -> Tensor:
-    """(T, E) -> (N, E): each document's first token, or the mean of its tokens, summed in fp32.
+    """Return the first token's state or the mean state of each document, summed in fp32: (T, E) -> (N, E).
 
-    `segment_reduce` adds in order, and so gives the same bytes every time; `index_add` does not promise that on a GPU.
+    `segment_reduce` adds in order, and so gives the same bytes every time, which `index_add` does not promise
+    on a GPU.
     """
     if pooling == CLS:
         return hidden_TE.index_select(0, documents.cu_seqlens[:-1])
@@ -302,7 +301,7 @@ def _pool(hidden_TE: Tensor, documents: Documents, pooling: str) -> Tensor:
 
 
 def _check_rows(rows: Unpadded) -> None:
-    """Where a row is a document, each has a token: else logits and rows would no longer correspond."""
+    """Check, where each row is a document, that no row is only padding: else logits would not match rows."""
     if len(rows.documents.lengths) != rows.shape[0]:
         count, length = rows.shape
         filled = set() if rows.kept is None else set((rows.kept // length).tolist())
@@ -311,7 +310,7 @@ def _check_rows(rows: Unpadded) -> None:
 
 
 def _number_of_labels(config: ModernBertConfig) -> int:
-    """What a config says about classification is checked before the network is built."""
+    """Check what a config says about classification, and return the number of labels."""
     numbers = sorted(config.id2label or {})
     if not numbers or numbers != list(range(len(numbers))):
         raise UserError(f"id2label numbers the labels {numbers}; number them 0, 1, 2, ...")
@@ -327,7 +326,7 @@ def _number_of_labels(config: ModernBertConfig) -> int:
 
 
 def _label_keys(num_labels: int | None, id2label: Mapping[int, str] | None) -> dict[str, Any]:
-    """What a config says about labels; nothing is left of what it said before."""
+    """Return the keys of a config that describe labels, and replace all that it said before."""
     if id2label is None:
         if not isinstance(num_labels, Integral) or num_labels < 1:
             raise UserError(

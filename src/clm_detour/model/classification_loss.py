@@ -1,4 +1,4 @@
-"""The losses of the classification heads, chosen by `problem_type` as transformers chooses them; in fp32.
+"""The losses of the classification heads, chosen by `problem_type` as in transformers; in fp32.
 
 Shapes: N documents, T tokens, C labels.
 """
@@ -21,13 +21,16 @@ WHOLE = (torch.int64, torch.int32)
 
 
 def check_problem_type(name: str) -> None:
-    """Raise a `UserError` unless it is one of `PROBLEM_TYPES`."""
+    """Raise a `UserError` unless the name is one of `PROBLEM_TYPES`."""
     if name not in PROBLEM_TYPES:
         raise UserError(f"problem_type {name!r} is not known; use one of {', '.join(PROBLEM_TYPES)}.")
 
 
 def problem_type_of(labels: Tensor, num_labels: int) -> ProblemType:
-    """What transformers takes the problem for if the config does not say: one label is regression, whole numbers are single-label."""
+    """Return the problem type that transformers assumes if the config does not name one.
+
+    One label is regression; labels that are whole numbers are single-label classification.
+    """
     if num_labels == 1:
         return REGRESSION
     classes = labels.dtype in WHOLE or (labels.dim() == 1 and not labels.dtype.is_floating_point)
@@ -35,19 +38,21 @@ def problem_type_of(labels: Tensor, num_labels: int) -> ProblemType:
 
 
 def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) -> Tensor:
-    """Mean loss of N documents.
+    """Return the mean loss of N documents.
 
     Args:
-        labels: single-label: (N,) integers, -100 = left out. Multi-label: (N, C), 0 to 1. Regression: (N, C), or (N,) if C is 1.
-            NaN is refused on a CPU only; on a GPU, where the host does not wait for the labels, it makes the loss NaN.
-        problem_type: one of `PROBLEM_TYPES`.
+        logits_NC: Logits.
+        labels: For single-label problems (N,) integers, -100 for a document that is left out. For multi-label
+            problems (N, C), from 0 to 1. For regression (N, C), or (N,) if C is 1. NaN is refused on a CPU
+            only; on a GPU, where the host does not wait for the labels, it makes the loss NaN.
+        problem_type: One of `PROBLEM_TYPES`.
 
     Returns:
-        Mean cross-entropy over the documents with a label, mean binary cross-entropy or mean squared error over all N * C; nats
-        for the first two; 0 if there is nothing.
+        Mean cross-entropy over the documents with a label, mean binary cross-entropy or mean squared error
+        over all N * C; in nats for the first two; 0 if there are no labels.
 
     Raises:
-        UserError: shape, kind or (only seen on a CPU: elsewhere nobody waits to see it) value of the labels do not fit.
+        UserError: If shape, kind or (checked on a CPU only) values of the labels do not fit.
     """
     check_problem_type(problem_type)
     documents, num_labels = logits_NC.shape
@@ -56,8 +61,9 @@ def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) 
         labels = labels[:, None]
     if tuple(labels.shape) != shape:
         raise UserError(
-            f"labels has shape {tuple(labels.shape)}; {problem_type} of {documents} documents with {num_labels} labels wants "
-            f"{shape}. Give one entry for each document, or set problem_type to one of {', '.join(PROBLEM_TYPES)}."
+            f"labels has shape {tuple(labels.shape)}; {problem_type} of {documents} documents with "
+            f"{num_labels} labels wants {shape}. Give one entry for each document, or set problem_type to "
+            f"one of {', '.join(PROBLEM_TYPES)}."
         )
     if problem_type == SINGLE_LABEL:
         return mean_cross_entropy(logits_NC, labels)
@@ -67,7 +73,8 @@ def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) 
     if problem_type == REGRESSION:
         if on_cpu and not labels.isfinite().all():
             raise UserError(
-                "A label is not a finite number, as those of regression are; leave documents without a value out."
+                "A label is not a finite number, as those of regression are; leave documents without a "
+                "value out."
             )
         return F.mse_loss(logits_NC.float(), labels.float())
     if on_cpu and not ((labels >= 0) & (labels <= 1)).all():  # False for NaN
@@ -78,10 +85,10 @@ def document_loss(logits_NC: Tensor, labels: Tensor, problem_type: ProblemType) 
 
 
 def mean_cross_entropy(logits_TC: Tensor, labels_T: Tensor) -> Tensor:
-    """Mean over the labels that are not -100, in nats; 0 if there are none, where transformers gives NaN.
+    """Return the mean over the labels that are not -100, in nats; 0 if there are none (NaN in transformers).
 
     Raises:
-        UserError: labels are not integers, or (only seen on a CPU: elsewhere nobody waits to see it) not below C.
+        UserError: If labels are not integers, or (checked on a CPU only) not below C.
     """
     if labels_T.dtype not in WHOLE:
         raise UserError(f"labels are {labels_T.dtype}; classes are integers: give them as torch.long.")

@@ -1,6 +1,6 @@
-"""`torch.compile`: what it needs on a machine, and how often it may compile a function.
+"""Say whether `torch.compile` can run on this machine, and let it compile a function often enough.
 
-For a GPU it needs Triton, a C compiler and Python's headers, for a CPU a C++ compiler.
+For a GPU it needs Triton, a C compiler and Python's headers; for a CPU a C++ compiler.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch._dynamo
 
 OLDEST = (7, 0)  # compute capability that Triton compiles for
 C_COMPILERS = ("gcc", "clang")  # in Triton's order
-CXX_COMPILERS = ("clang++" if sys.platform == "darwin" else "g++",)  # torch looks for no other
+CXX_COMPILERS = ("clang++" if sys.platform == "darwin" else "g++",)  # torch looks for this one only
 
 
 @cache
 def cannot_compile(device: str) -> str | None:
-    """Why torch cannot compile for this type of device here, or None if it can."""
+    """Return why torch cannot compile for this type of device here, or None if it can."""
     if device != "cuda":
         return _missing("CXX", CXX_COMPILERS, "C++")
     if not torch.cuda.is_available():
@@ -38,10 +38,11 @@ def cannot_compile(device: str) -> str | None:
 
 
 def allow_many_versions() -> None:
-    """Let torch compile one function as often in this process as it may compile all versions together.
+    """Let torch compile as many versions of one function as its limit for all functions allows.
 
-    A function has a version for each shape, with gradients and without; torch refuses the ninth. And under DDP torch is not to cut
-    what is compiled at DDP's buckets: a part of a layer is small enough for DDP to overlap with.
+    A function has a version for each shape, with gradients and without, and torch refuses the ninth. Under
+    DDP torch also does not split what is compiled at DDP's buckets: a part of a layer is small enough for DDP
+    to overlap communication with it.
     """
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, limits.accumulated_recompile_limit)

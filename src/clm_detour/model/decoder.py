@@ -1,14 +1,15 @@
-"""To and from transformers' causal class, `ModernBertDecoderForCausalLM`, which generates text.
+"""Conversion to and from transformers' causal class, `ModernBertDecoderForCausalLM`, which generates text.
 
-The weights are the same but for names and for queries, keys and values lying apart. Two things differ in the config.
-The class counts a local layer's window with the token itself, so 64 tokens to the left are its 65. And its releases
-before 5 ignore `local_rope_theta` and forget the window when they save, so they cannot hold these models at all.
+The weights are the same, except for their names and for queries, keys and values, which that class keeps
+apart. Two things differ in the config. The class counts the token itself in the window of a local layer, so
+64 tokens to the left are its 65. And its releases before 5 ignore `local_rope_theta` and lose the window when
+they save, so they cannot hold these models at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -19,9 +20,6 @@ from clm_detour.model import hf
 from clm_detour.model.layout import layout_of
 from clm_detour.model.weights import check_tied
 from clm_detour.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from clm_detour.model.modernbert import ModernBertForPretraining
 
 SAME_KEYS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -34,12 +32,12 @@ SAME_KEYS = (
 QKV, APART = ".attn.Wqkv.", (".attn.q_proj.", ".attn.k_proj.", ".attn.v_proj.")
 
 
-def to_decoder(model: ModernBertForPretraining) -> Any:
-    """The `ModernBertDecoderForCausalLM` with the same logits as this causal model, in evaluation mode.
+def to_decoder(model: hf.FolderModel) -> Any:
+    """Return the `ModernBertDecoderForCausalLM` with the logits of this causal model, in evaluation mode.
 
     Raises:
-        UserError: the model is bidirectional or its decoder no longer the embedding, transformers is older than 5, or its class
-            does not accept the config.
+        UserError: If the model is bidirectional, its decoder is no longer the embedding, transformers is
+            older than 5, or its class does not accept the config.
     """
     decoder_config, decoder_class = _classes()
     if not model.causal:
@@ -50,39 +48,40 @@ def to_decoder(model: ModernBertForPretraining) -> Any:
     keys = {key: getattr(model.config, key) for key in SAME_KEYS}
     try:
         config = decoder_config(**keys, local_attention=2 * (layout_of(model.config).window + 1))
-    except Exception as error:  # of a kind that differs between releases
+    except Exception as error:  # its type differs between releases
         raise UserError(
-            f"transformers' decoder does not accept the config ({' '.join(str(error).split())}); change it in model.config."
+            f"transformers' decoder does not accept the config ({' '.join(str(error).split())}); change it "
+            "in model.config."
         ) from error
-    decoder = decoder_class(config).to(model.decoder.weight.dtype)
+    projection = model.get_output_embeddings().weight
+    decoder = decoder_class(config).to(projection.dtype)
     decoder.load_state_dict(dict(_taken_apart(weights)))
-    return decoder.to(model.decoder.weight.device).eval()
+    return decoder.to(projection.device).eval()
 
 
 def encoder_config(decoder_config: Any) -> ModernBertConfig:
-    """The config of the causal model with the logits of a decoder of this config.
+    """Return the config of the causal model with the same logits as a decoder of this config.
 
     Raises:
-        UserError: transformers is older than 5.
+        UserError: If transformers is older than 5.
     """
     _classes()
     keys = {key: getattr(decoder_config, key) for key in SAME_KEYS}
     return ModernBertConfig(**keys, local_attention=2 * (decoder_config.sliding_window - 1))
 
 
-def from_decoder(
-    cls: type[ModernBertForPretraining], decoder: Any, attention_backend: str | None = None
-) -> ModernBertForPretraining:
-    """The causal model with the same logits as this `ModernBertDecoderForCausalLM`, in evaluation mode.
+def from_decoder(cls: type[hf.Model], decoder: Any, attention_backend: str | None = None) -> hf.Model:
+    """Return the causal model with the same logits as a `ModernBertDecoderForCausalLM`, in evaluation mode.
 
     Raises:
-        UserError: transformers is older than 5, it is another class, or its config cannot be honoured exactly.
+        UserError: If transformers is older than 5, the decoder is of another class, or its config asks for
+            something that the network does not compute exactly.
     """
     _, decoder_class = _classes()
     if not isinstance(decoder, decoder_class):
         raise UserError(
-            f"from_decoder takes a {decoder_class.__name__}, not a {type(decoder).__name__}; open the folder of a masked "
-            "model with from_pretrained and set causal = True."
+            f"from_decoder takes a {decoder_class.__name__}, not a {type(decoder).__name__}; open the folder "
+            "of a masked model with from_pretrained and set causal = True."
         )
     model = cls(encoder_config(decoder.config), attention_backend)
     hf.fill(model, dict(_put_together(decoder.state_dict())), "the decoder", dtype=None)
@@ -93,8 +92,8 @@ def from_decoder(
 def _classes() -> tuple[Any, Any]:
     if int(transformers.__version__.split(".")[0]) < 5:
         raise UserError(
-            f"transformers {transformers.__version__} has no causal ModernBERT with its own local rope theta and window; "
-            "install transformers >= 5."
+            f"transformers {transformers.__version__} has no causal ModernBERT with its own local rope theta "
+            "and window; install transformers >= 5."
         )
     return transformers.ModernBertDecoderConfig, transformers.ModernBertDecoderForCausalLM
 

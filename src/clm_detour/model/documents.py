@@ -1,8 +1,8 @@
-"""Documents laid end to end: the boundaries that attention, RoPE and next-token labels keep to.
+"""Documents laid end to end, with the boundaries that attention, positions and next-token labels respect.
 
-The network never sees rows or padding. The T real tokens of a batch are taken out of their (B, L) rows and laid end to
-end; a `Documents` says where each document ends, and keeps what is derived from that (positions, masks) so that
-it is made once per forward and shared by all layers.
+The network never sees rows or padding. The T real tokens of a batch are taken out of their (B, L) rows and
+laid end to end. A `Documents` says where each document ends, and keeps what is derived from that (positions,
+masks), so that it is computed once per forward and shared by all layers.
 
 Shapes: B rows, L positions of a row, T tokens, N documents.
 """
@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from clm_detour.model.checks import check_rows, check_shape
-from clm_detour.model.masks import real_tokens
+from clm_detour.model.input_checks import check_rows, check_shape
+from clm_detour.model.padding import real_tokens
 from clm_detour.utils.errors import UserError
 
 IGNORED = -100
@@ -28,14 +28,14 @@ Made = TypeVar("Made")
 
 
 class Documents:
-    """Boundaries of N documents laid end to end.
+    """The boundaries of N documents laid end to end.
 
     Args:
-        lengths: tokens of each document, on the host, so that no one has to wait for the device.
-        device: where tensors are made.
+        lengths: Number of tokens of each document, on the host, so that nothing waits for the device.
+        device: Device on which tensors are created.
 
     Raises:
-        UserError: a length is not positive.
+        UserError: If a length is not positive.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu"):
@@ -49,22 +49,22 @@ class Documents:
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
-        """(N + 1,) int32; document n is tokens cu_seqlens[n] to cu_seqlens[n + 1]."""
+        """Cumulative lengths, (N + 1,) int32: document n is tokens cu_seqlens[n] to cu_seqlens[n + 1]."""
         return on_device(itertools.accumulate(self.lengths, initial=0), self.device, torch.int32)
 
     @cached_property
     def index(self) -> Tensor:
-        """(T,) int64: the number of each token's document."""
+        """The number of each token's document, (T,) int64."""
         numbers = torch.arange(len(self.lengths), device=self.device)
         return numbers.repeat_interleave(self.cu_seqlens.diff(), output_size=self.tokens)
 
     @cached_property
     def positions(self) -> Tensor:
-        """(T,) int64: position of each token in its document, from 0."""
+        """The position of each token in its document, from 0, (T,) int64."""
         return torch.arange(self.tokens, device=self.device) - self.cu_seqlens[:-1][self.index]
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """`make()` at the first call with this key, the same object afterwards."""
+        """Return `make()` at the first call with this key, and the same object afterwards."""
         if key not in self._made:
             with torch.no_grad():
                 self._made[key] = make()
@@ -72,20 +72,21 @@ class Documents:
 
 
 def on_device(numbers: Iterable[int], device: torch.device | str, dtype: torch.dtype = torch.int64) -> Tensor:
-    """A tensor of what the host knows, without waiting for the device."""
+    """Return a tensor of numbers that the host knows, without waiting for the device."""
     known = torch.tensor(list(numbers), dtype=dtype)
     if torch.device(device).type == "cuda":
-        known = known.pin_memory()  # a copy from pageable memory would wait
+        known = known.pin_memory()  # copying from pageable memory would wait
     return known.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
 class Unpadded:
-    """How the tokens of a (B, L) batch are laid end to end, and put back.
+    """The tokens of a (B, L) batch laid end to end, and the way back to rows.
 
     Args:
+        documents: The documents.
         shape: (B, L).
-        kept: (T,) int64, places of the tokens in the flattened rows; None if all are kept.
+        kept: Places of the tokens in the flattened rows, (T,) int64. None if all are kept.
     """
 
     documents: Documents
@@ -93,12 +94,12 @@ class Unpadded:
     kept: Tensor | None
 
     def take(self, rows: Tensor) -> Tensor:
-        """(B, L, ...) -> (T, ...)."""
+        """Return the tokens of rows: (B, L, ...) -> (T, ...)."""
         flat = rows.flatten(0, 1)
         return flat if self.kept is None else flat[self.kept]
 
     def put_back(self, tokens: Tensor) -> Tensor:
-        """(T, ...) -> (B, L, ...), zero where there was padding."""
+        """Return tokens in their rows, with zeros at padding: (T, ...) -> (B, L, ...)."""
         if self.kept is None:
             return tokens.unflatten(0, self.shape)
         flat = tokens.new_zeros(self.shape[0] * self.shape[1], *tokens.shape[1:])
@@ -112,16 +113,20 @@ def unpad(
     document_ids: Tensor | None = None,
     document_lengths: Sequence[Sequence[int]] | None = None,
 ) -> Unpadded:
-    """Find the documents of a batch. With neither ids nor lengths a row is one document.
+    """Find the documents of a batch. With neither ids nor lengths each row is one document.
 
     Args:
-        attention_mask: 0 = padding, which is taken out, and what remains of a row closes up; see
-            `clm_detour.model.masks.real_tokens` for its forms.
-        document_ids: (B, L) integers; a document is a maximal run of equal ids within a row.
-        document_lengths: of each row, adding up to L: instead of the other two, which make the host wait for the device.
+        shape: (B, L).
+        device: Device of the batch.
+        attention_mask: 0 at padding, which is taken out, so that the rest of a row closes up. For other forms
+            see `clm_detour.model.padding.real_tokens`.
+        document_ids: (B, L) integers. A document is a maximal run of equal ids within a row.
+        document_lengths: Lengths of the documents of each row, adding up to L. They replace the other two,
+            which make the host wait for the device.
 
     Raises:
-        UserError: shapes or lengths do not fit (B, L), the mask cannot be read, or lengths come beside ids or a mask.
+        UserError: If shapes or lengths do not fit (B, L), the mask cannot be read, or lengths are given
+            together with ids or a mask.
     """
     check_shape("document_ids", document_ids, shape)
     if document_lengths is not None:
@@ -144,16 +149,17 @@ def _check_lengths(lengths: Sequence[Sequence[int]], shape: tuple[int, int], alo
     try:
         fit = len(lengths) == shape[0] and all(sum(row) == shape[1] for row in lengths)
         fit &= all(isinstance(length, Integral) for row in lengths for length in row)
-    except TypeError:  # not lists in a list
+    except TypeError:  # not a list of lists
         fit = False
     if not fit:
         raise UserError(
-            f"document_lengths must be {shape[0]} lists that each add up to {shape[1]}, the shape of input_ids."
+            f"document_lengths must be {shape[0]} lists that each add up to {shape[1]}, the shape of "
+            "input_ids."
         )
 
 
 def _runs(shape: tuple[int, int], device: torch.device, document_ids: Tensor | None) -> Tensor:
-    """(B * L,) int64: a number for each position, equal to its left neighbour's if both are of one document."""
+    """Return a number for each position, (B * L,) int64, the same for neighbors of one document."""
     starts = torch.zeros(shape, dtype=torch.bool, device=device)
     starts[:, :1] = True
     if document_ids is not None:
@@ -171,17 +177,17 @@ def _documents_of_runs(run: Tensor) -> Documents:
 def next_token_labels(
     input_ids: Tensor, document_ids: Tensor | None = None, attention_mask: Tensor | None = None
 ) -> Tensor:
-    """Labels of causal language modelling: each position predicts the next token of its own document.
+    """Return the labels of causal language modeling: the next token of the same document at each position.
 
     Args:
-        input_ids, document_ids, attention_mask: (B, L), as the model's forward takes them. Do not leave both out
-            if rows are padded.
+        input_ids, document_ids, attention_mask: (B, L), as the model's forward takes them. If rows are
+            padded, give ids or a mask.
 
     Returns:
-        (B, L) int64, -100 at the last token of each document and at padding.
+        Labels (B, L) int64, -100 at the last token of each document and at padding.
 
     Raises:
-        UserError: shapes differ.
+        UserError: If shapes differ.
     """
     shape = check_rows(input_ids)
     input_ids = input_ids.long()
@@ -194,7 +200,7 @@ def next_token_labels(
 
 
 def of_next_token(values_T: Tensor, documents: Documents) -> Tensor:
-    """(T,) -> (T,): to each token the value of the next one of its document, and -100 to the last."""
+    """Return the value of the next token of the same document, -100 for its last token: (T,) -> (T,)."""
     shifted = torch.full_like(values_T, IGNORED)
     shifted[:-1] = values_T[1:]
     shifted[documents.cu_seqlens[1:].long() - 1] = IGNORED

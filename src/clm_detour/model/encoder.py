@@ -1,4 +1,4 @@
-"""ModernBERT without a head: hidden states for a probe, a retriever, or a head of your own.
+"""ModernBERT without a head: hidden states for a probe, a retriever or a new head.
 
 Shapes: B rows, L positions of a row, T tokens, E hidden size.
 """
@@ -23,11 +23,12 @@ logger = logging.getLogger(__name__)
 class ModernBertModel(ModernBertPreTrainedModel):
     """The network up to its final norm.
 
-    A folder that it saves is one of transformers' `ModernBertModel`. It opens such a folder, and also one of a class
-    with a head, of which it takes the body as `AutoModel` does; a warning in the log names what is left out. In
-    memory the weights are named `model.*`, as in the classes with a head; in its folders they are named without it.
+    It saves folders of transformers' `ModernBertModel`. It opens such a folder, and also one of a class with
+    a head, from which it takes the body as `AutoModel` does; a warning in the log names what is left out. In
+    memory the weights are named `model.*`, as in the classes with a head; in its folders they are named
+    without that prefix.
 
-    Args, attributes and errors: see `ModernBertPreTrainedModel`.
+    For arguments, attributes and errors see `ModernBertPreTrainedModel`.
     """
 
     architecture = "ModernBertModel"
@@ -52,21 +53,16 @@ class ModernBertModel(ModernBertPreTrainedModel):
     ) -> BaseModelOutput:
         """Compute the hidden states of a batch of rows.
 
-        Args:
-            input_ids: (B, L) int64.
-            attention_mask: (B, L), 0 = padding, anywhere; it is taken out and its states are zeros.
-            document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
-            document_lengths: of each row, adding up to L; instead of ids and mask, so that the host need not wait for the device.
-            output_hidden_states, causal, inputs_embeds, return_dict, others: see `ModernBertForPretraining.forward`.
+        For the arguments see `ModernBertForPretraining.forward`. States of padding are zeros.
 
         Returns:
-            `last_hidden_state` (B, L, E), after the final norm; and, if asked for, `hidden_states`, (B, L, E) of the
-            embeddings and of each layer, all before the final norm. transformers 4 returns the same; transformers 5
-            puts `last_hidden_state` in place of the last entry.
+            `last_hidden_state` (B, L, E), after the final norm; and, if asked for, `hidden_states`, (B, L, E)
+            of the embeddings and of each layer, all before the final norm. transformers 4 returns the same;
+            transformers 5 puts `last_hidden_state` in place of the last entry.
 
         Raises:
-            UserError: shapes or lengths differ, a keyword asks for what this network does not do, or the model is in training
-                mode with attention dropout.
+            UserError: If shapes or lengths differ, a keyword asks for something that is not supported, or in
+                training with attention dropout.
         """
         each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE, rows = self.encode(
@@ -74,7 +70,7 @@ class ModernBertModel(ModernBertPreTrainedModel):
         )
         hidden_states = None if each is None else tuple(map(rows.put_back, each))
         output = BaseModelOutput(last_hidden_state=rows.put_back(hidden_TE), hidden_states=hidden_states)
-        return self._as_asked(output, return_dict)
+        return self._returned(output, return_dict)
 
     @classmethod
     def _from_folder(

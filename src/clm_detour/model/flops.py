@@ -1,24 +1,21 @@
-"""Floating-point operations of a batch, exactly: a multiply-add in a matrix product counts two, everything else nothing.
+"""Count the floating-point operations of a batch: two for each multiply-add in a matrix product.
 
-Attention is counted over the pairs of tokens that see each other, whatever a back end computes beside them.
-The backward pass is twice the forward: each product gives two, one for either factor. What a kernel computes again
-(attention probabilities, checkpointed layers) is not counted.
+Nothing else is counted. Attention is counted over the pairs of tokens that see each other, whatever else a
+back end computes. The backward pass counts twice as much as the forward, since each product has the gradients
+of two factors. What a kernel computes again (attention probabilities, checkpointed layers) is not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 from transformers import ModernBertConfig
 
 from clm_detour.model.documents import Documents
 from clm_detour.model.layout import layout_of
-
-if TYPE_CHECKING:
-    from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.model.modernbert import ModernBertForPretraining
 
 
 @dataclass(frozen=True)
@@ -26,9 +23,9 @@ class Flops:
     """Operations of one batch.
 
     Args:
-        linear: projections and MLPs of the layers.
-        attention: queries times keys, and probabilities times values.
-        head: prediction head and vocabulary, at predicted positions only.
+        linear: Projections and MLPs of the layers.
+        attention: Products of queries and keys, and of probabilities and values.
+        head: Prediction head and vocabulary, at predicted positions only.
     """
 
     linear: int
@@ -37,13 +34,19 @@ class Flops:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all operations."""
         return self.linear + self.attention + self.head
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """What is not trained: layers by number, the embeddings (with a decoder tied to them), the prediction head (with one that is not)."""
+    """The parts of a network that are not trained.
+
+    Args:
+        layers: Numbers of the frozen layers.
+        embeddings: Whether the embeddings are frozen, with a decoder that is tied to them.
+        head: Whether the prediction head is frozen, with a decoder that is not tied.
+    """
 
     layers: frozenset[int] = frozenset()
     embeddings: bool = False
@@ -51,7 +54,7 @@ class Frozen:
 
     @classmethod
     def of(cls, network: ModernBertForPretraining) -> Frozen:
-        """What asks for no gradient in `network`."""
+        """Return the parts of `network` that require no gradient."""
         body = network.model
         return cls(
             frozenset(number for number, layer in enumerate(body.layers) if not _asks(layer)),
@@ -71,12 +74,15 @@ def flops_per_batch(
     training: bool = True,
     frozen: Frozen = NOTHING,
 ) -> Flops:
-    """Count a forward, and in training its backward too.
+    """Count the operations of a forward, and in training those of its backward as well.
 
     Args:
-        documents: or their lengths in tokens.
-        predicted: positions with a label.
-        frozen: has no gradients of weights, and below the lowest trained layer no backward at all.
+        config: The config of the model.
+        documents: The documents, or their lengths in tokens.
+        predicted: Number of positions with a label.
+        causal: Whether the mask is causal.
+        training: Whether there is a backward.
+        frozen: The parts without gradients. Below the lowest trained layer there is no backward at all.
     """
     layout = layout_of(config)
     lengths = documents.lengths if isinstance(documents, Documents) else list(documents)
@@ -88,11 +94,11 @@ def flops_per_batch(
     lowest = min(set(range(layers)) - frozen.layers, default=layers) if frozen.embeddings else 0
     weights, linear, attention = 4 * hidden * hidden + 3 * hidden * inner, 0, 0
     for layer in range(layers):
-        through = training and layer >= lowest  # the gradient goes through
+        through = training and layer >= lowest  # the gradient passes through the layer
         linear += (1 + through + (training and layer not in frozen.layers)) * weights
         attention += (1 + 2 * through) * pairs[layout.is_local(layer)]
     if training and frozen.embeddings and lowest == 0:
-        linear -= 3 * hidden * hidden  # nobody wants the gradient of the first projection's input
+        linear -= 3 * hidden * hidden  # the gradient of the first projection's input is not needed
     decoder_frozen = frozen.embeddings if config.tie_word_embeddings else frozen.head
     head = (1 + training + (training and not frozen.head)) * hidden
     head += (1 + training + (training and not decoder_frozen)) * config.vocab_size
@@ -106,7 +112,7 @@ def _asks(module: nn.Module) -> bool:
 
 
 def seen_pairs(length: int, causal: bool, window: int | None) -> int:
-    """Pairs (query, key) of a document of this length in which the query sees the key."""
+    """Return the number of pairs (query, key) of a document in which the query sees the key."""
     reach = length - 1 if window is None else min(window, length - 1)
     one_side = length * reach - reach * (reach + 1) // 2
     return length + one_side * (1 if causal else 2)

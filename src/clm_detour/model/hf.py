@@ -1,23 +1,23 @@
-"""Hugging Face folders: strict in, readable by every transformers version out.
+"""Read Hugging Face folders strictly, and write folders that every transformers version opens.
 
-A folder holds `config.json` and `model.safetensors` (or shards) of a `ModernBertForMaskedLM` or of a classifier, as transformers
-4.48 to 5.x write them. Nothing is loaded by half: a missing, unexpected or mis-shaped weight is an error that names it.
+A folder holds `config.json` and `model.safetensors` (or shards) of a `ModernBertForMaskedLM` or of a
+classifier, as transformers 4.48 to 5.x write them. A missing, unexpected or wrongly shaped weight is an error
+that names it.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import ModernBertConfig
+from transformers import ModernBertConfig, PreTrainedModel
 
 from clm_detour.model.layout import layout_of
 from clm_detour.model.weights import (
@@ -30,93 +30,74 @@ from clm_detour.model.weights import (
     check_fit,
     check_tied,
     is_headless,
-    read_weights,
 )
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import atomic_write, read_json, write_json
 from clm_detour.utils.hub import hub_reason
 
-if TYPE_CHECKING:
-    from clm_detour.model.backbone import ModernBertPreTrainedModel
-
-Model = TypeVar("Model", bound="ModernBertPreTrainedModel")
-
 CONFIG, BODY_ALONE = "config.json", "ModernBertModel"
 ADAPTER, SENTENCE_TRANSFORMERS = "adapter_config.json", "modules.json"
 COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
-CAUSAL = "causal"  # a key of config.json that transformers takes no notice of; there only if it is true
+CAUSAL = "causal"  # a key of config.json that transformers ignores; written only if it is true
 NOT_OF_A_CONFIG = ("dtype", "keys_to_ignore_at_inference")
-logger = logging.getLogger(__name__)
 
 
-def load(
-    cls: type[Model],
-    path: str | os.PathLike[str],
-    *,
-    dtype: torch.dtype | str | None = torch.float32,
-    attention_backend: str | None = None,
-    causal: bool | None = None,
-    device: torch.device | None = None,
-    **of_hub: Any,
-) -> Model:
-    """Load a folder or a model of the Hugging Face Hub, in evaluation mode.
+class FolderModel(PreTrainedModel):
+    """A model that is read from folders and written to them.
 
-    Args:
-        cls: `ModernBertForPretraining` or a classifier; the folder must be of the same architecture.
-        dtype, attention_backend, causal: see `ModernBertPreTrainedModel.from_pretrained`.
-        device: None: the CPU.
-        of_hub: see `fetch`.
-
-    Raises:
-        UserError: there is no such model, it is of another architecture, its config cannot be honoured exactly, or its weights
-            do not fit.
+    Attributes:
+        architecture: Name of transformers' class with the same weights, which is written to `config.json`.
+        causal: Whether a token sees only itself and earlier tokens.
     """
-    dtype = _dtype(dtype)
-    folder = fetch(path, **of_hub)
-    config = read_config(folder)
-    _check_architecture(cls, config, path)
-    model = without_weights(cls, config, attention_backend)
-    fill(model, cls._from_folder(read_weights(folder), path), str(path), dtype)
-    model.causal = bool(getattr(config, CAUSAL, False)) if causal is None else causal
-    if causal is None and model.causal:
-        logger.warning(
-            "%s was saved with the causal mask and is opened with it; for the bidirectional mask set causal = False.",
-            path,
-        )
-    if device is not None:
-        torch.nn.Module.to(model, device)
-    return model.eval()
+
+    config: ModernBertConfig
+    config_class = ModernBertConfig
+    architecture: ClassVar[str]
+    causal: bool
+
+    @classmethod
+    def _from_folder(
+        cls, weights: Mapping[str, Tensor], path: str | os.PathLike[str]
+    ) -> Mapping[str, Tensor]:
+        """Return the weights of a folder as this class names them."""
+        return weights
+
+    def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the weights as a folder of this class names them."""
+        return weights
 
 
-def one_dtype(
-    dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str | None
-) -> torch.dtype | str | None:
-    """What is asked for under two names.
+Model = TypeVar("Model", bound=FolderModel)
+
+
+def one_dtype(dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return the type that is given under either of two names, None for the stored one.
 
     Raises:
-        UserError: two different things are.
+        UserError: If two different types are given, or it is not a floating-point type.
     """
     if torch_dtype is None:
-        return dtype
+        return _dtype(dtype)
     if _dtype(dtype) not in (torch.float32, _dtype(torch_dtype)):
         raise UserError(f"dtype is {dtype} but torch_dtype {torch_dtype}; give one of them.")
-    return torch_dtype
+    return _dtype(torch_dtype)
 
 
 def one_device(device_map: Any) -> torch.device | None:
-    """The device that a `device_map` of transformers names for the whole model.
+    """Return the device that a `device_map` of transformers names for the whole model.
 
     Raises:
-        UserError: it names none or several, or one that is not there.
+        UserError: If it names no device, several, or one that is not there.
     """
     if device_map is None:
         return None
     try:
         return _open_device(device_map)
-    except (RuntimeError, TypeError, AssertionError) as error:  # of torch's builds without a device
+    except (RuntimeError, TypeError, AssertionError) as error:  # from torch's builds without a device
         raise UserError(
-            f"device_map {device_map!r} is not one device that is here ({on_one_line(error)}); the model goes to one as a whole, "
+            f"device_map {device_map!r} is not one device that is here ({on_one_line(error)}); the model "
+            "goes to one as a whole, "
             'such as "cpu" or "cuda:0".'
         ) from None
 
@@ -145,41 +126,42 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def without_weights(cls: type[Model], config: ModernBertConfig, attention_backend: str | None) -> Model:
-    """A model on the meta device: nothing is allocated or initialised, since every weight will come from a file."""
+    """Return a model on the meta device, with nothing allocated or initialized, to be filled from a file."""
     with torch.device("meta"):
         return cls(config, attention_backend)
 
 
-def _check_architecture(
-    cls: type[ModernBertPreTrainedModel], config: ModernBertConfig, path: str | os.PathLike[str]
+def check_architecture(
+    cls: type[FolderModel], config: ModernBertConfig, path: str | os.PathLike[str]
 ) -> None:
-    """Two classifiers can have the same weights and mean other things by them."""
+    """Check that a folder is of this class: another may give the same weights another meaning."""
     found, wanted = config.architectures, cls.architecture
     if found and wanted not in found and wanted != BODY_ALONE:
         if BODY_ALONE in found:
             raise _without_head(path, wanted)
         raise UserError(
-            f"{path} holds a {' and '.join(found)}, not a {wanted}; open it with that class (a classifier starts from the encoder "
-            "of either by from_encoder)."
+            f"{path} holds a {' and '.join(found)}, not a {wanted}; open it with that class (a classifier "
+            "starts from the encoder of either by from_encoder)."
         )
 
 
 def _without_head(source: str | os.PathLike[str], architecture: str) -> UserError:
     return UserError(
-        f"{source} holds the body of a model without its head, not a {architecture}; open it as a {BODY_ALONE}, or with "
-        "from_encoder of a classifier, which makes a fresh head."
+        f"{source} holds the body of a model without its head, not a {architecture}; open it as a "
+        f"{BODY_ALONE}, or with from_encoder of a classifier, which makes a fresh head."
     )
 
 
 def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: Any) -> Path:
-    """The folder at `path`, or that of the hub id `path`, downloaded if it is not in the cache.
+    """Return the folder at `path`, or that of the hub id `path`, downloaded if it is not in the cache.
 
     Args:
-        revision: branch, tag or commit.
-        options: further ones of `huggingface_hub.snapshot_download`.
+        path: Folder or hub id.
+        revision: Branch, tag or commit.
+        options: Further options of `huggingface_hub.snapshot_download`.
 
     Raises:
-        UserError: it is neither.
+        UserError: If it is neither a folder nor a model of the Hub.
     """
     if not isinstance(path, str | os.PathLike):
         raise UserError(f"Give the path of a model's folder or its hub id, not a {type(path).__name__}.")
@@ -188,7 +170,7 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: 
     try:
         files = [CONFIG, INDEX, "model*.safetensors"]
         return Path(snapshot_download(str(path), revision=revision, allow_patterns=files, **options))
-    except (OSError, ValueError) as error:  # huggingface_hub's errors are of these kinds
+    except (OSError, ValueError) as error:  # the types of huggingface_hub's errors
         raise UserError(
             f"{path} is neither a folder nor a model that can be fetched from the Hugging Face Hub "
             f"({hub_reason(error)}); check the name, and the network or cache."
@@ -196,23 +178,24 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: 
 
 
 def check_kind(path: str | os.PathLike[str], kind: Any) -> None:
-    """Refuse a ModernBERT in transformers' causal form, with the way to an encoder.
+    """Refuse a ModernBERT in transformers' causal form, and name the way to an encoder.
 
     Raises:
-        UserError: the `model_type` says that it is one.
+        UserError: If the `model_type` is that of the causal form.
     """
     if kind == "modernbert-decoder":
         raise UserError(
-            f"{path} is a ModernBertDecoder, which is no bidirectional encoder; open it with transformers, take its weights with "
-            "ModernBertForPretraining.from_decoder, and save that."
+            f"{path} is a ModernBertDecoder, which is no bidirectional encoder; open it with transformers, "
+            "take its weights with ModernBertForPretraining.from_decoder, and save that."
         )
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds a model in a form that is not transformers' own.
+    """Refuse a folder that holds a model in another form than transformers' own.
 
     Raises:
-        UserError: it is one of PEFT or sentence-transformers; says how to make or where to find the model.
+        UserError: If it is a folder of PEFT or sentence-transformers. The error says how to make or where to
+            find the model.
     """
     if not folder.is_dir() or (folder / CONFIG).exists():
         return
@@ -232,10 +215,12 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
     """Read `config.json` of a ModernBERT.
 
     Args:
-        changes: keys that are set to something else.
+        folder: The folder.
+        changes: Keys with other values.
 
     Raises:
-        UserError: it is missing, or is another model's, or transformers does not accept a value.
+        UserError: If it is missing, belongs to another model, or has a value that transformers does not
+            accept.
     """
     check_folder(folder)
     keys = read_json(folder / CONFIG, AGAIN)
@@ -245,26 +230,30 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
         raise UserError(
             f"{folder / CONFIG} is of a {kind!r} model; only ModernBERT ('modernbert') can be trained."
         )
-    if "local_rope_theta" in keys and keys["local_rope_theta"] is None:  # means: as in global layers
+    if (
+        "local_rope_theta" in keys and keys["local_rope_theta"] is None
+    ):  # it means the same as in global layers
         keys["local_rope_theta"] = keys.get("global_rope_theta", 160_000.0)
     try:
         return ModernBertConfig.from_dict({**keys, **changes})
-    except Exception as error:  # of a kind that differs between releases
+    except Exception as error:  # its type differs between releases
         raise UserError(
-            f"The config of {folder} is not valid ({on_one_line(error)}); correct it there or in what you asked for."
+            f"The config of {folder} is not valid ({on_one_line(error)}); correct it there or in what you "
+            "asked for."
         ) from error
 
 
-def fill(
-    model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor], source: str, dtype: torch.dtype | None
-) -> None:
-    """Give the model these weights.
+def fill(model: FolderModel, weights: Mapping[str, Tensor], source: str, dtype: torch.dtype | None) -> None:
+    """Load weights into a model.
 
     Args:
-        source: where they come from, for the error.
+        model: The model.
+        weights: Its weights, by name.
+        source: Where they come from, for the error.
+        dtype: Type of the weights. None keeps theirs.
 
     Raises:
-        UserError: they do not fit exactly. Only a tied `decoder.weight` may be absent.
+        UserError: If they do not fit exactly. Only a tied `decoder.weight` may be absent.
     """
     if is_headless(weights):
         raise _without_head(source, model.architecture)
@@ -280,55 +269,63 @@ def fill(
     model.tie_weights()
 
 
-def is_tied(model: ModernBertPreTrainedModel) -> bool:
-    """Whether the decoder is to be the embedding; a classifier has no decoder."""
+def is_tied(model: FolderModel) -> bool:
+    """Return whether the decoder is the embedding. A classifier has no decoder."""
     return model.config.tie_word_embeddings and model.get_output_embeddings() is not None
 
 
 def save(
-    model: ModernBertPreTrainedModel,
+    model: FolderModel,
     folder: str | os.PathLike[str],
     state_dict: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a folder that transformers' class with the same weights, of any version, opens.
 
     Args:
-        state_dict: the weights, gathered from many processes; None: the model's own.
+        model: The model.
+        folder: The folder.
+        state_dict: The weights, gathered from many processes. None means the model's own.
 
     Raises:
-        UserError: the folder cannot be written, the weights are not all those and only those of the model's config, one is on
-            the meta device, or the decoder is no longer the embedding though the config says so.
+        UserError: If the folder cannot be written, the weights are not exactly those of the model's config,
+            one is on the meta device, or the decoder is no longer the embedding though the config says so.
     """
     state_dict = model.state_dict() if state_dict is None else state_dict
     weights = {name.replace(COMPILED, ""): w.detach().contiguous() for name, w in state_dict.items()}
     _check_whole(model, weights)
     if any(weight.is_meta for weight in weights.values()):
         raise UserError(
-            "The model to save has weights on the meta device, which holds no values; load or gather all weights first, or give "
-            "them as state_dict."
+            "The model to save has weights on the meta device, which holds no values; load or gather all "
+            "weights first, or give them as state_dict."
         )
     if is_tied(model):
         check_tied(weights)
         weights.pop(DECODER, None)
     elif DECODER in weights and are_one(weights[DECODER], weights[EMBEDDING]):
-        weights[DECODER] = weights[DECODER].clone()  # a file holds no weight twice
+        weights[DECODER] = weights[DECODER].clone()  # safetensors does not store one tensor under two names
     with atomic_write(Path(folder) / WEIGHTS) as file:
         save_file(dict(model._to_folder(weights)), file.name, metadata={"format": "pt"})
     write_json(Path(folder) / CONFIG, config_keys(model))
 
 
-def _check_whole(model: ModernBertPreTrainedModel, weights: Mapping[str, Tensor]) -> None:
-    """What is saved can be opened again. The names come from a new model: those of `model` may have been changed or sharded."""
+def _check_whole(model: FolderModel, weights: Mapping[str, Tensor]) -> None:
+    """Check that what is saved can be opened again.
+
+    The names come from a new model, because those of `model` may have been changed or sharded.
+    """
     new = without_weights(type(model), model.config, None)
     expected = {name: tuple(weight.shape) for name, weight in new.state_dict().items()}
     if is_tied(new) and DECODER not in weights:
         expected.pop(DECODER)
-    remedy = "merge adapters first, and give as state_dict all weights of the model itself, without a wrapper, or leave it out"
+    remedy = (
+        "merge adapters first, and give as state_dict all weights of the model itself, without a wrapper, or "
+        "leave it out"
+    )
     check_fit(expected, weights, "the model to save", model.architecture, remedy)
 
 
-def config_keys(model: ModernBertPreTrainedModel) -> dict[str, Any]:
-    """`config.json` in the words of every transformers version at once."""
+def config_keys(model: FolderModel) -> dict[str, Any]:
+    """Return the keys of a `config.json` that every transformers version understands."""
     keys: dict[str, Any] = model.config.to_diff_dict()
     for key in NOT_OF_A_CONFIG:
         keys.pop(key, None)

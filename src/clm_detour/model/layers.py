@@ -27,7 +27,7 @@ from clm_detour.utils.errors import UserError
 
 @dataclass(frozen=True)
 class View:
-    """What the layers of one kind, global or local, see in one forward."""
+    """The view of the layers of one kind, global or local, in one forward."""
 
     documents: Documents
     causal: bool
@@ -37,12 +37,12 @@ class View:
 
 
 def norm(config: ModernBertConfig) -> nn.LayerNorm:
-    """ModernBERT's layer norm."""
+    """Return a layer norm of ModernBERT."""
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
 
 class Embeddings(nn.Module):
-    """Token embeddings, normalised; or what is given in their place."""
+    """Token embeddings with a norm."""
 
     def __init__(self, config: ModernBertConfig):
         super().__init__()
@@ -52,7 +52,7 @@ class Embeddings(nn.Module):
         self.drop = nn.Dropout(config.embedding_dropout)
 
     def forward(self, inputs_T: Tensor) -> Tensor:
-        """(T,) ids, or (T, E) embeddings -> (T, E)."""
+        """Return (T, E) for ids (T,), or for embeddings (T, E) that are given in place of ids."""
         embedded_TE = inputs_T if inputs_T.is_floating_point() else self.tok_embeddings(inputs_T)
         return self.drop(self.norm(embedded_TE))
 
@@ -68,7 +68,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Gated linear unit."""
+    """A gated linear unit."""
 
     def __init__(self, config: ModernBertConfig):
         super().__init__()
@@ -78,31 +78,31 @@ class MLP(nn.Module):
         self.Wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, hidden_TE: Tensor) -> Tensor:
-        """(T, E) -> (T, E)."""
+        """Return (T, E) for (T, E)."""
         inputs, gate = self.Wi(hidden_TE).chunk(2, dim=-1)
         return self.Wo(self.drop(self.act(inputs) * gate))
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each with its norm in front and a residual around it.
+    """Attention and MLP, each with a norm before it and a residual around it.
 
-    What comes before and after attention are two functions of tensors alone, so that `torch.compile` can take them whole; attention
-    has kernels of its own, over another number of documents in each batch.
+    The parts before and after attention are functions of tensors alone, so that `torch.compile` can compile
+    them whole. Attention has kernels of its own, over another number of documents in each batch.
     """
 
     def __init__(self, config: ModernBertConfig, number: int):
         super().__init__()
-        self.attn_norm = norm(config) if number else nn.Identity()  # the embeddings are normalised already
+        self.attn_norm = norm(config) if number else nn.Identity()  # the embeddings are already normalized
         self.attn = Attention(config)
         self.mlp_norm = norm(config)
         self.mlp = MLP(config)
         self.compiled = False
 
     def forward(self, hidden_TE: Tensor, view: View) -> Tensor:
-        """(T, E) -> (T, E).
+        """Return (T, E) for (T, E).
 
         Raises:
-            UserError: it is compiled, and batches had more shapes than torch compiles.
+            UserError: If the layer is compiled, and batches had more shapes than torch compiles.
         """
         before, after = compiled_halves() if self.compiled else (Layer.before, Layer.after)
         q_THD, k_THD, v_THD = before(self, hidden_TE, view.rotation)
@@ -110,37 +110,38 @@ class Layer(nn.Module):
         return after(self, hidden_TE, out_THD)
 
     def before(self, hidden_TE: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """(T, E) -> queries, keys and values, (T, H, D) each, rotated."""
+        """Return queries, keys and values, (T, H, D) each, rotated, for (T, E)."""
         qkv_T3E = self.attn.Wqkv(self.attn_norm(hidden_TE))
         return rotate(qkv_T3E.unflatten(-1, (3, self.attn.heads, -1)), by)
 
     def after(self, hidden_TE: Tensor, out_THD: Tensor) -> Tensor:
-        """(T, E) and what attention gave, (T, H, D) -> (T, E)."""
+        """Return (T, E) for the layer's input, (T, E), and the output of attention, (T, H, D)."""
         hidden_TE = add(hidden_TE, self.attn.Wo(out_THD.flatten(1)))
         return add(hidden_TE, self.mlp(self.mlp_norm(hidden_TE)))
 
 
 def add(hidden_TE: Tensor, update_TE: Tensor) -> Tensor:
-    """The residual stream and what a block adds to it, which under autocast is of half precision.
+    """Add the output of a block, which under autocast is in half precision, to the residual stream.
 
-    The cast is written out because torch.compile takes a product and a sum that follow each other for one operation of one
-    precision, and then stops with an error (pytorch issues 164455 and 165718).
+    The cast is explicit, because torch.compile merges a product and a sum that follow each other into one
+    operation of one precision, and then stops with an error (pytorch issues 164455 and 165718).
     """
     return hidden_TE + update_TE.to(hidden_TE.dtype)
 
 
 @functools.cache
 def compiled_halves() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`Layer.before` and `Layer.after`, compiled for the shapes that come; all layers share the code.
+    """Return `Layer.before` and `Layer.after`, compiled for the shapes that occur. All layers share the code.
 
-    A shape costs several versions of each: the first layer's and the others', frozen or not, with gradients and without.
+    Each shape needs several versions of each: for the first layer and the others, frozen or not, with
+    gradients and without.
     """
     allow_many_versions()
     return compiled(Layer.before), compiled(Layer.after)
 
 
 def compiled(half: Callable[..., Any]) -> Callable[..., Any]:
-    """One of them."""
+    """Return one of these functions compiled, with a clear error at torch's limit of versions."""
     run = torch.compile(half, fullgraph=True, dynamic=False)
 
     @functools.wraps(half)
@@ -149,8 +150,9 @@ def compiled(half: Callable[..., Any]) -> Callable[..., Any]:
             return run(*args)
         except FailOnRecompileLimitHit:
             raise UserError(
-                "Batches have had more shapes than torch.compile takes; give every forward the same number of tokens "
-                "(train.micro_rows of a recipe) or do without it (train.compile: false, no compile_layers())."
+                "Batches have had more shapes than torch.compile takes; give every forward the same number "
+                "of tokens (train.micro_rows of a recipe) or do without it (train.compile: false, no "
+                "compile_layers())."
             ) from None
 
     return explained
@@ -168,7 +170,7 @@ class Body(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(layout.layers))
         self.final_norm = norm(config)
-        self.gradient_checkpointing = False  # PreTrainedModel.gradient_checkpointing_enable switches it
+        self.gradient_checkpointing = False  # set by PreTrainedModel.gradient_checkpointing_enable
 
     def forward(
         self,
@@ -178,17 +180,22 @@ class Body(nn.Module):
         backend: str,
         each: list[Tensor] | None = None,
     ) -> Tensor:
-        """(T,) ids, or (T, E) embeddings -> (T, E) after the final norm.
+        """Return the states after the final norm, (T, E), for ids (T,) or embeddings (T, E).
 
         Args:
-            each: a list to which the embeddings and each layer's output are appended.
+            inputs_T: Ids or embeddings.
+            documents: The documents of the batch.
+            causal: Whether a token sees only itself and earlier tokens.
+            backend: Name of the attention back end.
+            each: A list to which the embeddings and the output of each layer are appended.
 
         Raises:
-            UserError: training with attention dropout.
+            UserError: In training with attention dropout.
         """
         if self.training and self.attention_dropout:
             raise UserError(
-                f"attention_dropout is {self.attention_dropout}, with which this network cannot train; set it to 0."
+                f"attention_dropout is {self.attention_dropout}, with which this network cannot train; set "
+                "it to 0."
             )
         views = {local: self._view(local, documents, causal, backend) for local in (False, True)}
         keep = (lambda _: None) if each is None else each.append
@@ -210,7 +217,7 @@ class Body(nn.Module):
 
 
 class Head(nn.Module):
-    """What stands between the body and the vocabulary."""
+    """The prediction head, between the body and the vocabulary."""
 
     def __init__(self, config: ModernBertConfig):
         super().__init__()
@@ -219,5 +226,5 @@ class Head(nn.Module):
         self.norm = norm(config)
 
     def forward(self, hidden_TE: Tensor) -> Tensor:
-        """(T, E) -> (T, E)."""
+        """Return (T, E) for (T, E)."""
         return self.norm(self.act(self.dense(hidden_TE)))

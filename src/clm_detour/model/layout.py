@@ -1,7 +1,8 @@
-"""What a `ModernBertConfig` of any transformers version says about layers, windows and rotary positions.
+"""Read from a `ModernBertConfig` how layers attend: global or local, window, rotary positions.
 
-Releases before 5 write `global_attn_every_n_layers`, `global_rope_theta` and `local_rope_theta`; later ones `layer_types` and
-`rope_parameters`. A config that our network would not honour exactly is refused by name.
+Releases of transformers before 5 write `global_attn_every_n_layers`, `global_rope_theta` and
+`local_rope_theta`; later ones write `layer_types` and `rope_parameters`. A config that the network cannot
+follow exactly is refused, with the name of the key.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 @dataclass(frozen=True)
 class Layout:
-    """How the layers attend.
+    """Which layers are global, and how far the others see.
 
     Args:
-        every: layers 0, every, 2 * every, ... are global, the others local.
-        window: a local layer sees this many tokens on each side, inclusive.
-        global_theta, local_theta: bases of the rotary positions.
+        layers: Number of layers.
+        every: Layers 0, every, 2 * every, ... are global, the others local.
+        window: Number of tokens that a local layer sees on each side, inclusive.
+        global_theta, local_theta: Bases of the rotary positions.
     """
 
     layers: int
@@ -34,11 +36,11 @@ class Layout:
     local_theta: float
 
     def is_local(self, layer: int) -> bool:
-        """Whether this layer sees only a window."""
+        """Return whether this layer sees only a window."""
         return layer % self.every != 0
 
     def config_keys(self) -> dict[str, Any]:
-        """The layout in the words of every transformers version at once."""
+        """Return the keys of a config that say the same in every transformers version."""
         types = [LOCAL if self.is_local(layer) else GLOBAL for layer in range(self.layers)]
         return {
             "global_attn_every_n_layers": self.every,
@@ -56,7 +58,7 @@ def layout_of(config: ModernBertConfig) -> Layout:
     """Read and check a config.
 
     Raises:
-        UserError: it asks for something that the network does not do exactly.
+        UserError: If it asks for something that the network does not compute exactly.
     """
     _check_sizes(config)
     global_theta, local_theta = _thetas(config)
@@ -88,12 +90,13 @@ def _check_sizes(config: ModernBertConfig) -> None:
             )
     if config.local_attention < 2:
         raise UserError(
-            f"local_attention {config.local_attention} leaves no window; ModernBERT uses 128 (64 on each side)."
+            f"local_attention {config.local_attention} leaves no window; ModernBERT uses 128 (64 on each "
+            "side)."
         )
 
 
 def _every(config: ModernBertConfig) -> int:
-    """The spacing of global layers."""
+    """Return the spacing of global layers."""
     layers = config.num_hidden_layers
     types = getattr(config, "layer_types", None)
     if types is None:
@@ -102,7 +105,8 @@ def _every(config: ModernBertConfig) -> int:
     if list(types) != [LOCAL if i % every else GLOBAL for i in range(layers)]:
         raise UserError(
             "layer_types is not one global layer (full_attention) followed by a fixed number of local ones "
-            f"(sliding_attention), {layers} in all; transformers before 5 cannot say that, and neither can this network."
+            f"(sliding_attention), {layers} in all; transformers before 5 cannot say that, and neither can "
+            "this network."
         )
     return every
 
@@ -120,7 +124,7 @@ def _thetas(config: ModernBertConfig) -> tuple[float, float]:
 
 
 def _refuse_scaling(key: str, parameters: dict[str, Any]) -> None:
-    """Only plain rotary positions: any other key changes the angles."""
+    """Refuse all but plain rotary positions: any other key changes the angles."""
     plain = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1.0}
     for name, value in parameters.items():
         if name != "rope_theta" and (name not in plain or value != plain[name]):

@@ -1,10 +1,11 @@
 """Cross-entropy over a vocabulary, without ever holding the whole logits matrix.
 
-The P predicted positions go through the vocabulary in chunks. Softmax minus one-hot is the gradient of the logits, so each
-chunk's share of the gradients of hidden states and weights is computed at once, in the forward pass, and its logits are
-dropped: the product with the vocabulary is computed once, never again in the backward pass. Matrix products run in the autocast
-precision, the softmax in fp32; gradients of weights and bias are added up in fp32, of logits' gradients in the products' precision.
-`softmax/` makes a chunk's loss and gradient.
+The P predicted positions go through the vocabulary in chunks. The gradient of the logits is softmax minus
+one-hot, so the share of each chunk in the gradients of hidden states and weights is computed at once, in the
+forward pass, and its logits are dropped. So the product with the vocabulary is computed once, and not again
+in the backward pass. Matrix products run in the autocast precision, the softmax in fp32. Gradients of weights
+and bias are summed in fp32; gradients of logits have the precision of the products. `cpu/softmax` computes
+the loss and the gradient of a chunk.
 
 Shapes: P predicted positions, E hidden size, V vocabulary, C positions of a chunk.
 """
@@ -17,31 +18,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clm_detour.model.checks import check_ids
 from clm_detour.model.cpu.softmax import add_rows, loss_and_gradient
 from clm_detour.model.documents import IGNORED
+from clm_detour.model.input_checks import check_ids
 from clm_detour.model.precision import product_dtype
 from clm_detour.utils.errors import UserError
 
-CHUNK_BYTES = {"cpu": 192 << 20, "cuda": 512 << 20}  # of fp32 logits held at a time
-STEP = 128  # of a chunk's positions: an odd number makes products up to a sixth slower
+CHUNK_BYTES = {"cpu": 192 << 20, "cuda": 512 << 20}  # fp32 logits held at a time
+STEP = 128  # positions; chunks of another multiple make products up to a sixth slower
 SMALLEST_CHUNK = 256  # below this the product with the vocabulary is bound by reading the weights
 
 
 def summed_cross_entropy(
     hidden_PE: Tensor, weight_VE: Tensor, bias_V: Tensor | None, labels_P: Tensor, chunk: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum of the cross-entropies of `hidden @ weight.T + bias`, in nats.
+    """Return the sum of the cross-entropies of `hidden @ weight.T + bias`, in nats.
 
     Args:
+        hidden_PE: Hidden states.
+        weight_VE, bias_V: Projection to the vocabulary.
         labels_P: (P,) int64, each in [0, V).
-        chunk: positions at a time; None: by memory.
+        chunk: Number of positions per chunk. None chooses it by memory.
 
     Returns:
-        The sum, fp32; and, where gradients are off, how many labels have the highest logit (None otherwise).
+        The sum, fp32; and, without gradients, how many labels have the highest logit (None otherwise).
 
     Raises:
-        UserError: labels are not int64, or one is not in [0, V); the latter is only seen on a CPU, for elsewhere nobody waits to see it.
+        UserError: If labels are not int64, or one is not in [0, V). The latter is checked on a CPU only,
+            because reading it elsewhere would make the host wait.
     """
     check_ids("labels", "label", labels_P, len(weight_VE), (torch.int64,))
     chunk = chunk or chunk_positions(weight_VE)
@@ -52,13 +56,14 @@ def summed_cross_entropy(
 
 
 def predicted_places(labels_T: Tensor, predicted: int | None = None) -> Tensor:
-    """(P,) int64: where there is a label.
+    """Return the positions that have a label, (P,) int64.
 
     Args:
-        predicted: P, if the host knows it; it need not wait for the device then.
+        labels_T: Labels, -100 where there is none.
+        predicted: P, if the host knows it. Then the host does not wait for the device.
 
     Raises:
-        UserError: `predicted` is not P. Only seen on a CPU: elsewhere nobody waits to see it.
+        UserError: If `predicted` is not P. This is checked on a CPU only.
     """
     known = labels_T != IGNORED
     if predicted is None:
@@ -69,12 +74,12 @@ def predicted_places(labels_T: Tensor, predicted: int | None = None) -> Tensor:
         )
     order = torch.where(known, known.cumsum(0) - 1, predicted)
     numbers = torch.arange(len(labels_T), device=labels_T.device)
-    places = numbers.new_empty(predicted + 1)  # the last takes what is not predicted
+    places = numbers.new_empty(predicted + 1)  # the last one receives what is not predicted
     return places.scatter_(0, order, numbers)[:predicted]
 
 
 def chunk_positions(weight_VE: Tensor) -> int:
-    """Positions whose fp32 logits fill CHUNK_BYTES, in whole STEPs."""
+    """Return the number of positions whose fp32 logits fill CHUNK_BYTES, a multiple of STEP."""
     budget = CHUNK_BYTES.get(weight_VE.device.type, CHUNK_BYTES["cpu"])
     return max(SMALLEST_CHUNK, budget // (4 * weight_VE.shape[0]) // STEP * STEP)
 
@@ -140,12 +145,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _scaled(grad: Tensor | None, by: Tensor) -> Tensor | None:
-    """The product in the precision of `by`: 1 / P rounded to half of it would put every gradient off by the same."""
+    """Multiply in the precision of `by`: 1 / P in half precision would distort every gradient."""
     return None if grad is None else (grad.to(by.dtype) * by).to(grad.dtype)
 
 
 def _add_product(sum_VE: Tensor, left_VC: Tensor, right_CE: Tensor) -> None:
-    """sum += left @ right, added up in sum's precision."""
+    """Compute sum += left @ right, summed in the precision of the sum."""
     if left_VC.dtype == sum_VE.dtype:
         sum_VE.addmm_(left_VC, right_CE)
     else:

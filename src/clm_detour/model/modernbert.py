@@ -1,7 +1,8 @@
-"""ModernBERT over packed documents: parameters as in transformers' `ModernBertForMaskedLM`, a forward of our own.
+"""ModernBERT over packed documents: the parameters of `ModernBertForMaskedLM` and a forward of our own.
 
-Everything runs over the T real tokens of a batch laid end to end (see `documents`). The mask is one attribute: with
-`causal` a token sees only what is left of it, in every layer; nothing is rebuilt.
+Everything runs over the T real tokens of a batch laid end to end (see `documents`). The mask is one
+attribute: under `causal` a token sees only itself and what is to its left, in every layer. Nothing is
+rebuilt.
 
 Shapes: B rows, L positions of a row, T tokens, E hidden size, V vocabulary, P predicted positions.
 """
@@ -19,29 +20,32 @@ from transformers.utils import ModelOutput
 
 from clm_detour.model import decoder
 from clm_detour.model.backbone import ModernBertPreTrainedModel
-from clm_detour.model.checks import check_shape
 from clm_detour.model.documents import IGNORED, Unpadded, of_next_token
+from clm_detour.model.input_checks import check_shape
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 from clm_detour.utils.errors import UserError
 
 BEYOND_TRANSFORMERS = ["last_hidden_state", "loss_sum", "predicted", "correct"]
-FEWEST_LABELS = 32  # that say whether labels are the inputs
+FEWEST_LABELS = 32  # labels needed to decide whether they are the inputs
 
 
 @dataclass
 class PretrainingOutput(ModelOutput):
-    """What a forward gives. As a tuple it is what transformers' class gives: loss, logits and hidden states, those there are.
+    """The output of a forward. As a tuple it holds those of loss, logits and hidden states that are present.
 
     Args:
-        loss: mean cross-entropy of the predicted positions, fp32 nats. If there are none it is 0 in training, so that the step
-            changes nothing, and NaN without gradients, where it would be taken for a measurement.
+        loss: Mean cross-entropy of the predicted positions, fp32, in nats. If there are none it is 0 in
+            training, so that the step changes nothing, and NaN without gradients, where it would be taken for
+            a measurement.
         logits: (B, L, V), if asked for.
-        hidden_states: if asked for, (B, L, E) of the embeddings and of each layer, all before the final norm.
-            transformers 4 gives the same; transformers 5 puts `last_hidden_state` in place of the last entry.
+        hidden_states: If asked for, (B, L, E) of the embeddings and of each layer, all before the final norm.
+            transformers 4 returns the same; transformers 5 puts `last_hidden_state` in place of the last
+            entry.
         last_hidden_state: (B, L, E), after the final norm.
-        loss_sum: the sum of which `loss` is the mean.
-        predicted: number of predicted positions, int64.
-        correct: at how many of them the label has the highest logit; only where gradients are off.
+        loss_sum: Sum of which `loss` is the mean.
+        predicted: Number of predicted positions, int64.
+        correct: Number of predicted positions at which the label has the highest logit; only without
+            gradients.
     """
 
     loss: Tensor | None = None
@@ -53,18 +57,18 @@ class PretrainingOutput(ModelOutput):
     correct: Tensor | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """Loss, logits and hidden states, those that there are."""
+        """Return those of loss, logits and hidden states that are present."""
         return tuple(value for name, value in self.items() if name not in BEYOND_TRANSFORMERS)
 
 
 class ModernBertForPretraining(ModernBertPreTrainedModel):
-    """ModernBERT that is trained by masked or by causal language modelling.
+    """ModernBERT for masked or causal language modeling.
 
-    Args, attributes and errors: see `ModernBertPreTrainedModel`.
+    For arguments, attributes and errors see `ModernBertPreTrainedModel`.
     """
 
     architecture = "ModernBertForMaskedLM"
-    accepts_loss_kwargs = True  # transformers' Trainer gives num_items_in_batch
+    accepts_loss_kwargs = True  # for transformers' Trainer, which passes num_items_in_batch
     _tied_weights_keys = {"decoder.weight": "model.embeddings.tok_embeddings.weight"}  # noqa: RUF012
 
     def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
@@ -72,7 +76,7 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
         # For transformers' Trainer; not saved.
         self.config.keys_to_ignore_at_inference = list(BEYOND_TRANSFORMERS)
-        self._labels_are_shifted = False  # not seen yet
+        self._labels_are_shifted = False
         self.post_init()
 
     def forward(
@@ -95,40 +99,49 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
     ) -> PretrainingOutput:
         """Run a batch of rows.
 
-        `labels` are aligned with the outputs: labels[t] is the token that position t must predict. transformers'
-        causal classes shift labels themselves; here they come shifted (`next_token_labels` makes them), or `shift` shifts them.
+        Labels are aligned with the outputs: labels[t] is the token that position t must predict. The causal
+        classes of transformers shift labels themselves. Here labels are shifted before (`next_token_labels`
+        does it), or `shift` shifts them.
 
         Args:
             input_ids: (B, L) int64.
-            attention_mask: (B, L), 0 = padding, anywhere; it is taken out and comes back as zeros. For other forms see
-                `clm_detour.model.masks.real_tokens`.
-            document_ids: (B, L) integers; a document is a maximal run of equal ids in a row. None: a row is one document.
-            labels: (B, L) int64, -100 where nothing is predicted; at padding they are not looked at.
-            document_lengths: of each row, adding up to L; what a loader gives instead of ids and mask, so that the host never
-                waits for the device.
-            predicted: how many labels outside padding are not -100, exactly, once they are shifted; None: counted, for which the
-                host waits.
-            output_hidden_states: give the embeddings and each layer's output too; None: no, whatever the config says.
-            return_logits: give the logits of all positions; None: if there are no labels, or in evaluation mode without gradients.
-            causal: the mask of this call; None: the attribute's.
-            shift: `labels` are those of the inputs, as transformers' causal classes take them, and each position predicts the next
-                token's; the last of a document predicts nothing. Only under the causal mask.
-            inputs_embeds: (B, L, E) in place of `input_ids`: what the token embeddings would give, before their norm.
-            return_dict: False: a tuple; None: no tuple, whatever the config says.
-            num_items_in_batch: labels that are not -100 in the whole step, of which this batch is a part, as transformers' Trainer
-                gives it: the loss is then the batch's share of the step's, by its labels before any shift; 0 if there are none.
-            others: `position_ids` and `token_type_ids`, which must say what is so anyway, and further keywords of transformers,
-                none of which may ask for anything; see `encode`.
+            attention_mask: (B, L), 0 at padding, which may be anywhere; it is taken out, and the output is
+                zero there. For other forms see `clm_detour.model.padding.real_tokens`.
+            document_ids: (B, L) integers. A document is a maximal run of equal ids in a row. None means that
+                a row is one document.
+            labels: (B, L) int64, -100 where nothing is predicted. Labels at padding are ignored.
+            document_lengths: Lengths of the documents of each row, adding up to L. A loader gives them in
+                place of ids and mask, so that the host never waits for the device.
+            predicted: Exact number of labels outside padding that are not -100, after the shift. None counts
+                them, for which the host waits.
+            output_hidden_states: Whether to return the embeddings and the output of each layer. None means
+                no, whatever the config says.
+            return_logits: Whether to return the logits of all positions. None returns them if there are no
+                labels, or in evaluation mode without gradients.
+            causal: Mask of this call. None uses the attribute.
+            shift: Whether `labels` are those of the inputs, as the causal classes of transformers take them.
+                Each position then predicts the token of the next one; the last of a document predicts
+                nothing. Only under the causal mask.
+            inputs_embeds: (B, L, E) in place of `input_ids`: token embeddings before their norm.
+            return_dict: False returns a tuple. None returns no tuple, whatever the config says.
+            num_items_in_batch: Number of labels that are not -100 in the whole step, to which this batch
+                belongs, as transformers' Trainer gives it. The loss is then the batch's share of the step's
+                loss, counted by its labels before any shift; 0 if there are none.
+            others: `position_ids` and `token_type_ids`, which must agree with what the network computes
+                anyway, and further keywords of transformers, none of which may ask for anything; see
+                `encode`.
 
         Raises:
-            UserError: shapes or lengths differ, `shift` comes without labels, `predicted` is wrong (seen on a CPU), labels under the causal mask are the inputs
-                (looked at once, unless `predicted` is given), a keyword asks for what this network does not do, or training with
-                attention dropout.
+            UserError: If shapes or lengths differ, `shift` is given without labels, `predicted` is wrong
+                (checked on a CPU only), labels under the causal mask are the inputs themselves (checked once,
+                unless `predicted` is given), a keyword asks for something that is not supported, or in
+                training with attention dropout.
         """
         if shift and labels is None:
             raise UserError(
-                "shift=True shifts labels, but there are none. transformers' Trainer takes them out where label_smoothing_factor is "
-                "set, and would compare the logits with unshifted ones; leave it at 0."
+                "shift=True shifts labels, but there are none. transformers' Trainer takes them out where "
+                "label_smoothing_factor is set, and would compare the logits with unshifted ones; leave it "
+                "at 0."
             )
         each: list[Tensor] | None = [] if output_hidden_states else None
         hidden_TE, rows = self.encode(
@@ -148,7 +161,7 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
         if each is not None:
             found["hidden_states"] = tuple(map(rows.put_back, each))
         output = PretrainingOutput(last_hidden_state=rows.put_back(hidden_TE), **found)
-        return self._as_asked(output, return_dict)
+        return self._returned(output, return_dict)
 
     def _labels(
         self,
@@ -159,11 +172,12 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
         shift: bool,
         predicted: int | None,
     ) -> Tensor:
-        """(T,): what each token predicts."""
+        """Return what each token predicts, (T,)."""
         check_shape("labels", labels, rows.shape)
         if shift and not causal:
             raise UserError(
-                "shift is for the causal mask, but this model sees in both directions, also what it would predict; set causal = True."
+                "shift is for the causal mask, but this model sees in both directions, also what it would "
+                "predict; set causal = True."
             )
         labels_T = rows.take(labels)
         if shift:
@@ -173,25 +187,29 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
         return labels_T
 
     def _refuse_inputs_as_labels(self, ids_T: Tensor, labels_T: Tensor) -> None:
-        """Labels that are the inputs would train a copier. One batch that shows that they are shifted is enough."""
+        """Refuse labels that are the inputs, with which a model learns to copy.
+
+        One batch with shifted labels ends the check.
+        """
         if self._labels_are_shifted or labels_T.is_meta or torch.compiler.is_compiling():
             return
         known_T = labels_T != IGNORED
         labels_P = labels_T[known_T]
         if len(labels_P) < FEWEST_LABELS or (labels_P == labels_P[0]).all():
-            return  # says nothing
+            return  # too few to decide
         if torch.equal(labels_P, ids_T[known_T].to(labels_P.dtype)):
             raise UserError(
-                "The labels are the inputs themselves, which a causal model would learn to copy; pass shift=True, or labels made by "
-                "next_token_labels."
+                "The labels are the inputs themselves, which a causal model would learn to copy; pass "
+                "shift=True, or labels made by next_token_labels."
             )
         self._labels_are_shifted = True
 
     def _loss(self, hidden_TE: Tensor, labels_T: Tensor, predicted: int | None) -> dict[str, Any]:
-        """What of the output comes from the labels."""
+        """Return the parts of the output that depend on the labels."""
         if hasattr(self.decoder, "base_layer"):
             raise UserError(
-                "An adapter lies on the decoder, which the loss would not see; leave it out of the adapter's target_modules."
+                "An adapter lies on the decoder, which the loss would not see; leave it out of the "
+                "adapter's target_modules."
             )
         places_P = predicted_places(labels_T, predicted)
         loss_sum, correct = summed_cross_entropy(
@@ -208,7 +226,7 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
         }
 
     def get_output_embeddings(self) -> nn.Module:
-        """The projection to the vocabulary."""
+        """Return the projection to the vocabulary."""
         return self.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
@@ -221,12 +239,12 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
             self._fill(self.decoder, self._out_std)
 
     def to_decoder(self) -> PreTrainedModel:
-        """transformers' causal class with the same logits; see `clm_detour.model.decoder.to_decoder`."""
+        """Return transformers' causal class with the same logits; see `model.decoder.to_decoder`."""
         return decoder.to_decoder(self)
 
     @classmethod
     def from_decoder(
         cls, model: PreTrainedModel, attention_backend: str | None = None
     ) -> ModernBertForPretraining:
-        """Take the weights of transformers' causal class; see `clm_detour.model.decoder.from_decoder`."""
+        """Return a model with the weights of transformers' causal class; see `model.decoder.from_decoder`."""
         return decoder.from_decoder(cls, model, attention_backend)

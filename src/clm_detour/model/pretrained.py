@@ -1,4 +1,4 @@
-"""Any model of the Hugging Face kind, a folder or a hub id, opened by transformers; nothing that comes with it is executed."""
+"""Open any model with transformers, from a folder or a hub id. No code that comes with a model is run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from clm_detour.model.weights import held_by, read_shapes, weight_files
 from clm_detour.utils.errors import UserError, on_one_line
 
 AFTER_PADDING = (  # transformers numbers their positions from the padding id + 1
-    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
-    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm",
+    "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
 
 
@@ -30,51 +30,57 @@ ADD_TOKENIZER = (
 
 
 def read_config(path: str) -> Any:
-    """A model's config.
+    """Read the config of a model.
 
     Raises:
-        UserError: there is none.
+        UserError: If there is none.
     """
     if path.startswith(("/", "~", "./", "../")) and not Path(path).expanduser().exists():
         raise UserError(f"{path} does not exist; give a Hugging Face folder or hub id.")
     hf.check_folder(Path(path))
     try:
         return AutoConfig.from_pretrained(path)
-    except Exception as error:  # of a kind that differs between releases
+    except Exception as error:  # its type differs between releases
         raise UserError(
-            f"{path} is not a model that can be opened ({on_one_line(error)}); give a Hugging Face folder or hub id."
+            f"{path} is not a model that can be opened ({on_one_line(error)}); give a Hugging Face folder or "
+            "hub id."
         ) from None
 
 
 def read_encoder_config(path: str) -> Any:
-    """An encoder's config.
+    """Read the config of an encoder.
 
     Raises:
-        UserError: there is none, or it is not an encoder's.
+        UserError: If there is none, or it belongs to another kind of model.
     """
     config = read_config(path)
     masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     only_causal = config.model_type in causal and config.model_type not in masked
     hf.check_kind(path, config.model_type)
-    if only_causal or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+    if config.is_encoder_decoder:
+        raise UserError(f"{path} is an encoder-decoder, not an encoder; save its encoder alone.")
+    if only_causal or getattr(config, "is_decoder", False):
         raise UserError(
-            f"{path} is a {config.model_type} model, which is no bidirectional encoder; give an encoder such as a BERT or ModernBERT."
+            f"{path} is a {config.model_type} model, which is no bidirectional encoder; give an encoder such "
+            "as a BERT or ModernBERT."
         )
     return config
 
 
 def check_encoder(path: str, tokenizer: str | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Refuse what cannot be opened as an encoder, before any work is done; the weights are not read.
+    """Check that a model can be opened as an encoder, before any work is done. The weights are not read.
 
     Args:
-        tokenizer: the folder or hub id of its tokenizer; None: the model's own.
+        path: Folder or hub id.
+        tokenizer: Folder or hub id of its tokenizer. None means the model's own.
 
     Returns:
         The model's config, and its tokenizer.
 
     Raises:
-        UserError: there is no encoder, it has no weights in safetensors, or no fast tokenizer that fits it.
+        UserError: If there is no encoder, it has no weights in safetensors, or no fast tokenizer that fits
+            it.
     """
     config, opened = read_encoder_config(path), load_fast_tokenizer(tokenizer or path)
     check_vocabulary(path, config, opened)
@@ -84,21 +90,20 @@ def check_encoder(path: str, tokenizer: str | None = None) -> tuple[Any, PreTrai
 
 
 def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """A model's own tokenizer; text that spells a special token is ordinary text to it, as in preparing.
+    """Load the tokenizer of a model; text that spells a special token is ordinary text to it.
 
     Raises:
-        UserError: there is none, or it is not a fast one.
+        UserError: If there is none, or it is not a fast one.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, split_special_tokens=True)
-    except Exception as error:  # of a kind that differs between releases and tokenizers
+    except Exception as error:  # its type differs between releases and tokenizers
         raise UserError(
             f"{path} has no tokenizer that can be opened ({on_one_line(error)}); {ADD_TOKENIZER}."
         ) from None
     words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
-    if (
-        not tokenizer.is_fast or not words
-    ):  # without any file transformers makes up one of special tokens alone
+    # Without any file transformers returns a tokenizer of special tokens alone.
+    if not tokenizer.is_fast or not words:
         raise UserError(f"{path} has no fast tokenizer; {ADD_TOKENIZER}.")
     return tokenizer
 
@@ -106,39 +111,39 @@ def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
 def check_vocabulary(
     path: str, config: Any, tokenizer: PreTrainedTokenizerBase | tokenizers.Tokenizer
 ) -> None:
-    """Every id of the tokenizer has its row in the model.
+    """Check that the model has an embedding for every id of the tokenizer.
 
     Raises:
-        UserError: one has not.
+        UserError: If it does not.
     """
     largest = max(tokenizer.get_vocab().values())
     if largest >= config.vocab_size:
         raise UserError(
-            f"The tokenizer of {path} has ids up to {largest}, its model's vocabulary only {config.vocab_size}; "
-            "put the tokenizer that it was trained with into the folder."
+            f"The tokenizer of {path} has ids up to {largest}, its model's vocabulary only "
+            f"{config.vocab_size}; put the tokenizer that it was trained with into the folder."
         )
 
 
 def can_fill_masks(path: str) -> bool:
-    """Whether a ModernBERT has the head of a masked language model; a body alone and a classifier have not.
+    """Return whether a ModernBERT has a masked-LM head, which a body alone and a classifier do not have.
 
     Raises:
-        UserError: there are no weights.
+        UserError: If there are no weights.
     """
     return held_by(read_shapes(hf.fetch(path))) == "language model"
 
 
 def load_body(path: str) -> nn.Module:
-    """`AutoModel` in fp32; only a pooler may be new.
+    """Load an `AutoModel` in fp32. Only its pooler may be missing in the folder.
 
     Raises:
-        UserError: it cannot be read, or a weight is missing.
+        UserError: If it cannot be read, or a weight is missing.
     """
     if Path(path).is_dir():
         weight_files(Path(path))
     try:
         network, info = AutoModel.from_pretrained(path, use_safetensors=True, output_loading_info=True)
-    except Exception as error:  # of a kind that differs between releases and models
+    except Exception as error:  # its type differs between releases and models
         raise UserError(
             f"{path} cannot be opened as a model with safetensors weights ({on_one_line(error)})."
         ) from None
@@ -147,14 +152,15 @@ def load_body(path: str) -> nn.Module:
         others = sorted(info["unexpected_keys"])
         has = f" and has {others[0]}, which its config does not know" if others else ""
         raise UserError(
-            f"{path} lacks the weight {missing[0]} (of {len(missing)} missing){has}; use a folder that was saved whole."
+            f"{path} lacks the weight {missing[0]} (of {len(missing)} missing){has}; use a folder that was "
+            "saved whole."
         )
     return network.float()
 
 
 @contextmanager
-def without_news() -> Iterator[None]:
-    """Keep our classes from logging what is new, left out or causal, where the caller knows or decides it."""
+def without_load_warnings() -> Iterator[None]:
+    """Silence the warnings of our classes about new or omitted weights and about the causal mask."""
     logger = logging.getLogger("clm_detour.model")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -165,7 +171,10 @@ def without_news() -> Iterator[None]:
 
 
 def longest_input(config: Any) -> int | None:
-    """Positions that a model can read, None for no limit; RoBERTa and its kin lose those up to their padding id."""
+    """Return the number of positions that a model can read, None if there is no limit.
+
+    RoBERTa and related models cannot use the positions up to their padding id.
+    """
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or positions < 1:
         return None

@@ -1,12 +1,13 @@
-"""Rotary positions: angles once per forward, shared by all layers of a kind.
+"""Rotary positions. The angles are computed once per forward and shared by all layers of a kind.
 
-A head's first half is the real part, its second half the imaginary part, as in transformers and FlashAttention:
+A head's first half is the real part, its second half the imaginary part, as in transformers and
+FlashAttention:
     real' = real cos - imaginary sin,    imaginary' = imaginary cos + real sin
-Written over a whole head, with zeros in the tables where a half has no such term, that is
+Over a whole head, with zeros in the tables where a half has no such term, this is
     x' = x cos + (x half a head to the right) left + (x half a head to the left) right
-so that on a CPU, with tables as wide as all heads together, three passes over dense rows do it; loops over the 32 numbers of
-half a head took three times as long. The price is memory, about that of one more layer's activations. Elsewhere the tables are
-as wide as one head and are broadcast.
+On a CPU the tables are as wide as all heads together, so that three passes over dense rows suffice; loops
+over the 32 numbers of half a head took three times as long. This takes about as much memory as the
+activations of one more layer. Elsewhere the tables are as wide as one head and are broadcast.
 
 Shapes: T tokens, H heads, D size of a head, W width of the tables.
 """
@@ -20,7 +21,7 @@ from torch import Tensor
 
 
 class Rotation(NamedTuple):
-    """(T, 1, W) fp32 each: cosines; minus sines for real parts; sines for imaginary parts."""
+    """Tables of (T, 1, W) fp32: cosines; minus sines for real parts; sines for imaginary parts."""
 
     cos: Tensor
     left: Tensor
@@ -28,7 +29,7 @@ class Rotation(NamedTuple):
 
 
 def rotation(positions_T: Tensor, heads: int, head_dim: int, theta: float) -> Rotation:
-    """Tables for tokens at these positions: angle i is position / theta ** (2 i / D)."""
+    """Return the tables for tokens at these positions. Angle i is position / theta ** (2 i / D)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_T.device) / head_dim
     angles = torch.outer(positions_T.float(), 1.0 / theta**exponents).unsqueeze(1)
     cos, sin = angles.cos(), angles.sin()
@@ -39,9 +40,9 @@ def rotation(positions_T: Tensor, heads: int, head_dim: int, theta: float) -> Ro
 
 
 def rotate(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotate queries and keys; values pass. Each (T, H, D).
+    """Return rotated queries, rotated keys, and values, (T, H, D) each.
 
-    Values are copied: as a view they would keep unrotated queries and keys in memory until the backward.
+    Values are copied: as a view they would keep the unrotated queries and keys in memory until the backward.
     """
     if torch.compiler.is_compiling():
         return _rotate_plainly(qkv_T3HD, by)
@@ -49,7 +50,7 @@ def rotate(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rotate_plainly(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-    """The definition, for a compiler that fuses it."""
+    """Rotate by the definition, which a compiler fuses."""
     size = qkv_T3HD.shape[-1]
     cos, sin = by.cos[:, None, :, : size // 2], by.right[:, None, :, size // 2 : size]
     wide = torch.promote_types(qkv_T3HD.dtype, torch.float32)
@@ -60,7 +61,7 @@ def _rotate_plainly(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Ten
 
 
 class _Rotate(torch.autograd.Function):
-    """Writes each result once, and the gradient of queries, keys and values straight into that of the projection."""
+    """A rotation that writes each result once, and all gradients into that of the projection."""
 
     @staticmethod
     def forward(ctx: Any, qkv_T3HD: Tensor, *by: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,7 +83,7 @@ class _Rotate(torch.autograd.Function):
 
 
 def _rotate_into(out_THD: Tensor, x_THD: Tensor, by: Rotation, sign: int) -> None:
-    """Rotate by the angles, or back (sign -1). Half precision is rotated in fp32 and rounded once."""
+    """Rotate by the angles, or back if `sign` is -1. Half precision is rotated in fp32 and rounded once."""
     tokens, heads, size = x_THD.shape
     half, width = size // 2, by.cos.shape[-1]
     wide = (tokens, heads * size // width, width)

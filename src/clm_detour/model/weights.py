@@ -1,4 +1,4 @@
-"""The weights of a Hugging Face folder: in which files they lie, how they are named, and whether they fit a model."""
+"""The weights of a Hugging Face folder: their files, their names, and whether they fit a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
 
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model*.bin"
-BODY = "model."  # the prefix of the body's weights, which a folder without a head leaves out
+BODY = "model."  # prefix of the body's weights, omitted in a folder without a head
 EMBEDDING, DECODER = f"{BODY}embeddings.tok_embeddings.weight", "decoder.weight"
 AGAIN = "save or fetch the model again"
 NAMES_SHOWN = 10
@@ -30,7 +30,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """Read `model.safetensors` or its shards.
 
     Raises:
-        UserError: there are none, or a file is damaged or missing.
+        UserError: If there are none, or a file is damaged or missing.
     """
     return {
         name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, AGAIN).items()
@@ -41,7 +41,7 @@ def read_shapes(folder: Path) -> Shapes:
     """Read the name and shape of every weight from the headers of the files, without the weights.
 
     Raises:
-        UserError: there are none, or a file is damaged or missing.
+        UserError: If there are none, or a file is damaged or missing.
     """
     shapes: Shapes = {}
     for file in weight_files(folder):
@@ -51,7 +51,7 @@ def read_shapes(folder: Path) -> Shapes:
 
 
 def has_weights(folder: Path) -> bool:
-    """Return whether a folder says that it holds safetensors."""
+    """Return whether a folder has a file or an index of safetensors."""
     return (folder / WEIGHTS).exists() or (folder / INDEX).exists()
 
 
@@ -59,7 +59,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Return `model.safetensors` or the shards that its index names.
 
     Raises:
-        UserError: there are none, or the index is damaged.
+        UserError: If there are none, or the index is damaged.
     """
     if (folder / WEIGHTS).exists():
         return [folder / WEIGHTS]
@@ -68,13 +68,13 @@ def weight_files(folder: Path) -> list[Path]:
     pickled = next(folder.glob(PICKLED), None)
     unread = f"; its {pickled.name} is not read, because such a file can run code" if pickled else ""
     raise UserError(
-        f"{folder} has no {WEIGHTS}{unread}; open the model with its class of transformers and save it with save_pretrained, "
-        "which writes that file."
+        f"{folder} has no {WEIGHTS}{unread}; open the model with its class of transformers and save it with "
+        "save_pretrained, which writes that file."
     )
 
 
 def held_by(names: Iterable[str]) -> Held:
-    """Return what a ModernBERT's weights are of, by their names; whether they are all there, `check_fit` says."""
+    """Return which part of a ModernBERT has weights of these names. `check_fit` checks them all."""
     modules = {name.split(".")[0] for name in names}
     if "classifier" in modules:
         return "classifier"
@@ -87,7 +87,7 @@ def is_headless(names: Iterable[str]) -> bool:
 
 
 def as_with_head(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the weights of a folder, named as in a class with a head: those of the body begin with `model.`."""
+    """Return the weights of a folder, named as in a class with a head, where the body is `model.*`."""
     if not is_headless(weights):
         return weights
     return {BODY + name: weight for name, weight in weights.items()}
@@ -110,10 +110,11 @@ def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
     """Read a file of safetensors.
 
     Args:
-        remedy: what to do if it cannot be read, for the error.
+        path: The file.
+        remedy: What to do if it cannot be read, for the error.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: If it is missing or damaged.
     """
     with _safetensors_errors(path, remedy):
         return load_file(path)
@@ -132,10 +133,15 @@ def check_tied(
     source: str = "the model",
     remedy: str = "call tie_weights(), or set config.tie_word_embeddings to False",
 ) -> None:
-    """Of two weights that its config calls one, a folder or another class would keep one.
+    """Check that the decoder is the embedding, of which a folder or another class would keep only one.
+
+    Args:
+        weights: The weights.
+        source: Where they come from, for the error.
+        remedy: What to do if they differ.
 
     Raises:
-        UserError: the decoder is not the embedding.
+        UserError: If the decoder is not the embedding.
     """
     embedding = weights[EMBEDDING]
     if embedding.is_meta:
@@ -159,14 +165,17 @@ def check_fit(
     architecture: str,
     remedy: str,
 ) -> None:
-    """Check that weights have just the names and shapes that a model expects.
+    """Check that weights have exactly the names and shapes that a model expects.
 
     Args:
-        source: where they come from, for the error.
-        remedy: what to do if they do not fit.
+        expected: Shape of each weight of the model.
+        weights: The weights.
+        source: Where they come from, for the error.
+        architecture: Name of the model's class, for the error.
+        remedy: What to do if they do not fit.
 
     Raises:
-        UserError: one is missing, unexpected or of another shape.
+        UserError: If one is missing, unexpected or of another shape.
     """
     problems = {
         "missing": [name for name in expected if name not in weights],
@@ -179,8 +188,8 @@ def check_fit(
     }
     if prefix := _wrappers_prefix(problems["missing"], weights):
         raise UserError(
-            f"The weights of {source} are named with {prefix!r} before each name, because a wrapper of the model was saved; save "
-            "the model inside it."
+            f"The weights of {source} are named with {prefix!r} before each name, because a wrapper of the "
+            "model was saved; save the model inside it."
         )
     found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
     if found:
@@ -190,7 +199,7 @@ def check_fit(
 
 
 def _wrappers_prefix(missing: list[str], weights: Mapping[str, Tensor]) -> str | None:
-    """Return what a wrapper of the model has put before every missing name, if that is why they are missing."""
+    """Return the prefix that a wrapper of the model has put before every missing name, if there is one."""
     if not missing:
         return None
     prefix = next((name.removesuffix(missing[0]) for name in weights if name.endswith(f".{missing[0]}")), "")

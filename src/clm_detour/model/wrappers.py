@@ -1,6 +1,7 @@
-"""`causal` set on a wrapper (data parallel, PEFT) reaches the model in it, where a plain attribute would be without effect.
+"""Pass `causal` from a wrapper (data parallel, PEFT) on to the model in it.
 
-A wrapper's class gets the property when one of our models is first wrapped. `torch.compile` passes attributes on by itself.
+A plain attribute of the wrapper would have no effect. A wrapper's class gets the property when one of our
+models is first wrapped. `torch.compile` passes attributes on by itself.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def pass_causal_on(model_class: type[nn.Module]) -> None:
     def get(wrapper: nn.Module) -> Any:
         if (model := inside(wrapper)) is not None:
             return model.causal
-        if "causal" in vars(wrapper):  # of somebody else's model
+        if "causal" in vars(wrapper):  # a wrapper of another model
             return vars(wrapper)["causal"]
         raise AttributeError("causal")
 

@@ -1,7 +1,8 @@
-"""What a recipe takes, told before any of it is done: `make` plans it, `show` prints it.
+"""The cost of a recipe before it runs: `make_plan` computes it, `print_plan` prints it.
 
-Passes over the data, steps, operations by part, memory by part, disk, and for given hardware hours and energy. What is assumed is said: lengths of
-documents before the data is prepared, the share of a GPU's peak that training reaches.
+The plan has passes over the data, steps, operations and memory by part, disk, and, for given hardware, hours
+and energy. Assumptions are stated: lengths of documents before the data is prepared, and the share of a GPU's
+peak that training reaches.
 """
 
 from clm_detour.plan.make import PhasePlan, RecipePlan, SourcePlan, make_plan

@@ -1,13 +1,13 @@
-"""GPUs by name, and what a number of operations takes on them."""
+"""GPUs by name, and the time that a number of operations takes on them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clm_detour.config.checks import one_of
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.rules import one_of
 
-# Dense bf16 operations a second and watts of the whole board, as their makers state them.
+# Dense bf16 operations per second and watts of the whole board, as their makers state them.
 DEVICES = {
     "A100": (312e12, 400),
     "H100": (989e12, 700),
@@ -19,15 +19,16 @@ DEVICES = {
     "RTX4090": (165e12, 450),
     "MI300X": (1307e12, 750),
 }
-MFU = 0.2  # about what the paper's hours on 4 x H100 come to; see `clm-detour bench`
+MFU = 0.2  # follows approximately from the paper's hours on 4 x H100; `clm-detour bench` measures it
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """So many of one kind.
+    """A number of GPUs of one kind.
 
     Args:
-        mfu: share of the peak that the operations of `model.flops` reach.
+        device: Key of `DEVICES`.
+        mfu: Share of the peak that the operations of `model.flops` reach.
     """
 
     gpus: int
@@ -41,9 +42,9 @@ class Hardware:
 
     @property
     def watts(self) -> int:
-        """Of all boards at full power, without the machines around them."""
+        """Power of all boards under full load, without the machines that hold them."""
         return self.gpus * DEVICES[self.device][1]
 
     def seconds(self, flops: float) -> float:
-        """How long that takes."""
+        """Return the time that a number of operations takes."""
         return flops / (self.gpus * DEVICES[self.device][0] * self.mfu)

@@ -1,6 +1,7 @@
-"""A recipe -> its plan.
+"""Compute the plan of a recipe.
 
-What cannot be known yet is left out: available tokens before the data is prepared, sizes and operations before there is a model's config.
+Values that are not known yet are None: available tokens before the data is prepared, sizes and operations
+before the config of the model is known.
 """
 
 from __future__ import annotations
@@ -10,27 +11,28 @@ from dataclasses import dataclass, field
 
 from transformers import ModernBertConfig
 
-from clm_detour.config.schema import Config
+from clm_detour.config.schema import Model, TokenizerTraining
 from clm_detour.data.mixture import Mixture
-from clm_detour.data.packing import PackedSource, is_packed
+from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.plan.memory import Sizes, sizes_of
 from clm_detour.plan.operations import Operations, assumed, matched, measured
 from clm_detour.recipe.freezing import frozen_layers
-from clm_detour.recipe.phases import PhaseRun, plan_recipe
+from clm_detour.recipe.phases import PhaseRun
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import base_config, fresh_config, untrained_config
-from clm_detour.recipe.stream import check_epochs, open_sources, prepared_folder, shard_cache
 
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """One source in one phase.
+    """A source in one phase.
 
     Args:
-        tokens: wanted from it, padding included.
-        available: tokens that it has; None before it is prepared.
-        epochs: how often it will have been gone through by the end of the phase.
-        rows: the first and the one after the last that the phase draws, counted over all epochs.
+        share: Share of the source in the phase's mixture.
+        tokens: Tokens that the phase takes from it, padding included.
+        available: Tokens that it has; None before it is prepared.
+        epochs: Number of passes over it from the start of the stream to the end of the phase.
+        rows: The first row that the phase takes, and the row after the last, counted over all epochs.
     """
 
     share: float
@@ -42,11 +44,11 @@ class SourcePlan:
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase.
+    """A phase.
 
     Args:
-        operations: None where the model's config is not known yet.
-        assumed: whether they are those of documents of an assumed length.
+        operations: None if the model's config is not known yet.
+        assumed: Whether the operations assume a length of the documents.
     """
 
     run: PhaseRun
@@ -57,11 +59,12 @@ class PhasePlan:
 
 @dataclass(frozen=True)
 class RecipePlan:
-    """All phases, each once.
+    """The plan of a recipe.
 
     Args:
-        sizes: None where the model's config is not known yet.
-        matched: (clm phase, mlm phase) -> how many times longer the second must be for the same operations.
+        phases: Each phase once.
+        sizes: None if the model's config is not known yet.
+        matched: See `clm_detour.plan.operations.matched`.
     """
 
     phases: list[PhasePlan]
@@ -69,44 +72,55 @@ class RecipePlan:
     matched: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
-def make_plan(config: Config, tokenizer: Tokenizer | None, gpus: int = 1) -> RecipePlan:
-    """Plan a whole recipe.
+def make_plan(recipe: Recipe, gpus: int = 1, read_data: bool = True) -> RecipePlan:
+    """Return the plan of a recipe.
 
     Args:
-        gpus: on which it is to run; without `train.micro_rows` they share the rows of a step.
+        gpus: Number of GPUs on which it is to run. Without `train.micro_rows` they share the rows of a step.
+        read_data: Whether to use the tokenizer and the prepared rows, as far as they exist.
 
     Raises:
-        UserError: a phase freezes layers that the model does not have, a source would be gone through more often than its `max_epochs`, or
-            prepared data is damaged.
+        UserError: If a phase freezes layers that the model does not have, a source would be repeated more
+            often than its `max_epochs`, or prepared data is damaged.
     """
-    model = model_config(config, tokenizer)
+    read_data = read_data and recipe.has_tokenizer
+    tokenizer = recipe.tokenizer if read_data else None
+    model = model_config(recipe.config.model, recipe.config.tokenizer.train, tokenizer)
     if model is not None:
-        for name, phase in config.phases.items():
+        for name, phase in recipe.config.phases.items():
             frozen_layers(phase.freeze, model, f"phases.{name}.freeze.layers")
-    runs = list(plan_recipe(config).values())
-    phases = [plan_phase(config, run, tokenizer, model) for run in runs]
+    phases = [plan_phase(recipe, run, model, read_data) for run in recipe.phases.values()]
     if model is None:
         return RecipePlan(phases, None)
     operations = {phase.run.id: phase.operations for phase in phases if phase.operations is not None}
-    return RecipePlan(phases, sizes_of(config, runs, model, gpus), matched(config, operations))
+    return RecipePlan(phases, sizes_of(recipe, model, gpus), matched(recipe.arms.values(), operations))
 
 
-def model_config(config: Config, tokenizer: Tokenizer | None) -> ModernBertConfig | None:
-    """The network's, where it can be known already."""
-    if config.model.base is not None:
-        return base_config(config.model.base)
-    keys, training = config.model.config or {}, config.tokenizer.train
+def model_config(
+    model: Model, training: TokenizerTraining | None, tokenizer: Tokenizer | None
+) -> ModernBertConfig | None:
+    """Return the config of the network; None if it is not known yet.
+
+    Args:
+        model: Section `model` of the recipe.
+        training: Section `tokenizer.train` of the recipe.
+        tokenizer: The tokenizer, if it exists.
+    """
+    if model.base is not None:
+        return base_config(model.base)
     if tokenizer is not None:
-        return fresh_config(keys, tokenizer)
-    return None if training is None else untrained_config(keys, training.vocab_size)
+        return fresh_config(model.config or {}, tokenizer)
+    return None if training is None else untrained_config(model.config or {}, training.vocab_size)
 
 
-def plan_phase(
-    config: Config, run: PhaseRun, tokenizer: Tokenizer | None, model: ModernBertConfig | None
-) -> PhasePlan:
-    """Plan one phase."""
-    shares = config.data.mixtures[run.phase.mixture]
-    found = prepared_sources(config, list(shares), tokenizer)
+def plan_phase(recipe: Recipe, run: PhaseRun, model: ModernBertConfig | None, read_data: bool) -> PhasePlan:
+    """Return the plan of a phase."""
+    shares = recipe.config.data.mixtures[run.phase.mixture]
+    names = [name for name in shares if read_data and recipe.prepared.has_rows(name)]
+    complete = len(names) == len(shares)
+    found: Mapping[str, PackedSource] = {}
+    if names:
+        found = recipe.stream(run).sources if complete else recipe.open_sources(names, "train")
     mixture = Mixture(shares, {name: found[name].shard_rows if name in found else [1] for name in shares}, 0)
     before, wanted = mixture.counts(0, run.first_row), mixture.counts(0, run.next_row)
     sources = {
@@ -119,19 +133,7 @@ def plan_phase(
         )
         for name, share in mixture.shares.items()
     }
-    if tokenizer is None or len(found) < len(shares):
-        return PhasePlan(run, sources, None if model is None else assumed(run, model), assumed=True)
-    check_epochs(config, run, mixture)
-    operations = None if model is None else measured(config, run, tokenizer, model)
-    return PhasePlan(run, sources, operations, assumed=False)
-
-
-def prepared_sources(
-    config: Config, names: list[str], tokenizer: Tokenizer | None
-) -> dict[str, PackedSource]:
-    """Those that are there."""
-    if tokenizer is None:
-        return {}
-    rows, cache = config.data.sequence_length, shard_cache(config)
-    there = [name for name in names if is_packed(f"{prepared_folder(config, name)}/train", rows, cache)]
-    return open_sources(config, there, "train", tokenizer)
+    if model is None:
+        return PhasePlan(run, sources, None, assumed=not complete)
+    operations = measured(run, recipe.stream(run), model) if complete else assumed(run, model)
+    return PhasePlan(run, sources, operations, assumed=not complete)

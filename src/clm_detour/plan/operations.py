@@ -1,17 +1,18 @@
-"""Operations of a phase by part: of its first rows exactly, or, before there are any, of rows of documents of an assumed length."""
+"""Operations of a phase by part, from its first rows or, before there are rows, from an assumed length."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from transformers import ModernBertConfig
 
-from clm_detour.config.schema import Config, Freeze, Phase
-from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.config.schema import Freeze
+from clm_detour.data.loader import RowStream, collate
 from clm_detour.model.flops import Flops, Frozen, flops_per_batch
 from clm_detour.recipe.freezing import frozen_layers
-from clm_detour.recipe.phases import PhaseRun, plan_arm
-from clm_detour.recipe.stream import open_stream
+from clm_detour.recipe.phases import PhaseRun
 
 SAMPLED_ROWS = 64
 ASSUMED_LENGTH = 1000  # tokens of a document; attention in global layers grows with it
@@ -19,7 +20,7 @@ ASSUMED_LENGTH = 1000  # tokens of a document; attention in global layers grows 
 
 @dataclass(frozen=True)
 class Operations:
-    """Of a whole phase: layers' products, attention, prediction head with the vocabulary."""
+    """Operations of a phase: matrix products of layers, attention, and prediction head with vocabulary."""
 
     body: float
     attention: float
@@ -27,62 +28,75 @@ class Operations:
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """Sum of the parts."""
         return self.body + self.attention + self.head
 
     @classmethod
     def of(cls, sample: Flops, times: float) -> Operations:
-        """Those of a sample, that often."""
+        """Return the operations of a sample times a number."""
         return cls(sample.linear * times, sample.attention * times, sample.head * times)
 
 
-def measured(config: Config, run: PhaseRun, tokenizer: Tokenizer, model: ModernBertConfig) -> Operations:
-    """From the rows that the phase starts with; the others are taken to be like them."""
-    from clm_detour.data.loader import collate
-
-    stream = open_stream(config, run, tokenizer)
+def measured(run: PhaseRun, stream: RowStream, model: ModernBertConfig) -> Operations:
+    """Return the operations of a phase, extrapolated from its first rows."""
     rows = range(run.first_row, min(run.first_row + SAMPLED_ROWS, run.next_row))
     batch = collate([stream.example(position) for position in rows])
+    stream.release()
     lengths = [length for row in batch["document_lengths"] for length in row]
-    sample = count(run.phase, lengths, sum(batch["predicted"]), model)
+    sample = count(run, lengths, sum(batch["predicted"]), model)
     return Operations.of(sample, (run.next_row - run.first_row) / len(rows))
 
 
 def assumed(run: PhaseRun, model: ModernBertConfig) -> Operations:
-    """From full rows of documents of ASSUMED_LENGTH."""
+    """Return the operations of a phase whose rows are full of documents of ASSUMED_LENGTH."""
     whole, rest = divmod(run.row_tokens, ASSUMED_LENGTH)
     lengths = [ASSUMED_LENGTH] * whole + ([rest] if rest else [])
     rate = run.phase.mask_rate
     predicted = run.row_tokens - len(lengths) if rate is None else round(rate * run.row_tokens)
-    return Operations.of(count(run.phase, lengths, predicted, model), run.next_row - run.first_row)
+    return Operations.of(count(run, lengths, predicted, model), run.next_row - run.first_row)
 
 
-def count(phase: Phase, lengths: list[int], predicted: int, model: ModernBertConfig) -> Flops:
-    """Of one batch in training."""
-    frozen = frozen_parts(phase.freeze, model)
-    return flops_per_batch(model, lengths, predicted, causal=phase.objective == "clm", frozen=frozen)
+def count(run: PhaseRun, lengths: list[int], predicted: int, model: ModernBertConfig) -> Flops:
+    """Return the operations of forward and backward pass over a batch.
+
+    Args:
+        lengths: Length of each document.
+        predicted: Number of predicted positions.
+    """
+    frozen = frozen_parts(run.phase.freeze, model)
+    return flops_per_batch(model, lengths, predicted, causal=run.objective.causal, frozen=frozen)
 
 
 def frozen_parts(settings: Freeze | None, model: ModernBertConfig) -> Frozen:
-    """A phase's `freeze` as operations are counted by."""
+    """Return the frozen parts of a phase as `flops_per_batch` takes them."""
     if settings is None:
         return Frozen()
     return Frozen(frozen_layers(settings, model), settings.embeddings, settings.head)
 
 
-def matched(config: Config, operations: dict[str, Operations]) -> dict[tuple[str, str], float]:
-    """(id of a clm phase, id of the mlm phase in its place in another arm) -> how many times longer the second must be for the
-    same number of operations.
+def matched(
+    arms: Iterable[list[PhaseRun]], operations: Mapping[str, Operations]
+) -> dict[tuple[str, str], float]:
+    """Return how much longer an MLM phase must be to cost as much as the CLM phase of another arm.
+
+    Args:
+        arms: Phases of each arm.
+        operations: Operations of each phase, by its id.
+
+    Returns:
+        A dict from (id of the CLM phase, id of the MLM phase) to the factor, for arms that differ in this one
+        phase only.
     """
-    arms = [plan_arm(config, arm) for arm in config.arms]
     found = {}
-    for detour in arms:
-        for twin in arms:
-            if len(detour) != len(twin):
-                continue
-            places = [(a, b) for a, b in zip(detour, twin, strict=True) if a.name != b.name]
-            if len(places) == 1 and [run.phase.objective for run in places[0]] == ["clm", "mlm"]:
-                first, second = places[0]
-                if first.phase.freeze == second.phase.freeze and first.duration == second.duration:
-                    found[first.id, second.id] = operations[first.id].total / operations[second.id].total
+    for detour, twin in product(arms, repeat=2):
+        if len(detour) != len(twin):
+            continue
+        different = [(a, b) for a, b in zip(detour, twin, strict=True) if a.name != b.name]
+        if len(different) != 1:
+            continue
+        (clm, mlm) = different[0]
+        if not clm.objective.causal or mlm.objective.causal:
+            continue
+        if clm.phase.freeze == mlm.phase.freeze and clm.duration == mlm.duration:
+            found[clm.id, mlm.id] = operations[clm.id].total / operations[mlm.id].total
     return found

@@ -1,4 +1,4 @@
-"""The plan as tables and a few sentences."""
+"""Print a plan as tables and a few sentences."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from clm_detour.plan.make import PhasePlan, RecipePlan, SourcePlan
 from clm_detour.plan.operations import ASSUMED_LENGTH
 from clm_detour.utils.progress import console, human, human_bytes
 
-MANY_EPOCHS = 4  # up to four passes, text seen again is worth about as much as new (arXiv 2305.16264)
+MANY_EPOCHS = 4  # up to four passes, repeated text is worth about as much as new text (arXiv 2305.16264)
 
 
 def print_plan(
     plan: RecipePlan, tokens_per_second: float | None = None, hardware: Hardware | None = None
 ) -> None:
-    """Show it.
+    """Print a plan.
 
     Args:
-        tokens_per_second: the speed of training, for the hours.
-        hardware: for the hours where no speed is given, and for the energy.
+        tokens_per_second: Speed of training, from which hours are computed.
+        hardware: GPUs, from which energy is computed, and hours if no speed is given.
     """
     console.print(phase_table(plan, tokens_per_second, hardware))
     console.print()
@@ -34,7 +34,7 @@ def print_plan(
 
 
 def phase_table(plan: RecipePlan, speed: float | None, hardware: Hardware | None) -> Table:
-    """A line a phase."""
+    """Return a table with a line for each phase."""
     timed = speed is not None or hardware is not None
     names = ("phase", "objective", "tokens", "steps", "warm-up", "FLOPs")
     table = new_table(*names, *(["hours"] if timed else []))
@@ -54,30 +54,30 @@ def phase_table(plan: RecipePlan, speed: float | None, hardware: Hardware | None
 
 
 def operation_table(plan: RecipePlan) -> Table:
-    """A line a phase: what its operations are spent on."""
+    """Return a table of the operations of each phase by part."""
     table = new_table("operations of", "in all", "body", "attention", "head")
     for phase in plan.phases:
         table.add_row(phase.run.id, *operation_cells(phase))
     return table
 
 
-def powers(number: float) -> str:
-    """5000000000000 -> '5.00e12'."""
+def scientific(number: float) -> str:
+    """Return a number in scientific notation, like 5.00e12."""
     return f"{number:.2e}".replace("e+", "e")
 
 
 def operation_cells(phase: PhasePlan) -> list[str]:
-    """The sum and the shares of its parts."""
+    """Return the operations of a phase and the share of each part, as cells."""
     of = phase.operations
     if of is None:
         return ["?"] * 4
     parts = (of.body, of.attention, of.head)
     about = "~" if phase.assumed else ""
-    return [f"{about}{powers(of.total)}", *(f"{part / of.total:.0%}" for part in parts)]
+    return [f"{about}{scientific(of.total)}", *(f"{part / of.total:.0%}" for part in parts)]
 
 
 def seconds_of(phase: PhasePlan, speed: float | None, hardware: Hardware | None) -> float | None:
-    """How long a phase takes, by the speed if there is one."""
+    """Return the seconds that a phase takes, from the speed if it is given; None if they are not known."""
     if speed is not None:
         return phase.run.tokens / speed
     known = hardware is not None and phase.operations is not None
@@ -85,13 +85,13 @@ def seconds_of(phase: PhasePlan, speed: float | None, hardware: Hardware | None)
 
 
 def source_table(plan: RecipePlan) -> Table:
-    """What is drawn from each mixture, and below it from each of its sources; phases that draw the same share their lines."""
+    """Return a table of the rows taken from each mixture and source, once for phases with equal rows."""
     table = new_table("mixture, source", "share", "tokens", "available", "epochs", "rows")
-    drawn: dict[tuple[str, int, int], list[PhasePlan]] = {}
+    taken: dict[tuple[str, int, int], list[PhasePlan]] = {}
     for phase in plan.phases:
         run = phase.run
-        drawn.setdefault((run.phase.mixture, run.first_row, run.next_row), []).append(phase)
-    for (mixture, first, end), phases in drawn.items():
+        taken.setdefault((run.phase.mixture, run.first_row, run.next_row), []).append(phase)
+    for (mixture, first, end), phases in taken.items():
         total = human(phases[0].run.tokens)
         table.add_row(Text(mixture, "bold"), "", Text(total, "bold"), "", "", f"{first:,}-{end - 1:,}")
         for name, source in phases[0].sources.items():
@@ -100,7 +100,7 @@ def source_table(plan: RecipePlan) -> Table:
 
 
 def new_table(*names: str) -> Table:
-    """Text on the left, numbers on the right."""
+    """Return an empty table with text on the left and numbers on the right."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for number, name in enumerate(names):
         table.add_column(name, justify="right" if number and name != "objective" else "left", no_wrap=True)
@@ -108,7 +108,7 @@ def new_table(*names: str) -> Table:
 
 
 def source_cells(name: str, source: SourcePlan) -> list[str | Text]:
-    """One source's line."""
+    """Return the cells of a source."""
     epochs = Text("?" if source.epochs is None else f"x{source.epochs:.2f}")
     if source.epochs is not None and source.epochs > MANY_EPOCHS:
         epochs.stylize("bold yellow")
@@ -119,32 +119,33 @@ def source_cells(name: str, source: SourcePlan) -> list[str | Text]:
 
 
 def summary(plan: RecipePlan, speed: float | None, hardware: Hardware | None) -> list[str]:
-    """Totals, and what stands out."""
+    """Return sentences with totals and warnings."""
     tokens = sum(phase.run.tokens for phase in plan.phases)
     parts = [f"{sum(phase.run.steps for phase in plan.phases):,} steps", f"{human(tokens)} tokens"]
     operations = [phase.operations.total for phase in plan.phases if phase.operations is not None]
     if operations:
-        parts.append(f"{powers(sum(operations))} FLOPs")
-    lines = [f"In all {', '.join(parts)}."]
+        parts.append(f"{scientific(sum(operations))} FLOPs")
+    lines = [f"Total: {', '.join(parts)}."]
     lines += [*time_lines(plan, speed, hardware), *size_lines(plan), *matched_lines(plan)]
     if any(phase.assumed for phase in plan.phases):
-        said = f" Operations (~) assume documents of {ASSUMED_LENGTH:,} tokens." if operations else ""
         lines.append(
-            f"A question mark stands for what is known once the data is prepared (clm-detour prepare).{said}"
+            "A question mark stands for a value that is known once the data is prepared (clm-detour prepare)."
         )
-    often = {
+        if operations:
+            lines[-1] += f" Operations (~) assume documents of {ASSUMED_LENGTH:,} tokens."
+    repeated = {
         name: None
         for phase in plan.phases
         for name, source in phase.sources.items()
         if (source.epochs or 0) > MANY_EPOCHS
     }
-    if often:
-        lines.append(f"Gone through more than {MANY_EPOCHS} times: {', '.join(often)}.")
+    if repeated:
+        lines.append(f"More than {MANY_EPOCHS} passes over: {', '.join(repeated)}.")
     return lines
 
 
 def time_lines(plan: RecipePlan, speed: float | None, hardware: Hardware | None) -> list[str]:
-    """Hours, GPU-hours, energy."""
+    """Return a sentence with hours, GPU-hours and energy, if they are known."""
     seconds = [seconds_of(phase, speed, hardware) for phase in plan.phases]
     if None in seconds:
         return []
@@ -153,13 +154,13 @@ def time_lines(plan: RecipePlan, speed: float | None, hardware: Hardware | None)
         return [f"{hours:,.2f} hours at {human(speed or 0)} tokens/s."]
     by = f"{human(speed)} tokens/s" if speed is not None else f"an assumed MFU of {hardware.mfu:.0%}"
     return [
-        f"{hours:,.2f} hours on {hardware.gpus} x {hardware.device} at {by}: {hours * hardware.gpus:,.1f} GPU-hours, "
-        f"{hours * hardware.watts / 1000:,.1f} kWh at the boards' full power."
+        f"{hours:,.2f} hours on {hardware.gpus} x {hardware.device} at {by}: "
+        f"{hours * hardware.gpus:,.1f} GPU-hours, {hours * hardware.watts / 1000:,.1f} kWh at full power."
     ]
 
 
 def size_lines(plan: RecipePlan) -> list[str]:
-    """Parameters, memory, disk."""
+    """Return a sentence with parameters, memory and disk space, if they are known."""
     if plan.sizes is None:
         return []
     sizes = plan.sizes
@@ -168,17 +169,19 @@ def size_lines(plan: RecipePlan) -> list[str]:
         f"{name} {human_bytes(size)}" + (" (estimated)" if name == "activations" else "")
         for name, size in sizes.memory.items()
     )
-    rest = "" if known else ", and activations as the micro-batch asks"
+    rest = "" if known else ", and activations, which depend on the micro-batch"
     return [
-        f"{human(sizes.parameters)} parameters. Memory of each GPU: {human_bytes(sum(sizes.memory.values()))}: {parts}{rest}. "
-        f"Disk: {human_bytes(sizes.disk)} for models and moments, up to {human_bytes(sizes.peak_disk)} for checkpoints on the way."
+        f"{human(sizes.parameters)} parameters. "
+        f"Memory of each GPU: {human_bytes(sum(sizes.memory.values()))}: "
+        f"{parts}{rest}. Disk: {human_bytes(sizes.disk)} for models and optimizer state, and up to "
+        f"{human_bytes(sizes.peak_disk)} for checkpoints."
     ]
 
 
 def matched_lines(plan: RecipePlan) -> list[str]:
-    """How long a twin of the same cost would be."""
+    """Return a sentence for each twin with the length at which it would cost as much as the detour."""
     tokens = {phase.run.id: phase.run.duration for phase in plan.phases}
     return [
-        f"The operations of {detour} are those of {human(tokens[twin] * times)} tokens of {twin} (x{times:.3f})."
+        f"{detour} takes as many operations as {human(tokens[twin] * times)} tokens of {twin} (x{times:.3f})."
         for (detour, twin), times in plan.matched.items()
     ]

@@ -1,1 +1,1 @@
-"""What a recipe trains: phases, rows, schedules and starting weights; without Composer."""
+"""A recipe resolved: phases, data streams, schedules, phase boundaries and exports, without Composer."""

@@ -1,4 +1,4 @@
-"""Whether `model.base` holds the weights that training starts from: names and shapes are compared, no weight is loaded."""
+"""Check that `model.base` holds the weights that training needs, by names and shapes only."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ from clm_detour.utils.hub import hub_reason
 
 
 def check_base(path: str) -> None:
-    """Check that `model.base` holds just the weights of a masked (or a causal) language model of its config.
+    """Check that `model.base` holds exactly the weights of a masked or causal language model of its config.
 
-    Only headers of the safetensors are read. Those of a hub id that is not in the cache come over the network.
+    Only the headers of safetensors are read. The headers of a hub id that is not in the cache come over the
+    network.
 
     Raises:
-        UserError: the base has no prediction head, is a classifier, has no safetensors, or its weights do not fit its config.
+        UserError: If the base has no prediction head, is a classifier, has no safetensors, or does not fit
+            its config.
     """
     check = check_decoder if start.is_decoder(path) else check_masked
     try:
@@ -60,15 +62,19 @@ def check_masked(path: str) -> None:
 
 
 def without_head(path: str, found: str) -> UserError:
-    """Return the error for a base that is not a language model."""
+    """Return the error for a base without a prediction head.
+
+    Args:
+        found: Name of the model that the base holds.
+    """
     return UserError(
-        f"{path} holds a {found}, which lacks the prediction head of a masked language model that training starts "
-        f"from; use the folder of the {ModernBertForPretraining.architecture} that it was made from."
+        f"{path} holds a {found}, which lacks the prediction head of a masked language model that training "
+        f"starts from; use the folder of the {ModernBertForPretraining.architecture} that it was made from."
     )
 
 
 def check_decoder(path: str) -> None:
-    """Check the weights of a causal ModernBERT in transformers' own class, which reads pickled ones too."""
+    """Check the weights of a decoder. Pickled weights, which transformers reads too, are not checked."""
     start.base_config(path)
     folder = local_folder(path)
     if folder is not None and not has_weights(folder) and any(folder.glob(PICKLED)):
@@ -79,16 +85,18 @@ def check_decoder(path: str) -> None:
     shapes = shapes_of(path)
     if network.config.tie_word_embeddings and EMBEDDING in shapes:
         shapes.setdefault(DECODER, shapes[EMBEDDING])
-    check_fit(expected, on_meta(shapes), path, type(network).__name__, "use a folder that was saved whole")
+    check_fit(
+        expected, on_meta(shapes), path, type(network).__name__, "use a folder that was saved completely"
+    )
 
 
 def on_meta(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Return tensors that have shapes only."""
+    """Return tensors without data on the meta device."""
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
 def check_tie(path: str, config: ModernBertConfig) -> None:
-    """Check that a decoder that is stored beside an embedding that it is tied to equals it."""
+    """Check that decoder weights that are tied to the embeddings, but stored beside them, equal them."""
     folder = local_folder(path)
     if not config.tie_word_embeddings or folder is None:
         return
@@ -102,35 +110,33 @@ def check_tie(path: str, config: ModernBertConfig) -> None:
 
 
 def shapes_of(path: str) -> Shapes:
-    """Read the name and shape of every weight of a folder or hub id.
+    """Return the name and shape of every weight of a folder or hub id.
 
     Raises:
-        UserError: there are no safetensors, or a file is damaged or missing.
+        UserError: If there are no safetensors, or a file is damaged or missing.
     """
     folder = local_folder(path)
     return remote_shapes(path) if folder is None else read_shapes(folder)
 
 
 def local_folder(path: str) -> Path | None:
-    """Return the folder itself, or that of a hub id whose weights are in the cache."""
+    """Return the folder itself, or the cache folder of a hub id; None if its weights are not in the cache."""
     if Path(path).exists() or Path(path).is_absolute():
         return Path(path)
     try:
         cached = Path(snapshot_download(path, local_files_only=True))
-    except (OSError, ValueError):  # huggingface_hub's errors are of these kinds
+    except (OSError, ValueError):  # the types of huggingface_hub's errors
         return None
     return cached if has_weights(cached) else None
 
 
 def remote_shapes(path: str) -> Shapes:
-    """Read the shapes from the headers on the Hugging Face Hub."""
+    """Return the shapes from the headers on the Hugging Face Hub."""
     try:
         files = get_safetensors_metadata(path).files_metadata
-    except (
-        Exception
-    ) as error:  # no such model, no safetensors, no network: of kinds that differ between releases
+    except Exception as error:  # no such model, no safetensors, no network: the types differ between releases
         raise UserError(
-            f"the safetensors of {path} are neither in the cache nor can they be looked at on the Hugging Face Hub "
-            f"({hub_reason(error)}); check the name and the network."
+            f"the safetensors of {path} are neither in the cache nor can they be looked at on the Hugging "
+            f"Face Hub ({hub_reason(error)}); check the name and the network."
         ) from None
     return {name: tuple(info.shape) for file in files.values() for name, info in file.tensors.items()}

@@ -1,8 +1,8 @@
-"""Frozen layers: what a phase leaves as it is, to the bit.
+"""Frozen layers: parameters that a phase leaves bit for bit as they are.
 
-A frozen parameter asks for no gradient, so it is in no optimizer and has no moments. Below the lowest parameter that is trained
-autograd records nothing: with the embeddings and layers 0-7 frozen there is no backward through them; with layers 0-7 alone
-there is, since the embeddings below want their gradient.
+A frozen parameter needs no gradient, so it is in no optimizer and has no optimizer state. Autograd records
+nothing below the lowest trained parameter: with the embeddings and layers 0-7 frozen there is no backward
+pass through them. With only layers 0-7 frozen there is one, since the embeddings below need their gradient.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from clm_detour.model.modernbert import ModernBertForPretraining
 def frozen_layers(
     settings: Freeze | None, model: ModernBertConfig, where: str = "freeze.layers"
 ) -> frozenset[int]:
-    """The frozen layers' numbers.
+    """Return the numbers of the frozen layers.
+
+    Args:
+        where: Key of the setting, for the message.
 
     Raises:
-        UserError: the model has fewer.
+        UserError: If the model has fewer layers.
     """
     if settings is None or settings.layers is None:
         return frozenset()
@@ -30,33 +33,36 @@ def frozen_layers(
 
 
 def frozen_names(settings: Freeze | None, network: ModernBertForPretraining) -> set[str]:
-    """The frozen parameters, as `network.named_parameters()` names them.
+    """Return the names of the frozen parameters, as in `network.named_parameters()`.
 
     Raises:
-        UserError: as `frozen_layers`.
+        UserError: As `frozen_layers`.
     """
     if settings is None:
         return set()
-    parts = [f"model.layers.{layer}." for layer in frozen_layers(settings, network.config)]
-    parts += ["model.embeddings."] if settings.embeddings else []
-    return names_below(network, parts) | (head_names(network) if settings.head else set())
+    prefixes = [f"model.layers.{layer}." for layer in frozen_layers(settings, network.config)]
+    prefixes += ["model.embeddings."] if settings.embeddings else []
+    return names_below(network, prefixes) | (head_names(network) if settings.head else set())
 
 
 def head_names(network: ModernBertForPretraining) -> set[str]:
-    """The prediction head and the decoder; not the decoder's weights where they are the embeddings', which bear that name."""
+    """Return the parameter names of the prediction head and the decoder.
+
+    Decoder weights that are tied to the embeddings have the name of the embeddings, so they are not included.
+    """
     return names_below(network, ["head.", "decoder."])
 
 
-def names_below(network: ModernBertForPretraining, parts: Iterable[str]) -> set[str]:
-    """Parameters whose names begin so; a tied one has the name of its first place."""
-    return {name for name, _ in network.named_parameters() if name.startswith(tuple(parts))}
+def names_below(network: ModernBertForPretraining, prefixes: Iterable[str]) -> set[str]:
+    """Return the parameter names that start with one of the prefixes."""
+    return {name for name, _ in network.named_parameters() if name.startswith(tuple(prefixes))}
 
 
 def freeze(settings: Freeze | None, network: ModernBertForPretraining) -> None:
-    """Ask no gradient of what is frozen, before an optimizer is made.
+    """Turn off the gradient of frozen parameters, and turn on all others, before an optimizer is made.
 
     Raises:
-        UserError: as `frozen_layers`.
+        UserError: As `frozen_layers`.
     """
     frozen = frozen_names(settings, network)
     for name, parameter in network.named_parameters():

@@ -1,49 +1,67 @@
-"""A recipe's arms -> the phases to run, with their steps and their place in the stream. Arithmetic only.
+"""The phases of a recipe's arms, with their steps and their place in the data stream. Arithmetic only.
 
-A phase is known by its path from the start (`pretrain.clm.decay`). Arms that begin alike share those phases and train them once.
+The id of a phase is its path from the start of its arm, like `pretrain.clm.decay`. Arms that begin with the
+same phases share them, and train them once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clm_detour.config.schema import Config, Phase
 from clm_detour.config.units import parse_tokens
-from clm_detour.data.steps import StepRows
+from clm_detour.data.batch_size import StepRows
+from clm_detour.data.objectives import Objective
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.rules import one_of
 
 
 @dataclass(frozen=True)
 class PhaseRun:
-    """One phase in its place.
+    """One phase of an arm.
 
-    `first_row` is the position in its mixture's stream where it starts: where the last phase of the arm on the same mixture stopped.
+    Args:
+        id: Names of the phases from the start of the arm to this one, joined by dots.
+        name: Key of the phase in the recipe.
+        phase: Settings of the phase.
+        parent: The phase before it in the arm.
+        duration: Tokens that the recipe asks for.
+        step_rows: Number of rows in each step.
+        row_tokens: Tokens in a row.
+        first_row: Position in the stream of its mixture at which the phase starts: that at which the last
+            phase of the arm on the same mixture stopped.
+        seed: Seed of masks, dropout and a reset prediction head.
     """
 
     id: str
     name: str
     phase: Phase
     parent: PhaseRun | None
-    duration: int  # tokens asked for
+    duration: int
     step_rows: StepRows
     row_tokens: int
     first_row: int
-    seed: int  # of masks and dropout
+    seed: int
+
+    @property
+    def objective(self) -> Objective:
+        """The objective, which also sets the attention mask."""
+        return Objective(self.phase.objective, self.phase.mask_rate)
 
     @property
     def steps(self) -> int:
-        """The fewest that reach the duration."""
+        """The smallest number of steps that reaches the duration."""
         return self.steps_for(self.duration)
 
     @property
     def warmup_steps(self) -> int:
-        """Steps until the learning rate has reached its peak."""
+        """Number of steps until the learning rate reaches its peak."""
         return self.steps_for(parse_tokens(self.phase.schedule.warmup, "warmup"))
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of a step, once the batch has its full size."""
+        """Tokens in a step of full size."""
         return self.step_rows.full * self.row_tokens
 
     @property
@@ -53,104 +71,118 @@ class PhaseRun:
 
     @property
     def next_row(self) -> int:
-        """Where the next phase on the same mixture starts."""
+        """Position at which the next phase on the same mixture starts."""
         return self.first_row + self.step_rows.before(self.steps)
 
     def steps_for(self, tokens: int) -> int:
-        """The fewest steps that take at least `tokens`."""
+        """Return the smallest number of steps that take at least `tokens` tokens."""
         return self.step_rows.steps_for(-(-tokens // self.row_tokens))
 
     @property
     def lineage(self) -> list[PhaseRun]:
-        """The phases from the start to this one."""
+        """The phases from the start of the arm to this one."""
         return [*(self.parent.lineage if self.parent else []), self]
 
 
-def plan_arm(config: Config, arm: str) -> list[PhaseRun]:
-    """The phases of one arm, in order.
+def plan_phases(
+    names: Iterable[str], phases: Mapping[str, Phase], batch_rows: int, row_tokens: int, seed: int
+) -> list[PhaseRun]:
+    """Return the phases of an arm, in order.
 
-    Raises:
-        UserError: there is no such arm.
+    Args:
+        names: Names of the phases of the arm.
+        phases: Settings of all phases of the recipe.
+        batch_rows: Rows in a step of full size.
+        row_tokens: Tokens in a row.
+        seed: Seed of phases that set none.
     """
-    one_of(arm, config.arms, "arm")
     runs: list[PhaseRun] = []
-    for name in config.arms[arm]:
-        runs.append(plan_phase(config, name, runs))
+    for name in names:
+        phase = phases[name]
+        same_mixture = [run for run in runs if run.phase.mixture == phase.mixture]
+        run = PhaseRun(
+            id=".".join([*(run.name for run in runs), name]),
+            name=name,
+            phase=phase,
+            parent=runs[-1] if runs else None,
+            duration=parse_tokens(phase.duration, f"phases.{name}.duration"),
+            step_rows=rows_of_steps(phase, batch_rows, row_tokens),
+            row_tokens=row_tokens,
+            first_row=same_mixture[-1].next_row if same_mixture else 0,
+            seed=seed if phase.seed is None else phase.seed,
+        )
+        runs.append(run)
     return runs
 
 
-def plan_phase(config: Config, name: str, before: list[PhaseRun]) -> PhaseRun:
-    """The next phase of an arm."""
-    phase = config.phases[name]
-    duration = parse_tokens(phase.duration, f"phases.{name}.duration")
-    same_mixture = [run for run in before if run.phase.mixture == phase.mixture]
-    return PhaseRun(
-        id=".".join([*(run.name for run in before), name]),
-        name=name,
-        phase=phase,
-        parent=before[-1] if before else None,
-        duration=duration,
-        step_rows=rows_of_steps(config, phase),
-        row_tokens=config.data.sequence_length,
-        first_row=same_mixture[-1].next_row if same_mixture else 0,
-        seed=config.seed if phase.seed is None else phase.seed,
-    )
+def rows_of_steps(phase: Phase, batch_rows: int, row_tokens: int) -> StepRows:
+    """Return the number of rows in each step of a phase.
 
-
-def rows_of_steps(config: Config, phase: Phase) -> StepRows:
-    """The phase's batch sizes."""
-    rows, warmup = config.train.batch_rows, phase.batch_warmup
+    Args:
+        batch_rows: Rows in a step of full size.
+        row_tokens: Tokens in a row.
+    """
+    warmup = phase.batch_warmup
     if warmup is None:
-        return StepRows.constant(rows)
-    over = parse_tokens(warmup.duration, "batch_warmup.duration") // config.data.sequence_length
-    return StepRows.growing(warmup.rows, rows, over)
+        return StepRows.constant(batch_rows)
+    duration = parse_tokens(warmup.duration, "batch_warmup.duration")
+    return StepRows.growing(warmup.rows, batch_rows, duration // row_tokens)
 
 
-def plan_recipe(config: Config) -> dict[str, PhaseRun]:
-    """Every phase once, by id, parents before children."""
-    runs = (run for arm in config.arms for run in plan_arm(config, arm))
-    return {run.id: run for run in runs}
+def sources_of_last_phases(
+    arms: Iterable[list[PhaseRun]], mixtures: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    """Return the sources of the last phases of the arms. An arm that another arm extends does not count."""
+    inner = {run.parent.id for runs in arms for run in runs if run.parent is not None}
+    last = [runs[-1] for runs in arms if runs[-1].id not in inner]
+    return list(dict.fromkeys(name for run in last for name in mixtures[run.phase.mixture]))
 
 
-def domain_sources(config: Config) -> list[str]:
-    """The sources of the mixtures on which the arms' last phases train, leaving out arms that others extend."""
-    chains = list(config.arms.values())
-    ends = [
-        chain
-        for chain in chains
-        if not any(other[: len(chain)] == chain and other != chain for other in chains)
-    ]
-    names = [name for chain in ends for name in config.data.mixtures[config.phases[chain[-1]].mixture]]
-    return list(dict.fromkeys(names))
-
-
-def choose_phase(config: Config, arm: str, phase: str) -> PhaseRun:
-    """The run that `arm=... phase=...` names.
+def check_world_size(batch_rows: int, phases: Mapping[str, Phase], world_size: int) -> None:
+    """Check that the rows of each step divide over the processes.
 
     Raises:
-        UserError: there is no such arm, or no such phase in it.
+        UserError: If they do not.
     """
-    runs = {run.name: run for run in plan_arm(config, arm)}
-    one_of(phase, runs, f"phase (of arm {arm})")
-    return runs[phase]
-
-
-def check_world(config: Config, world_size: int) -> None:
-    """The rows of a step must divide over the processes.
-
-    Raises:
-        UserError: they do not.
-    """
-    check_divides("train.batch_rows", config.train.batch_rows, world_size)
-    for name, phase in config.phases.items():
+    check_divides("train.batch_rows", batch_rows, world_size)
+    for name, phase in phases.items():
         if phase.batch_warmup is not None:
             check_divides(f"phases.{name}.batch_warmup.rows", phase.batch_warmup.rows, world_size)
 
 
 def check_divides(key: str, rows: int, world_size: int) -> None:
-    """One number of rows."""
+    """Raise UserError if the rows that `key` sets do not divide over the processes."""
     if rows % world_size:
         near = max(rows // world_size, 1) * world_size
         raise UserError(
-            f"{key}: {rows} rows do not divide over {world_size} processes; use for example {near} or {near + world_size}."
+            f"{key}: {rows} rows do not divide over {world_size} processes; use for example {near} or "
+            f"{near + world_size}."
         )
+
+
+# Old names, until no other package imports them.
+
+
+def plan_arms(config: Config) -> dict[str, list[PhaseRun]]:
+    """Return the phases of each arm, in order."""
+    rows, tokens = config.train.batch_rows, config.data.sequence_length
+    return {
+        arm: plan_phases(names, config.phases, rows, tokens, config.seed)
+        for arm, names in config.arms.items()
+    }
+
+
+def plan_arm(config: Config, arm: str) -> list[PhaseRun]:
+    """Return the phases of one arm."""
+    one_of(arm, config.arms, "arm")
+    return plan_arms(config)[arm]
+
+
+def plan_recipe(config: Config) -> dict[str, PhaseRun]:
+    """Return each phase once, by its id."""
+    return {run.id: run for runs in plan_arms(config).values() for run in runs}
+
+
+def domain_sources(config: Config) -> list[str]:
+    """Return the sources on which the last phases of the arms train."""
+    return sources_of_last_phases(plan_arms(config).values(), config.data.mixtures)

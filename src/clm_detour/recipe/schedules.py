@@ -1,9 +1,11 @@
 """Learning rates as pure functions of the tokens seen in a phase.
 
-The rate of a step is that of the tokens seen *before* it. Composer steps its schedulers before it advances its clock, so
-theirs lag by one step; `callbacks/learning_rate.py` therefore sets the rate at the start of each step.
+The rate of a step is that of the tokens seen *before* the step. Composer advances its schedulers before its
+clock, so they lag by one step; `train/callbacks/step_start.py` therefore sets the rate at the start of each
+step.
 
-Tokens are counted from the start of the phase; `floor` is where a decay ends, as a share of the peak; after its end a rate stays.
+Tokens are counted from the start of the phase. `floor` is the rate at the end of a decay, as a share of the
+peak; the rate stays there afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ RateFunction = Callable[[int], float]
 
 
 def warmup_constant(peak: float, warmup: int) -> RateFunction:
-    """Linear from 0 to `peak` over `warmup` tokens, then constant."""
+    """Return a rate that rises linearly from 0 to `peak` over `warmup` tokens, then stays constant."""
 
     def rate(tokens: int) -> float:
         return peak if tokens >= warmup else peak * tokens / warmup
@@ -27,7 +29,10 @@ def warmup_constant(peak: float, warmup: int) -> RateFunction:
 
 
 def one_minus_sqrt(peak: float, floor: float, duration: int) -> RateFunction:
-    """peak * (a + (1 - a) * (1 - sqrt(t / T))) with a = `floor` and T = `duration` in tokens (arXiv 2605.12438)."""
+    """Return the 1-sqrt decay (arXiv 2605.12438): peak * (a + (1 - a) * (1 - sqrt(t / T))).
+
+    Here a is `floor`, and T is `duration` in tokens.
+    """
 
     def rate(tokens: int) -> float:
         return peak * (floor + (1 - floor) * (1 - math.sqrt(min(tokens / duration, 1.0))))
@@ -36,7 +41,7 @@ def one_minus_sqrt(peak: float, floor: float, duration: int) -> RateFunction:
 
 
 def wsd(peak: float, warmup: int, decay: int, floor: float, duration: int) -> RateFunction:
-    """Warmup-stable-decay (arXiv 2404.06395) in one phase: `warmup_constant`, and over the last `decay` tokens `one_minus_sqrt`."""
+    """Return warmup-stable-decay (arXiv 2404.06395): `one_minus_sqrt` over the last `decay` tokens."""
     stable, falling = warmup_constant(peak, warmup), one_minus_sqrt(peak, floor, decay)
 
     def rate(tokens: int) -> float:
@@ -47,32 +52,32 @@ def wsd(peak: float, warmup: int, decay: int, floor: float, duration: int) -> Ra
 
 
 def cosine(peak: float, warmup: int, floor: float, duration: int) -> RateFunction:
-    """Warm-up, then half a cosine from `peak` to `floor` * `peak` (arXiv 1608.03983, without restarts)."""
+    """Return a warm-up, then half a cosine from `peak` to `floor` * `peak` (arXiv 1608.03983)."""
     return _after_warmup(peak, warmup, floor, duration, lambda done: (1 + math.cos(math.pi * done)) / 2)
 
 
 def linear(peak: float, warmup: int, floor: float, duration: int) -> RateFunction:
-    """Warm-up, then a straight line from `peak` to `floor` * `peak`."""
+    """Return a warm-up, then a straight line from `peak` to `floor` * `peak`."""
     return _after_warmup(peak, warmup, floor, duration, lambda done: 1 - done)
 
 
 def _after_warmup(
-    peak: float, warmup: int, floor: float, duration: int, left: Callable[[float], float]
+    peak: float, warmup: int, floor: float, duration: int, decay: Callable[[float], float]
 ) -> RateFunction:
-    """Warm-up, then peak * (floor + (1 - floor) * left(share of the rest of the phase that is done))."""
+    """Return a warm-up, then peak * (floor + (1 - floor) * decay(x)), where x goes from 0 to 1."""
     rising = warmup_constant(peak, warmup)
 
     def rate(tokens: int) -> float:
         if tokens < warmup:
             return rising(tokens)
         done = min((tokens - warmup) / max(duration - warmup, 1), 1.0)
-        return peak * (floor + (1 - floor) * left(done))
+        return peak * (floor + (1 - floor) * decay(done))
 
     return rate
 
 
 def phase_rate(phase: Phase) -> RateFunction:
-    """The learning rate of `phase` as a function of the tokens seen in it."""
+    """Return the learning rate of a phase as a function of the tokens seen in it."""
     schedule, duration = phase.schedule, parse_tokens(phase.duration, "duration")
     peak, floor, warmup = schedule.peak, schedule.floor, parse_tokens(schedule.warmup, "warmup")
     if schedule.name == "warmup_constant":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clm_detour.config.schema import Config
-from clm_detour.data.sample.write import SOURCES
+from clm_detour.data.sample import SOURCES
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.run import Run

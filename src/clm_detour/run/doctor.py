@@ -1,9 +1,8 @@
-"""`clm-detour doctor`: what this installation is, and what in it will stand in the way of training."""
+"""Describe this installation for `clm-detour doctor`, and warn of what would stop or slow training."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import re
 import resource
 import shutil
 from collections.abc import Iterator
@@ -12,74 +11,76 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from rich.table import Table
 
+from clm_detour.model.attention import BACKENDS, choose_backend
+from clm_detour.model.compiling import cannot_compile
+from clm_detour.model.cpu import softmax
+from clm_detour.model.precision import best_device
 from clm_detour.utils.environment import describe_environment, version_of
 from clm_detour.utils.progress import console, human_bytes, warn
 
-PINNING = ("clm-detour", "mosaicml")  # whose requirements decide the environment
-FEWEST_FILES = 4096  # a source has a file open for each shard that it reads, in each loader process
-SMALLEST_SHARED = 1 << 30  # batches pass from loader processes through it; containers often have 64 MiB
-LEAST_DISK = 20 << 30
+COMPOSER = "mosaicml"
+NO_COMPOSER = "not installed (needed to train: pip install 'clm-detour[train]')"
+MIN_OPEN_FILES = 4096  # each loader process keeps a file open for each shard that it reads
+MIN_SHARED_MEMORY = 1 << 30  # loader processes pass batches through it; containers often have 64 MiB
+MIN_DISK = 20 << 30
 
 
 def print_environment() -> None:
-    """Versions, hardware, extras, back ends, limits; then what is amiss, a sentence each."""
+    """Print versions, hardware, extras, back ends and limits, then a warning for each problem."""
     table = Table(show_header=False)
     for key, value in describe_environment().items():
+        if key == "composer" and value is None:
+            value = NO_COMPOSER
         name = key.replace("_gib", ", GiB").replace("_", "-")
         table.add_row(name, ", ".join(value) or "none" if isinstance(value, list) else str(value))
     for key, text in [*extras(), *back_ends(), *limits()]:
         table.add_row(key, text)
     console.print(table)
-    amiss = [*broken_pins(), *low_limits()]
-    for sentence in amiss:
-        warn(sentence)
-    if not amiss:
-        console.print("Versions are those that the pins ask for, and no limit is low.", style="green")
+    problems = [*unmet_requirements(), *low_limits()]
+    for problem in problems:
+        warn(problem)
+    if not problems:
+        console.print("The installed versions meet the requirements, and no limit is too low.", style="green")
 
 
-def requirements(package: str) -> list[Requirement]:
-    """What an installed package asks for."""
+def requirements(package: str, extra: str = "") -> list[Requirement]:
+    """Return the requirements of an installed package on this machine, those of one extra included."""
     try:
-        return [Requirement(text) for text in importlib.metadata.requires(package) or []]
+        found = map(Requirement, importlib.metadata.requires(package) or [])
     except importlib.metadata.PackageNotFoundError:
         return []
+    return [each for each in found if each.marker is None or each.marker.evaluate({"extra": extra})]
 
 
-def broken_pins() -> Iterator[str]:
-    """Each requirement that the installed versions do not meet."""
-    for package in PINNING:
-        for wanted in requirements(package):
-            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-                continue
+def unmet_requirements() -> Iterator[str]:
+    """Yield a sentence for each unmet requirement of this package and Composer, as `pip check` does."""
+    extra = "train" if version_of(COMPOSER) else ""
+    for package in ("clm-detour", COMPOSER):
+        for wanted in requirements(package, extra if package == "clm-detour" else ""):
             found = version_of(wanted.name)
             if found is None:
-                yield f"{package} asks for {wanted.name}, which is not installed; install it."
+                yield f"{package} requires {wanted.name}, which is not installed; install it."
             elif not wanted.specifier.contains(found, prereleases=True):
                 yield (
-                    f"{package} asks for {wanted.name} {wanted.specifier}, and {found} is installed; "
-                    "install one that fits, or see Other versions in docs/guide.md."
+                    f"{package} requires {wanted.name} {wanted.specifier}, but {found} is installed; install "
+                    "a version "
+                    "that fits, or see Other versions in docs/guide.md."
                 )
 
 
 def extras() -> Iterator[tuple[str, str]]:
-    """Each extra of this package, and what of it is there."""
-    names: dict[str, list[str]] = {}
-    for wanted in requirements("clm-detour"):
-        extra = re.search(r"extra == ['\"](.+?)['\"]", str(wanted.marker))
-        if extra is not None:
-            found = version_of(wanted.name)
-            names.setdefault(extra[1], []).append(f"{wanted.name} {found or 'is not installed'}")
-    for extra_name, packages in names.items():
-        yield f"extra {extra_name}", ", ".join(packages)
+    """Yield each extra of this package, with the versions of its packages."""
+    base = requirements("clm-detour")
+    for extra in importlib.metadata.metadata("clm-detour").get_all("Provides-Extra") or []:
+        names = [each.name for each in requirements("clm-detour", extra) if each not in base]
+        yield (
+            f"extra {extra}",
+            ", ".join(f"{name} {version_of(name) or 'is not installed'}" for name in names),
+        )
 
 
 def back_ends() -> Iterator[tuple[str, str]]:
-    """The attention back end that training takes here, and of each whether it runs or why not; what computes the loss; torch.compile."""
-    from clm_detour.model.attention import BACKENDS, choose_backend
-    from clm_detour.model.compiling import cannot_compile
-    from clm_detour.model.cpu import softmax
-    from clm_detour.model.precision import best_device
-
+    """Yield the attention back end in use, the state of all back ends, the softmax and torch.compile."""
     choice = choose_backend(None)
     yield "attention", f"{choice.name}: {choice.reason}"
     for name, backend in BACKENDS.items():
@@ -92,37 +93,37 @@ def back_ends() -> Iterator[tuple[str, str]]:
 
 
 def limits() -> Iterator[tuple[str, str]]:
-    """Disk, shared memory, open files."""
+    """Yield disk, shared memory, open files and locked memory."""
     yield "free disk here", human_bytes(shutil.disk_usage(".").free)
-    yield (
-        "free shared memory (/dev/shm)",
-        "none" if shared_memory() is None else human_bytes(shared_memory() or 0),
-    )
+    shared = shared_memory()
+    yield "free shared memory (/dev/shm)", "none" if shared is None else human_bytes(shared)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield "open files (ulimit -n)", f"{soft} of at most {hard}"
     locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    yield (
-        "locked memory (ulimit -l)",
-        "unlimited" if locked == resource.RLIM_INFINITY else human_bytes(locked),
-    )
+    unlimited = locked == resource.RLIM_INFINITY
+    yield "locked memory (ulimit -l)", "unlimited" if unlimited else human_bytes(locked)
 
 
 def low_limits() -> Iterator[str]:
-    """Each limit that is lower than training wants."""
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < FEWEST_FILES:
-        yield f"Fewer than {FEWEST_FILES} files may be open at a time; raise it with ulimit -n {FEWEST_FILES}."
-    shared = shared_memory()
-    if shared is not None and shared < SMALLEST_SHARED:
+    """Yield a sentence for each limit that is too low for training, with its remedy."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < MIN_OPEN_FILES:
         yield (
-            f"/dev/shm has only {human_bytes(shared)} free, through which batches pass from loader processes; give a container --shm-size=8g "
-            "or --ipc=host, or set train.workers=0."
+            f"Fewer than {MIN_OPEN_FILES} files may be open at a time; raise it with ulimit -n "
+            f"{MIN_OPEN_FILES}."
+        )
+    shared = shared_memory()
+    if shared is not None and shared < MIN_SHARED_MEMORY:
+        yield (
+            f"/dev/shm has only {human_bytes(shared)} free, through which batches pass from loader "
+            "processes; give a "
+            "container --shm-size=8g or --ipc=host, or set train.workers=0."
         )
     free = shutil.disk_usage(".").free
-    if free < LEAST_DISK:
-        yield f"Only {human_bytes(free)} of disk are free here; clm-detour plan says what a recipe takes."
+    if free < MIN_DISK:
+        yield f"Only {human_bytes(free)} of disk are free here; clm-detour plan says how much a recipe takes."
 
 
 def shared_memory() -> int | None:
-    """Free bytes of /dev/shm, or None where there is none."""
+    """Return the free bytes of /dev/shm; None if it does not exist."""
     folder = Path("/dev/shm")
     return shutil.disk_usage(folder).free if folder.is_dir() else None

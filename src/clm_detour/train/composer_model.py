@@ -1,4 +1,4 @@
-"""Our network as Composer wants it: a module that takes a batch and gives a loss."""
+"""The network as a Composer model, and its batches as a Composer data specification."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from clm_detour.model.modernbert import ModernBertForPretraining, PretrainingOut
 
 
 class PretrainingModel(ComposerModel):
-    """`network` under one objective: causal for `clm`, bidirectional for `mlm`.
+    """A network under the attention mask of one objective: causal for `clm`, bidirectional for `mlm`.
 
     Args:
-        bf16: run the forward under bf16 autocast. It is done here because Composer's own `amp_bf16` is fp32 on a CPU.
+        bf16: Run the forward pass under bf16 autocast. Composer's own `amp_bf16` would compute in fp32 on a
+            CPU.
     """
 
     def __init__(self, network: ModernBertForPretraining, objective: Objective, bf16: bool):
@@ -27,10 +28,10 @@ class PretrainingModel(ComposerModel):
         self.network = network
         self.bf16 = bf16
         self.frozen = Frozen.of(network)
-        network.causal = objective.kind == "clm"
+        network.causal = objective.causal
 
     def forward(self, batch: dict[str, Any]) -> PretrainingOutput:
-        """Run rows packed as `data.loader.collate` makes them."""
+        """Run the network on a batch that `data.loader.collate` made."""
         input_ids = batch["input_ids"]
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
             return self.network(
@@ -41,16 +42,17 @@ class PretrainingModel(ComposerModel):
             )
 
     def loss(self, outputs: PretrainingOutput, batch: dict[str, Any]) -> torch.Tensor:
-        """Mean over the micro-batch's predicted positions.
+        """Return the mean loss over the predicted positions of a micro-batch.
 
-        Composer weighs it by the micro-batch's share of the predicted positions of the step, over micro-batches and ranks
-        (`accumulate_train_batch_on_tokens`), so the gradient is that of the mean over all of them.
+        Composer weights it by the micro-batch's share of the predicted positions of the step, over
+        micro-batches and ranks (`accumulate_train_batch_on_tokens`), so the gradient is that of the mean over
+        all of them.
         """
         assert outputs.loss is not None
         return outputs.loss
 
     def flops_per_batch(self, batch: dict[str, Any]) -> int:
-        """Operations of this process's forward and backward over `batch`; `Throughput` makes the MFU of it."""
+        """Return the operations of this process's forward and backward pass, for the MFU."""
         lengths = itertools.chain(*batch["document_lengths"])
         return flops_per_batch(
             self.network.config,
@@ -62,7 +64,7 @@ class PretrainingModel(ComposerModel):
 
 
 def data_spec(batches: StepBatches, workers: int) -> DataSpec:
-    """The loader, and how Composer counts and cuts its batches."""
+    """Return the loader, with functions that count and split its batches."""
     return DataSpec(
         make_loader(batches, workers, pin_memory=torch.cuda.is_available()),
         split_batch=split_batch,
@@ -75,7 +77,7 @@ def data_spec(batches: StepBatches, workers: int) -> DataSpec:
 
 
 def split_batch(batch: Batch, rows: int | float) -> list[Batch]:
-    """Cut a batch into micro-batches of `rows` rows."""
+    """Split a batch into micro-batches of `rows` rows."""
     rows = int(rows)
     return [
         {key: value[first : first + rows] for key, value in batch.items()}

@@ -1,4 +1,4 @@
-"""Starting a phase: here in this process on a CPU or one GPU, through the composer launcher on several, on one machine or many."""
+"""Start a phase: in this process on a CPU or one GPU, under the launcher on several GPUs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from types import FrameType
 import torch
 
 from clm_detour.config.loading import save_config
-from clm_detour.config.schema import Config
-from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.recipe.phases import PhaseRun, check_world
-from clm_detour.recipe.settings import is_finished
-from clm_detour.records.run_folder import RunFolder
+from clm_detour.recipe.phases import PhaseRun
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.train import require_composer
 from clm_detour.utils.errors import USER_ERROR, UserError
 from clm_detour.utils.interrupt import LAUNCHED, interrupts_held
 from clm_detour.utils.signals import REQUEUE, Requeue, handlers_kept, on_signals
@@ -23,43 +21,49 @@ from clm_detour.utils.signals import REQUEUE, Requeue, handlers_kept, on_signals
 NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def launch_phase(config: Config, run: PhaseRun, tokenizer: Tokenizer) -> bool:
-    """Train `run` on all GPUs of this machine, together with other machines if WORLD_SIZE says that there are any.
+def launch_phase(recipe: Recipe, run: PhaseRun) -> bool:
+    """Train a phase on all GPUs of this machine, and of other machines if WORLD_SIZE counts them.
 
     Returns:
         Whether there was anything to do.
 
     Raises:
-        UserError: it cannot be trained, or the launched processes failed.
-        Requeue: it was asked to leave.
+        UserError: If the phase cannot be trained, the launched processes failed, or Composer is not
+            installed.
+        Requeue: If it was asked to stop.
     """
-    if is_finished(config, run, tokenizer):
+    if recipe.is_finished(run):
         return False
-    here = max(torch.cuda.device_count(), 1)
-    world = world_size(here)
-    check_world(config, world)
+    require_composer()
+    local = max(torch.cuda.device_count(), 1)
+    world = world_size(local)
+    recipe.check_world_size(world)
     if world > 1:
-        launch_processes(config, run, here)
+        launch_processes(recipe, run, local)
         return True
     with handlers_kept():
         from clm_detour.train.phase import train_phase  # Composer takes seconds to import
 
-    return train_phase(config, run)
+    return train_phase(recipe, run)
 
 
-def world_size(here: int) -> int:
-    """Processes over all machines: WORLD_SIZE, or those of this one.
+def world_size(local: int) -> int:
+    """Return the number of processes over all machines: WORLD_SIZE if it is set, else that of this machine.
+
+    Args:
+        local: Number of processes on this machine.
 
     Raises:
-        UserError: the variables that Composer's launcher reads do not fit together.
+        UserError: If the variables that Composer's launcher reads do not fit together.
     """
-    text = os.environ.get("WORLD_SIZE", str(here))
-    if not text.isdigit() or int(text) < here or int(text) % here:
+    text = os.environ.get("WORLD_SIZE", str(local))
+    if not text.isdigit() or int(text) < local or int(text) % local:
         raise UserError(
-            f"WORLD_SIZE is {text}, but this machine runs {here} processes; set it to {here} times the number of machines, or unset it."
+            f"WORLD_SIZE is {text}, but this machine runs {local} processes; set it to {local} times the "
+            "number of machines, or unset it."
         )
     missing = [name for name in NODE_VARIABLES if name not in os.environ]
-    if int(text) > here and missing:
+    if int(text) > local and missing:
         raise UserError(
             f"WORLD_SIZE is {text}, so {', '.join(missing)} must be set too (see scripts/train.slurm)."
         )
@@ -67,71 +71,80 @@ def world_size(here: int) -> int:
 
 
 def is_first_node() -> bool:
-    """Whether this machine does what only one has to: NODE_RANK is 0 or not set."""
+    """Return whether this machine does the work that only one machine must do: NODE_RANK is 0 or not set."""
     return os.environ.get("NODE_RANK", "0") == "0"
 
 
-def launch_processes(config: Config, run: PhaseRun, processes: int) -> None:
-    """Run `clm_detour.train.main` on this machine's processes under the launcher."""
-    resolved = RunFolder.of(config).config
+def launch_processes(recipe: Recipe, run: PhaseRun, processes: int) -> None:
+    """Train a phase on several processes of this machine under the launcher.
+
+    Raises:
+        UserError: If the processes failed.
+    """
+    resolved = recipe.folder.config
     if not is_first_node():  # machines share the folder
         resolved = resolved.with_name(f".config.node{os.environ['NODE_RANK']}.yaml")
-    save_config(config, resolved)
-    names = [step.name for step in run.lineage]
-    arm = next(arm for arm, phases in config.arms.items() if phases[: len(names)] == names)
-    words = ["-m", "clm_detour.train.main", str(resolved), f"arm={arm}", f"phase={run.name}"]
+    save_config(recipe.config, resolved)
+    arm = next(arm for arm, runs in recipe.arms.items() if run.id in [each.id for each in runs])
+    words = ["-m", "clm_detour.train", str(resolved), f"arm={arm}", f"phase={run.name}"]
     code = run_launcher(processes, words, run.id)
     if code:
         raise UserError(
-            f"Phase {run.id} stopped with exit code {code}, for the reason above; run again to go on."
+            f"Phase {run.id} stopped with exit code {code}, for the reason above; "
+            "the same command resumes it."
         )
 
 
 def run_launcher(processes: int, words: list[str], name: str) -> int:
-    """Start the launcher and wait for its end; it prints why a process failed.
+    """Run the launcher to its end. It prints why a process failed.
 
     Args:
-        words: what every process runs, as the launcher takes it.
-        name: what that is, for people.
+        words: Arguments of the launcher that say what every process runs.
+        name: Name of the work, for the message.
 
     Returns:
         The exit code.
 
     Raises:
-        Requeue: it was asked to leave.
-        SystemExit: a process found a user's mistake and has said so.
+        Requeue: If it was asked to stop.
+        SystemExit: If a process found a user's mistake, which it has printed.
     """
     with interrupts_held():
         process = subprocess.Popen(
             [sys.executable, "-m", "clm_detour.train.launcher", "-n", str(processes), *words],
             env={**os.environ, LAUNCHED: "1"},
         )
-    asked = []
+    signals = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+    def forward(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
         process.send_signal(number)
 
-    with on_signals(pass_on):
+    with on_signals(forward):
         try:
             code = process.wait()
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
-    if code == REQUEUE or (code and asked):  # asked before its processes could listen
-        raise Requeue(f"Asked to leave in {name}")
+    if code == REQUEUE or (code and signals):  # before its processes had a handler
+        raise Requeue(f"Asked to stop in {name}")
     if code == USER_ERROR:
         sys.exit(USER_ERROR)
     return code
 
 
 def launch_bench(path: str, words: list[str], gpus: str | None) -> None:
-    """Run `clm_detour.train.bench` here for one process, or under the launcher for several, or for each of several numbers.
+    """Run `clm_detour.train.bench` in this process, or under the launcher once for each number of processes.
+
+    Args:
+        words: Command-line arguments of `clm_detour.train.bench` after the config.
+        gpus: Numbers of processes, separated by commas; None: one for each GPU.
 
     Raises:
-        UserError: it cannot be measured.
+        UserError: If the phase cannot be measured, or Composer is not installed.
     """
+    require_composer()
     with handlers_kept():
         from clm_detour.train.bench import bench, numbers  # Composer takes seconds to import
 
@@ -139,7 +152,7 @@ def launch_bench(path: str, words: list[str], gpus: str | None) -> None:
     if counts == [1]:
         bench(path, words)
         return
-    # One process too is started: this one would keep what it took of a GPU's memory while the others are measured.
+    # A single process is started too: this one would keep its GPU memory during the next measurements.
     for processes in counts:
         code = run_launcher(processes, ["-m", "clm_detour.train.bench", path, *words], "a measurement")
         if code:

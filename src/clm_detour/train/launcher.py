@@ -1,7 +1,10 @@
-"""Composer's launcher, with another end: python -m clm_detour.train.launcher -n 4 scripts/train.py ...
+"""Composer's launcher, with its own handling of signals and errors.
 
-It passes on Ctrl-C and the signals of a cluster, and prints why a process failed once. `composer` alone dies of SIGTERM and leaves its
-processes behind, and prints what every process said, among its own messages.
+    python -m clm_detour.train.launcher -n 4 -m clm_detour.train CONFIG ...
+
+It forwards Ctrl-C and the signals of a cluster, and prints once why a process failed. The `composer` command
+dies of SIGTERM and leaves its processes running, and it prints the output of every process among its own
+messages.
 """
 
 from __future__ import annotations
@@ -24,23 +27,23 @@ from clm_detour.utils.interrupt import LAUNCHED, interrupts_held
 from clm_detour.utils.signals import REQUEUE, handlers_kept, on_signals
 
 POLL = 0.1  # seconds
-GRACE = 30.0  # seconds until a process that was told to leave is killed
+GRACE = 30.0  # seconds until a process that was asked to stop is killed
 
 Processes = dict[int, "subprocess.Popen[str]"]  # by rank
 
 
 def main() -> None:
-    """Launch, and leave with the code of the process that failed, or `REQUEUE` if they were asked to leave, here or on another machine."""
+    """Launch processes, and exit with the code of the one that failed, or `REQUEUE` if asked to stop."""
     with exit_on_user_error():
         code = launch(parse_arguments())
-        sys.exit(code if code >= 0 else 128 - code)  # as shells count a signal
+        sys.exit(code if code >= 0 else 128 - code)  # as a shell reports a signal
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the arguments of Composer's launcher.
 
     Raises:
-        UserError: they do not fit together.
+        UserError: If they do not fit together.
     """
     with handlers_kept():
         from composer.cli import launcher  # takes seconds
@@ -58,28 +61,28 @@ def launch(arguments: argparse.Namespace) -> int:
         The exit code, negative for a signal.
     """
     processes: Processes = {}
-    asked: list[int] = []
+    signals: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        tell_processes(signal.Signals(number))
+    def forward(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        signal_processes(signal.Signals(number))
 
-    with tempfile.TemporaryDirectory() as logs, on_signals(pass_on):
+    with tempfile.TemporaryDirectory() as logs, on_signals(forward):
         stop = signal.SIGINT
         try:
             start(arguments, logs, processes)
             failed = wait_for_failure(processes)
-            if asked or REQUEUE in failed.values():
+            if signals or REQUEUE in failed.values():
                 stop = signal.SIGTERM  # the others may be writing a checkpoint
         finally:
             end(processes, stop)
-        show_reasons(processes, failed)
+        print_reasons(processes, failed)
     lowest = next((process.returncode for process in processes.values() if process.returncode), 0)
-    return exit_code(lowest, list(failed.values()), bool(asked))
+    return exit_code(lowest, list(failed.values()), bool(signals))
 
 
 def start(arguments: argparse.Namespace, logs: str, processes: Processes) -> None:
-    """Start the processes and add them to `processes`; those after the first print to files."""
+    """Start the processes and add them to `processes`. All but the first of this machine print to files."""
     from composer.cli import launcher
 
     with interrupts_held(), launcher._patch_env(**{LAUNCHED: "1"}):
@@ -104,7 +107,7 @@ def wait_for_failure(processes: Processes) -> dict[int, int]:
     """Wait until a process fails or all have ended.
 
     Returns:
-        The codes of those that failed, by rank.
+        The exit codes of the processes that failed, by rank.
     """
     while True:
         codes = {rank: process.poll() for rank, process in processes.items()}
@@ -113,16 +116,16 @@ def wait_for_failure(processes: Processes) -> dict[int, int]:
         time.sleep(POLL)
 
 
-def tell_processes(number: signal.Signals) -> None:
-    """Send a signal to each process that is still there."""
+def signal_processes(number: signal.Signals) -> None:
+    """Send a signal to each process that is still running."""
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
 
 
 def end(processes: Processes, number: signal.Signals) -> None:
-    """Tell the processes to leave, and kill those that are still there, with their own processes, after `GRACE`."""
-    tell_processes(number)
+    """Send the processes a signal, and after `GRACE` kill those that are left and their child processes."""
+    signal_processes(number)
     deadline = time.monotonic() + GRACE
     while any(process.poll() is None for process in processes.values()) and time.monotonic() < deadline:
         time.sleep(POLL)
@@ -133,39 +136,41 @@ def end(processes: Processes, number: signal.Signals) -> None:
         process.wait()
 
 
-def show_reasons(processes: Processes, failed: Mapping[int, int]) -> None:
-    """Print why processes failed, as far as the first of this machine, which prints to the terminal, has not."""
+def print_reasons(processes: Processes, failed: Mapping[int, int]) -> None:
+    """Print why processes failed, unless the first one of this machine has printed it to the terminal."""
     first = min(processes)
     if processes[first].returncode == USER_ERROR:
         return
     for rank, code in failed.items():
         if code < 0:
-            cause = ", for want of memory perhaps" if -code == signal.SIGKILL else ""
+            cause = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
             print(f"Process {rank} was ended by {signal.Signals(-code).name}{cause}.", file=sys.stderr)
         elif rank != first and code != REQUEUE:
-            print(reason(code, what_it_printed(processes[rank])), file=sys.stderr)
+            print(reason(code, error_output(processes[rank])), file=sys.stderr)
             return
 
 
-def what_it_printed(process: subprocess.Popen[str]) -> str:
-    """Return the error output of a process that is not the first."""
+def error_output(process: subprocess.Popen[str]) -> str:
+    """Return the error output of a process that prints to files."""
     assert process.stderr is not None
     process.stderr.seek(0)
     return process.stderr.read()
 
 
 def reason(code: int, printed: str) -> str:
-    """Return the sentence of a user's mistake, or all that the process printed."""
+    """Return the sentence of a user's mistake, or the whole error output of the process."""
     sentences = [line for line in printed.splitlines() if line.startswith("Error: ")]
     return sentences[-1] if code == USER_ERROR and sentences else printed
 
 
 def exit_code(code: int, failed: list[int], asked: bool) -> int:
-    """The launcher's own.
+    """Return the exit code of the launcher.
 
     Args:
-        code: that of the process of lowest rank that did not end well, which may be `REQUEUE` because the launcher ended it.
-        asked: whether the launcher was told to make them leave.
+        code: Exit code of the process of lowest rank that failed. It may be `REQUEUE` because the launcher
+            ended the process.
+        failed: Exit codes of the processes that failed by themselves.
+        asked: Whether the launcher was asked to stop.
     """
     if asked:
         return REQUEUE if code else 0

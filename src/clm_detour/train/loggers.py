@@ -1,4 +1,4 @@
-"""TensorBoard, Weights & Biases and MLflow, through Composer's loggers. metrics.jsonl is written in any case."""
+"""Composer's loggers for TensorBoard, Weights & Biases and MLflow. metrics.jsonl does not depend on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from composer.loggers import LoggerDestination, MLFlowLogger, TensorboardLogger, WandBLogger
 from composer.utils import MissingConditionalImportError
 
-from clm_detour.train.parallel import from_first, is_first
+from clm_detour.train.parallel import broadcast, is_main_process
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.rules import one_of
@@ -25,25 +25,27 @@ LOGGERS: dict[str, type[LoggerDestination]] = {
 
 
 def make_loggers(
-    settings: Mapping[str, Mapping[str, Any]], folder: Path, run_name: str
+    settings: Mapping[Any, Mapping[str, Any]], folder: Path, run_name: str
 ) -> list[LoggerDestination]:
-    """The loggers of `train.loggers`: name -> arguments of Composer's class.
+    """Return the loggers of `train.loggers`.
 
     Args:
-        folder: the phase's; TensorBoard's and W&B's files go there.
-        run_name: `unique_name`, and the Trainer's too: MLflow's logger finds the run to go on in by the Trainer's.
+        settings: Arguments of Composer's class, by the name of the logger.
+        folder: Folder of the phase, for the files of TensorBoard and W&B.
+        run_name: The phase's `unique_name`. The Trainer must have the same: MLflow's logger finds the run to
+            resume by it.
 
     Raises:
-        UserError: a package is not installed, or an argument is not known.
+        UserError: If a package is not installed, or an argument is not known.
     """
     return [make_logger(name, dict(keys or {}), folder, run_name) for name, keys in settings.items()]
 
 
 def check_logger(name: str, keys: Mapping[str, Any]) -> None:
-    """Its package is there and takes these arguments.
+    """Check that a logger's package is installed and that its class takes these arguments.
 
     Raises:
-        UserError: if not.
+        UserError: If it is not, or does not.
     """
     check_arguments(name, keys)
     if importlib.util.find_spec(name) is None:
@@ -51,20 +53,20 @@ def check_logger(name: str, keys: Mapping[str, Any]) -> None:
 
 
 def check_arguments(name: str, keys: Mapping[str, Any]) -> None:
-    """Composer's class has them all."""
+    """Raise UserError if Composer's class lacks one of the arguments."""
     for key in keys:
         one_of(key, list(inspect.signature(LOGGERS[name]).parameters), f"train.loggers.{name}")
 
 
 def not_installed(name: str) -> UserError:
-    """The package, or one that it needs."""
+    """Return the error for a logger whose package, or a package that it needs, is not installed."""
     return UserError(
         f"train.loggers: {name} is not installed; pip install 'clm-detour[{name}]', or take it out."
     )
 
 
 def make_logger(name: str, keys: dict[str, Any], folder: Path, run_name: str) -> LoggerDestination:
-    """One of them."""
+    """Return one logger; a phase that resumes continues the same run."""
     check_arguments(name, keys)
     if name == "tensorboard":
         keys = {"log_dir": str(folder / "tensorboard"), **keys}
@@ -80,8 +82,11 @@ def make_logger(name: str, keys: dict[str, Any], folder: Path, run_name: str) ->
 
 
 def unique_name(folder: Path, phase: str) -> str:
-    """The phase's id and a random part, made once and kept in its folder: a restarted phase goes on in the same run, another recipe's does not."""
+    """Return a name for the phase in loggers: its id and a random part, kept in its folder.
+
+    So a phase that resumes is logged in the same run, and a phase of another recipe in a run of its own.
+    """
     path = folder / "logged_as.json"
-    if is_first() and not path.exists():
+    if is_main_process() and not path.exists():
         write_json(path, {"name": f"{phase}-{secrets.token_hex(4)}"})
-    return from_first(read_json(path)["name"] if is_first() else "")
+    return broadcast(read_json(path)["name"] if is_main_process() else "")

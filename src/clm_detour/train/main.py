@@ -1,4 +1,9 @@
-"""What the composer launcher runs: `CONFIG arm=ARM phase=PHASE [key=value ...]`."""
+"""The command that trains one phase, in one process or under a launcher. Each of these starts it:
+
+clm-detour train CONFIG arm=ARM phase=PHASE
+composer -n 4 -m clm_detour.train CONFIG arm=ARM phase=PHASE
+composer -n 4 scripts/train.py CONFIG arm=ARM phase=PHASE
+"""
 
 from __future__ import annotations
 
@@ -9,62 +14,70 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from clm_detour.config import load_config, parse_selection
+from clm_detour.train import require_composer
 from clm_detour.utils.errors import UserError, exit_on_user_error
 from clm_detour.utils.signals import handlers_kept, requeue_on_signals
 
-OTHERS_SECONDS = 5.0
-LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")  # of gloo and NCCL
+ERROR_DELAY = 5.0  # seconds
+CONNECTION_LOST = (  # in messages of gloo and NCCL
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "remote process exited",
+)
 
 
 def train(path: str, overrides: Sequence[str]) -> None:
-    """Train the one phase that `arm=` and `phase=` choose.
+    """Train the phase that `arm=` and `phase=` select.
 
     Raises:
-        UserError: no phase is chosen, or it cannot be trained.
+        UserError: If no phase is selected, it cannot be trained, or Composer is not installed.
     """
-    chosen, rest = parse_selection(overrides, ("arm", "phase"))
+    require_composer()
+    selected, rest = parse_selection(overrides, ("arm", "phase"))
     config = load_config(path, rest)
-    if set(chosen) != {"arm", "phase"}:
+    if set(selected) != {"arm", "phase"}:
         raise UserError(
             f"Say which phase to train: arm=ARM phase=PHASE (arms here: {', '.join(config.arms)})."
         )
 
-    from clm_detour.recipe.phases import choose_phase
+    from clm_detour.recipe.recipe import Recipe
     from clm_detour.utils.progress import console
 
     with handlers_kept():
         from clm_detour.train.phase import train_phase
 
-    run = choose_phase(config, chosen["arm"], chosen["phase"])
-    if not train_phase(config, run):
+    recipe = Recipe(config)
+    run = recipe.phase(selected["arm"], selected["phase"])
+    if not train_phase(recipe, run):
         console.print(f"{run.id} is finished; nothing to do.")
 
 
 @contextmanager
-def others_first() -> Iterator[None]:
-    """Let a process leave with an error only after another that knows better could, upon which a launcher ends this one.
+def delay_errors() -> Iterator[None]:
+    """Delay errors that another process can explain better, since a launcher ends all after the first error.
 
-    The first process says a mistake that all of them find, since a launcher shows only its output at once. A process that has lost
-    contact to another cannot know why.
+    If all processes find the same user error, the main process reports it, since a launcher shows only the
+    output of that one at once. A process that lost its connection to another does not know why, so it waits
+    for the other's message.
     """
     try:
         yield
     except UserError:
         if os.environ.get("RANK", "0") != "0":
-            time.sleep(OTHERS_SECONDS)
+            time.sleep(ERROR_DELAY)
         raise
     except RuntimeError as error:
-        if not any(words in str(error) for words in LOST):
+        if not any(words in str(error) for words in CONNECTION_LOST):
             raise
-        time.sleep(OTHERS_SECONDS)
-        raise UserError("Another process of this phase ended; what that one printed says why.") from error
+        time.sleep(ERROR_DELAY)
+        raise UserError("Another process of this phase ended; its own message says why.") from error
 
 
 def main() -> None:
-    """Read the command line."""
-    with exit_on_user_error(), others_first(), requeue_on_signals():
+    """Train the phase that the command line selects."""
+    with exit_on_user_error(), delay_errors(), requeue_on_signals():
         if len(sys.argv) < 2:
-            raise UserError("Usage: train.py CONFIG arm=ARM phase=PHASE [key=value ...].")
+            raise UserError("Usage: python -m clm_detour.train CONFIG arm=ARM phase=PHASE [key=value ...].")
         train(sys.argv[1], sys.argv[2:])
 
 

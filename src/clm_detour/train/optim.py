@@ -1,7 +1,7 @@
-"""Decoupled AdamW, and its moments as a safetensors file keyed by parameter name.
+"""Decoupled AdamW, and its state as a safetensors file keyed by parameter name.
 
-torch's AdamW shrinks a weight by lr * weight_decay a step; the decoupled rule by lr / peak * weight_decay. Dividing the decay by the
-peak makes one the other, with torch's fused kernel.
+A step of torch's AdamW shrinks a weight by lr * weight_decay, a step of the decoupled rule by lr / peak *
+weight_decay. Dividing the weight decay by the peak makes them equal, with torch's fused kernel.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from torch import nn
 
 from clm_detour.config.schema import Optimizer
 from clm_detour.model.weights import read_tensors
-from clm_detour.train.parallel import save_whole, share_of
+from clm_detour.train.parallel import save_gathered, shard_like
 from clm_detour.utils.errors import UserError
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer, peak: float) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of `model`; matrices decay, biases and norms do not."""
+    """Return AdamW over the trainable parameters of a model. Biases and norms have no weight decay.
+
+    Args:
+        peak: Peak of the learning rate.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay / peak},
@@ -31,58 +35,62 @@ def make_optimizer(model: nn.Module, settings: Optimizer, peak: float) -> torch.
     return torch.optim.AdamW(groups, lr=peak, betas=settings.betas, eps=settings.eps, fused=True)
 
 
-def save_moments(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
-    """Write `exp_avg/<name>`, `exp_avg_sq/<name>` and `step/<name>` of every trained parameter; every process must call it.
+def save_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, path: Path) -> None:
+    """Write `exp_avg/<name>`, `exp_avg_sq/<name>` and `step/<name>` of every trained parameter.
 
-    One that has not had a step, since all were left out for their loss, has those that it would start with: zeros.
+    Every process must call it. If all steps so far were skipped for their loss, the optimizer has no state
+    yet; then its initial state is written.
     """
-    held = held_by(optimizer)
-    moments = {
-        f"{kind}/{name}": moment
+    trained = parameter_ids(optimizer)
+    tensors = {
+        f"{kind}/{name}": tensor
         for name, parameter in model.named_parameters()
-        if id(parameter) in held
-        for kind, moment in (optimizer.state.get(parameter) or first_moments(parameter)).items()
+        if id(parameter) in trained
+        for kind, tensor in (optimizer.state.get(parameter) or initial_state(parameter)).items()
     }
-    save_whole(moments, path)
+    save_gathered(tensors, path)
 
 
-def first_moments(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Those that AdamW starts with."""
+def initial_state(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the state with which AdamW starts: zeros."""
     zeros = torch.zeros_like(parameter.detach())
     return {"exp_avg": zeros, "exp_avg_sq": zeros.clone(), "step": torch.zeros((), device=parameter.device)}
 
 
-def held_by(optimizer: torch.optim.Optimizer) -> set[int]:
-    """The ids of the parameters that it trains."""
+def parameter_ids(optimizer: torch.optim.Optimizer) -> set[int]:
+    """Return the `id` of each parameter that an optimizer trains."""
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
-def load_moments(
-    optimizer: torch.optim.Optimizer, model: nn.Module, path: Path, fresh: Collection[str] = ()
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, model: nn.Module, path: Path, new: Collection[str] = ()
 ) -> None:
-    """Give every parameter of `optimizer` the moments that `save_moments` wrote.
+    """Load the state that `save_optimizer_state` wrote.
 
     Args:
-        fresh: names of parameters that start without, whatever the file holds: their first step makes them.
+        new: Names of parameters that start without state, whatever the file holds. Their first step creates
+            it.
 
     Raises:
-        UserError: the file is missing or damaged, or misses a parameter.
+        UserError: If the file is missing or damaged, or lacks a parameter.
     """
     tensors = read_tensors(
         path,
-        "delete its folder, and that checkpoint or phase is made again, or set `moments: fresh` in a phase that would start with it",
+        "delete the folder of that checkpoint or phase, or set `moments: fresh` in the phase "
+        "that starts with it",
     )
-    held = held_by(optimizer)
+    trained = parameter_ids(optimizer)
     for name, parameter in model.named_parameters():
-        if id(parameter) not in held or name in fresh:
+        if id(parameter) not in trained or name in new:
             continue
         try:
-            state = {kind: tensors[f"{kind}/{name}"] for kind in MOMENTS}
+            state = {kind: tensors[f"{kind}/{name}"] for kind in STATE}
         except KeyError:
             raise UserError(
-                f"{path} has no moments of {name}; set `moments: fresh` in a phase that would start with it, or, if it is a checkpoint, delete its folder."
+                f"{path} has no optimizer state of {name}; set `moments: fresh` in the phase that starts "
+                "with it, or, if it is a checkpoint, delete its folder."
             ) from None
         optimizer.state[parameter] = {
-            kind: tensor.to(parameter.device) if kind == "step" else share_of(tensor, parameter)
+            kind: tensor.to(parameter.device) if kind == "step" else shard_like(parameter, tensor)
             for kind, tensor in state.items()
         }

@@ -1,7 +1,8 @@
-"""Several processes: every one with the whole model (DDP), or each with a share of it (FSDP).
+"""Several processes: each with the whole model (DDP), or each with a part of it (FSDP).
 
-Composer wraps in DDP what is not sharded. Sharding is torch's `fully_shard` (FSDP2), applied here and not by Composer: the optimizer is then
-made once, over the shards, and it runs on a CPU too. The weights are the same to rounding (tests/train/test_parallel.py).
+Composer wraps a model that is not sharded in DDP. Sharding is torch's `fully_shard` (FSDP2), applied here and
+not by Composer: the optimizer is then made once, over the shards, and sharding also works on a CPU. The
+weights are equal to rounding (tests/train/test_parallel.py).
 """
 
 from __future__ import annotations
@@ -26,60 +27,61 @@ from clm_detour.utils.files import atomic_write
 
 Value = TypeVar("Value")
 
-TIMEOUT = 3600.0  # seconds: the others wait while the first writes a checkpoint and reads it back, on a slow disk too
+TIMEOUT = 3600.0  # seconds in which the main process must write and verify a checkpoint, even on a slow disk
 
 
 def start_processes() -> None:
-    """Let the processes that a launcher started know each other; nothing to do for one alone."""
+    """Connect the processes that a launcher started. A single process needs no connection."""
     if dist.get_world_size() > 1:
         dist.initialize_dist(get_device(None), timeout=TIMEOUT)
 
 
-def is_first() -> bool:
-    """Whether this process is the one that writes and prints."""
+def is_main_process() -> bool:
+    """Return whether this process is the one that writes files and prints."""
     return dist.get_global_rank() == 0
 
 
-def from_first(value: Value) -> Value:
-    """What the first process has, on all of them."""
+def broadcast(value: Value) -> Value:
+    """Return the value of the main process, on every process."""
     values = [value]
     if dist.get_world_size() > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
 
 
-class StillWaiting:
-    """Told in place of a decision that takes long."""
+class NotDoneYet:
+    """Broadcast by the main process in place of a result that takes long."""
 
 
-def decided_by_first(decide: Callable[[], Value]) -> Value:
-    """What `decide` gives on the first process, on all of them: each for itself might see another state of a shared folder.
+def run_on_main_process(function: Callable[[], Value]) -> Value:
+    """Call a function on the main process only, and return its result on every process.
 
-    It may call `still_waiting` at times.
+    Each process on its own might see another state of a shared folder. A function that takes long calls
+    `extend_timeout` from time to time.
 
     Raises:
-        UserError: `decide` raised it; then every process does, so that none waits for the others.
+        UserError: If the function raises it. Every process then raises it, so that none waits for the others.
     """
-    outcome: Value | UserError | StillWaiting = StillWaiting()
-    if is_first():
+    outcome: Value | UserError | NotDoneYet = NotDoneYet()
+    if is_main_process():
         try:
-            outcome = decide()
+            outcome = function()
         except UserError as error:
             outcome = error
-    while isinstance(told := from_first(outcome), StillWaiting):
+    while isinstance(result := broadcast(outcome), NotDoneYet):
         pass
-    if isinstance(told, UserError):
-        raise told
-    return told
+    if isinstance(result, UserError):
+        raise result
+    return result
 
 
-def still_waiting() -> None:
-    """Ask the others, who wait for what the first process decides, for another `TIMEOUT`."""
-    from_first(StillWaiting())
+def extend_timeout() -> None:
+    """Let the processes that wait for `run_on_main_process` wait for another `TIMEOUT`."""
+    broadcast(NotDoneYet())
 
 
-def on_any(flag: bool) -> bool:
-    """Whether `flag` holds on any process."""
+def is_true_on_any_process(flag: bool) -> bool:
+    """Return whether `flag` is true on at least one process."""
     if dist.get_world_size() == 1:
         return flag
     held = get_device(None).tensor_to_device(torch.tensor([int(flag)]))
@@ -88,7 +90,7 @@ def on_any(flag: bool) -> bool:
 
 
 def shard(network: ModernBertForPretraining) -> None:
-    """Leave each process a share of every layer and of what is outside the layers. All must hold the same weights."""
+    """Shard layers and other parameters over the processes, which must all hold the same weights."""
     get_device(None).module_to_device(network)
     mesh = init_device_mesh(best_device().type, (dist.get_world_size(),))
     for layer in network.model.layers:
@@ -97,9 +99,10 @@ def shard(network: ModernBertForPretraining) -> None:
 
 
 def sharded_gradient_scale() -> float:
-    """By what a sharded gradient must be multiplied to be the mean over processes: 1 where the back end can average.
+    """Return the factor that turns a sharded gradient into the mean over processes.
 
-    FSDP asks for the average, and gloo, the back end for CPUs, gives the sum without a word (torch 2.7). So it is tried out.
+    It is 1 if the communication back end can average. FSDP asks for the average, but gloo, the back end for
+    CPUs, silently returns the sum (torch 2.7), so this function measures it.
     """
     ones, share = (
         torch.ones(dist.get_world_size(), device=best_device()),
@@ -109,42 +112,42 @@ def sharded_gradient_scale() -> float:
     return 1 / share.item()
 
 
-def on_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the first process tensors on the CPU, put together where they are sharded; on the others nothing. Every process must call it."""
-    first = is_first()
+def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return whole tensors on the main process's CPU, none on other processes. Every process must call it."""
+    main_process = is_main_process()
     gathered = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach()
         if isinstance(tensor, DTensor):
             tensor = tensor.full_tensor()
-        if first:
+        if main_process:
             gathered[name] = tensor.cpu()
     return gathered
 
 
-def save_whole(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors, put together where they are sharded, as safetensors; every process must call it."""
-    gathered = {name: tensor.contiguous() for name, tensor in on_first(tensors).items()}
-    if is_first():
+def save_gathered(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, gathered if they are sharded. Every process must call it."""
+    gathered = {name: tensor.contiguous() for name, tensor in gather(tensors).items()}
+    if is_main_process():
         with atomic_write(path) as file:
             save_file(gathered, file.name)
 
 
-def share_of(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor as `parameter` lies: on its device, and this process' share if that is sharded."""
+def shard_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Return a whole tensor with type, device and sharding of `parameter`."""
     if not isinstance(parameter, DTensor):
         return tensor.to(parameter)
     tensor = tensor.to(device=parameter.device, dtype=parameter.dtype)
     return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
-def whole_network(network: ModernBertForPretraining) -> ModernBertForPretraining:
-    """The network with all its weights: itself, or a copy on the CPU if it is sharded; every process must call it."""
+def gather_network(network: ModernBertForPretraining) -> ModernBertForPretraining:
+    """Return the network, or a whole copy on the CPU if it is sharded. Every process must call it."""
     if not isinstance(network, FSDPModule):
         return network
-    weights = on_first(network.state_dict())
+    weights = gather(network.state_dict())
     copy = hf.without_weights(ModernBertForPretraining, network.config, None)
     copy.causal = network.causal
-    if is_first():
+    if is_main_process():
         hf.fill(copy, weights, "the trained network", None)
     return copy

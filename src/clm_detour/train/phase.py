@@ -1,8 +1,7 @@
-"""One phase: one Composer `Trainer.fit`, from the end of the phase before to a Hugging Face folder of its own.
+"""Train one phase with one Composer `Trainer.fit`, and write its model as a Hugging Face folder.
 
-What crosses the boundary: the weights, and the optimizer's moments (unless `moments: fresh`), both as safetensors, and the
-stream's position, which is arithmetic. What starts anew: Composer's clock and with it the schedule.
-A phase that is finished is left alone; one that was interrupted goes on at its newest good checkpoint.
+What crosses the boundary between two phases is decided in `clm_detour.recipe.boundary`. A phase that is
+finished is skipped. A phase that was interrupted resumes at its newest undamaged checkpoint.
 """
 
 from __future__ import annotations
@@ -17,111 +16,123 @@ from composer import Trainer
 from composer.core import Callback, Engine
 from composer.utils import dist
 
-from clm_detour.config.schema import Config
 from clm_detour.data.loader import StepBatches
-from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.recipe.export import tokenizer_path
-from clm_detour.recipe.phases import PhaseRun, check_world
-from clm_detour.recipe.settings import is_finished, phase_settings
-from clm_detour.recipe.start import fresh_moments, starting_network
-from clm_detour.records.run_folder import PhaseFolder, RunFolder
-from clm_detour.train.callbacks.all import make_callbacks
-from clm_detour.train.checkpoints import MOMENTS, Position, clear_leftovers, resume_point
+from clm_detour.recipe.boundary import boundary_table, starting_network
+from clm_detour.recipe.phases import PhaseRun
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.train.callbacks.build import make_callbacks
+from clm_detour.train.checkpoints import Position, clear_leftovers, resume_point
 from clm_detour.train.composer_model import PretrainingModel, data_spec
 from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
-from clm_detour.train.optim import load_moments, make_optimizer
-from clm_detour.train.parallel import decided_by_first, is_first, shard, start_processes, still_waiting
-from clm_detour.train.setup import Setup, boundary_table, computation_lines
+from clm_detour.train.optim import load_optimizer_state, make_optimizer
+from clm_detour.train.parallel import (
+    extend_timeout,
+    is_main_process,
+    run_on_main_process,
+    shard,
+    start_processes,
+)
+from clm_detour.train.setup import Setup, computation_lines
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import write_json
-from clm_detour.utils.locks import alone
+from clm_detour.utils.locks import exclusive
 from clm_detour.utils.progress import console, progress
 from clm_detour.utils.signals import on_signals
 
 
-def train_phase(config: Config, run: PhaseRun) -> bool:
-    """Train `run` to its end, on every process that the launcher started.
+def train_phase(recipe: Recipe, run: PhaseRun) -> bool:
+    """Train a phase to its end, on every process that the launcher started.
 
     Returns:
         Whether there was anything to do.
 
     Raises:
-        UserError: the data or the phase before is not there, the folder was started with other settings, or a step went bad.
-        Requeue: the process was asked to leave; it has left a checkpoint.
+        UserError: If the data or the phase before is missing, the phase was started with other settings, or a
+            step had a bad loss.
+        Requeue: If the process was asked to stop. It has written a checkpoint.
     """
-    check_world(config, dist.get_world_size())
+    recipe.check_world_size(dist.get_world_size())
     start_processes()
-    folder = RunFolder.of(config).phase(run.id)
-    other = f"Another process trains {run.id}"
-    with ExitStack() as held:
-        decided_by_first(lambda: held.enter_context(alone(folder.root, other, still_waiting)))
-        if decided_by_first(lambda: is_finished(config, run, load_tokenizer(tokenizer_path(config)))):
+    folder = recipe.folder.phase(run.id).root
+    with ExitStack() as stack:
+        lock = exclusive(folder, f"Another process trains {run.id}", extend_timeout)
+        run_on_main_process(lambda: stack.enter_context(lock))
+        if run_on_main_process(lambda: recipe.is_finished(run)):
             return False
-        train_unfinished(config, run, folder)
+        if is_main_process():
+            clear_leftovers(folder)
+        train_unfinished(Setup(recipe, run, resume_point(recipe.folder.phase(run.id).checkpoints)))
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # other processes use the GPU too, like those that fine-tune
+        torch.cuda.empty_cache()  # for other processes on the GPU, such as those that fine-tune
     return True
 
 
-def train_unfinished(config: Config, run: PhaseRun, folder: PhaseFolder) -> None:
-    """From the start, or from the newest good checkpoint."""
+def train_unfinished(setup: Setup) -> None:
+    """Train a phase from its start or from the checkpoint at which it resumes."""
     keep_freed_memory()
-    if is_first():
-        clear_leftovers(folder.root)
-    setup = Setup.open(config, run, resume_point(folder.checkpoints))
+    run, config = setup.run, setup.config
     network = make_network(setup)
-    if is_first():
+    if is_main_process():
         record_start(setup)
-    started = datetime.datetime.now(datetime.timezone.utc)
+    started = datetime.datetime.now(datetime.UTC)
     with progress(f"{run.id} ({run.phase.objective})", run.tokens, "tok") as advance:
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
-        load_start(optimizer, network, setup)
-        model = PretrainingModel(network, setup.stream.objective, bf16=config.train.precision == "bf16")
+        if (path := setup.start.optimizer_state) is not None:
+            load_optimizer_state(optimizer, network, path, new=setup.start.parameters_without_state(network))
+        model = PretrainingModel(network, setup.start.objective, bf16=config.train.precision == "bf16")
         batches = make_batches(setup)
         callbacks = make_callbacks(setup, model, batches, advance)
         trainer = make_trainer(setup, model, optimizer, batches, callbacks.all)
         try:
-            with on_signals(callbacks.preemption.handle), loader_errors():
+            with on_signals(callbacks.preemption.handle), explain_loader_errors():
                 trainer.fit()
                 end = Position.of(trainer.state.timestamp, callbacks.checkpoints.skipped)
                 finish(setup, callbacks.models, trainer.state.optimizers[0], started, end)
                 callbacks.preemption.phase_end()
         finally:
             close(trainer)
+            setup.stream.release()
     dist.barrier()
 
 
 def record_start(setup: Setup) -> None:
-    """Write what the weights depend on, and print what crosses into the phase and how it is computed."""
-    config, run, resumed = setup.config, setup.run, setup.resumed
-    settings = phase_settings(config, run, setup.stream.sources, setup.tokenizer.fingerprint)
-    write_json(setup.folder.settings, settings)
-    console.print(boundary_table(config, run, resumed.position if resumed else None))
-    for line in computation_lines(config):
+    """Write the settings of the phase, and print what crosses the boundary and how the phase is computed."""
+    run, resumed, config = setup.run, setup.resumed, setup.config
+    write_json(setup.folder.settings, setup.recipe.settings(run))
+    position = None
+    if resumed is not None:
+        position = f"step {resumed.position.step:,} of {run.steps:,}, {resumed.position.tokens:,} tokens"
+    console.print(boundary_table(setup.start, position))
+    for line in computation_lines(config.train, config.model.attention):
         console.print(f"{run.id}: {line}", soft_wrap=True)
 
 
 @contextmanager
-def loader_errors() -> Iterator[None]:
-    """torch tells of a loader's dead process in a RuntimeError; make it a sentence."""
+def explain_loader_errors() -> Iterator[None]:
+    """Replace torch's RuntimeError for a loader process that died by a UserError."""
     try:
         yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            "A loader process died, most often for want of memory; the same command goes on from the newest checkpoint. "
-            f"If it happens again, lower train.workers or train.checkpoint_every ({on_one_line(error)})."
+            "A loader process died, most often because memory ran out; the same command resumes at the "
+            "newest checkpoint. If it happens again, lower train.workers or train.checkpoint_every "
+            f"({on_one_line(error)})."
         ) from error
 
 
 def make_network(setup: Setup) -> ModernBertForPretraining:
-    """The network with the weights that the phase goes on from, ready to train."""
-    train, resumed = setup.config.train, setup.resumed
-    network = starting_network(setup.config, setup.run, setup.tokenizer, resumed.folder if resumed else None)
+    """Return the network with the weights with which the phase starts or resumes, ready to train.
+
+    Raises:
+        UserError: If the phase before has not finished, or weights cannot be loaded.
+    """
+    train = setup.config.train
+    network = starting_network(setup.start, setup.config.model, setup.tokenizer)
     if train.compile:
         network.compile_layers()
     if train.activation_checkpointing:
@@ -131,20 +142,10 @@ def make_network(setup: Setup) -> ModernBertForPretraining:
     return network
 
 
-def load_start(optimizer: torch.optim.Optimizer, network: ModernBertForPretraining, setup: Setup) -> None:
-    """Give the optimizer the moments that the phase goes on from."""
-    run = setup.run
-    if setup.resumed is not None:
-        load_moments(optimizer, network, setup.resumed.folder / MOMENTS)
-    elif run.parent is not None and run.phase.moments == "keep":
-        moments = RunFolder.of(setup.config).phase(run.parent.id).moments
-        load_moments(optimizer, network, moments, fresh=fresh_moments(run, network))
-
-
 def make_batches(setup: Setup) -> StepBatches:
-    """This process' batches, from the step on that the phase goes on with."""
-    run, rank, processes = setup.run, dist.get_global_rank(), dist.get_world_size()
-    batches = StepBatches(setup.stream, run.first_row, run.step_rows, rank, processes)
+    """Return this process's batches, from the step at which the phase starts or resumes."""
+    rank, processes = dist.get_global_rank(), dist.get_world_size()
+    batches = StepBatches(setup.stream, setup.start.first_row, setup.run.step_rows, rank, processes)
     if setup.resumed is not None:
         batches.start_step = setup.resumed.position.step
     return batches
@@ -157,7 +158,7 @@ def make_trainer(
     batches: StepBatches,
     callbacks: list[Callback],
 ) -> Trainer:
-    """Composer's Trainer, its clock where the phase goes on."""
+    """Return Composer's Trainer, with its clock at the step at which the phase starts or resumes."""
     train, run, folder = setup.config.train, setup.run, setup.folder
     rows = train.batch_rows // dist.get_world_size()
     auto = train.micro_rows == "auto" and torch.cuda.is_available()
@@ -174,11 +175,11 @@ def make_trainer(
         seed=run.seed,
         callbacks=callbacks,
         loggers=make_loggers(train.loggers, folder.root, name),
-        spin_dataloaders=False,  # StepBatches starts where it should
+        spin_dataloaders=False,  # StepBatches starts at the right step
         progress_bar=False,
         run_name=name,
     )
-    if auto:  # our batches have no size that Composer could start its search at
+    if auto:  # our batches have no size at which Composer could start its search
         trainer.state.device_train_microbatch_size = rows
     if setup.resumed is not None:
         trainer.state.timestamp = setup.resumed.position.clock()
@@ -186,10 +187,11 @@ def make_trainer(
 
 
 def close(trainer: Trainer) -> None:
-    """End the callbacks of `trainer`, the only one open, and let go of its model, gradients, moments and loader.
+    """End the callbacks of a trainer and free its model, gradients, optimizer state and loader.
 
-    Composer would hold them until the process ends, for a hook that only an engine that was never closed takes back; and its state
-    and logger refer to each other, so without that hook they would still wait for the garbage collector.
+    Composer would hold them until the process ends: it registers an exit hook that only an engine that was
+    never closed removes. Its state and its logger also refer to each other, so without that hook they would
+    still wait for the garbage collector.
     """
     trainer.engine.close()
     atexit.unregister(Engine._close)

@@ -14,13 +14,19 @@ def require(holds: bool, sentence: str) -> None:
 
 
 def one_of(value: str, known: Iterable[str], where: str) -> None:
-    """A name must be one of those known."""
+    """Raise a UserError unless `value` is one of the names in `known`."""
     known = list(known)
     if value not in known:
-        near = nearest(value, known, likeness=0.6)
-        all_of_them = ", ".join(known) or "nothing: none is defined"
-        remedy = f"did you mean {near}?" if near else f"it can be {all_of_them}."
-        raise UserError(f"{where}: {value!r} is not known; {remedy}")
+        raise UserError(not_known(value, known, where))
+
+
+def not_known(value: str, known: list[str], where: str) -> str:
+    """Return the sentence for a value that is none of the names in `known`."""
+    near = nearest(value, known, likeness=0.6)
+    remedy = (
+        f"did you mean {near}?" if near else f"it can be {', '.join(known) or 'nothing: none is defined'}."
+    )
+    return f"{where}: {value!r} is not known; {remedy}"
 
 
 def unknown_key(key: str, where: str, known: Iterable[str]) -> str:

@@ -18,14 +18,14 @@ END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
-    """The file: `datasets` divides large sets into files of 500 MB."""
+    """Return the file as one unit: `datasets` divides large sets into files of 500 MB."""
     return [whole_file(file, format)]
 
 
 def records(
     unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
 ) -> Iterator[Record | BadRecord]:
-    """A record for each row."""
+    """Yield a record for each row."""
     row = reported = 0
     try:
         with open_raw(unit.file) as raw:
@@ -47,7 +47,7 @@ def records(
 
 
 def check_end(raw: IO[bytes]) -> None:
-    """Arrow itself takes a file that was cut between two batches for a whole one."""
+    """Check that a stream is complete, since Arrow accepts a file that was cut between two batches."""
     raw.seek(0, 2)
     raw.seek(max(raw.tell() - len(END_OF_STREAM), 0))
     if raw.read() != END_OF_STREAM:

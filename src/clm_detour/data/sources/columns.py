@@ -1,4 +1,4 @@
-"""Arrow's columns -> records, for parquet files and for those of `datasets`."""
+"""Converting Arrow's columns to records, for parquet files and for those of `datasets`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ROWS_PER_BATCH = 256
 
 
 def needed_columns(file: str, names: list[str], fields: Sequence[Field] | None) -> list[str]:
-    """Those among `names` that hold the fields.
+    """Return the columns among `names` that hold the fields.
 
     Raises:
-        BadRecord: one is missing.
+        BadRecord: If one is missing.
     """
     if fields is None:
         return names
@@ -29,7 +29,7 @@ def needed_columns(file: str, names: list[str], fields: Sequence[Field] | None) 
 
 
 def batch_records(batch: pa.RecordBatch, file: str, before: int) -> Iterator[Record]:
-    """The rows of a batch, of which the first is number `before` + 1."""
+    """Yield the rows of a batch, whose first row has the number `before` + 1."""
     names = batch.schema.names
     columns = [values(column) for column in batch.columns]
     rows = zip(*columns, strict=True) if columns else (() for _ in range(len(batch)))
@@ -38,9 +38,9 @@ def batch_records(batch: pa.RecordBatch, file: str, before: int) -> Iterator[Rec
 
 
 def values(column: pa.Array) -> list[Any]:
-    """A column's values; text that is not UTF-8 keeps its bytes as surrogates, which are found out later.
+    """Return a column's values. Bytes that are not UTF-8 become surrogates, which are found later.
 
-    Binary columns are text as well: many writers of parquet do not mark their strings as such.
+    Binary columns are text too: many writers of parquet do not mark their strings as such.
     """
     if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()

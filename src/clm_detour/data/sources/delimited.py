@@ -1,7 +1,7 @@
-"""CSV and TSV with a header line; a quoted field may hold line breaks, as the notes of MIMIC do.
+"""CSV and TSV with a header line. A quoted field can hold line breaks, as in the notes of MIMIC.
 
-All cells are text. A record of the wrong length is one bad record, but after a quote in the wrong place nobody can
-tell where a record begins, so the file ends there.
+All cells are text. A record of the wrong length is one bad record. After a misplaced quote, however, the
+start of the next record is unknown, so the rest of the file is lost.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from clm_detour.data.sources.files import whole_file
 from clm_detour.data.sources.lines import place_of, read_lines
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit, lost
 
-# Characters of a cell. The module's own limit is 131,072, which a note can pass; with none, a quote that is never
-# closed would take the rest of the file into memory, at 4 bytes a character.
+# Largest number of characters in a cell. The module's default is 131,072, which a note can exceed; without a
+# limit, a quote that is never closed would read the rest of the file into memory, at 4 bytes a character.
 csv.field_size_limit(2**29)
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 class DecodedLines:
-    """Lines as text for the `csv` module, which remembers what was wrong with those since the last look."""
+    """Decoded lines for the `csv` module, with the last problem found in one of them."""
 
     def __init__(self, unit: Unit, on_bytes: OnBytes):
         self.unit = unit
@@ -44,20 +44,20 @@ class DecodedLines:
                 yield line.decode(errors="replace")
 
     def problem(self) -> BadRecord | None:
-        """What was wrong with a line since the last call."""
+        """Return the problem of a line since the last call, or None."""
         bad, self.bad = self.bad, None
         return bad
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
-    """The file: only reading it from its start tells which line breaks end a record."""
+    """Return the file as one unit: only reading it from its start shows which line breaks end a record."""
     return [whole_file(file, format)]
 
 
 def records(
     unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
 ) -> Iterator[Record | BadRecord]:
-    """A record for each row, by the names in the header."""
+    """Yield a record for each row, by the names in the header."""
     lines = DecodedLines(unit, on_bytes)
     rows = csv.reader(
         lines,
@@ -92,7 +92,11 @@ def records(
 
 
 def check_header(place: str, header: list[str], fields: Sequence[Field] | None) -> None:
-    """Raise a BadRecord unless the columns have names of their own, and those that are needed."""
+    """Check that the columns have distinct names, and that the needed ones are there.
+
+    Raises:
+        BadRecord: If they have not.
+    """
     if len(set(header)) < len(header):
         raise BadRecord("columns of one name", f"{place} names two columns alike")
     for field in fields or ():

@@ -1,7 +1,8 @@
-"""The texts of an evaluation, to be kept out of training, from the files in which tasks are passed round.
+"""The texts of evaluation data, which are to be kept out of training.
 
-Tables count as text, since only runs of words matter: cells are words with something between them. In files of a token
-and its tags a line (CoNLL) only the tokens count. Of records, all that is text counts; of XML that is not PubMed's, all between its tags.
+Tables count as text, since only runs of words matter: cells are words with something between them. In files
+with a token and its tags on each line (CoNLL), only the tokens count. In records, all text counts; in XML
+other than PubMed's, all text between tags.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from clm_detour.config.expressions.formats import guess
 from clm_detour.config.schema import Source
 from clm_detour.data.sources.files import ANY, list_files, open_raw, unpacked
 from clm_detour.data.sources.lines import read_lines
+from clm_detour.data.sources.readers import READERS
 from clm_detour.data.sources.records import BadRecord, Unit, lost
-from clm_detour.data.sources.registry import READERS
 from clm_detour.utils.errors import UserError
 
 TAG = re.compile(r"O|[BIESLU](-.+)?")
@@ -24,10 +25,10 @@ WITH_FIELDS = ("jsonl", "parquet", "arrow", "pubmed")
 
 
 def evaluation_texts(paths: Iterable[str]) -> Iterator[str]:
-    """Every text under some files, folders and globs; files of no known kind are read as plain text.
+    """Yield every text in some files, folders and globs. Files of unknown formats are read as plain text.
 
     Raises:
-        UserError: one is missing, or cannot be read.
+        UserError: If a file is missing, or cannot be read.
     """
     for path in paths:
         for file in list_files(path, format=ANY):
@@ -35,12 +36,12 @@ def evaluation_texts(paths: Iterable[str]) -> Iterator[str]:
                 yield from texts_of_file(file)
             except BadRecord as error:
                 raise UserError(
-                    f"{error}; repair it, for it cannot be kept out of training unread."
+                    f"{error}; repair it, since texts that cannot be read cannot be kept out of training."
                 ) from error
 
 
 def texts_of_file(file: str) -> Iterator[str]:
-    """The texts of one file."""
+    """Yield the texts of one file."""
     format = guess(file)
     if format not in WITH_FIELDS:
         yield plain_text(file)
@@ -54,7 +55,7 @@ def texts_of_file(file: str) -> Iterator[str]:
 
 
 def texts_of_records(file: str, format: str) -> Iterator[str]:
-    """All text in all records."""
+    """Yield all text in all records of a file."""
     source = Source(path=file)
     for unit in READERS[format].units(file, format, source):
         for record in READERS[format].records(unit, source, None, lambda _: None):
@@ -64,7 +65,9 @@ def texts_of_records(file: str, format: str) -> Iterator[str]:
 
 
 def xml_texts(file: str) -> Iterator[str]:
-    """The text of all elements, twice: a tag may stand between two words or inside one."""
+    """Yield the text of all elements twice, with and without blanks, since a tag can be between two words or
+    inside one.
+    """
     try:
         with open_raw(file) as raw:
             root = ElementTree.parse(unpacked(raw, file)).getroot()
@@ -77,7 +80,7 @@ def xml_texts(file: str) -> Iterator[str]:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """All text in a record."""
+    """Yield all text in a value of a record."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -86,7 +89,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def plain_text(file: str) -> str:
-    """A file's text; of CoNLL the tokens."""
+    """Return the text of a file; only the tokens if it is in CoNLL format."""
     lines = [line.decode(errors="replace") for _, line in read_lines(Unit(file, "text", 0), lambda _: None)]
     cells = [line.split() for line in lines if line.strip() and not line.startswith("-DOCSTART-")]
     if cells and all(len(row) > 1 and TAG.fullmatch(row[-1]) for row in cells):

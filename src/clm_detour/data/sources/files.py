@@ -23,16 +23,18 @@ BUFFER_BYTES = 2**16  # a truncated file loses at most this much of its readable
 
 
 def list_files(path: str, format: str | None = None, split: str | None = None) -> list[str]:
-    """The files of a source, sorted: absolute local paths, or URLs.
+    """Return the files of a source, sorted: absolute local paths, or URLs.
 
     Args:
-        path: a file, a folder (every file in it with a known suffix) or a glob; any fsspec URL. As in a shell, a glob
-            takes a hidden file, or one in a hidden folder, only where a part of it begins with a dot as well.
-        format: of all of them; without it their names tell. ANY for files that may be of several kinds.
-        split: of a folder saved by `datasets` with several, the one to take.
+        path: A file, a folder (every file in it with a known suffix) or a glob; also any fsspec URL. As in a
+            shell, a glob matches a hidden file, or one in a hidden folder, only where a part of the glob
+            begins with a dot too.
+        format: Format of all files; without it their names decide. ANY for files that may have different
+            formats.
+        split: Split to take from a folder in which `datasets` saved several.
 
     Raises:
-        UserError: nothing there, files of several kinds, or a file whose kind is not known.
+        UserError: If there is no file, or the files have different or unknown formats.
     """
     fs, root = filesystem(path)
     with readable(path):
@@ -62,10 +64,12 @@ def is_hidden(name: str, pattern: str) -> bool:
 
 
 def split_folder(fs: Any, root: str, path: str, split: str | None) -> str:
-    """The folder of one split, where `datasets` saved several."""
+    """Return the folder of one split, if `datasets` saved several."""
     if not fs.isfile(f"{root}/dataset_dict.json"):
         return root
-    splits = described(fs, f"{root}/dataset_dict.json", lambda value: [str(name) for name in value["splits"]])
+    splits = read_description(
+        fs, f"{root}/dataset_dict.json", lambda value: [str(name) for name in value["splits"]]
+    )
     if split is None and len(splits) == 1:
         split = splits[0]
     if split not in splits:
@@ -74,17 +78,20 @@ def split_folder(fs: Any, root: str, path: str, split: str | None) -> str:
 
 
 def saved_files(fs: Any, root: str) -> list[str]:
-    """What `datasets` saved in a folder, in its order; beside it may lie what it cached since."""
+    """Return the files that `datasets` saved in a folder, in its order.
+
+    Files that it cached there later are left out.
+    """
     if not fs.isfile(f"{root}/state.json"):
         return []
-    names = described(
+    names = read_description(
         fs, f"{root}/state.json", lambda value: [file["filename"] for file in value["_data_files"]]
     )
     return [f"{root}/{name}" for name in names]
 
 
-def described(fs: Any, file: str, look: Callable[[Any], list[str]]) -> list[str]:
-    """Something out of a JSON file that `datasets` wrote."""
+def read_description(fs: Any, file: str, look: Callable[[Any], list[str]]) -> list[str]:
+    """Return part of a JSON file that `datasets` wrote."""
     try:
         return look(json.loads(fs.cat_file(file)))
     except (ValueError, KeyError, TypeError) as error:
@@ -94,7 +101,7 @@ def described(fs: Any, file: str, look: Callable[[Any], list[str]]) -> list[str]
 
 
 def files_of_folder(fs: Any, path: str, root: str, format: str | None) -> list[str]:
-    """Those with a known suffix, but for hidden ones."""
+    """Return the files in a folder with a known suffix, except hidden ones."""
     suffixes = FORMATS[format].suffixes if format in FORMATS else SUFFIXES
     names = [entry["name"] for entry in fs.ls(root, detail=True) if entry["type"] == "file"]
     found = sorted(name for name in names if name.endswith(suffixes) and "/." not in name[len(root) :])
@@ -104,11 +111,16 @@ def files_of_folder(fs: Any, path: str, root: str, format: str | None) -> list[s
 
 
 def check_kinds(path: str, files: list[str]) -> None:
-    """All files must be of one known kind, lest a README becomes a document."""
+    """Check that all files have the same known format, so that no README becomes a document.
+
+    Raises:
+        UserError: If they have not.
+    """
     for name in files:
         if guess(name) is None:
             raise UserError(
-                f"{name} is of an unknown kind: the suffix must be one of {known_suffixes()}, or say its format."
+                f"{name} is of an unknown kind: the suffix must be one of {known_suffixes()}, or say its "
+                "format."
             )
     kinds = sorted({str(guess(name)) for name in files})
     if len(kinds) > 1:
@@ -116,7 +128,7 @@ def check_kinds(path: str, files: list[str]) -> None:
 
 
 def file_stamp(file: str) -> dict[str, Any]:
-    """Path, size and time of change of a file of `list_files`: enough to see that it has been replaced."""
+    """Return path, size and modification time of a file, by which a replaced file is noticed."""
     fs, name = filesystem(file)
     with readable(file):
         info = fs.info(name)
@@ -132,17 +144,17 @@ def file_stamp(file: str) -> dict[str, Any]:
 
 @contextmanager
 def open_raw(file: str) -> Iterator[IO[bytes]]:
-    """The file's bytes as they are."""
+    """Open a file for reading its bytes, without decompressing them."""
     fs, name = filesystem(file)
     with readable(file), fs.open(name, "rb") as raw:
         yield raw
 
 
 def unpacked(raw: IO[bytes], file: str) -> io.BufferedReader:
-    """Return what a file holds once its compression, if its name tells one, is undone.
+    """Return the content of an open file, decompressed if its name tells the compression.
 
-    Python reads gzip, since Arrow takes the zeros that tapes and some stores write after the end for damage. Arrow reads
-    zstandard, of any number of frames, and notices a missing end.
+    Python reads gzip, since Arrow takes the zeros that tapes and some stores write after the end for damage.
+    Arrow reads zstandard, of any number of frames, and notices a missing end.
     """
     compression = compression_of(file)
     if compression is None:
@@ -157,8 +169,8 @@ class Unpacked(io.RawIOBase):
     """The content of a compressed file.
 
     Args:
-        read: Returns the next bytes, at most as many as it is told.
-        file: The name for messages.
+        read: Function that returns the next bytes, at most as many as its argument.
+        file: Name for messages.
     """
 
     def __init__(self, read: Callable[[int], bytes], file: str):
@@ -170,11 +182,11 @@ class Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` with the next bytes and return their number.
+        """Fill `buffer` with the next bytes. Return their number.
 
         Raises:
-            OSError: The file is cut short or damaged.
-            UserError: The file is sound, but cannot be unpacked here.
+            OSError: If the file is cut short or damaged.
+            UserError: If the file is intact, but cannot be decompressed here.
         """
         with unpacking(self._file):
             content = self._read(len(buffer))
@@ -184,7 +196,9 @@ class Unpacked(io.RawIOBase):
 
 @contextmanager
 def unpacking(file: str) -> Iterator[None]:
-    """Turn what the libraries say of damage into an OSError without a number, and of a large window into a sentence."""
+    """Turn the libraries' errors about damage into an OSError without a number, and about a large window into
+    a UserError.
+    """
     try:
         yield
     except EOFError as error:
@@ -197,21 +211,21 @@ def unpacking(file: str) -> Iterator[None]:
         if "too much memory" not in str(error):
             raise
         raise UserError(
-            f"{file} was packed with a window of more than 128 MiB (zstd --long=28 or more), which cannot be unpacked here; "
-            "pack it anew: zstd -dc --long=31 OLD | zstd -o NEW."
+            f"{file} was compressed with a window of more than 128 MiB (zstd --long=28 or more), which "
+            "cannot be decompressed here; compress it again: zstd -dc --long=31 OLD | zstd -o NEW."
         ) from error
 
 
 def is_local(fs: Any) -> bool:
-    """Whether its names are paths of this machine."""
+    """Return whether the names of a file system are paths of this machine."""
     return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """Turn the operating system's refusal to read `path` into a sentence for people.
+    """Turn the operating system's refusal to read `path` into a UserError.
 
-    What Arrow says of damaged content is an OSError without a number, and is left to the reader.
+    Arrow reports damaged content as an OSError without a number, which is left to the reader.
     """
     try:
         yield
@@ -224,5 +238,5 @@ def readable(path: str) -> Iterator[None]:
 
 
 def whole_file(file: str, format: str) -> Unit:
-    """The unit of what is read from its start to its end."""
+    """Return the unit of a file that is read from its start to its end."""
     return Unit(file, format, file_stamp(file)["size"])

@@ -1,7 +1,7 @@
 """Datasets of the Hugging Face hub, and local copies of their repositories, through `datasets`.
 
-With `streaming` nothing is stored and a unit is one of the set's files; without it the set is downloaded into the
-cache of `datasets` first and a unit is a stretch of rows.
+With `streaming`, nothing is stored and a unit is one of the dataset's files. Without it, the dataset is first
+downloaded into the cache of `datasets`, and a unit is a range of rows.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ROWS_PER_UNIT = 2**17
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NAMES = re.compile(r"Bad split|BuilderConfig|Unknown split|Config name is missing")
 SCRIPT = re.compile(r"dataset scripts?\b|custom code|trust_remote_code", re.IGNORECASE)
-NEVER_QUOTING = (OSError, ImportError, RuntimeError)  # what datasets raises about files, splits and packages
+NEVER_QUOTING = (OSError, ImportError, RuntimeError)  # raised about files, splits and packages
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
-    """Files of the set, or stretches of its rows."""
+    """Return the dataset's files, or ranges of its rows."""
     dataset = load(file, source)
     if source.streaming:
         return [Unit(file, format, 0, shard, shard + 1) for shard in range(dataset.num_shards)]
@@ -40,10 +40,10 @@ def units(file: str, format: str, source: Source) -> list[Unit]:
 def records(
     unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
 ) -> Iterator[Record | BadRecord]:
-    """A record for each row."""
+    """Yield a record for each row."""
     dataset = load(unit.file, source)
     end = unit.start if unit.end is None else unit.end
-    with understood(unit.file):
+    with readable_errors(unit.file):
         if source.streaming:
             part, place = dataset.shard(dataset.num_shards, unit.start), f"{unit.file} shard {unit.start + 1}"
         else:
@@ -54,7 +54,7 @@ def records(
         rows = iter(part)
     number = unit.before
     while True:
-        with understood(f"{place} after row {number}"):
+        with readable_errors(f"{place} after row {number}"):
             row = next(rows, None)
         if row is None:
             return
@@ -63,10 +63,10 @@ def records(
 
 
 def stamp(source: Source) -> list[dict[str, Any]]:
-    """What tells whether a dataset has changed: the commit, or the files of a local copy.
+    """Return what shows whether a dataset has changed: its commit, or the files of a local copy.
 
     Raises:
-        UserError: the hub cannot say what the commit is.
+        UserError: If the hub cannot tell the commit.
     """
     where = {"path": source.path, "subset": source.subset, "split": source.split}
     if Path(source.path).is_dir():
@@ -77,7 +77,7 @@ def stamp(source: Source) -> list[dict[str, Any]]:
 
 @lru_cache
 def commit(path: str, revision: str | None) -> str:
-    """The commit that `revision` means now, and for as long as this process lives."""
+    """Return the commit of `revision`, which stays the same while this process lives."""
     if revision is not None and COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import HfApi
@@ -92,7 +92,7 @@ def commit(path: str, revision: str | None) -> str:
             f"The hub has no dataset {path} for you ({hub_reason(error)}); check its name, its "
             "revision, and `hf auth login` if it is gated."
         ) from error
-    except Exception as error:  # the network, in the words of whichever library huggingface_hub uses for it
+    except Exception as error:  # of the network, by the library that huggingface_hub uses
         raise UserError(
             f"The hub cannot be asked for {path} ({on_one_line(error)}); "
             "where there is no network, give a whole commit as revision."
@@ -100,23 +100,25 @@ def commit(path: str, revision: str | None) -> str:
 
 
 def load(path: str, source: Source) -> Any:
-    """The dataset, described but not read."""
+    """Return the dataset, described but not read."""
     revision = None if Path(path).is_dir() else commit(path, source.revision)
     return load_cached(path, source.subset, source.split or "train", revision, source.streaming)
 
 
 @lru_cache(maxsize=4)
 def load_cached(path: str, subset: str | None, split: str, revision: str | None, streaming: bool) -> Any:
-    """`datasets` takes seconds to describe a large set, and every unit needs it."""
+    """Return a dataset from memory if possible: `datasets` takes seconds to describe a large one, and every
+    unit needs it.
+    """
     import datasets
 
-    with understood(path):
+    with readable_errors(path):
         return datasets.load_dataset(path, subset, split=split, revision=revision, streaming=streaming)
 
 
 @contextmanager
-def understood(place: str) -> Iterator[None]:
-    """Turn what `datasets` raises into one sentence with its reason."""
+def readable_errors(place: str) -> Iterator[None]:
+    """Turn an exception of `datasets` into a UserError with its reason."""
     try:
         yield
     except (BadRecord, UserError):
@@ -128,22 +130,23 @@ def understood(place: str) -> Iterator[None]:
 def reason_and_remedy(error: BaseException) -> str:
     """Return why `datasets` failed, and what to do.
 
-    Messages about splits, columns, files and packages are shown. Those that stem from reading a file may quote it, so of them only
-    the kind is.
+    Messages about splits, columns, files and packages are shown. Messages that come from reading a file may
+    quote it, so only the type of the error is shown.
     """
     from datasets.exceptions import DatasetGenerationError
 
-    if (
-        type(error) is DatasetGenerationError and error.__cause__ is not None
-    ):  # which says only that there is a cause
+    if type(error) is DatasetGenerationError and error.__cause__ is not None:  # it has no message of its own
         return reason_and_remedy(error.__cause__)
-    said = on_one_line(error)
-    if SCRIPT.search(said):
+    message = on_one_line(error)
+    if SCRIPT.search(message):
         return (
-            f"{said}. The hub has converted most such datasets: set revision: refs/convert/parquet, or download its files and "
-            "read them by their own format."
+            f"{message}. The hub has converted most such datasets: set revision: refs/convert/parquet, or "
+            "download its files and read them by their own format."
         )
-    if NAMES.match(said):
-        return f"{said}."
-    reason = said if isinstance(error, NEVER_QUOTING) else type(error).__name__
-    return f"{reason}. Try again; if a file of it is damaged, download it and read it by its own format, which can leave bad records out."
+    if NAMES.match(message):
+        return f"{message}."
+    reason = message if isinstance(error, NEVER_QUOTING) else type(error).__name__
+    return (
+        f"{reason}. Try again; if a file of it is damaged, download it and read it by its own format, which "
+        "can leave bad records out."
+    )

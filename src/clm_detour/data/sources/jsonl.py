@@ -1,4 +1,4 @@
-"""JSON lines: one object a line."""
+"""JSON lines: one object on each line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FIRST_OBJECT = 2**20  # bytes; a longer first object is reported as broken
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
-    """Stretches between lines."""
+    """Return ranges of lines."""
     return line_units(file, format)
 
 
 def records(
     unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
 ) -> Iterator[Record | BadRecord]:
-    """An object for each line that is not blank."""
+    """Yield an object for each line that is not blank."""
     first = not unit.start
     for number, line in read_lines(unit, on_bytes):
         if line.strip():
@@ -35,7 +35,7 @@ def records(
 
 
 def other_json(unit: Unit) -> str | None:
-    """Return what to say of a file that is JSON, but not an object a line; None where that is not so."""
+    """Return an explanation if a file is JSON, but has not one object on each line; otherwise None."""
     text = first_bytes(unit).decode(errors="replace").lstrip()
     if ARRAY.match(text):
         return f"{unit.file} is one JSON array, but must hold an object a line; jq -c '.[]' writes it so"
@@ -49,7 +49,7 @@ def other_json(unit: Unit) -> str | None:
 
 
 def first_bytes(unit: Unit) -> bytes:
-    """Return the first lines of a file, `FIRST_OBJECT` bytes of them or a little more."""
+    """Return the first lines of a file, `FIRST_OBJECT` bytes or a little more."""
     text = bytearray()
     for _, line in read_lines(unit, lambda _: None):
         text += line
@@ -59,7 +59,7 @@ def first_bytes(unit: Unit) -> bytes:
 
 
 def parse(line: bytes, place: str) -> Record | BadRecord:
-    """One line."""
+    """Return the record of one line."""
     try:
         record = json.loads(line.rstrip().decode())
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Lines of a file, compressed or not; a long file that is not is divided between lines."""
+"""The lines of a file, compressed or not. A long file that is not compressed is divided between lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def line_units(file: str, format: str) -> list[Unit]:
-    """Stretches of about UNIT_BYTES; a compressed file is one."""
+    """Return ranges of about UNIT_BYTES; a compressed file is one unit."""
     size = file_stamp(file)["size"]
     if compression_of(file) or size < 2 * UNIT_BYTES:
         return [Unit(file, format, size)]
@@ -24,16 +24,17 @@ def line_units(file: str, format: str) -> list[Unit]:
 
 
 def place_of(unit: Unit, number: int) -> str:
-    """How a message names a line of a unit."""
+    """Return the name of a line of a unit in messages."""
     counted_from = f" after byte {unit.start}" if unit.start else ""
     return f"{unit.file} line {number}{counted_from}"
 
 
 def read_lines(unit: Unit, on_bytes: OnBytes) -> Iterator[tuple[int, bytes]]:
-    """The lines that begin in a unit, with their numbers from 1 and their ends; no byte order mark.
+    """Yield the lines that begin in a unit, with their numbers from 1 and their line ends, without a byte
+    order mark.
 
     Raises:
-        BadRecord: the file is damaged from here on, or in UTF-16.
+        BadRecord: If the file is damaged from here on, or in UTF-16.
     """
     number = reported = 0
     try:
@@ -41,7 +42,7 @@ def read_lines(unit: Unit, on_bytes: OnBytes) -> Iterator[tuple[int, bytes]]:
             if unit.start:
                 raw.seek(unit.start - 1)
             lines = unpacked(raw, unit.file)
-            # Up to the end of the line that begins before the unit, which is the unit before's.
+            # The line that begins before the unit belongs to the unit before.
             position = unit.start - 1 + len(lines.readline()) if unit.start else 0
             while (unit.end is None or position < unit.end) and (line := lines.readline()):
                 number += 1

@@ -1,4 +1,4 @@
-"""Parquet, of which only the columns that are needed are read."""
+"""Parquet files. Only the columns that are needed are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clm_detour.utils.errors import on_one_line
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
-    """Row groups, as many as make up UNIT_BYTES of the file."""
+    """Return groups of row groups of about UNIT_BYTES each."""
     whole = [whole_file(file, format)]
     size = whole[0].size
     if size < 2 * UNIT_BYTES:
@@ -25,7 +25,7 @@ def units(file: str, format: str, source: Source) -> list[Unit]:
         with open_raw(file) as raw:
             metadata = pq.ParquetFile(raw).metadata
     except (pa.ArrowException, OSError):
-        return whole  # reading it will say what is wrong
+        return whole  # reading it will raise an error with the reason
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     rows = max(sum(sizes), 1)
     found: list[Unit] = []
@@ -42,7 +42,7 @@ def units(file: str, format: str, source: Source) -> list[Unit]:
 def records(
     unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
 ) -> Iterator[Record | BadRecord]:
-    """A record for each row."""
+    """Yield a record for each row."""
     row = unit.before
     reported = 0
     try:

@@ -1,8 +1,8 @@
 """PubMed's baseline files: title and abstract of each article, structured abstracts with their labels.
 
-A record has the fields of `formats.PUBMED_FIELDS`; `text` is the title, a blank line and the abstract, or what there is of
-them. Tags inside a text (italics, superscripts, formulas) are left out and their content is kept. Elements are
-forgotten as soon as they have been read, so memory does not grow with the file.
+A record has the fields of `formats.PUBMED_FIELDS`; `text` is the title, a blank line and the abstract, or the
+part that exists. Tags inside a text (italics, superscripts, formulas) are removed and their content is kept.
+Elements are deleted as soon as they have been read, so memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ UNLABELLED = ("", "UNLABELLED", "UNLABELED")
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
-    """The file, which holds at most 30,000 articles."""
+    """Return the file as one unit; it holds at most 30,000 articles."""
     return [whole_file(file, format)]
 
 
 def records(
     unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
 ) -> Iterator[Record | BadRecord]:
-    """A record for each article."""
+    """Yield a record for each article."""
     count = reported = 0
     if not unit.size:
         return
@@ -63,10 +63,10 @@ def records(
 
 
 def articles(raw: Any, file: str) -> Iterator[ElementTree.Element]:
-    """The articles one by one.
+    """Yield the articles one by one.
 
     Raises:
-        BadRecord: this is some other XML.
+        BadRecord: If this is other XML.
     """
     events = ElementTree.iterparse(unpacked(raw, file), events=("start", "end"))
     _, root = next(events)
@@ -82,7 +82,7 @@ def articles(raw: Any, file: str) -> Iterator[ElementTree.Element]:
 
 
 def article_fields(pmid: str, citation: ElementTree.Element) -> dict[str, Any]:
-    """What is kept of an article or of a chapter of a book."""
+    """Return the fields of an article or of a book chapter."""
     found = citation.find("Article")
     article = citation if found is None else found
     title = content(article.find("ArticleTitle"))
@@ -104,11 +104,11 @@ def article_fields(pmid: str, citation: ElementTree.Element) -> dict[str, Any]:
 
 
 def section(element: ElementTree.Element) -> str:
-    """A section of an abstract, after its label."""
+    """Return a section of an abstract, after its label."""
     text, label = content(element), element.get("Label", "")
     return text if label in UNLABELLED or not text else f"{label}: {text}"
 
 
 def content(element: ElementTree.Element | None) -> str:
-    """The text of an element and all inside it, with single blanks."""
+    """Return the text of an element and all elements inside it, with single blanks."""
     return "" if element is None else " ".join("".join(element.itertext()).split())

@@ -1,7 +1,7 @@
-"""Documents of a source: its units one after another, or any one of them alone.
+"""The documents of a source: all of its units one after another, or a single unit.
 
-What one record decides by itself happens in `documents`, unit by unit, wherever and in whatever order; only the search
-for texts that were there before goes over the whole source, in its order, in `read_documents`.
+Decisions about single records are made in `documents`, unit by unit, in any process and order. Only the
+search for texts that occurred earlier needs the whole source in its order; it is in `read_documents`.
 """
 
 from __future__ import annotations
@@ -11,50 +11,34 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from clm_detour.config.expressions.formats import guess
 from clm_detour.config.schema import Source
 from clm_detour.data.deduplicate import Seen, digest
 from clm_detour.data.sources import hub
 from clm_detour.data.sources.files import ANY, file_stamp, list_files
+from clm_detour.data.sources.readers import READERS, units, until_lost
 from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
-from clm_detour.data.sources.registry import READERS
 from clm_detour.data.sources.selection import Document, Selection
 from clm_detour.utils.errors import UserError
 
 OnError = Literal["stop", "skip"]
 REPAIR = "repair it"
 SKIP = "or leave such records out with on_error: skip"
-# Settings of no effect on the documents; what `revision` means stands in the stamp, as a commit.
-HOW_NOT_WHAT = ("streaming", "revision", "max_epochs")
-
-
-def units(source: Source) -> list[Unit]:
-    """The parts of a source in their order, which is the same every time.
-
-    Raises:
-        UserError: there are none.
-    """
-    if source.format == "hub":
-        return READERS["hub"].units(source.path, "hub", source)
-    found = []
-    for file in list_files(source.path, source.format, source.split):
-        format = source.format or guess(file)
-        assert format is not None
-        found += READERS[format].units(file, format, source)
-    return found
+# Settings that do not affect the documents; the stamp holds the commit of `revision`.
+NO_EFFECT = ("streaming", "revision", "max_epochs")
 
 
 def documents(
     unit: Unit, selection: Selection, on_error: OnError, counts: Counter[str], on_bytes: OnBytes
 ) -> Iterator[Document]:
-    """The documents of one unit.
+    """Yield the documents of one unit.
 
     Args:
-        counts: counts what was left out, by reason.
-        on_bytes: called now and then with the number of bytes of the file read since the last call.
+        counts: Counts the records that are left out, by reason.
+        on_bytes: Function that is called now and then with the number of bytes of the file read since the
+            last call.
 
     Raises:
-        UserError: the file cannot be read, or (with "stop") a record is bad.
+        UserError: If the file cannot be read, or (with "stop") a record is bad.
     """
     reader = READERS[unit.format]
     records = until_lost(unit, reader.records(unit, selection.source, selection.fields, on_bytes))
@@ -72,20 +56,8 @@ def documents(
         counts["empty file"] += 1
 
 
-def until_lost(unit: Unit, records: Iterator[Record | BadRecord]) -> Iterator[Record | BadRecord]:
-    """A reader raises the BadRecord after which nothing of its unit can be read; here it is the last one."""
-    any_record = False
-    try:
-        for record in records:
-            any_record = True
-            yield record
-    except BadRecord as error:
-        error.whole_file |= unit.start == 0 and not any_record
-        yield error
-
-
 def remedy(bad: BadRecord) -> str:
-    """Say what helps: where nothing of a file can be read, to skip its records leaves none."""
+    """Return what to do about a bad record: skipping helps only if other records of the file can be read."""
     return REPAIR if bad.whole_file else f"{REPAIR}, {SKIP}"
 
 
@@ -96,17 +68,20 @@ def read_documents(
     counts: Counter[str] | None = None,
     on_bytes: OnBytes | None = None,
 ) -> Iterator[str]:
-    """Stream the texts of a source, each as often in a row as it is to be seen.
+    """Yield the texts of a source, each as many times in succession as `repeat` asks for.
 
     Args:
-        path: a file, a folder (every file in it with a known suffix, sorted) or a glob; any fsspec URL. Or a
-            source with all its settings, `text_field` among them.
+        path: A file, a folder (every file in it with a known suffix, sorted) or a glob; also any fsspec URL.
+            Or a source with all its settings, `text_field` among them.
         on_error: "stop" at the first bad record, or "skip" it and count it.
-        counts: counts what was left out, by reason; documents of white space only are always left out.
-        on_bytes: called now and then with the number of bytes of the files read since the last call.
+        counts: Counts the records that are left out, by reason; documents of white space only are always left
+            out.
+        on_bytes: Function that is called now and then with the number of bytes of the files read since the
+            last call.
 
     Raises:
-        UserError: a missing or unreadable file, an unknown suffix, no document, or (with "stop") a bad one.
+        UserError: If a file is missing or unreadable, a suffix is unknown, there is no document, or (with
+            "stop") a bad one.
     """
     source = as_source(path, text_field)
     counts = Counter() if counts is None else counts
@@ -127,15 +102,15 @@ def read_documents(
 
 
 def as_source(path: str | Source, text_field: str = "text") -> Source:
-    """A bare path is a source without further settings."""
+    """Return a source; a plain path becomes one without further settings."""
     return path if isinstance(path, Source) else Source(path=path, text=text_field)
 
 
 def source_stamps(source: Source) -> list[dict[str, Any]]:
-    """What the documents of a source are read from, as it is now: files with size and time of change, or a commit.
+    """Return the present origin of a source's documents: files with size and modification time, or a commit.
 
     Raises:
-        UserError: there is nothing.
+        UserError: If there is none.
     """
     evaluation = [file for path in source.decontaminate for file in list_files(path, format=ANY)]
     if source.format == "hub":
@@ -144,19 +119,19 @@ def source_stamps(source: Source) -> list[dict[str, Any]]:
 
 
 def chosen_settings(source: Source) -> dict[str, Any]:
-    """The settings that decide which documents come out of a source's files, where they are not the defaults."""
+    """Return the settings that decide the documents of a source, except those with default values."""
     here, usual = dataclasses.asdict(source), dataclasses.asdict(Source(path=source.path, text=source.text))
-    chosen = {key: value for key, value in here.items() if value != usual[key] and key not in HOW_NOT_WHAT}
+    chosen = {key: value for key, value in here.items() if value != usual[key] and key not in NO_EFFECT}
     if "repeat" in chosen:
         chosen["repeat"] = [list(item) for item in source.repeat.items()]  # their order matters
     return chosen
 
 
 def check_first_record(source: Source, on_error: OnError = "stop") -> None:
-    """Read the first record of a source, so that what is wrong with all of them is found before any work.
+    """Read the first record of a source, so that a mistake that affects all records is found before any work.
 
     Raises:
-        UserError: There is no file or no record, or (with "stop") the first record is bad.
+        UserError: If there is no file or no record, or (with "stop") the first record is bad.
     """
     selection = Selection.of(dataclasses.replace(source, decontaminate=[]))
     for path in source.decontaminate:
@@ -170,7 +145,7 @@ def check_first_record(source: Source, on_error: OnError = "stop") -> None:
             continue  # an empty file
         made = selection.document(record) if isinstance(record, Record) else record
         if on_error == "stop" and isinstance(made, BadRecord):
-            # The message on a field names those that there are.
+            # The message about a field names the existing ones.
             then = "" if made.reason == "no such field" else f"; {remedy(made)}"
             raise UserError(f"{made}{then}.") from made
         return

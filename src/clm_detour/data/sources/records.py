@@ -1,4 +1,4 @@
-"""What readers deal in: units of a source, records, and records that cannot be read."""
+"""The types that readers produce: units of a source, records, and records that cannot be read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ UNIT_BYTES = 2**26  # a file whose parts can be read apart is divided into about
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of a source that is read on its own, in any process: a file, or a stretch of one.
+    """A part of a source that can be read separately, in any process: a file, or a range of one.
 
     Args:
-        file: as `list_files` gives it, or the hub id.
-        size: its bytes, as far as they are known.
-        start, end: bytes of lines, row groups of parquet, shards or rows of a hub's dataset; None for all.
-        before: how many records of the file come before it, where that is known.
+        file: Name as `list_files` returns it, or the hub id.
+        size: Size in bytes, as far as it is known.
+        start, end: Range of bytes of lines, of row groups of parquet, of shards or rows of a hub dataset;
+            None for all.
+        before: Number of records of the file before the unit, if known.
     """
 
     file: str
@@ -33,19 +34,20 @@ class Unit:
 
 
 class Record(NamedTuple):
-    """Fields, and the place that a message names."""
+    """Fields, and the place for messages."""
 
     place: str
     fields: dict[str, Any]
 
 
 class BadRecord(Exception):
-    """Something that cannot be read: `reason` is what it is counted as, the message says where it is.
+    """A record that cannot be read: `reason` is the name under which it is counted; the message names the
+    place.
 
-    A reader yields it and goes on, or raises it where the rest of its unit is lost.
+    A reader yields it and continues, or raises it if the rest of its unit is lost.
 
     Args:
-        whole_file: Whether it is the file that is at fault, so that none of its records can be read.
+        whole_file: Whether the whole file is bad, so that none of its records can be read.
     """
 
     def __init__(self, reason: str, message: str, whole_file: bool = False):
@@ -54,17 +56,17 @@ class BadRecord(Exception):
 
 
 class Reader(Protocol):
-    """A module for one kind of file."""
+    """A module that reads one format."""
 
     def units(self, file: str, format: str, source: Source) -> list[Unit]:
-        """A file's parts in their order."""
+        """Return a file's parts in their order."""
 
     def records(
         self, unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
     ) -> Iterator[Record | BadRecord]:
-        """The records of a unit with at least these fields; None for all of them."""
+        """Yield the records of a unit with at least these fields; None for all of them."""
 
 
 def lost(message: str) -> BadRecord:
-    """The end of what can be read of a file."""
+    """Return the BadRecord for the rest of a damaged file."""
     return BadRecord("rest of a damaged file", message)

@@ -1,4 +1,4 @@
-"""From a record to its document, or to the reason why it is left out: all that one record decides by itself."""
+"""From a record to its document, or to the reason why it is left out: all decisions about single records."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ from clm_detour.config.expressions.fields import Field, FieldProblem
 from clm_detour.config.expressions.templates import Template, TextField
 from clm_detour.config.schema import Source
 from clm_detour.data.decontaminate import SharedRuns
-from clm_detour.data.deidentified import replace_marks
 from clm_detour.data.sources.evaluation import evaluation_texts
 from clm_detour.data.sources.records import BadRecord, Record
 
 WORD = re.compile(r"\S+")
+# Marks that de-identification leaves in notes: "[** ... **]" in MIMIC-III, "___" in MIMIC-IV.
+MARK = "___"
+CANDIDATES = re.compile(r"(?P<mark>\[\*\*[^\[\]]{0,200}\*\*\]|_{3,})(?P<blank> ?)")
 SURROGATES_OF_BYTES = range(0xDC80, 0xDD00)
 
 
 class Document(NamedTuple):
-    """A text, and how often it is to be seen."""
+    """A text, and how many times it is to be seen."""
 
     text: str
     copies: int
 
 
 class LeftOut(NamedTuple):
-    """A record that a setting of the source rules out."""
+    """A record that a setting of the source excludes."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The settings of a source that concern single records, ready for use.
+    """The settings of a source that concern single records, parsed.
 
     Args:
-        repeat: conditions with their number of copies; the first that holds counts.
-        evaluation: what must not be in a text.
+        repeat: Conditions with their numbers of copies; the first that holds counts.
+        evaluation: Runs of words that must not be in a text.
     """
 
     source: Source
@@ -52,10 +54,10 @@ class Selection:
 
     @classmethod
     def of(cls, source: Source) -> Selection:
-        """Read the settings, and the evaluation's texts if there are any.
+        """Parse the settings, and read the evaluation's texts if there are any.
 
         Raises:
-            UserError: a template or a condition cannot be parsed, or evaluation texts cannot be read.
+            UserError: If a template or a condition cannot be parsed, or evaluation texts cannot be read.
         """
         shared = source.decontaminate and SharedRuns(evaluation_texts(source.decontaminate), source.ngram)
         return cls(
@@ -70,13 +72,13 @@ class Selection:
 
     @property
     def fields(self) -> list[Field]:
-        """What it needs of a record."""
+        """Fields of a record that the settings need."""
         conditions = [condition for condition, _ in self.repeat]
         conditions += [self.where] if self.where else []
         return [*self.text.fields, *(field for condition in conditions for field in condition.fields)]
 
     def document(self, record: Record) -> Document | LeftOut | BadRecord:
-        """What becomes of a record."""
+        """Return the document of a record, or why there is none."""
         try:
             if self.where is not None and not self.where(record.fields):
                 return LeftOut("where")
@@ -84,20 +86,20 @@ class Selection:
             copies = next((times for condition, times in self.repeat if condition(record.fields)), 1.0)
         except FieldProblem as problem:
             return BadRecord(problem.reason, f"{record.place}{problem}")
-        wrong = what_is_wrong(text)
+        wrong = find_problem(text)
         if wrong is not None:
             name = f"'{self.source.text}'" if self.source.template is None else "the template's text"
             return BadRecord(wrong, f"{record.place}: {name} {PROBLEMS[wrong]}")
         if self.source.deidentified is not None:
             text = replace_marks(text, self.source.deidentified)
-        reason = self.reason_against(text)
+        reason = self.reason_to_leave_out(text)
         if reason is not None:
             return LeftOut(reason)
         whole = whole_copies(text, copies)
         return Document(text, whole) if whole else LeftOut("not drawn")
 
-    def reason_against(self, text: str) -> str | None:
-        """Why a text is left out."""
+    def reason_to_leave_out(self, text: str) -> str | None:
+        """Return why a text is left out, or None."""
         source = self.source
         if not text or text.isspace():
             return "empty"
@@ -118,8 +120,8 @@ PROBLEMS = {
 }
 
 
-def what_is_wrong(text: str) -> str | None:
-    """One of PROBLEMS, or None."""
+def find_problem(text: str) -> str | None:
+    """Return one of PROBLEMS, or None."""
     if "\0" in text:
         return "NUL character"
     try:
@@ -130,15 +132,32 @@ def what_is_wrong(text: str) -> str | None:
 
 
 def has_fewer_words(text: str, count: int) -> bool:
-    """Whether fewer than `count` words are in `text`, without making a list of them."""
-    if len(text) < 2 * count - 1:  # words of one character with one blank between them
+    """Return whether `text` has fewer than `count` words, without making a list of them."""
+    if len(text) < 2 * count - 1:  # the shortest text: words of one character
         return True
     return count > 0 and next(islice(WORD.finditer(text), count - 1, None), None) is None
 
 
 def whole_copies(text: str, copies: float) -> int:
-    """`copies` rounded up or down so that it is right on average: a matter of the text alone."""
+    """Return `copies` rounded up or down, so that it is right on average. The result depends on the text
+    alone.
+    """
     if copies == int(copies):
         return int(copies)
     drawn = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=b"copies").digest(), "little")
     return math.floor(copies) + (drawn < (copies % 1) * 2**64)
+
+
+def replace_marks(text: str, word: str) -> str:
+    """Return `text` with `word` in place of each mark of de-identification.
+
+    Without a word, a mark is removed together with one of the blanks around it.
+    """
+
+    def instead(match: re.Match[str]) -> str:
+        if match["mark"].startswith("_") and match["mark"] != MARK:  # a drawn line
+            return match[0]
+        follows_blank = match.start() == 0 or text[match.start() - 1].isspace()
+        return word if not word and follows_blank else word + match["blank"]
+
+    return CANDIDATES.sub(instead, text)

@@ -1,4 +1,4 @@
-"""Plain text: a document is a file, a line, or a paragraph (what stands between blank lines)."""
+"""Plain text: a document is a file, a line, or a paragraph between blank lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clm_detour.data.sources.records import BadRecord, OnBytes, Record, Unit
 
 
 def units(file: str, format: str, source: Source) -> list[Unit]:
-    """Where lines are documents, stretches between them; else the file."""
+    """Return ranges of lines if lines are documents, otherwise the file."""
     if source.document == "line":
         return line_units(file, format)
     return [whole_file(file, format)]
@@ -21,7 +21,7 @@ def units(file: str, format: str, source: Source) -> list[Unit]:
 def records(
     unit: Unit, source: Source, fields: Sequence[Field] | None, on_bytes: OnBytes
 ) -> Iterator[Record | BadRecord]:
-    """Documents that are not blank, as the field `text`, without the line breaks around them."""
+    """Yield documents that are not blank, as the field `text`, without the line breaks around them."""
     first, block = 1, bytearray()
     for number, line in read_lines(unit, on_bytes):
         blank = not line.strip()
@@ -37,7 +37,7 @@ def records(
 
 
 def document(unit: Unit, first: int, block: bytes) -> Iterator[Record | BadRecord]:
-    """One document, unless it is blank."""
+    """Yield one document, unless it is blank."""
     if not block.strip():
         return
     place = place_of(unit, first)

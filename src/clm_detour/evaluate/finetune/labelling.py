@@ -59,7 +59,7 @@ class Labelling(nn.Module):
     def logits(self, batch: Batch) -> Tensor:
         """(N, C)."""
         pooled_NE = self.encoder.pool(self.encoder(batch.ids, batch.lengths), batch.lengths)
-        return self.head(self.drop(self.encoder.ready(pooled_NE)))
+        return self.head(self.drop(self.encoder.apply_head(pooled_NE)))
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean over documents, and over labels if there may be several; nats."""

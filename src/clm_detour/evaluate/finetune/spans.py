@@ -86,7 +86,7 @@ class Spans(nn.Module):
     def logits(self, batch: Batch) -> list[Tensor]:
         """For each window (O, D, C); the score of a span past the window's end means nothing."""
         states_TE = self.encoder(batch.ids, batch.lengths)
-        words_WE = self.encoder.ready(states_TE[batch.places])
+        words_WE = self.encoder.apply_head(states_TE[batch.places])
         windows = words_WE.split([len(example.places) for example in batch.examples])
         return [
             self.head(words, example.owned, self.widest)

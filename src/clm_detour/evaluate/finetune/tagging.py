@@ -101,7 +101,7 @@ class Tagging(nn.Module):
     def logits(self, batch: Batch) -> Tensor:
         """(words, tags)."""
         states_TE = self.encoder(batch.ids, batch.lengths)
-        return self.head(self.drop(self.encoder.ready(states_TE[batch.places])))
+        return self.head(self.drop(self.encoder.apply_head(states_TE[batch.places])))
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean over the batch's words, in nats."""

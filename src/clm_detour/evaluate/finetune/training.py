@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clm_detour.config.protocols import Protocol
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches, Example, by_length
+from clm_detour.evaluate.finetune.loop import FitSettings, fit
 from clm_detour.evaluate.finetune.problem import (
     ENTITY_KINDS,
     Problem,
@@ -89,8 +90,6 @@ def train(
     Args:
         patience: stop after so many rounds without a better one; None: never.
     """
-    from clm_detour.train.finetune import FitSettings, fit  # Composer takes seconds to import
-
     task, examples = prepared.task, prepared.examples
     device = best_device()
     batches = EpochBatches(examples["train"], protocol.batch_size, seed, device)
@@ -119,7 +118,6 @@ def train(
         steps=steps, learning_rate=protocol.learning_rate, head_learning_rate=protocol.head_learning_rate,
         weight_decay=protocol.weight_decay, warmup=protocol.warmup, seed=seed, bf16=bf16,
     )  # fmt: skip
-    module.train()
     fit(module, batches, settings, ends, after_round, advance)
     best = rounds[best_round(rounds, task.metric)]
     module.load_state_dict(kept)

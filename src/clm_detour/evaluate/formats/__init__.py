@@ -1,1 +1,1 @@
-"""The forms in which annotated data sets are handed round. A form only parses; what a task makes of it is `tasks.reading`'s."""
+"""Readers of the file formats of annotated data sets. `tasks/reading.py` turns examples into documents."""

@@ -1,28 +1,34 @@
-"""ChemProt as BioCreative VI gives it: abstracts, entities and relations in three TSVs. A pair of a chemical and a gene in one sentence is an example.
+"""ChemProt as BioCreative VI distributes it: abstracts, entities and relations in three TSV files.
 
-Its two are written `BC6ENTC` and `BC6ENTG`, all other entities of the sentence `BC6OTHER`, as in BLURB's copy. Sentences end at a full stop, question or exclamation mark before a
-capital or a digit; BLURB used another tool, so numbers of pairs differ from the published ones, and the command `clm-detour tasks` says by how many.
+Each pair of a chemical and a gene in one sentence is an example. The two are written `BC6ENTC` and `BC6ENTG`,
+and all other entities of the sentence `BC6OTHER`, as in BLURB's copy. A sentence ends at a full stop,
+question mark or exclamation mark before a capital letter or a digit. BLURB used another tool, so the numbers
+of pairs differ from the published ones; the command `clm-detour tasks` prints both.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from clm_detour.evaluate.formats.files import lines
-from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
+from clm_detour.evaluate.formats.format import Example, Files, Format, Pattern, count_skipped, read_lines
 from clm_detour.utils.errors import UserError
 
-SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z0-9])")
+SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z0-9])")
+ABSTRACTS: Mapping[str, Pattern] = {
+    "train": "**/chemprot_training_abstracts.tsv",
+    "validation": "**/chemprot_development_abstracts.tsv",
+    "test": "**/chemprot_test_abstracts*.tsv",
+}
 
 
 @dataclass(frozen=True)
 class Mention:
-    """An entity of an abstract; characters [start, end) of title, a space, and abstract."""
+    """An entity of an abstract, at characters [start, end) of the title, a space and the abstract."""
 
     id: str
     chemical: bool
@@ -31,39 +37,47 @@ class Mention:
 
 
 @dataclass(frozen=True)
-class BioCreative(Form):
-    """The three files of a split, found by the one with abstracts. Of two relations of a pair the last counts; the others, and those whose two are in no sentence together, are counted."""
+class BioCreative(Format):
+    """The three files of a split.
 
-    files: Files
-    negative: str = "False"
+    If a pair has two relations, the last one is used. The other ones, and relations whose two entities are
+    never in one sentence, are counted as left out.
+
+    Args:
+        files: Where the files with the abstracts are; the other two files are beside them.
+        unrelated: Label of a pair without a relation.
+    """
+
+    files: Files = field(default_factory=lambda: ABSTRACTS)
+    unrelated: str = "False"
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
-        """A pair each."""
+        """Yield an example for each pair."""
         mentions: dict[str, list[Mention]] = defaultdict(list)
-        for place, (pmid, id, kind, first, last, _) in rows(beside(file, "entities"), 6):
+        for place, (pmid, id, kind, first, last, _) in read_rows(file_beside(file, "entities"), 6):
             if not (first.isdigit() and last.isdigit()):
                 raise UserError(f"{place} has no offsets in its fourth and fifth cells.")
             mentions[pmid].append(Mention(id, kind == "CHEMICAL", int(first), int(last)))
         related: dict[tuple[str, ...], str] = {}
         relations = 0
-        for _, (pmid, label, one, other) in rows(beside(file, "gold_standard"), 4):
+        for _, (pmid, label, one, other) in read_rows(file_beside(file, "gold_standard"), 4):
             related[pmid, one.removeprefix("Arg1:"), other.removeprefix("Arg2:")] = label
             relations += 1
         twice = relations - len(related)
-        for place, (pmid, title, abstract) in rows(file, 3):
+        for place, (pmid, title, abstract) in read_rows(file, 3):
             text = f"{title} {abstract}"
             for chemical, gene, start, end in pairs(text, mentions[pmid]):
-                label = related.pop((pmid, chemical.id, gene.id), self.negative)
+                label = related.pop((pmid, chemical.id, gene.id), self.unrelated)
                 inside = [one for one in mentions[pmid] if start <= one.start and one.end <= end]
                 sentence = masked(text, start, end, inside, chemical, gene)
                 yield Example(f"{pmid}#{chemical.id}.{gene.id}", sentence, place, labels=(label,))
         across = ["relations across sentences"] * len(related)
-        yield from skipped(str(file), ["relations beside another of the same pair"] * twice + across)
+        yield from count_skipped(str(file), ["relations beside another of the same pair"] * twice + across)
 
 
-def rows(file: Path, cells: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield place and cells of each line that is not blank, without the blanks at the end of the line."""
-    for place, line in lines(file):
+def read_rows(file: Path, cells: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the cells of each line that is not blank, without spaces at the end of the line."""
+    for place, line in read_lines(file):
         if not line.strip():
             continue
         found = line.rstrip(" ").split("\t")
@@ -72,8 +86,8 @@ def rows(file: Path, cells: int) -> Iterator[tuple[str, list[str]]]:
         yield place, found
 
 
-def beside(file: Path, what: str) -> Path:
-    """The file of entities or relations of the same split."""
+def file_beside(file: Path, what: str) -> Path:
+    """Return the file of entities or relations that belongs to a file of abstracts."""
     stem = file.stem.partition("abstracts")[0]
     found = sorted(file.parent.glob(f"{stem}{what}*.tsv"))
     if not found:
@@ -82,8 +96,8 @@ def beside(file: Path, what: str) -> Path:
 
 
 def pairs(text: str, mentions: Sequence[Mention]) -> Iterator[tuple[Mention, Mention, int, int]]:
-    """Each chemical with each gene of its sentence, and the sentence's characters; not two that overlap."""
-    bounds = [0, *(match.end() for match in SENTENCE.finditer(text)), len(text)]
+    """Yield each pair of a chemical and a gene in one sentence, with the span of the sentence."""
+    bounds = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
     for start, end in pairwise(bounds):
         inside = [one for one in mentions if start <= one.start and one.end <= end]
         for chemical in (one for one in inside if one.chemical):
@@ -95,7 +109,10 @@ def pairs(text: str, mentions: Sequence[Mention]) -> Iterator[tuple[Mention, Men
 def masked(
     text: str, start: int, end: int, inside: Sequence[Mention], chemical: Mention, gene: Mention
 ) -> str:
-    """A sentence with its entities masked; of those that overlap the pair's own, then the longest, count."""
+    """Return a sentence with its entities masked.
+
+    If entities overlap, those of the pair are masked, or else the longest one.
+    """
     names = {chemical: "BC6ENTC", gene: "BC6ENTG"}
     chosen: list[Mention] = []
     for one in [chemical, gene, *sorted(inside, key=lambda one: one.start - one.end)]:

@@ -1,8 +1,10 @@
-"""CoNLL: a word and its tags a line, a blank line after each sentence, a sentence an example.
+"""CoNLL: a word and its tags in each line, a blank line after each sentence. Each sentence is an example.
 
-Columns are divided by tabs if a line has tabs between them, otherwise by blanks; blanks around them and at the end of a line do not count, and
-every line of a file has as many columns. Tags are read as `conlleval` reads them: IOB1, IOB2 and IOBES alike, and an inside tag that continues
-nothing begins an entity. The text is the words with a space between. `-DOCSTART- ID` begins a document, whose sentences are `ID#1`, `ID#2`, ...; others are `FILE:1`, `FILE:2`, ...
+Columns are divided by tabs if a line has tabs inside it, and by spaces otherwise. Spaces at the start and
+white space at the end of a line are ignored, and all lines of a file must have the same number of columns.
+Tags are read as `conlleval` reads them: IOB1, IOB2 and IOBES, and an inside tag that continues nothing begins
+an entity. The text is the words with a space between them. A line `-DOCSTART- ID` begins a document with the
+sentences `ID#1`, `ID#2`, ...; other sentences are `FILE:1`, `FILE:2`, ...
 """
 
 from __future__ import annotations
@@ -13,19 +15,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clm_detour.evaluate.formats.files import lines
-from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
+from clm_detour.evaluate.formats.format import Annotation, Example, Files, Format, read_lines
 from clm_detour.utils.errors import UserError
 
 TAG = re.compile(r"([OBIESLU])(?:[-_](.+))?")
 BEGINS, ENDS = "BSU", "ESLU"
 DOCUMENT = "-DOCSTART-"
-NO_NAME = ("-X-", "O")
+NO_NAME = ("-X-", "O")  # the columns of CoNLL-2003's document lines
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line: a word, what its tag says, and its place."""
+    """A word with its tag.
+
+    Args:
+        prefix: First letter of the tag.
+        label: Entity type of the tag.
+        place: File and line, for messages.
+    """
 
     word: str
     prefix: str
@@ -34,13 +41,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Conll(Form):
+class Conll(Format):
     """Files of tagged words.
 
     Args:
-        word: its column, counted from 0 or, negative, from the end.
-        tag: likewise.
-        label: of entities whose tags are a bare B and I.
+        word: Column of the word, counted from 0, or from the end if negative.
+        tag: Column of the tag, counted in the same way.
+        label: Entity type of tags that are only B or I.
     """
 
     files: Files = ("{split}.tsv", "{split}.txt", "{split}.conll", "{split}.iob", "{split}.iob2", "{split}")
@@ -49,58 +56,63 @@ class Conll(Form):
     label: str | None = None
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
-        """A sentence each."""
-        document, numbers, sentence = prefix_of(DOCUMENT, file), Counter[str](), list[Row]()
+        """Yield an example for each sentence."""
+        document, numbers, sentence = id_prefix(DOCUMENT, file), Counter[str](), list[Row]()
         columns: int | None = None
-        for place, line in [*lines(file), ("", "")]:
-            line = line.strip(" ").rstrip()  # a tab at the start ends an empty first column
+        for place, line in [*read_lines(file), ("", "")]:
+            line = line.strip(" ").rstrip()  # keep a tab at the start: it ends an empty first column
             if line.strip() and not line.startswith(DOCUMENT):
                 cells = line.split("\t") if "\t" in line else re.split(" +", line)
                 sentence.append(self.row(place, line, cells))
                 columns = columns or len(cells)
                 if len(cells) != columns:
                     raise UserError(
-                        f"{place} has {len(cells)} columns, but the lines before it have {columns}; correct the line."
+                        f"{place} has {len(cells)} columns, but the lines before it have {columns}; "
+                        "correct the line."
                     )
                 continue
             if sentence:
-                numbers[document] += 1  # an abstract may come twice, as in JNLPBA
-                yield tagged(f"{document}{numbers[document]}", sentence)
+                numbers[document] += 1  # a document may occur twice, as in JNLPBA
+                yield tagged_sentence(f"{document}{numbers[document]}", sentence)
                 sentence = []
             if line.startswith(DOCUMENT):
-                document = prefix_of(line, file)
+                document = id_prefix(line, file)
 
     def row(self, place: str, line: str, cells: Sequence[str]) -> Row:
-        """Return the word and its tag."""
+        """Return the word and the tag of a line."""
         try:
             word, tag = cells[self.word].strip(), cells[self.tag].strip()
         except IndexError:
             word = tag = ""
         if len(cells) < 2 or not word:
             raise UserError(f"{place} ({len(line)} characters) is not a word and its tag.")
-        return Row(word, *tag_of(tag, self.label, place), place)
+        return Row(word, *parse_tag(tag, self.label, place), place)
 
 
-def prefix_of(line: str, file: Path) -> str:
-    """What ids begin with after a DOCUMENT line; the columns of CoNLL-2003's (`-X- -X- O`) are no name."""
+def id_prefix(line: str, file: Path) -> str:
+    """Return the start of the ids of the sentences after a DOCUMENT line."""
     words = line.removeprefix(DOCUMENT).split()
     return f"{words[0]}#" if len(words) == 1 and words[0] not in NO_NAME else f"{file.stem}:"
 
 
-def tag_of(tag: str, label: str | None, place: str) -> tuple[str, str]:
-    """A tag's prefix and type; `label` is the type of a bare B or I."""
+def parse_tag(tag: str, label: str | None, place: str) -> tuple[str, str]:
+    """Return the prefix and the entity type of a tag; `label` is the type of a tag that is only B or I."""
     match = TAG.fullmatch(tag)
     if match is None:
         raise UserError(
-            f"{place} has no tag like O, B-Disease or I-Disease in its column; say which column with `tag` (of the hub: `tags`)."
+            f"{place} has no tag like O, B-Disease or I-Disease in its column; set `tag` to the column of "
+            "the tags (`tags` for a data set of the hub)."
         )
     if tag != "O" and not (match[2] or label):
-        raise UserError(f"{place}: the tag {tag} names no type; say which it is with `label`.")
+        raise UserError(f"{place}: the tag {tag} names no entity type; set `label` to the type.")
     return match[1], match[2] or label or ""
 
 
-def tagged(id: str, rows: Sequence[Row]) -> Example:
-    """Return a sentence of tagged words. A word that is an empty string has no place in the text, so an entity covers the others of its words only."""
+def tagged_sentence(id: str, rows: Sequence[Row]) -> Example:
+    """Return a sentence of tagged words as an example.
+
+    An empty word has no place in the text, so an entity covers only those of its words that are not empty.
+    """
     words: dict[int, tuple[int, int]] = {}
     end = -1
     for number, row in enumerate(rows):
@@ -122,7 +134,7 @@ def tagged(id: str, rows: Sequence[Row]) -> Example:
 
 
 def chunks(tags: Sequence[tuple[str, str]]) -> Iterator[tuple[int, int]]:
-    """The first and last word of each entity, from (prefix, label) a word; as `conlleval`."""
+    """Yield the first and the last word of each entity, given the prefix and the label of each word."""
     first: int | None = None
     for place, (prefix, label) in enumerate(tags):
         before, label_before = tags[place - 1] if place else ("O", "")

@@ -1,6 +1,8 @@
-"""The XML of i2b2 and n2c2. 2014: a file a note, `TEXT` and `TAGS` with character offsets. 2006: `RECORD`s in one file, whose `TEXT` holds `<PHI TYPE="DATE">` around what is annotated.
+"""The XML of i2b2 and n2c2.
 
-Known from Stubbs and Uzuner 2015 (2014 track 1) and Uzuner et al. 2007 (2006), and from how published readers take them.
+2014: one note in each file, with character offsets in `TAGS` into `TEXT` (Stubbs and Uzuner 2015, track 1).
+2006: several `RECORD`s in one file, with `<PHI TYPE="DATE">` around annotated words in `TEXT` (Uzuner et al.
+2007). Both are implemented from these descriptions and from published readers.
 """
 
 from __future__ import annotations
@@ -10,23 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form
+from clm_detour.evaluate.formats.format import Annotation, Example, Files, Format
 from clm_detour.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class I2b2(Form):
-    """XML of either year.
+class I2b2(Format):
+    """XML files of 2006 or 2014.
 
     Args:
-        attribute: of a tag, that names its type; the tag's own name where it has none.
+        attribute: Attribute of a tag that names the entity type; without it, the tag's own name is the type.
     """
 
     files: Files = "{split}/*.xml"
     attribute: str = "TYPE"
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
-        """A note each."""
+        """Yield an example for each note."""
         try:
             root = ElementTree.parse(file).getroot()
         except ElementTree.ParseError as error:
@@ -39,7 +41,7 @@ class I2b2(Form):
             yield note
 
     def note(self, file: Path, root: ElementTree.Element) -> Example:
-        """A file of 2014."""
+        """Return the note of a file of 2014."""
         found = [
             Annotation(
                 tag.get(self.attribute, tag.tag), (offsets(file, tag),), place(file, tag), tag.get("text")
@@ -49,7 +51,7 @@ class I2b2(Form):
         return Example(file.stem, root.findtext("TEXT") or "", str(file), annotations=tuple(found))
 
     def record(self, file: Path, record: ElementTree.Element) -> Example:
-        """A record of 2006: the text is put together from what stands between and inside the tags."""
+        """Return a record of 2006; its text is the text between and inside the tags."""
         id = record.get("ID", "")
         body = record.find("TEXT")
         text, found, nested = (body.text or "") if body is not None else "", [], 0
@@ -65,12 +67,12 @@ class I2b2(Form):
 
 
 def place(file: Path, tag: ElementTree.Element) -> str:
-    """A tag's name for messages: XML has no lines left once it is parsed."""
+    """Return a tag's name for messages, because parsed XML has no line numbers."""
     return f"{file} tag {tag.get('id', tag.tag)}"
 
 
 def offsets(file: Path, tag: ElementTree.Element) -> tuple[int, int]:
-    """Start and end of a tag of 2014."""
+    """Return the start and the end of a tag of 2014."""
     try:
         return int(tag.attrib["start"]), int(tag.attrib["end"])
     except (KeyError, ValueError):

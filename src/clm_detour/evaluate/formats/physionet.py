@@ -1,8 +1,10 @@
-"""PhysioNet's `deidentifiedmedicaltext`: `id.text` holds nursing notes with made-up names and dates, `id.res` the same with marks in their place.
+"""PhysioNet's `deidentifiedmedicaltext`: nursing notes in `id.text`, and in `id.res` with masked names.
 
-A note lies between `START_OF_RECORD=PATIENT||||NOTE||||` and `||||END_OF_RECORD`. What a mark (`[**Hospital 12**]`) stands for is what the text has between the words
-that both share. The release has these two files only; the marks come from PhysioNet's `deid` with its own lists, so this, which the published
-evaluations take for gold, is near to it. Known from the release's page and from the code that goes with BioClinical-ModernBERT.
+A note lies between `START_OF_RECORD=PATIENT||||NOTE||||` and `||||END_OF_RECORD`. The names and dates in
+`id.text` are made up, and `id.res` has marks like `[**Hospital 12**]` in their place. An entity is the text
+that stands in the place of a mark. The release has no other annotation, so published evaluations use these
+marks, which PhysioNet's `deid` wrote with its own lists, as gold annotations. The reader follows the
+release's page and the code of BioClinical-ModernBERT.
 """
 
 from __future__ import annotations
@@ -12,13 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clm_detour.evaluate.formats.files import read_text
-from clm_detour.evaluate.formats.form import Annotation, Example, Files, Form, trimmed
+from clm_detour.evaluate.formats.format import Annotation, Example, Files, Format, read_text, trimmed
 from clm_detour.utils.errors import UserError
 
 RECORD = re.compile(r"START_OF_RECORD=(\d+)\|\|\|\|(\d+)\|\|\|\|\r?\n(.*?)\|\|\|\|END_OF_RECORD", re.DOTALL)
 MARK = re.compile(r"\[\*\*(.*?)\*\*\]", re.DOTALL)
-KINDS = (  # the first that a mark holds, in small letters
+TYPES = (  # the first pattern found in a mark, in lower case, gives its type
     (r"name", "name"),
     (r"e-?mail address", "other"),
     (r"telephone|pager number", "phone_nb"),
@@ -29,28 +30,28 @@ KINDS = (  # the first that a mark holds, in small letters
 
 
 @dataclass(frozen=True)
-class PhysioNet(Form):
-    """The two files."""
+class PhysioNet(Format):
+    """The two files of the release."""
 
     files: Files = "id.text"
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
-        """A note each; those of a patient are parts of one document."""
+        """Yield an example for each note; the notes of a patient are parts of one document."""
         masked = file.with_suffix(".res")
         if not masked.is_file():
             raise UserError(f"{file} has no {masked.name} beside it; get the data set again.")
-        marked = {name: text for name, text, _ in records(masked)}
-        for (patient, note), text, place in records(file):
+        marked = {name: text for name, text, _ in read_notes(masked)}
+        for (patient, note), text, place in read_notes(file):
             if (patient, note) not in marked:
                 raise UserError(f"{place}: {masked.name} has no note {note} of patient {patient}.")
-            annotations = tuple(uncovered(text, marked[patient, note], place))
+            annotations = tuple(masked_entities(text, marked[patient, note], place))
             marks = len(MARK.findall(marked[patient, note]))
             left_out = ("marks without text",) * (marks - len(annotations))
             yield Example(f"{patient}#{note}", text, place, annotations=annotations, left_out=left_out)
 
 
-def records(file: Path) -> Iterator[tuple[tuple[str, str], str, str]]:
-    """Patient and note, text, and place of each record."""
+def read_notes(file: Path) -> Iterator[tuple[tuple[str, str], str, str]]:
+    """Yield patient and number, text, and place of each note."""
     text = read_text(file)
     found = False
     for match in RECORD.finditer(text):
@@ -61,11 +62,11 @@ def records(file: Path) -> Iterator[tuple[tuple[str, str], str, str]]:
         raise UserError(f"{file} has no record that begins with START_OF_RECORD=; get the data set again.")
 
 
-def uncovered(text: str, marked: str, place: str) -> Iterator[Annotation]:
-    """What each mark stands for.
+def masked_entities(text: str, marked: str, place: str) -> Iterator[Annotation]:
+    """Yield the text in the place of each mark as an annotation.
 
     Raises:
-        UserError: the two texts differ elsewhere.
+        UserError: If the two texts differ elsewhere.
     """
     text = text.rstrip()
     pieces = MARK.split(marked.rstrip())  # plain, mark, plain, ...
@@ -78,13 +79,14 @@ def uncovered(text: str, marked: str, place: str) -> Iterator[Annotation]:
             start = text.find(plain, position) if number else 0
         if start < position or not text.startswith(plain, start):
             raise UserError(
-                f"{place}: the note and its masked copy differ after character {position}; get the data set again."
+                f"{place}: the note and its masked copy differ after character {position}; "
+                "get the data set again."
             )
         if number and text[position:start].strip():
-            yield Annotation(kind(pieces[number - 1]), (trimmed(text, position, start),), place)
+            yield Annotation(type_of(pieces[number - 1]), (trimmed(text, position, start),), place)
         position = start + len(plain)
 
 
-def kind(mark: str) -> str:
-    """What a mark says it stands for."""
-    return next((name for pattern, name in KINDS if re.search(pattern, mark.strip().lower())), "other")
+def type_of(mark: str) -> str:
+    """Return the entity type that a mark names."""
+    return next((name for pattern, name in TYPES if re.search(pattern, mark.strip().lower())), "other")

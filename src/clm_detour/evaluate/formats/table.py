@@ -1,10 +1,10 @@
-"""Records with a text and its labels: TSV, CSV, JSON lines and parquet, told apart by their names."""
+"""Records with a text and its labels: TSV, CSV, JSON lines and parquet files."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,10 +14,9 @@ from clm_detour.config.expressions.fields import missing_column, missing_field
 from clm_detour.config.expressions.formats import guess
 from clm_detour.config.schema import Source
 from clm_detour.data.sources.delimited import DELIMITERS
+from clm_detour.data.sources.readers import READERS
 from clm_detour.data.sources.records import BadRecord, Record
-from clm_detour.data.sources.registry import READERS
-from clm_detour.evaluate.formats.files import SPLIT_NAMES
-from clm_detour.evaluate.formats.form import Example, Files, Form, skipped
+from clm_detour.evaluate.formats.format import SPLIT_NAMES, Example, Files, Format, count_skipped
 from clm_detour.utils.errors import UserError
 
 NAMES = (
@@ -28,48 +27,54 @@ NAMES = (
     "{split}.parquet",
     "{split}-*.parquet",
 )
-FLAG = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "": False}
+FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "": False}
 NO_SPLIT = "rows of no split"
 
 
 @dataclass(frozen=True)
-class Table(Form):
+class Table(Format):
     """Files of records.
 
     Args:
-        text: the column of the text.
-        label: the column of the one label, or of several: a list, or a cell that `separate` takes apart (a ValueError says why not).
-            Null, NaN and an empty cell are no label, and the number 1.0 is the label 1.
-        flags: instead of `label`, a column for each label, 0 or 1, by its name. Null, NaN and an empty cell are 0.
-        id: the column of what names a record; otherwise its file and number do.
-        document: a pattern whose first group, found in `id`, names the document that a row is a sentence of. A document's
-            rows follow each other; they are joined with spaces, and its labels are those of any of them.
-        split: the column that says a record's split, where one file holds them all.
-        format: jsonl, csv, tsv or parquet, where the name does not tell.
-        quoted: cells of a CSV or TSV may stand in double quotes; if None, those of a CSV may.
+        text: Column of the text.
+        label: Column of the label, or of several labels in a list or in a cell with separators. Null, NaN and
+            an empty cell are no label, and the number 1.0 is the label 1.
+        separator: Text between the labels of a cell.
+        flags: Instead of `label`: columns of 0 and 1 whose names are labels. Null, NaN and an empty cell are
+            0.
+        numbered_flags: Names of the labels if a cell of `label` has a numbered flag for each, like `0_0,1_1`.
+        id: Column that names a record. By default, a record is named by its file and its number.
+        document: Pattern for the values of `id`. Its first group names the document that a row is a sentence
+            of. The rows of a document must follow each other. They are joined with spaces, and the document
+            has all their labels.
+        split: Column that names the split of a record, if one file holds several splits.
+        quoted: Whether cells of a CSV or TSV file may be in double quotes. By default, those of a CSV file
+            may.
+        format: jsonl, csv, tsv or parquet. By default, the name of the file tells.
     """
 
     files: Files = (*NAMES, *(f"data/{name}" for name in NAMES))
     text: str = "text"
-    label: str | None = "label"
+    label: str = "label"
+    separator: str | None = None
     flags: tuple[str, ...] = ()
-    separate: Callable[[str], Sequence[str]] | None = None
+    numbered_flags: tuple[str, ...] = ()
     id: str | None = None
     document: str | None = None
     split: str | None = None
-    format: str | None = None
     quoted: bool | None = None
+    format: str | None = None
 
     def examples(self, file: Path, split: str) -> Iterator[Example]:
-        """A row each, or a document each."""
+        """Yield an example for each row, or for each document if rows are sentences."""
         unplaced: list[str] = []
-        rows = self.rows_of(file, split, unplaced)
+        rows = self.rows_of_split(file, split, unplaced)
         yield from rows if self.document is None else self.documents(rows)
-        if split == "train":  # the file is read for each split, and they are counted once
-            yield from skipped(str(file), unplaced)
+        if split == "train":  # the file is read for each split; count these rows only once
+            yield from count_skipped(str(file), unplaced)
 
-    def rows_of(self, file: Path, split: str, unplaced: list[str]) -> Iterator[Example]:
-        """Yield the rows of one split; adds `NO_SPLIT` to `unplaced` for each row that names no split."""
+    def rows_of_split(self, file: Path, split: str, unplaced: list[str]) -> Iterator[Example]:
+        """Yield the rows of a split; append `NO_SPLIT` to `unplaced` for each row that names no split."""
         for number, record in enumerate(self.rows(file, split), start=1):
             named = split if self.split is None else split_of(record, self.split)
             if named is None:
@@ -78,37 +83,36 @@ class Table(Form):
                 yield self.example(record, f"{file.stem}:{number}")
 
     def rows(self, file: Path, split: str) -> Iterator[Record]:
-        """The records of a file."""
-        return records(file, self.format, self.quoted)
+        """Yield the records of a file."""
+        return read_records(file, self.format, self.quoted)
 
     def example(self, record: Record, number: str) -> Example:
-        """One row."""
+        """Return a row as an example."""
         text = cell(record, self.text)
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{record.place} has no text in {self.text}; remove it.")
         return Example(self.id_of(record, number), text, record.place, labels=tuple(self.labels(record)))
 
     def id_of(self, record: Record, number: str) -> str:
-        """Return what names a row: its cell, or `number` where no column does."""
+        """Return the id of a row: its cell, or `number` if no column names it."""
         return number if self.id is None else name_of(record, self.id)
 
     def labels(self, record: Record) -> list[str]:
-        """Those of one row."""
+        """Return the labels of a row."""
         if self.flags:
             return [name for name in self.flags if is_set(record, name)]
-        value = cell(record, self.label or "label")
-        if isinstance(value, str) and self.separate is not None:
-            try:
-                return list(self.separate(value))
-            except ValueError as error:
-                raise UserError(f"{record.place}: {error}") from None
+        value = cell(record, self.label)
+        if isinstance(value, str) and self.numbered_flags:
+            return set_flags(value, self.numbered_flags, record.place)
+        if isinstance(value, str) and self.separator is not None:
+            return [part.strip() for part in value.split(self.separator) if part.strip()]
         parts = value if isinstance(value, list) else [value]
         if not all(is_label(part) for part in parts):
             raise UserError(f"{record.place}: {self.label} has something that is neither text nor a number.")
-        return [label for part in parts if (label := written(part))]
+        return [label for part in parts if (label := cell_text(part))]
 
     def documents(self, rows: Iterable[Example]) -> Iterator[Example]:
-        """Sentences joined."""
+        """Yield the documents that consecutive rows belong to."""
         for name, group in groupby(rows, self.document_of):
             sentences = list(group)
             labels = dict.fromkeys(label for sentence in sentences for label in sentence.labels)
@@ -116,30 +120,41 @@ class Table(Form):
             yield Example(name, text, sentences[0].place, labels=tuple(labels))
 
     def document_of(self, row: Example) -> str:
-        """Which document a sentence is of."""
+        """Return the name of the document that a row belongs to."""
         match = re.match(self.document or "", row.id)
         if match is None:
             raise UserError(f"{row.place}: {self.id} names no document of the form {self.document}.")
         return match[1]
 
 
+def set_flags(flags: str, names: tuple[str, ...], place: str) -> list[str]:
+    """Return the names whose flag is 1 in a cell like `0_0,1_1`."""
+    found = dict(part.split("_", 1) for part in flags.split(",") if "_" in part)
+    if set(found) != {str(number) for number in range(len(names))} or not set(found.values()) <= {"0", "1"}:
+        raise UserError(
+            f"{place}: the labels ({len(flags)} characters) are not of the form "
+            f"0_0,1_1,...,{len(names) - 1}_0."
+        )
+    return [name for number, name in enumerate(names) if found[str(number)] == "1"]
+
+
 def is_set(record: Record, name: str) -> bool:
-    """A flag."""
-    value = written(cell(record, name)).lower()
-    if value not in FLAG:
+    """Return the value of a flag."""
+    value = cell_text(cell(record, name)).lower()
+    if value not in FLAGS:
         raise UserError(f"{record.place}: {name} is neither 0 nor 1.")
-    return FLAG[value]
+    return FLAGS[value]
 
 
 def cell(record: Record, name: str) -> Any:
-    """A field that must be there."""
+    """Return a field that the record must have."""
     if name not in record.fields:
         raise UserError(f"{record.place}{missing(record, name)}.")
     return record.fields[name]
 
 
-def written(value: Any) -> str:
-    """Return a cell as a text file would have it: nothing for null and NaN, and a whole number without its point."""
+def cell_text(value: Any) -> str:
+    """Return a cell as a text file has it: nothing for null and NaN, and a whole number without its point."""
     if value is None or value != value:  # only NaN differs from itself
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -148,17 +163,17 @@ def written(value: Any) -> str:
 
 
 def is_label(value: Any) -> bool:
-    """Return whether a cell, or an entry of its list, can be a label or stand for none."""
+    """Return whether a cell, or an entry of a list, is a label or an absent label."""
     return value is None or (isinstance(value, (str, int, float)) and value not in (math.inf, -math.inf))
 
 
 def name_of(record: Record, column: str) -> str:
-    """Return what names a record.
+    """Return the name of a record.
 
     Raises:
-        UserError: the cell is empty.
+        UserError: If the cell is empty.
     """
-    name = written(cell(record, column))
+    name = cell_text(cell(record, column))
     if not name:
         raise UserError(f"{record.place} has nothing in {column}, which names the records; fill it in.")
     return name
@@ -166,25 +181,25 @@ def name_of(record: Record, column: str) -> str:
 
 def split_of(record: Record, column: str) -> str | None:
     """Return the split that a record's cell names in any usual way, or None."""
-    name = written(cell(record, column)).lower()
+    name = cell_text(cell(record, column)).lower()
     return next((split for split, names in SPLIT_NAMES.items() if name in names), None)
 
 
 class HeadedRecord(Record):
-    """A record whose fields have their names from a file's first line, which is text where the header is missing."""
+    """A record whose names are in the first line of its file, which is a document if there is no header."""
 
 
 def missing(record: Record, name: str) -> str:
-    """The end of a sentence about a record without some field."""
+    """Return the end of a sentence about a record that lacks a field."""
     describe = missing_column if isinstance(record, HeadedRecord) else missing_field
     return describe(name, list(record.fields))
 
 
-def records(file: Path, format: str | None = None, quoted: bool | None = None) -> Iterator[Record]:
-    """The records of one file, as the sources of training read them, but none may be broken.
+def read_records(file: Path, format: str | None = None, quoted: bool | None = None) -> Iterator[Record]:
+    """Yield the records of a file with the readers of training sources, but refuse broken records.
 
     Raises:
-        UserError: one is, or there is none.
+        UserError: If a record is broken or the file has no records.
     """
     format = format or guess(str(file)) or "jsonl"
     source = Source(path=str(file), quoted=format == "csv" if quoted is None else quoted)
@@ -199,7 +214,7 @@ def records(file: Path, format: str | None = None, quoted: bool | None = None) -
     except BadRecord as error:
         cells = error.reason == "wrong number of cells" and not source.quoted
         hint = (
-            "; repair it, or set `quoted: true` if cells stand in double quotes." if cells else "; repair it."
+            "; repair it, or set `quoted: true` if cells are in double quotes." if cells else "; repair it."
         )
         raise UserError(f"{error}{hint}") from error
     if not found:

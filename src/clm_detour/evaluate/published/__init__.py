@@ -1,4 +1,4 @@
-"""The scores that the paper prints (arXiv 2605.12438, F1 in percent; five seeds in English, nine in French), to stand beside ours."""
+"""The scores of the paper (arXiv 2605.12438), F1 in percent: five seeds in English, nine in French."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ AVERAGE = "average"
 
 @cache
 def published_scores(language: str) -> dict[str, dict[str, float]]:
-    """Model -> task -> score in percent, with the paper's own `average` over all its tasks; empty for another language than en, fr."""
+    """Return model -> task -> score in percent. `average` is the paper's own, over all tasks of the language.
+
+    The result is empty for a language other than en and fr.
+    """
     file = resources.files(__name__) / f"{language}.csv"
     if not file.is_file():
         return {}
@@ -21,5 +24,5 @@ def published_scores(language: str) -> dict[str, dict[str, float]]:
 
 
 def plain(task: str) -> str:
-    """A task's name without case and punctuation, so that `ncbi_disease` finds `NCBI-disease`."""
+    """Return a task's name without case and punctuation, so that `ncbi_disease` finds `NCBI-disease`."""
     return re.sub(r"[^a-z0-9]", "", task.lower())

@@ -1,4 +1,4 @@
-"""The evaluation's tasks: one short file per family, registered by name."""
+"""The tasks on which encoders are fine-tuned and compared. Each file in `library/` describes one."""
 
 from clm_detour.config.protocols import Protocol
 from clm_detour.evaluate.tasks.registry import TASKS, load, locate

@@ -1,6 +1,7 @@
-"""What of a task's files is in no document or cannot be scored, counted by split and reason, to stand where the scores do.
+"""Count what is in a task's files but in no document, and what cannot be scored.
 
-`{"test annotations by overlap": 98, "train texts cut at 512 tokens": 7}`. What was left out before the splits were made has no split before it.
+`{"test annotations by overlap": 98, "train texts cut at 512 tokens": 7}`. A count begins with its split,
+unless the thing was left out before the splits were drawn.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from clm_detour.evaluate.tasks.task import Counts, Document, Splits, Task
 
 
 def of_data(task: Task, splits: Splits) -> dict[str, int]:
-    """Return what the reader left out, and the labels that no training document has."""
+    """Return the counts of what the reader left out, and of labels that no training document has."""
     found = Counter(task.skipped)
     trained = set(labels_of(splits["train"]))
     for split, documents in splits.items():
@@ -24,14 +25,14 @@ def of_data(task: Task, splits: Splits) -> dict[str, int]:
 
 
 def reasons(document: Document) -> Iterator[str]:
-    """Yield a reason for each thing that is not in a document."""
+    """Yield a reason for each thing that a document lacks."""
     yield from document.reasons
     for entity in document.left_out:
         yield "annotations in several pieces" if entity.fragments else "annotations by overlap"
 
 
 def by_limit(splits: Splits, chosen: Splits) -> dict[str, int]:
-    """Return how many documents of each split were not chosen."""
+    """Return the number of documents of each split that were not chosen."""
     counts = {split: len(documents) - len(chosen[split]) for split, documents in splits.items()}
     return {f"{split} documents by the limit": count for split, count in counts.items() if count}
 
@@ -44,7 +45,7 @@ def labels_of(documents: Iterable[Document]) -> Iterator[str]:
 
 
 def of_model(counts: Mapping[str, Mapping[str, int]], max_tokens: int) -> dict[str, int]:
-    """Return what one model cannot take in, from the counts of its examples by split."""
+    """Return the counts of what one model cannot read, given the counts of its examples by split."""
     named = {
         "documents_cut": f"texts cut at {max_tokens} tokens",
         "inexact_entities": "entities that its words cannot say exactly",
@@ -59,7 +60,10 @@ def of_model(counts: Mapping[str, Mapping[str, int]], max_tokens: int) -> dict[s
 
 
 def of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return what the models of some finished runs cannot take in, and their runs without a score; a count that is not that of all models names its model."""
+    """Return the counts of what the models of some finished runs cannot read, and of runs without a score.
+
+    A count that is not the same for all models names its model.
+    """
     found: dict[str, dict[str, int]] = {}
     for record in records:
         if record["score"] is None:
@@ -78,5 +82,5 @@ def of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def sentence(name: str, left_out: Counts) -> str:
-    """Return `NAME leaves out: test annotations by overlap 98, train annotations by overlap 886`."""
+    """Return a sentence like `GAD leaves out: train documents by the limit 7, test labels by rename 98`."""
     return f"{name} leaves out: {', '.join(f'{what} {count:,}' for what, count in left_out.items())}"

@@ -1,4 +1,4 @@
-"""What there is of each task under a folder: counts beside the published ones, what two splits share, how to get what is absent."""
+"""The table of `clm-detour tasks`: counts of documents and labels, and where to get absent data sets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from clm_detour.utils.progress import console, progress
 
 
 def counts(task: Task, splits: Splits) -> dict[str, int]:
-    """Documents, entities and labels by split and in all; `annotations` are the entities with those that a flat task leaves out.
+    """Count documents, entities and labels, in each split and in total.
 
     Returns:
-        `train.documents`, `train.entities`, `train.entities.Disease`, `train.labels.CPR:3`, `train.positive` (all but `Task.negative`), ...; the same
-        without a split is the sum.
+        `train.documents`, `train.entities`, `train.entities.Disease`, `train.labels.CPR:3`, `train.positive`
+        (documents without `task.negative`), `train.annotations` (entities and those that a flat task leaves
+        out), and the same names without a split for the totals.
     """
     found: Counter[str] = Counter()
     for split, documents in splits.items():
@@ -37,7 +38,7 @@ def counts(task: Task, splits: Splits) -> dict[str, int]:
 
 
 def differences(task: Task, splits: Splits) -> list[str]:
-    """A sentence for each count that is not the published one."""
+    """Return a sentence for each count that differs from the published one."""
     found = counts(task, splits) | {"labels": len(task.labels)}
     return [
         f"{task.name}: {name.replace('.', ' ')}: {found.get(name, 0):,} here, {count:,} published"
@@ -47,17 +48,17 @@ def differences(task: Task, splits: Splits) -> list[str]:
 
 
 def overlaps(task: Task, splits: Splits) -> Iterator[str]:
-    """A sentence for each two splits that share documents or texts."""
+    """Yield a sentence for each pair of splits that shares documents or texts."""
     for what, found in (("documents", shared_ids(splits)), ("equal texts", shared_texts(splits))):
         for (one, other), both in found.items():
             yield f"{task.name}: {one} and {other} share {len(both):,} {what}"
 
 
 def print_overview(tasks: Sequence[Task], root: Path | None) -> None:
-    """A table of tasks; with a folder, what it holds of them, and what there is to say of that.
+    """Print a table of tasks; given a folder, with the counts of the data that it contains.
 
     Args:
-        root: the folder that holds a folder for each task.
+        root: Folder with a folder for each task.
     """
     table = Table(
         "task", "", "kind", *((*SPLITS, "") if root else ("score",)), box=None, padding=(0, 2, 0, 0)
@@ -66,12 +67,12 @@ def print_overview(tasks: Sequence[Task], root: Path | None) -> None:
         column.no_wrap = True
     notes: list[str] = []
     absent = [task for task in tasks if root is None or locate(task, root) is None]
-    with progress("Tasks", len(tasks), "tasks") as advance:  # reading all takes a quarter of a minute
+    with progress("Tasks", len(tasks), "tasks") as advance:  # reading all data sets takes about 15 seconds
         for task in tasks:
             if root is None:
                 cells = [task.metric]
             else:
-                cells = ["absent"] if task in absent else present(task, root, notes)
+                cells = ["absent"] if task in absent else data_cells(task, root, notes)
             table.add_row(task.name, task.language, task.kind, *cells)
             advance(1)
     console.print(table)
@@ -81,15 +82,15 @@ def print_overview(tasks: Sequence[Task], root: Path | None) -> None:
         console.print(f"{task.name}: {task.obtain} Licence: {task.licence}.", soft_wrap=True)
 
 
-def present(task: Task, root: Path, notes: list[str]) -> list[str]:
-    """The cells of a task that is there; adds what there is to say of it to `notes`."""
+def data_cells(task: Task, root: Path, notes: list[str]) -> list[str]:
+    """Return the cells of a task whose data is there; append remarks on the data to `notes`."""
     try:
         loaded, splits = load(task, root)
     except UserError as error:
         notes.append(f"{task.name} cannot be read: {error}")
         return ["broken"]
-    notes += [f"Warning: {said}." for said in differences(loaded, splits)]
-    notes += [f"{said}." for said in overlaps(loaded, splits)]
+    notes += [f"Warning: {difference}." for difference in differences(loaded, splits)]
+    notes += [f"{overlap}." for overlap in overlaps(loaded, splits)]
     found = counts(loaded, splits)
     if left_out := of_data(loaded, splits):
         notes.append(f"{sentence(task.name, left_out)}.")

@@ -1,4 +1,4 @@
-"""From what stands in files to documents that a task can be trained and scored on; every check of the data is here."""
+"""Turn the examples of a file format into documents of a task, with all checks of the data."""
 
 from __future__ import annotations
 
@@ -9,42 +9,45 @@ from pathlib import Path
 from typing import Literal
 
 from clm_detour.config.protocols import Kind
-from clm_detour.evaluate.formats.form import Annotation, Example, Form, Fragments, trimmed
+from clm_detour.evaluate.formats.format import Annotation, Example, Format, Fragments, trimmed
 from clm_detour.evaluate.tasks.splits import hold_out, most_frequent
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Entity, Reading, find_words
 from clm_detour.utils.errors import UserError
 
-LONGEST_SHOWN = 40  # characters of a label
+LONGEST_SHOWN = 40  # characters of a label in a message
+REMEDY = "set `overlaps: longest` to keep the longest, or `kind: nested_entities` to keep all."
 Overlaps = Literal["error", "longest", "last"]
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A task's `read`: the first of its forms that the folder has files of.
+    """The `read` function of a task. It uses the first format that finds files in the folder.
 
     Args:
-        labels: of the task; empty for whatever there is.
-        rename: a label as files have it -> the task's, or None for one that is no part of the task.
-        overlaps: in a flat task, an error; or of entities that overlap one is kept: the longest (of equally long ones the first), or the
-            one that begins last (of those that begin together the last in the file).
-        held_out: split -> share of the documents of `train` that become it, for sets without it.
-        most_frequent: so many labels only, by documents in all splits; documents without any are left out.
+        labels: Labels of the task. If empty, all labels of the data are allowed.
+        rename: Label in the files -> label of the task, or None for a label that the task leaves out.
+        overlaps: If entities of a flat task overlap: "error" raises an error; "longest" keeps the longest one
+            (the first of equally long ones); "last" keeps the one that begins last (the last in the file of
+            those that begin together).
+        held_out: Split -> share of the documents of `train` that become this split, for data sets without it.
+        most_frequent: Number of labels to keep, by the number of documents in all splits that have them.
+            Documents without any of these labels are left out.
     """
 
     name: str
     kind: Kind
     labels: tuple[str, ...]
-    forms: tuple[Form, ...]
+    formats: tuple[Format, ...]
     rename: Mapping[str, str | None] = field(default_factory=dict)
     overlaps: Overlaps = "error"
     held_out: Mapping[str, float] = field(default_factory=dict)
     most_frequent: int | None = None
 
     def __call__(self, folder: Path) -> Reading:
-        """Return the splits of a task.
+        """Return the splits of the task.
 
         Raises:
-            UserError: a split is missing, or something in the files is wrong; says where.
+            UserError: If a split is missing or something in the files is wrong. The message names the place.
         """
         skipped: Counter[str] = Counter()
         stored = {name: self.split(folder, name, skipped) for name in SPLITS if name not in self.held_out}
@@ -53,22 +56,22 @@ class Reader:
             skipped.update(rare)
         return Reading(hold_out(self.held_out, stored), skipped)
 
-    def form(self, folder: Path) -> Form | None:
-        """The form in which the training split lies in a folder."""
-        return next((form for form in self.forms if form.find(folder, "train")), None)
+    def format_of(self, folder: Path) -> Format | None:
+        """Return the first format that finds the training split in a folder."""
+        return next((one for one in self.formats if one.find(folder, "train")), None)
 
     def split(self, folder: Path, name: str, skipped: Counter[str]) -> list[Document]:
-        """Return one split; adds what is no document to `skipped`."""
-        form = self.form(folder)
-        files = form.find(folder, name) if form else []
-        if form is None or not files:
-            wanted = form or self.forms[0]
+        """Return the documents of a split; add the counts of skipped rows to `skipped`."""
+        chosen = self.format_of(folder)
+        files = chosen.find(folder, name) if chosen else []
+        if chosen is None or not files:
+            wanted = (chosen or self.formats[0]).pattern(name)
             raise UserError(
-                f"{folder} has no {name} split of {self.name} (no file {wanted.pattern(name) or 'is named for it'}); get the data set "
-                "again, say where it is with `files`, or draw it from train with `held_out`."
+                f"{folder} has no {name} split of {self.name} (no file {wanted or 'is named for it'}); "
+                "get the data set again, set `files` to where it is, or draw it from train with `held_out`."
             )
         documents = []
-        for example in (one for file in files for one in form.examples(file, name)):
+        for example in (one for file in files for one in chosen.examples(file, name)):
             if example.text.strip():
                 documents.append(self.document(example))
             elif example.annotations:
@@ -83,14 +86,14 @@ class Reader:
         return documents
 
     def document(self, example: Example) -> Document:
-        """What the task makes of an example."""
+        """Return an example as a document of the task."""
         if self.kind in ("single_label", "multi_label"):
-            return self.classified(example)
+            return self.classified_document(example)
         words = example.words
         if words is None:
             words = find_words(example.text)
         found = [
-            replace(annotation, label=label, fragments=checked(annotation, example.text))
+            replace(annotation, label=label, fragments=checked_pieces(annotation, example.text))
             for annotation in example.annotations
             if (label := self.label(annotation.label, annotation.place)) is not None
         ]
@@ -105,38 +108,30 @@ class Reader:
             reasons=example.left_out + renamed,
         )
 
-    def classified(self, example: Example) -> Document:
-        """Return a document with its labels, in the task's order."""
+    def classified_document(self, example: Example) -> Document:
+        """Return an example as a document with labels, in the order of the task."""
         known = [self.label(label, example.place) for label in example.labels]
         found = {label for label in known if label is not None}
         if self.kind == "single_label" and len(found) != 1:
-            raise UserError(f"{example.place} has {len(found)} labels, but {self.name} gives exactly one.")
+            raise UserError(
+                f"{example.place} has {len(found)} labels, but a document of {self.name} has exactly one."
+            )
         labels = tuple(sorted(found, key=self.labels.index if self.labels else None))
         renamed = ("labels by rename",) * known.count(None)
         return Document(example.id, example.text, labels=labels, reasons=example.left_out + renamed)
 
     def label(self, raw: str, place: str) -> str | None:
-        """The task's label, or None for one that is no part of it."""
+        """Return the task's name for a label of the files, or None for a label that the task leaves out."""
         if not raw.strip():
             raise UserError(f"{place} has an annotation without a type; correct it.")
         label = self.rename.get(raw, raw)
         if label is not None and self.labels and label not in self.labels:
             known = ", ".join(dict.fromkeys([*self.labels, *self.rename]))
-            raise UserError(
-                f"{place}: {shown(raw)} is no label of {self.name}; it has {known}{self.unquoted(raw)}."
-            )
+            raise UserError(f"{place}: {shown(raw)} is not a label of {self.name}; it has {known}.")
         return label
 
-    def unquoted(self, raw: str) -> str:
-        """Return a hint where labels seem to be words that YAML takes for true and false."""
-        if raw.lower() not in YAML_BOOLEANS or not {"True", "False"} & {*self.labels}:
-            return ""
-        return (
-            "; put its labels in quotes, since YAML reads yes, no, on and off without them as true and false"
-        )
-
     def flat(self, found: Sequence[Annotation]) -> tuple[list[Annotation], list[Annotation]]:
-        """Annotations of which no two overlap, and the others."""
+        """Divide annotations into those that are kept, of which no two overlap, and the other ones."""
         kept: list[Annotation] = []
         left_out: list[Annotation] = []
         for annotation in sorted(found, key=longest_first) if self.overlaps != "last" else last_first(found):
@@ -144,68 +139,70 @@ class Reader:
             if other is None and len(annotation.fragments) == 1:
                 kept.append(annotation)
             elif self.overlaps == "error":
+                problem = (
+                    f"overlaps {other.label} ({other.place})" if other is not None else "is in several pieces"
+                )
                 raise UserError(
-                    f"{annotation.place}: {reason(annotation, other)}, but {self.name} is flat; {REMEDY}"
+                    f"{annotation.place}: {annotation.label} {problem}, but {self.name} is flat; {REMEDY}"
                 )
             else:
                 left_out.append(annotation)
         return kept, left_out
 
 
-YAML_BOOLEANS = {"yes", "no", "on", "off", "true", "false", "y", "n"}
-REMEDY = "set `overlaps: longest` to keep the longest, or `kind: nested_entities` to keep all."
-
-
-def reason(annotation: Annotation, other: Annotation | None) -> str:
-    """Why an annotation cannot stand in a flat task."""
-    if other is None:
-        return f"{annotation.label} is in several pieces"
-    return f"{annotation.label} overlaps {other.label} ({other.place})"
-
-
 def longest_first(annotation: Annotation) -> tuple[int, int]:
-    """A key to sort by; sorting is stable, so of equal spans the first in the file stays first."""
+    """Return a sort key. Sorting is stable, so the first of two equal spans in the file stays first."""
     start, end = annotation.fragments[0][0], annotation.fragments[-1][1]
     return start - end, start
 
 
 def last_first(found: Sequence[Annotation]) -> list[Annotation]:
-    """The one that begins last, and of those that begin together the last in the file, before the others."""
+    """Sort annotations by their start, the last one first.
+
+    Of those that begin together, the last one in the file comes first.
+    """
     return sorted(found, key=lambda annotation: annotation.fragments[0][0])[::-1]
 
 
 def overlap(one: Annotation, other: Annotation) -> bool:
-    """Whether their extents share a character."""
+    """Return whether the extents of two annotations share a character."""
     return one.fragments[0][0] < other.fragments[-1][1] and other.fragments[0][0] < one.fragments[-1][1]
 
 
-def checked(annotation: Annotation, text: str) -> Fragments:
-    """Return the pieces in order, once they lie in the text, apart from each other, on the words that the file says.
+def checked_pieces(annotation: Annotation, text: str) -> Fragments:
+    """Return the pieces of an annotation in order, and check them.
 
-    Pieces with only white space between them are one, as BRAT cuts an annotation at a line break; white space at the ends of a piece does not belong to it.
+    Pieces with only white space between them are joined, because BRAT cuts annotations at line breaks. White
+    space at the ends of a piece is removed.
+
+    Raises:
+        UserError: If pieces are empty, overlap or lie outside the text, or if the text differs from the
+            annotated words.
     """
     pieces = sorted(annotation.fragments)
     if pieces[-1][1] > len(text):
         raise UserError(
-            f"{annotation.place}: {annotation.label} ends at {pieces[-1][1]}, past the end of the text ({len(text)})."
+            f"{annotation.place}: {annotation.label} ends at {pieces[-1][1]}, past the end of the "
+            f"text ({len(text)})."
         )
     bounds = [bound for piece in pieces for bound in piece]
     if bounds != sorted(bounds) or any(start == end for start, end in pieces):
         raise UserError(f"{annotation.place}: {annotation.label} at {bounds} is empty or overlaps itself.")
     words = " ".join(text[start:end] for start, end in annotation.fragments)
-    if annotation.text is not None and squeezed(words) != squeezed(annotation.text):
+    # White space may differ: line breaks inside an annotation are written as spaces.
+    if annotation.text is not None and "".join(words.split()) != "".join(annotation.text.split()):
         raise UserError(
-            f"{annotation.place}: the text at {bounds} ({len(words)} characters) is not what the file says is there "
-            f"({len(annotation.text)} characters)."
+            f"{annotation.place}: the text at {bounds} ({len(words)} characters) is not the annotated text "
+            f"of the file ({len(annotation.text)} characters)."
         )
     found = [trimmed(text, *piece) for piece in joined(text, pieces)]
     if not found:
-        raise UserError(f"{annotation.place}: {annotation.label} at {bounds} is white space only.")
+        raise UserError(f"{annotation.place}: {annotation.label} at {bounds} is only white space.")
     return tuple(found)
 
 
 def joined(text: str, pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the pieces that hold more than white space; those with only white space between them are one."""
+    """Join pieces that have only white space between them, and drop pieces of white space."""
     found: list[tuple[int, int]] = []
     for start, end in pieces:
         if not text[start:end].strip():
@@ -217,21 +214,19 @@ def joined(text: str, pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]
 
 
 def shown(label: str) -> str:
-    """A label for a message; what is longer than labels are may be text from a wrong column."""
+    """Return a label for a message; only its length if it may be the text of a document."""
     return repr(label) if len(label) <= LONGEST_SHOWN else f"a cell of {len(label)} characters"
 
 
-def squeezed(words: str) -> str:
-    """White space does not count: line ends inside an annotation are written as spaces."""
-    return "".join(words.split())
-
-
 def entities(annotations: Iterable[Annotation]) -> tuple[Entity, ...]:
-    """Sorted by start, end, label."""
-    found = (Entity(one.label, one.fragments[0][0], one.fragments[-1][1], pieces(one)) for one in annotations)
+    """Return annotations as entities, sorted by start, end and label."""
+    found = (
+        Entity(
+            one.label,
+            one.fragments[0][0],
+            one.fragments[-1][1],
+            one.fragments if len(one.fragments) > 1 else (),
+        )
+        for one in annotations
+    )
     return tuple(sorted(found, key=lambda one: (one.start, one.end, one.label, one.fragments)))
-
-
-def pieces(annotation: Annotation) -> tuple[tuple[int, int], ...]:
-    """The fragments of a discontinuous one."""
-    return annotation.fragments if len(annotation.fragments) > 1 else ()

@@ -1,4 +1,4 @@
-"""Splits as a whole: drawing those that a set lacks, its most frequent labels, and what two splits share."""
+"""Draw missing splits, keep the most frequent labels, and find what two splits share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from itertools import combinations
 
 from clm_detour.evaluate.tasks.task import SPLITS, Counts, Document, Splits
 
-UNNAMED = re.compile(r":\d+$")  # ids of a file's name and a number
+NUMBERED_ID = re.compile(r":\d+$")  # an id of a file's name and a number
 
 
 def hold_out(shares: Mapping[str, float], splits: Splits) -> Splits:
-    """Give the splits that a set lacks their share of its training documents: in the order of their ids, shuffled with seed 42; what is part of
-    one longer document stays together.
+    """Draw the splits that a data set lacks from its training documents.
+
+    Documents are sorted by id and shuffled with seed 42. The parts of one longer document stay together.
+
+    Args:
+        shares: Split -> share of the training documents.
     """
     if not shares:
         return splits
@@ -36,15 +40,17 @@ def hold_out(shares: Mapping[str, float], splits: Splits) -> Splits:
 
 
 def origin(document: Document) -> str:
-    """The id of the longer document that this is a part of, or its own."""
+    """Return the id of the longer document that this one is a part of, or its own id."""
     return document.id.partition("#")[0]
 
 
 def most_frequent(splits: Splits, count: int) -> tuple[Splits, Counts]:
-    """Keep only the labels that most documents have, of equally frequent ones the first by name, and the documents that have any of them.
+    """Keep the labels that most documents have, and the documents that have any of them.
+
+    Equally frequent labels are ordered by name.
 
     Returns:
-        The splits, and how many labels and documents are left out.
+        The splits, and the numbers of labels and documents that are left out.
     """
     frequency = Counter(label for documents in splits.values() for one in documents for label in one.labels)
     kept = set(sorted(frequency, key=lambda label: (-frequency[label], label))[:count])
@@ -64,20 +70,24 @@ def most_frequent(splits: Splits, count: int) -> tuple[Splits, Counts]:
 
 
 def shared_ids(splits: Splits) -> dict[tuple[str, str], set[str]]:
-    """Of each two splits, the documents (or longer ones that these are parts of) that are in both; rows that their files do not name are not compared."""
+    """Return the documents that two splits share, for each pair of splits that shares any.
+
+    Parts count as the longer document that they belong to. Documents that their files do not name are not
+    compared.
+    """
     named = {
-        split: {origin(one) for one in documents if not UNNAMED.search(one.id)}
+        split: {origin(one) for one in documents if not NUMBERED_ID.search(one.id)}
         for split, documents in splits.items()
     }
-    return in_both(named)
+    return intersections(named)
 
 
 def shared_texts(splits: Splits) -> dict[tuple[str, str], set[str]]:
-    """Of each two splits, the texts that are in both, letter by letter."""
-    return in_both({split: {one.text for one in documents} for split, documents in splits.items()})
+    """Return the identical texts that two splits share, for each pair of splits that shares any."""
+    return intersections({split: {one.text for one in documents} for split, documents in splits.items()})
 
 
-def in_both(sets: Mapping[str, set[str]]) -> dict[tuple[str, str], set[str]]:
-    """Every two that share something, and what."""
+def intersections(sets: Mapping[str, set[str]]) -> dict[tuple[str, str], set[str]]:
+    """Return the intersection of each pair of sets if it is not empty."""
     found = {(one, other): sets[one] & sets[other] for one, other in combinations(sets, 2)}
     return {pair: both for pair, both in found.items() if both}

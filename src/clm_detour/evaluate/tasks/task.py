@@ -1,6 +1,7 @@
-"""What a task is to everything that trains on it, scores it and tabulates it. Only readers know file formats.
+"""The task and its documents, as training, metrics and tables see them. Only the readers know file formats.
 
-A model's answer is a `Document` too: the same text with the entities or labels that the model gives it.
+The predictions of a model are documents, too: the same texts with the entities or labels that the model
+predicts.
 """
 
 from __future__ import annotations
@@ -16,21 +17,19 @@ from clm_detour.config.protocols import Kind, Protocol
 
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, list["Document"]]  # by the names in SPLITS
-Counts = Mapping[str, int]  # of things that were left out, by what they are and why
+Counts = Mapping[str, int]  # number of left-out things by reason, see left_out.py
 F1 = ("micro_f1", "macro_f1", "weighted_f1")
-METRICS: dict[Kind, tuple[str, ...]] = {  # scores that may stand in the table; see evaluate/metrics.py
+METRICS: dict[Kind, tuple[str, ...]] = {  # scores that can be in the tables; see evaluate/metrics.py
     "entities": (*F1, "micro_precision", "micro_recall", "tag_f1"),
     "nested_entities": (*F1, "micro_precision", "micro_recall"),
     "single_label": (*F1, "positive_f1", "accuracy", "auroc"),
     "multi_label": (*F1, "samples_f1", "accuracy", "auroc"),
 }
-
-
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def find_words(text: str) -> tuple[tuple[int, int], ...]:
-    """The words of a text that its data set does not divide: runs of letters and digits, and single signs."""
+    """Return the spans of the words of a text: runs of letters and digits, and single other characters."""
     return tuple(match.span() for match in WORD.finditer(text))
 
 
@@ -39,7 +38,7 @@ class Entity:
     """A labelled piece of a document's text, characters [start, end).
 
     Args:
-        fragments: the pieces of a discontinuous entity, in order; empty for one that is all of [start, end).
+        fragments: Pieces of a discontinuous entity, in order. Empty if the entity covers all of [start, end).
     """
 
     label: str
@@ -50,16 +49,18 @@ class Entity:
 
 @dataclass(frozen=True)
 class Document:
-    """One example.
+    """One example of a task.
 
     Args:
-        id: unique in its split; of a part of a longer document that document's id, `#` and a number; where the files name none, the
-            file's name, `:` and a number.
-        words: character spans of the words that are tagged, in order (entity tasks).
-        entities: sorted by start, end, label.
-        labels: exactly one for `single_label`, any number for `multi_label`.
-        left_out: annotations that a flat task cannot hold, since they overlap one that it keeps or are in several pieces.
-        reasons: what else of the file is not in the document, one entry for each, like "annotations by rename".
+        id: Unique in its split. A part of a longer document has the id of that document, `#` and a number. A
+            document without a name in the files has the name of its file, `:` and a number.
+        words: Character spans of the words that are tagged, in order (entity tasks).
+        entities: Sorted by start, end and label.
+        labels: Exactly one for `single_label`, any number for `multi_label`.
+        left_out: Annotations that a flat task cannot hold, because they overlap one that it keeps or are in
+            several pieces.
+        reasons: A reason for each other part of the file that the document lacks, like "annotations by
+            rename".
     """
 
     id: str
@@ -72,10 +73,10 @@ class Document:
 
 
 class Reading(NamedTuple):
-    """What a task's files hold.
+    """The content of a task's files.
 
     Args:
-        skipped: what was left out whole, before the splits were made.
+        skipped: Counts of rows, documents and labels that were skipped before the splits were drawn.
     """
 
     splits: Splits
@@ -84,20 +85,20 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """One task.
+    """A task.
 
     Args:
-        labels: entity types, or classes, in a fixed order; empty for those that the data has (`load` fills them in).
-        metric: which of the scores stands in the table.
-        read: the folder of the data set -> its splits.
-        folders: other names of the folder in which the data set lies; the task's own name always is one.
-        elsewhere: it does not lie in a folder below that of all tasks, as a dataset of the hub or one that is made here.
-        negative: the class that stands for none of the others; `positive_*` scores leave it out.
-        published: counts to compare with, such as {"train.documents": 5424}.
-        licence: under which the data set is handed round.
-        obtain: where to get it, one sentence.
-        disjoint: no document that the files name may be in two splits.
-        skipped: what the reader left out whole; `load` fills it in. See `left_out.py`.
+        labels: Entity types or classes in a fixed order. If empty, `load` fills in the labels of the data.
+        metric: The score in the tables.
+        read: Function from the folder of the data set to its content.
+        folders: Names of the data set's folder, besides the name of the task.
+        elsewhere: The data is not in the folder of all tasks, like a dataset of the hub.
+        negative: Class that stands for none of the others. The `positive_*` scores leave it out.
+        published: Counts to compare with, such as {"train.documents": 5424}.
+        licence: Licence under which the data set is distributed.
+        obtain: A sentence that says where to get the data set.
+        disjoint: No document that the files name may be in two splits.
+        skipped: Counts of what the reader skipped; `load` fills them in. See left_out.py.
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""Attention over documents laid end to end: one function, one signature, several back ends.
+"""Attention over documents laid end to end: one function with one signature and several back ends.
 
-A back end is a module of this folder with the names of `Backend`; adding one is adding the module and one entry in
-`BACKENDS`. All are exact to their precision, and deterministic where `torch.use_deterministic_algorithms(True)` asks for it.
+A back end is a module with the names of `Backend`. To add one, add the module and one entry in `BACKENDS`.
+All are exact to their precision, and deterministic where `torch.use_deterministic_algorithms(True)` asks for
+it.
 
 Shapes: T tokens, H heads, D size of a head.
 """
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor
 
 from clm_detour.model.attention import flash, flex, portable, varlen
-from clm_detour.model.attention.kernels import described
 from clm_detour.model.cpu import attention as onednn
 from clm_detour.model.documents import Documents
+from clm_detour.model.kernels import describe_heads
 from clm_detour.model.precision import best_device
 from clm_detour.utils.errors import UserError
 
@@ -25,7 +26,7 @@ AUTO = "auto"
 
 
 class Attend(Protocol):
-    """What a back end computes."""
+    """The function that a back end computes."""
 
     def __call__(
         self,
@@ -36,26 +37,26 @@ class Attend(Protocol):
         causal: bool,
         window: int | None,
     ) -> Tensor:
-        """See `attention`."""
+        """Compute `attention`."""
 
 
 class Backend(Protocol):
-    """A module of this folder."""
+    """A module with a back end."""
 
     NAME: str
-    HEADS: range  # sizes that it takes
+    HEADS: range  # supported sizes
     attend: Attend
 
     def suits(self, device: str, dtype: torch.dtype) -> bool:
-        """Whether it is made for tensors like these; it may run elsewhere, more slowly."""
+        """Return whether it is made for tensors like these. It may run on others, more slowly."""
 
     def unavailable(self) -> str | None:
-        """Why it cannot be used here, or None if it can."""
+        """Return why it cannot be used here, or None if it can."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The back end taken, and why."""
+    """A chosen back end, and the reason."""
 
     name: str
     reason: str
@@ -66,23 +67,24 @@ BACKENDS: dict[str, Backend] = {  # the best first
 }
 
 
-@torch.compiler.disable  # it looks at the machine, not at tensors
+@torch.compiler.disable  # it depends on the machine, not on tensors
 def choose_backend(
     name: str | None = None,
     device: str | None = None,
     dtype: torch.dtype = torch.bfloat16,
     head_dim: int | None = None,
 ) -> Choice:
-    """Choose for a model that runs on `device` in `dtype`.
+    """Choose the back end for a model that runs on `device` in `dtype`.
 
     Args:
-        name: a key of BACKENDS, or None or "auto" for the best one that is made for that and runs here.
-        device: its type; None: a GPU if there is one, else a CPU.
-        dtype: of queries, keys and values: that of autocast, if it is on.
-        head_dim: size of a head; None: a usual one.
+        name: A key of BACKENDS. None or "auto" takes the best one that is made for these tensors and runs
+            here.
+        device: Type of the device. None is a GPU if there is one, else a CPU.
+        dtype: Type of queries, keys and values: that of autocast, if it is on.
+        head_dim: Size of a head. None is a usual one.
 
     Raises:
-        UserError: it is not known, or does not run here.
+        UserError: If it is unknown, or does not run here.
     """
     if name is not None and name != AUTO:
         return _asked_for(name)
@@ -102,7 +104,7 @@ def choose_backend(
 def _unfit(backend: Backend, head_dim: int | None) -> str | None:
     if head_dim is None or head_dim in backend.HEADS:
         return None
-    return f"it takes {described(backend.HEADS)}, not {head_dim}"
+    return f"it takes {describe_heads(backend.HEADS)}, not {head_dim}"
 
 
 def _asked_for(name: str) -> Choice:
@@ -128,13 +130,15 @@ def attention(
     window: int | None,
     backend: str,
 ) -> Tensor:
-    """softmax(q k / sqrt(D)) v, where a token sees only tokens of its own document.
+    """Compute softmax(q k / sqrt(D)) v, where a token sees only tokens of its own document.
 
     Args:
-        q_THD, k_THD, v_THD: (T, H, D), rotated; any strides with the last dimension dense.
-        causal: a token sees itself and what is left of it.
-        window: a token sees at most this many tokens on each side of it (on its left, if causal), inclusive. None: no limit.
-        backend: a name that `choose_backend` gave.
+        q_THD, k_THD, v_THD: (T, H, D), rotated; with any strides, but a dense last dimension.
+        documents: The documents.
+        causal: Whether a token sees only itself and what is to its left.
+        window: Number of tokens that a token sees on each side (on its left, if causal), inclusive. None is
+            no limit.
+        backend: A name that `choose_backend` returned.
 
     Returns:
         (T, H, D).

@@ -1,7 +1,7 @@
-"""FlashAttention: the fastest kernels, half precision on CUDA; release 2, 3 or 4, the best that is installed.
+"""FlashAttention, the fastest kernels: half precision on CUDA, by the best installed release of 2, 3 and 4.
 
-Release 3 is for Hopper alone; release 4, still in beta, for Blackwell and Hopper, where 3 comes first. The
-forward is deterministic; under `torch.use_deterministic_algorithms(True)` the backward is too, more slowly.
+Release 3 is for Hopper alone; release 4, still in beta, for Blackwell and Hopper, where 3 is preferred. The
+forward is deterministic. Under `torch.use_deterministic_algorithms(True)` the backward is too, more slowly.
 
 Shapes: T tokens, H heads, D size of a head.
 """
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clm_detour.model.attention.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, sides
 from clm_detour.model.documents import Documents
+from clm_detour.model.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, window_sides
 
 NAME = "flash"
 HEADS = FLASH_HEADS
@@ -35,10 +35,11 @@ class Release:
     """A major release.
 
     Args:
-        module: has FUNCTION.
-        capabilities: major compute capabilities on which it is used.
-        no_limit: how it is told that a side of the window has none.
-        takes: parameters that FUNCTION must have; older versions, which lack some, are not used.
+        name: Name for people.
+        module: Module with FUNCTION.
+        capabilities: Major compute capabilities on which it is used.
+        no_limit: Value that stands for a side of the window without a limit.
+        takes: Parameters that FUNCTION must have. Older versions, which lack some, are not used.
     """
 
     name: str
@@ -58,14 +59,14 @@ RELEASES = (  # the best first
 
 @dataclass(frozen=True)
 class Kernel:
-    """A release that is installed, and its FUNCTION."""
+    """An installed release, and its FUNCTION."""
 
     release: Release
     run: Callable[..., Any]
 
 
 def unavailable() -> str | None:
-    """Why it cannot run here, or None if it can."""
+    """Return why it cannot run here, or None if it can."""
     if reason := no_gpu():
         return reason
     found = find(torch.cuda.get_device_capability()[0])
@@ -73,21 +74,22 @@ def unavailable() -> str | None:
 
 
 def release() -> str:
-    """The release that runs here."""
+    """Return the name of the release that runs here."""
     return _kernel().release.name
 
 
 def attend(
     q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool, window: int | None
 ) -> Tensor:
-    """See `clm_detour.model.attention.attention`.
+    """Compute `clm_detour.model.attention.attention`.
 
     Raises:
-        UserError: not on CUDA, not in half precision, or heads of an unusual size.
+        UserError: If the tensors are not on CUDA, not in half precision, or have heads of an unsupported
+            size.
     """
     check_flash(NAME, q_THD)
     kernel = _kernel()
-    output = kernel.run(  # by name: release 4 has another order
+    output = kernel.run(  # by name, because the order differs in release 4
         q_THD,
         k_THD,
         v_THD,
@@ -96,10 +98,10 @@ def attend(
         max_seqlen_q=documents.longest,
         max_seqlen_k=documents.longest,
         causal=causal,
-        window_size=sides(causal, window, kernel.release.no_limit),
+        window_size=window_sides(causal, window, kernel.release.no_limit),
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
-    return output[0] if isinstance(output, tuple) else output  # 4, and 3 at first, add the log-sum-exp
+    return output[0] if isinstance(output, tuple) else output  # 4 and early versions of 3 add the log-sum-exp
 
 
 def _kernel() -> Kernel:
@@ -110,7 +112,7 @@ def _kernel() -> Kernel:
 
 @cache
 def find(capability: int) -> Kernel | str:
-    """The best release for GPUs of this major compute capability, or why there is none."""
+    """Return the best release for GPUs of this major compute capability, or why there is none."""
     problems = []
     for candidate in RELEASES:
         if capability in candidate.capabilities:
@@ -122,10 +124,10 @@ def find(capability: int) -> Kernel | str:
 
 
 def _load(candidate: Release) -> Kernel | str | None:
-    """The release, why it cannot be used, or None if it is not there."""
+    """Return the release, or why it cannot be used, or None if it is not installed."""
     try:
         run = getattr(import_module(candidate.module), FUNCTION, None)
-    except Exception as error:  # a build for another torch or CUDA fails in many ways
+    except Exception as error:  # a build for another torch or CUDA can raise anything
         if isinstance(error, ModuleNotFoundError) and f"{candidate.module}.".startswith(f"{error.name}."):
             return None
         return f"{candidate.module} does not import ({str(error).strip().partition(chr(10))[0]})"

@@ -1,12 +1,12 @@
-"""FlexAttention: torch's block-sparse kernel, compiled for CUDA; any precision, no package beside torch.
+"""FlexAttention, torch's block-sparse kernel, compiled for CUDA: any precision, no further package.
 
 The keys that a token sees are one interval of tokens, whatever the documents, the mode and the window. So one
-mask function over two tensors serves every layer and batch and is compiled once; and which blocks of keys a
-block of queries sees follows from its first and its last query, in N x N steps; `create_block_mask` takes T x T.
-Tokens are padded to whole blocks, at least two, as one more document: the kernel needs no bounds then.
+mask function over two tensors serves every layer and batch and is compiled once. The blocks of keys that a
+block of queries sees follow from its first and its last query, in N x N steps; `create_block_mask` takes T x
+T. Tokens are padded to whole blocks, at least two, as one more document, so that the kernel needs no bounds.
 
-Nothing is added up in a random order, so it is deterministic. On a CPU torch runs it uncompiled over all
-T x T pairs: exact, and slow.
+Nothing is summed in random order, so it is deterministic. On a CPU torch runs it uncompiled over all T x T
+pairs, which is exact and slow.
 
 Shapes: T tokens, H heads, D size of a head, N blocks of BLOCK tokens.
 """
@@ -22,20 +22,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from clm_detour.model.attention.kernels import DEVICE, OTHER, check_heads, half_on_cuda, no_gpu
 from clm_detour.model.compiling import allow_many_versions, cannot_compile
 from clm_detour.model.documents import Documents
+from clm_detour.model.kernels import DEVICE, OTHER, check_heads, half_on_cuda, no_gpu
 from clm_detour.utils.errors import UserError
 
 NAME = "flex"
 suits = half_on_cuda
 BLOCK = 128
 HEADS = range(16, 257)  # of the compiled kernel
-OPTIONS = {"FORCE_USE_FLEX_ATTENTION": True}  # one kernel for all T: below 128 torch takes that for decoding
+OPTIONS = {
+    "FORCE_USE_FLEX_ATTENTION": True
+}  # one kernel for all T; below 128 torch would use its decoding kernel
 
 
 def unavailable() -> str | None:
-    """Why it cannot run here, or None if it can."""
+    """Return why it cannot run here, or None if it can."""
     if not torch.cuda.is_available():
         return None
     return no_gpu() or cannot_compile(DEVICE)
@@ -44,10 +46,10 @@ def unavailable() -> str | None:
 def attend(
     q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool, window: int | None
 ) -> Tensor:
-    """See `clm_detour.model.attention.attention`.
+    """Compute `clm_detour.model.attention.attention`.
 
     Raises:
-        UserError: heads of an unusual size, on CUDA; training on a CPU, with a torch that cannot.
+        UserError: On CUDA with heads of an unsupported size; in training on a CPU with a torch that cannot.
     """
     whole = documents.once((NAME, "whole blocks"), lambda: in_whole_blocks(documents))
     mask = whole.once((NAME, causal, window), lambda: block_mask(whole, causal, window))
@@ -63,17 +65,18 @@ def attend(
 
 
 def in_whole_blocks(documents: Documents) -> Documents:
-    """The documents, and one more that fills the last block."""
-    blocks = max(2, -(-documents.tokens // BLOCK))  # torch makes another kernel for one
+    """Return the documents with one more that fills the last block."""
+    blocks = max(2, -(-documents.tokens // BLOCK))  # torch would compile another kernel for one block
     rest = blocks * BLOCK - documents.tokens
     return Documents([*documents.lengths, rest], documents.device) if rest else documents
 
 
 @cache
 def compiled(gradients: bool, backend: str = "inductor") -> Callable[..., Any]:
-    """The kernel; at the second T torch makes one for any T, in training and without gradients each by itself.
+    """Return the compiled kernel.
 
-    So a forward of another T between steps of training leaves its kernel made for its one T.
+    At the second T torch compiles one for any T, separately in training and without gradients. So a forward
+    with another T between training steps does not change the kernel that training compiled for its one T.
     """
     allow_many_versions()
     return torch.compile(_training if gradients else _inference, fullgraph=True, backend=backend)
@@ -90,7 +93,7 @@ def _inference(q_1HTD: Tensor, k_1HTD: Tensor, v_1HTD: Tensor, mask: BlockMask) 
 def _uncompiled(q_1HTD: Tensor, k_1HTD: Tensor, v_1HTD: Tensor, mask: BlockMask) -> Any:
     try:
         return flex_attention(q_1HTD, k_1HTD, v_1HTD, block_mask=mask)
-    except NotImplementedError as error:  # torch 2.7 has the backward, newer ones do without
+    except NotImplementedError as error:  # torch 2.7 has the backward, newer ones do not
         raise UserError(
             f"The attention back end {NAME!r} cannot train on a CPU with torch {torch.__version__}; "
             f"choose 'portable' {OTHER}."
@@ -98,9 +101,10 @@ def _uncompiled(q_1HTD: Tensor, k_1HTD: Tensor, v_1HTD: Tensor, mask: BlockMask)
 
 
 def block_mask(documents: Documents, causal: bool, window: int | None) -> BlockMask:
-    """Who sees whom, as pairs of tokens and of blocks.
+    """Return which tokens, and which blocks, see each other.
 
-    From one query to the next neither end of what is seen goes back; so a block's ends speak for it.
+    From one query to the next, neither end of the seen interval moves back. So the first and last query of a
+    block decide.
     """
     first_T, last_T = seen(documents, causal, window)
 
@@ -123,7 +127,7 @@ def block_mask(documents: Documents, causal: bool, window: int | None) -> BlockM
 
 
 def seen(documents: Documents, causal: bool, window: int | None) -> tuple[Tensor, Tensor]:
-    """(T,) int32 each: the first and the last token that each token sees."""
+    """Return the first and the last token that each token sees, (T,) int32 each."""
     token_T = torch.arange(documents.tokens, dtype=torch.int32, device=documents.cu_seqlens.device)
     first_T = documents.cu_seqlens[documents.index]
     last_T = documents.cu_seqlens[documents.index + 1] - 1
@@ -133,7 +137,7 @@ def seen(documents: Documents, causal: bool, window: int | None) -> tuple[Tensor
 
 
 def _in_order(blocks_NN: Tensor) -> tuple[Tensor, Tensor]:
-    """(1, 1, N) how many blocks of keys a block of queries has, (1, 1, N, N) those before the others."""
+    """Return how many blocks each block of queries sees, (1, 1, N), and those first, (1, 1, N, N)."""
     number_N = blocks_NN.sum(-1, dtype=torch.int32)
     order_NN = blocks_NN.to(torch.int8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
     return number_N[None, None], order_NN[None, None]

@@ -1,8 +1,8 @@
-"""The back end that runs everywhere: exact, fp32 or half precision, on torch's `scaled_dot_product_attention`.
+"""The back end that runs everywhere, on torch's `scaled_dot_product_attention`, in fp32 or half precision.
 
-Global layers: a long document is computed alone, where it lies; short ones form padded batches by length, so that
-thousands of them do not take thousands of calls. Local layers: the tokens are cut into blocks of queries, each with
-the keys of its neighbourhood, so the cost is O(tokens x window). Masks are made once per forward.
+Global layers: a long document is computed alone, in place; short ones form padded batches by length, so that
+thousands of them do not take thousands of calls. Local layers: the tokens are cut into blocks of queries,
+each with the keys of its neighborhood, so the cost is O(tokens x window). Masks are made once per forward.
 
 Shapes: T tokens, H heads, D size of a head, N blocks, Q queries of a block, K its keys.
 """
@@ -21,25 +21,25 @@ from clm_detour.model.documents import Documents, on_device
 
 NAME = "portable"
 HEADS = range(1, 1 << 30)
-SHORT = 48  # documents of at most so many tokens are padded and batched; above, a call of its own costs less
-STEP = 8  # they are padded to a multiple of this
+SHORT = 48  # tokens up to which documents are padded and batched; for longer ones separate calls cost less
+STEP = 8  # short documents are padded to a multiple of this
 SMALLEST_BLOCK = 16
 
 
 def suits(device: str, dtype: torch.dtype) -> bool:
-    """All."""
+    """Return True: it is made for all tensors."""
     return True
 
 
 def unavailable() -> str | None:
-    """It always runs."""
+    """Return None: it always runs."""
     return None
 
 
 def attend(
     q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool, window: int | None
 ) -> Tensor:
-    """See `clm_detour.model.attention.attention`."""
+    """Compute `clm_detour.model.attention.attention`."""
     if window is None or documents.longest <= window + 1:
         return _global(q_THD, k_THD, v_THD, documents, causal)
     return _local(q_THD, k_THD, v_THD, documents, causal, window)
@@ -47,12 +47,13 @@ def attend(
 
 @dataclass(frozen=True)
 class Groups:
-    """How documents are computed together.
+    """Groups of documents that are computed together.
 
     Args:
-        shapes: (documents, padded length) of each group; the groups lie one after another.
-        place: (T,) where each token lies in them; None: where it was.
-        key_masks: of each group, (documents, 1, 1, length), 0 at tokens and -inf at padding; None: no padding.
+        shapes: (documents, padded length) of each group. The groups lie one after another.
+        place: The place of each token in the groups, (T,). None leaves tokens in place.
+        key_masks: For each group (documents, 1, 1, length), 0 at tokens and -inf at padding. None is no
+            padding.
     """
 
     shapes: list[tuple[int, int]]
@@ -61,14 +62,14 @@ class Groups:
 
     @property
     def sizes(self) -> list[int]:
-        """Tokens of each group, padding included."""
+        """Number of tokens of each group, padding included."""
         return [documents * length for documents, length in self.shapes]
 
 
 def _groups(documents: Documents, dtype: torch.dtype) -> Groups:
     if min(documents.lengths) > SHORT:
         return Groups([(1, length) for length in documents.lengths], None, [None] * len(documents.lengths))
-    # padded length, or -number of a long document -> numbers
+    # padded length (for a long document minus its number) -> numbers of the documents
     members: dict[int, list[int]] = defaultdict(list)
     for number, length in enumerate(documents.lengths):
         members[-number if length > SHORT else -(-length // STEP) * STEP].append(number)
@@ -112,12 +113,13 @@ def _spread(x_THD: Tensor, groups: Groups) -> Tensor:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How T tokens are cut into blocks of queries.
+    """The blocks of queries into which T tokens are cut.
 
     Args:
-        number, queries: N and Q; N * Q is at least T.
-        before, after: keys that a block sees to its left and right, at most Q.
-        mask: (N, 1, Q, K), 0 where a query sees a key, -inf elsewhere. A query beyond the T tokens sees itself.
+        number, queries: N and Q. N * Q is at least T.
+        before, after: Number of keys that a block sees to its left and right, at most Q.
+        mask: (N, 1, Q, K), 0 where a query sees a key, -inf elsewhere. A query beyond the T tokens sees
+            itself.
     """
 
     number: int
@@ -162,7 +164,7 @@ def _local(
 
 
 class _Neighbourhoods(torch.autograd.Function):
-    """(T, H, D) -> (N, H, K, D), the keys of each block: a view with overlaps of a padded copy.
+    """The keys of each block, as a view with overlaps of a padded copy: (T, H, D) -> (N, H, K, D).
 
     The backward adds up the three blocks that a key belongs to; that of `unfold` takes several times as long.
     """

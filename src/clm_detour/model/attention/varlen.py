@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clm_detour.model.attention.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, sides
 from clm_detour.model.documents import Documents
+from clm_detour.model.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, window_sides
 
 NAME = "varlen"
 HEADS = FLASH_HEADS
@@ -25,7 +25,7 @@ suits = half_on_cuda
 
 
 def unavailable() -> str | None:
-    """Why it cannot run here, or None if it can."""
+    """Return why it cannot run here, or None if it can."""
     if reason := no_gpu():
         return reason
     if find() is None:
@@ -36,24 +36,32 @@ def unavailable() -> str | None:
 def attend(
     q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool, window: int | None
 ) -> Tensor:
-    """See `clm_detour.model.attention.attention`.
+    """Compute `clm_detour.model.attention.attention`.
 
     Raises:
-        UserError: not on CUDA, not in half precision, or heads of an unusual size.
+        UserError: If the tensors are not on CUDA, not in half precision, or have heads of an unsupported
+            size.
     """
     check_flash(NAME, q_THD)
     run = find()
     assert run is not None
     cu_seqlens, longest = documents.cu_seqlens, documents.longest
-    # the window says all: (-1, 0) is causal
+    # the window implies the mask: (-1, 0) is causal
     return run(
-        q_THD, k_THD, v_THD, cu_seqlens, cu_seqlens, longest, longest, window_size=sides(causal, window)
+        q_THD,
+        k_THD,
+        v_THD,
+        cu_seqlens,
+        cu_seqlens,
+        longest,
+        longest,
+        window_size=window_sides(causal, window),
     )
 
 
 @cache
 def find() -> Callable[..., Any] | None:
-    """`varlen_attn`, if this torch has it with a window."""
+    """Return `varlen_attn`, if this torch has it with a window, else None."""
     try:
         run = import_module("torch.nn.attention.varlen").varlen_attn
     except ImportError:

@@ -1,4 +1,4 @@
-"""C++ for CPUs: a folder's `kernel.cpp`, compiled against the installed torch once for a machine and kept in the user's cache."""
+"""Compile a folder's `kernel.cpp` for this CPU and torch, once per machine, into the user's cache."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ AVX512 = (*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")))
 
 @cache
 def library(sources: Path, flags: tuple[str, ...]) -> ctypes.CDLL | str:
-    """The compiled code, or why there is none.
+    """Return the compiled code, or why there is none.
 
     Args:
-        sources: the folder.
-        flags: of the compiler, beside FLAGS; a CPU without these instructions must not call what is compiled.
+        sources: The folder.
+        flags: Flags of the compiler, in addition to FLAGS. A CPU without these instructions must not call the
+            compiled code.
     """
     command = compiler()
     if not command:
@@ -43,20 +44,22 @@ def library(sources: Path, flags: tuple[str, ...]) -> ctypes.CDLL | str:
 
 
 def compiler() -> list[str]:
-    """The command of a C++ compiler, from CXX if that is set; empty if there is none."""
+    """Return the command of a C++ compiler, from CXX if that is set; empty if there is none."""
     named = shlex.split(os.environ.get("CXX", ""))
     return named or list(filter(shutil.which, ("g++", "c++")))[:1]
 
 
 def load(sources: Path, command: Sequence[str], folder: Path) -> ctypes.CDLL:
-    """Compile, unless `folder` holds the result, and load.
+    """Compile, unless `folder` holds the result, and load it.
 
     Args:
-        command: the compiler and its flags.
+        sources: The folder with the C++.
+        command: The compiler and its flags.
+        folder: The cache.
 
     Raises:
-        CalledProcessError: the compiler stops with an error.
-        OSError: there is no such compiler, the folder cannot be written, or the result not be loaded.
+        CalledProcessError: If the compiler stops with an error.
+        OSError: If there is no such compiler, the folder cannot be written, or the result cannot be loaded.
     """
     compiled = folder / f"{sources.name}-{_key(sources, command)}.so"
     if not compiled.exists():
@@ -67,7 +70,7 @@ def load(sources: Path, command: Sequence[str], folder: Path) -> ctypes.CDLL:
 
 
 def cache_folder() -> Path:
-    """In the user's cache."""
+    """Return the folder in the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "clm-detour")
 
 
@@ -76,9 +79,7 @@ def _compile(main: Path, command: Sequence[str], folder: Path) -> Path:
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     code, linked = folder / "code.o", folder / "code.so"
     _run([*command, abi, f"-I{torch_folder / 'include'}", "-c", str(main), "-o", str(code)])
-    linker = [
-        part for part in command if part != OPENMP
-    ]  # threads are to be those of the OpenMP that torch brings
+    linker = [part for part in command if part != OPENMP]  # the threads must be those of torch's OpenMP
     libraries = (f"-L{torch_folder / 'lib'}", "-Wl,--no-as-needed", "-ltorch_cpu", "-lc10")
     _run([*linker, "-shared", str(code), *libraries, "-o", str(linked)])
     return linked
@@ -89,13 +90,13 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _key(sources: Path, command: Sequence[str]) -> str:
-    """Of what the compiled code depends on."""
+    """Return a hash of everything that the compiled code depends on."""
     texts = [path.read_text() for path in [*sorted(sources.glob("*.h")), sources / MAIN]]
     of = [torch.__version__, platform.platform(), *command, *texts]
     return hashlib.sha256("\0".join(of).encode()).hexdigest()[:16]
 
 
 def first_error(printed: str) -> str:
-    """Of what a compiler printed."""
+    """Return the first line with an error from what a compiler printed."""
     lines = printed.strip().splitlines() or ["it says nothing"]
     return next((line for line in lines if "error" in line), lines[-1]).strip()

@@ -1,14 +1,14 @@
-"""`clm-detour check`: everything that can fail later and can be seen now, without training. A run refuses the same before it starts.
+"""Check a recipe for whatever could stop its run, without training."""
 
-folders.py   where a run writes
-model.py     config, weights and tokenizer of the model
-data.py      sources, prepared shards, tasks
-started.py   what the run folder holds already
-doubts.py    what works but may not be what is meant
-recipe.py    all of it
-"""
+from clm_detour.run.check.model import check_tokenizer
+from clm_detour.run.check.recipe import check_before_run, check_recipe, plan_with_warnings
+from clm_detour.run.check.sources import check_shards, recipe_sources
 
-from clm_detour.run.check.model import existing_tokenizer
-from clm_detour.run.check.recipe import all_doubts, check_recipe, processes, refuse
-
-__all__ = ["all_doubts", "check_recipe", "existing_tokenizer", "processes", "refuse"]
+__all__ = [
+    "check_before_run",
+    "check_recipe",
+    "check_shards",
+    "check_tokenizer",
+    "plan_with_warnings",
+    "recipe_sources",
+]

@@ -1,106 +1,148 @@
-"""A recipe as a whole: what cannot work is refused, what is doubtful is told, and the phases are shown."""
+"""Check a recipe as a whole: raise the first error, collect warnings, and show the phases."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
+
+import torch
 from rich.table import Column, Table
 
-from clm_detour.config.schema import Config
-from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.plan import make_plan
-from clm_detour.recipe.phases import check_world, plan_recipe
+from clm_detour.analyze.run import can_be_analyzed, common_start
+from clm_detour.analyze.texts import FEWEST, held_out_texts
+from clm_detour.plan import RecipePlan, make_plan
+from clm_detour.recipe.phases import PhaseRun
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
-from clm_detour.run.check.data import check_shards, check_sources, check_tasks
-from clm_detour.run.check.doubts import doubts
-from clm_detour.run.check.folders import check_folders, room_warnings
+from clm_detour.recipe.start import is_decoder
+from clm_detour.run.check.folders import check_run_folder, check_writable, room_warnings
 from clm_detour.run.check.model import (
     check_base_tokenizer,
-    check_model,
+    check_loggers,
     check_start,
-    existing_tokenizer,
-    tokenizer_doubts,
+    check_tokenizer,
+    tokenizer_warnings,
 )
+from clm_detour.run.check.sources import check_first_records, check_shards, recipe_sources
 from clm_detour.run.check.started import check_started
+from clm_detour.run.check.tasks import check_tasks
+from clm_detour.run.check.warnings import (
+    comparison_warnings,
+    count_held_out,
+    held_out_warnings,
+    share_warnings,
+    step_warnings,
+)
 from clm_detour.train.launch import world_size
 from clm_detour.utils.progress import console, human, warn
 
 
-def check_recipe(config: Config, deep: bool, sizes: bool = True) -> None:
-    """Check a recipe whose YAML has been read, print its phases, and say what is doubtful.
+def check_recipe(recipe: Recipe, deep: bool, size_warnings: bool = True) -> None:
+    """Check a recipe, print its phases, and print what may not be intended.
 
     Args:
-        deep: recompute the checksum of every prepared shard.
-        sizes: warn of few steps and little held-out text too; not under `+debug`.
+        deep: Whether to compute the checksums of all prepared shards again.
+        size_warnings: Whether to warn of few steps and little held-out text, which are intended under
+            `+debug`.
 
     Raises:
-        UserError: the first thing found that cannot work.
+        UserError: For the first error that is found.
     """
-    tokenizer, warnings = refuse(config)
-    if tokenizer is not None:
-        check_shards(config, tokenizer, deep)
-    warnings += room_warnings(config, make_plan(config, tokenizer, processes()))
-    warnings += all_doubts(config, tokenizer, sizes)
-    console.print(phase_table(config))
-    if tokenizer is not None:
-        console.print(f"A text is encoded as {tokenizer.frame_example()}", soft_wrap=True)
+    warnings = check_before_run(recipe)
+    if recipe.has_tokenizer:
+        check_shards(recipe_sources(recipe.prepared, recipe.folder).values(), recipe.tokenizer, deep)
+    warnings += plan_with_warnings(recipe, size_warnings)[1]
+    console.print(phase_table(recipe.phases.values()))
+    if recipe.has_tokenizer:
+        console.print(f"A text is encoded as {recipe.tokenizer.frame_example()}", soft_wrap=True)
     for warning in warnings:
         warn(warning)
-    console.print(verdict(len(warnings)), style="yellow" if warnings else "green")
+    if warnings:
+        count = f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
+        console.print(f"No errors; {count}.", style="yellow")
+    else:
+        console.print("Nothing wrong found.", style="green")
 
 
-def verdict(warnings: int) -> str:
-    """The last line of a check that found no error."""
-    if not warnings:
-        return "Nothing wrong found."
-    return f"No errors; {warnings} warning{'' if warnings == 1 else 's'}."
-
-
-def refuse(config: Config, prepared: bool = True) -> tuple[Tokenizer | None, list[str]]:
-    """Check whatever could stop a run on its way, from preparing to the page, before any of it is done.
+def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
+    """Check, before anything is done, whatever could stop a run between preparing and the page.
 
     Args:
-        prepared: read the first record of sources whose rows are there too.
+        read_prepared: Whether to read the first record of sources that are already prepared, too.
 
     Returns:
-        The tokenizer, if there is one yet, and warnings.
+        Warnings.
 
     Raises:
-        UserError: the first thing found that cannot work.
+        UserError: For the first error that is found.
     """
-    check_folders(config)
-    check_world(config, processes())
-    make_plan(config, None)
-    check_start(config)
-    tokenizer = existing_tokenizer(config)
+    config, folder = recipe.config, recipe.folder
+    log_dirs = [(options or {}).get("log_dir") for options in config.train.loggers.values()]  # TensorBoard's
+    check_run_folder(folder, recipe.phases, recipe.arms)
+    check_writable(config.data.dir, config.data.cache_dir, *log_dirs)
+    recipe.check_world_size(training_processes())
+    make_plan(recipe, read_data=False)
+    check_start(config.model)
+    check_loggers(config.train.loggers)
+    if recipe.has_tokenizer:
+        check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
+    base, tasks = config.model.base, config.evaluate.tasks
+    if base is not None and not is_decoder(base):  # a decoder cannot fill masks and is not opened
+        analyzed = can_be_analyzed(recipe.arms) and common_start(recipe) == base
+        needed_by = {"evaluate.tasks": tasks is not None, "the analysis": analyzed}
+        check_base_tokenizer(base, [name for name, needs in needed_by.items() if needs])
+    sources = recipe_sources(recipe.prepared, folder)
+    check_first_records(sources.values(), read_prepared)
+    warnings = []
+    if tasks is not None:
+        last_phases = {arm: phases[-1].id for arm, phases in recipe.arms.items()}
+        warnings += check_tasks(tasks, folder, last_phases, recipe.has_tokenizer)
+    return warnings + check_started(recipe, sources)
+
+
+def plan_with_warnings(recipe: Recipe, size_warnings: bool = True) -> tuple[RecipePlan, list[str]]:
+    """Return the plan of a recipe, and warnings of what works but may not be intended.
+
+    Args:
+        size_warnings: As for `check_recipe`.
+    """
+    config = recipe.config
+    tokenizer = recipe.tokenizer if recipe.has_tokenizer else None
+    plan = make_plan(recipe, training_processes())
+    used = list(dict.fromkeys(run.phase.mixture for run in recipe.phases.values()))
+    mixtures = {name: config.data.mixtures[name] for name in used}
+    warnings = [*room_warnings(plan, recipe.folder, recipe.arms), *share_warnings(mixtures)]
+    if size_warnings:
+        warnings += step_warnings(recipe.phases.values())
+        domain = recipe.domain_sources
+        trained = dict.fromkeys(name for shares in mixtures.values() for name in shares)
+        sources = recipe_sources(recipe.prepared, recipe.folder)
+        measured = domain if config.train.evaluate_every is None else trained
+        counts = {name: count_held_out(sources[name], recipe.has_tokenizer) for name in measured}
+        warnings += held_out_warnings(counts, domain, config.evaluate)
+        if can_be_analyzed(recipe.arms):
+            readable = tokenizer is not None and all(sources[name].has_held_out for name in domain)
+            read_texts = partial(held_out_texts, recipe, FEWEST) if readable else None
+            warnings += comparison_warnings([counts[name] for name in domain], read_texts)
     if tokenizer is not None:
-        check_model(config, tokenizer)
-    check_base_tokenizer(config, tokenizer)
-    check_sources(config, prepared)
-    tasks, warnings = check_tasks(config.evaluate.tasks)
-    return tokenizer, warnings + check_started(config, tokenizer, tasks)
+        warnings += tokenizer_warnings(config.model.base, recipe.tokenizer_path, tokenizer)
+    return plan, warnings
 
 
-def all_doubts(config: Config, tokenizer: Tokenizer | None, sizes: bool) -> list[str]:
-    """What is doubtful about the recipe and its data."""
-    found = doubts(config, tokenizer, sizes)
-    return found if tokenizer is None else [*found, *tokenizer_doubts(config, tokenizer)]
-
-
-def processes() -> int:
-    """On which `run` trains, over all machines.
+def training_processes() -> int:
+    """Return the number of processes on which `clm-detour run` trains, over all machines.
 
     Raises:
-        UserError: as `world_size`.
+        UserError: If the launcher's environment variables do not fit together.
     """
-    import torch
-
     return world_size(max(torch.cuda.device_count(), 1))
 
 
-def phase_table(config: Config) -> Table:
-    """The phases with their steps and rows."""
+def phase_table(phases: Iterable[PhaseRun]) -> Table:
+    """Return a table of the phases with their steps, rows and learning rates."""
     names = ("phase", "objective", "tokens", "steps", "warm-up", "rows", "learning rate")
     table = Table(*(Column(name, no_wrap=True) for name in names), box=None, padding=(0, 1, 0, 0))
-    for run in plan_recipe(config).values():
+    for run in phases:
         phase, schedule = run.phase, run.phase.schedule
         end = phase_rate(phase)(run.duration)
         table.add_row(

@@ -1,258 +1,159 @@
-"""Whether a recipe still fits what its run folder holds: nothing is continued, or compared, with other settings or documents."""
+"""Check that a recipe still fits the phases that its run folder has started.
+
+A phase is never continued, or compared with others, under other settings or on other documents. Nothing is
+prepared for the check: if the files of a source have changed, it compares what its shards were made from.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
-from clm_detour.config.schema import Config
 from clm_detour.data.cache import is_remote
-from clm_detour.data.packing import PackedSource
-from clm_detour.data.prepare import is_done, origin
-from clm_detour.data.shards import TokenShards
-from clm_detour.data.sources import OnError, chosen_settings, read_documents
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.recipe.export import ABOUT
-from clm_detour.recipe.phases import PhaseRun, plan_arm, plan_recipe
+from clm_detour.recipe.phases import PhaseRun
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.settings import (
     DOCUMENTS,
-    check_settings,
-    count_documents,
+    changed_settings_error,
+    check_unchanged,
+    describe_source_change,
     recipe_settings,
-    refused,
-    source_in_words,
 )
-from clm_detour.recipe.stream import is_prepared_elsewhere, prepared_folder
-from clm_detour.records.run_folder import RunFolder
-from clm_detour.run.check.data import is_of_sample, is_quickly_read
-from clm_detour.utils.errors import UserError
+from clm_detour.records.run_folder import PhaseFolder, RunFolder
+from clm_detour.run.before_training import sample_step, tokenizer_step
+from clm_detour.run.check.sources import Origin, RecipeSource
 from clm_detour.utils.files import read_json
 from clm_detour.utils.progress import human_bytes
-from clm_detour.utils.started_with import changes, check
+from clm_detour.utils.started_with import changes
 
-if TYPE_CHECKING:
-    from clm_detour.evaluate.tasks.task import Splits, Task
-
-BASE, SETTINGS = "base", "settings.json"
-APART = (
+NOT_SETTINGS = (
     "files",
     "tokenizer",
     "on_error",
-)  # of what shards are made from: compared in other ways, or not at all
+)  # parts of an origin that are compared elsewhere or not at all
 
 
-def check_started(config: Config, tokenizer: Tokenizer | None, tasks: list[tuple[Task, Splits]]) -> list[str]:
-    """Check that the phases that the run folder holds were started with this recipe, tokenizer and documents.
-
-    Nothing is prepared: sources whose files are others by now are told by what their shards were made from.
-
-    Args:
-        tokenizer: None where the run has yet to train it.
-        tasks: Those that are there, with their documents.
+def check_started(recipe: Recipe, sources: Mapping[str, RecipeSource]) -> list[str]:
+    """Check that sample, tokenizer and phases, if started, were started with this recipe and its documents.
 
     Returns:
-        Warnings that name sources of which only preparing can tell.
+        Warnings that name the sources for which only preparing can tell.
 
     Raises:
-        UserError: a phase was started with others; the message says what changed.
+        UserError: If one was started with other settings or documents. The message says what changed.
     """
+    config, folder = recipe.config, recipe.folder
     if config.data.sample is not None:
-        check(RunFolder.of(config).sample / SETTINGS, sample_settings(config))
+        sample_step(config.data.sample, folder.sample).check_fixed_settings()
     if config.tokenizer.train is not None:
-        check(RunFolder.of(config).tokenizer / SETTINGS, tokenizer_settings(config))
-    started = [
-        run for run in plan_recipe(config).values() if RunFolder.of(config).phase(run.id).settings.exists()
-    ]
+        tokenizer_step(config.tokenizer.train, config.data, folder.tokenizer).check_fixed_settings()
+    started = [run for id, run in recipe.phases.items() if folder.phase(id).settings.exists()]
+    known = {"tokenizer": recipe.tokenizer.fingerprint} if recipe.has_tokenizer else {}
     for run in started:
-        now = recipe_settings(config, run)
-        check_settings(config, run, now if tokenizer is None else {**now, "tokenizer": tokenizer.fingerprint})
-    if tokenizer is None:
-        return []
-    warnings = check_documents(config, started, tokenizer)
-    check_results(config, tasks)
-    return warnings
+        now = {**recipe_settings(config, run), **known}
+        check_unchanged(folder.phase(run.id), config.data.dir, now)
+    return check_documents(sources, started, folder, recipe.tokenizer) if known else []
 
 
-def sample_settings(config: Config) -> dict[str, Any]:
-    """What the bundled corpus depends on."""
-    sample = config.data.sample
-    assert sample is not None
-    return {"documents": sample.documents, "seed": sample.seed}
-
-
-def tokenizer_settings(config: Config) -> dict[str, Any]:
-    """What the run's own tokenizer depends on."""
-    training, named = config.tokenizer.train, config.data.sources
-    assert training is not None
-    return {
-        "vocab_size": training.vocab_size,
-        "documents": training.documents,
-        "sources": {name: source.path for name, source in named.items()},
-        "chosen": {name: chosen_settings(source) for name, source in named.items()},
-    }
-
-
-def check_results(config: Config, read: list[tuple[Task, Splits]]) -> None:
-    """Check that results on tasks that are there were made with the recipe's protocols, documents and arms.
-
-    Raises:
-        UserError: new ones would not be comparable with them.
-    """
-    from clm_detour.evaluate.finetune.experiment import data_fingerprint
-    from clm_detour.evaluate.finetune.run import Options, settings_of
-
-    tasks, folder = config.evaluate.tasks, RunFolder.of(config)
-    if tasks is None or not folder.tasks.is_dir():
-        return
-    for arm in config.arms:
-        check_arm(config, arm)
-    options = Options(tuple(tasks.learning_rates), tasks.patience, tasks.pooling, tasks.precision)
-    for task, splits in read:
-        for settings in folder.tasks.glob(f"*/{task.name}/{SETTINGS}"):
-            model = read_json(settings)["model"]
-            if settings.parent.parent.name in (BASE, *config.arms):
-                check(settings, settings_of(task, options, model, data_fingerprint(splits)))
-
-
-def check_arm(config: Config, arm: str) -> None:
-    """Check that the model of an arm that has been fine-tuned is still the arm's end.
-
-    Raises:
-        UserError: the arm ends in another phase by now.
-    """
-    folder, last = RunFolder.of(config), plan_arm(config, arm)[-1].id
-    about = folder.model(arm) / ABOUT
-    was = read_json(about).get("phase", last) if about.exists() else last
-    if was != last and (folder.tasks / arm).is_dir():
-        raise UserError(
-            f"{folder.tasks / arm} holds results of arm {arm} when it ended in {was}, and it now ends in {last}; "
-            "give the arm another name, or delete that folder."
-        )
-
-
-def check_documents(config: Config, started: list[PhaseRun], tokenizer: Tokenizer) -> list[str]:
-    """Check that the sources hold the documents on which phases were started.
+def check_documents(
+    sources: Mapping[str, RecipeSource], started: Iterable[PhaseRun], folder: RunFolder, tokenizer: Tokenizer
+) -> list[str]:
+    """Check that the sources still hold the documents on which phases were started.
 
     Returns:
-        Warnings that name sources whose files are others by now, but perhaps not their documents.
+        Warnings that name the sources whose files changed, but perhaps not their documents.
 
     Raises:
-        UserError: one holds others.
+        UserError: If a source holds other documents.
     """
-    warnings = []
-    users: dict[str, list[PhaseRun]] = {}
-    for run in started:
-        for name in config.data.mixtures[run.phase.mixture]:
-            users.setdefault(name, []).append(run)
-    for name, runs in users.items():
-        if is_remote(prepared_folder(config, name)):
+    warnings: dict[str, None] = {}
+    for name, source in sources.items():
+        mixtures = source.prepared.settings.mixtures
+        phases = [folder.phase(run.id) for run in started if name in mixtures[run.phase.mixture]]
+        if not phases or is_remote(source.folder):
             continue
-        origins = None if is_prepared_elsewhere(config, name) else changed_origins(config, name, tokenizer)
-        for run in runs:
+        origins = None if source.prepared_elsewhere else source.changed_origin(tokenizer)
+        for phase in phases:
             if origins is None:
-                check_rows(config, run, name)
-            elif doubt := check_origins(config, run, name, *origins):
-                warnings.append(doubt)
-    return list(dict.fromkeys(warnings))
+                check_rows(source, phase)
+            elif warning := check_origins(source, phase, *origins):
+                warnings[warning] = None
+    return list(warnings)
 
 
-def check_origins(
-    config: Config, run: PhaseRun, name: str, was: dict[str, Any], now: dict[str, Any]
-) -> str | None:
-    """Check a source that will be prepared anew against what a phase was started on.
+def check_rows(source: RecipeSource, phase: PhaseFolder) -> None:
+    """Check that the rows of a source, if it is prepared, are those on which a phase was started.
+
+    Raises:
+        UserError: If they are not.
+    """
+    if rows := source.training_rows():
+        documents = source.prepared.count_documents(source.name)
+        now = {"data": {source.name: rows.fingerprint}, DOCUMENTS: {source.name: documents}}
+        check_unchanged(phase, source.prepared.settings.dir, now)
+
+
+def check_origins(source: RecipeSource, phase: PhaseFolder, before: Origin, now: Origin) -> str | None:
+    """Check a source that has to be prepared again against the documents on which a phase was started.
 
     Args:
-        was: What the shards that are there were made from, perhaps by another run since then.
-        now: What they would be made from.
+        before: What the existing shards were made from, perhaps by another run.
+        now: What they would be made from now.
 
     Returns:
-        A warning where only preparing can tell.
+        A warning if only preparing can tell.
 
     Raises:
-        UserError: The source holds other documents than those of the phase.
+        UserError: If the source holds other documents than those of the phase.
     """
-    began = read_json(RunFolder.of(config).phase(run.id).settings)
-    rows = rows_there(config, name)
-    if rows is not None and rows.fingerprint == (began.get("data") or {}).get(name):
-        documents, changed = count_documents(config, name), changed_setting(name, was, now)
-        files = changed_files(was, now)
-        doubt = (
-            f"its files changed ({files}); preparing will show whether its documents did" if files else None
-        )
+    settings, name, rows = read_json(phase.settings), source.name, source.training_rows()
+    changed = problem = None
+    if rows is not None and rows.fingerprint == (settings.get("data") or {}).get(name):
+        documents = source.prepared.count_documents(name)
+        changed = changed_setting(name, before, now)
+        if files := changed_files(before, now):
+            problem = f"its files changed ({files}); preparing will show whether its documents did"
     else:
-        documents, changed = (began.get(DOCUMENTS) or {}).get(name), None
-        doubt = (
-            f"{prepared_folder(config, name)} was prepared for another run since {run.id} was started; "
-            "preparing it again will show whether its documents are the same"
+        documents = (settings.get(DOCUMENTS) or {}).get(name)
+        problem = (
+            f"{source.folder} was prepared for another run since {phase.root.name} was started; preparing it "
+            "again "
+            "will show whether its documents are the same"
         )
-    if doubt and not changed:
-        changed = changed_number(config, name, documents)
+    if problem and not changed:
+        changed = changed_count(source, documents)
     if changed:
-        raise refused(config, run, [changed], other_data=True)
-    return doubt and f"source {name}: {doubt}."
+        raise changed_settings_error(phase, source.prepared.settings.dir, [changed], other_rows=True)
+    return problem and f"source {name}: {problem}."
 
 
-def check_rows(config: Config, run: PhaseRun, name: str) -> None:
-    """Check that the rows of a source, if they are there, are those on which a phase was started."""
-    if rows := rows_there(config, name):
-        documents = {name: count_documents(config, name)}
-        check_settings(config, run, {"data": {name: rows.fingerprint}, DOCUMENTS: documents})
-
-
-def rows_there(config: Config, name: str) -> PackedSource | None:
-    """Return the rows of a source as they are prepared; None where they are not."""
-    try:
-        return PackedSource.open(f"{prepared_folder(config, name)}/train", config.data.sequence_length)
-    except UserError:
-        return None
-
-
-def changed_origins(
-    config: Config, name: str, tokenizer: Tokenizer
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Return what the shards of a source were made from and what it is now; None where they are right, or there are none."""
-    source, folder, data = config.data.sources[name], Path(prepared_folder(config, name)), config.data
-    try:
-        was = TokenShards.open(folder / "train").index["made_from"]
-        now = origin(source, tokenizer, data.held_out, cast(OnError, data.on_error))
-    except UserError:  # no shards, or files that the run writes
-        return None
-    if is_done(folder, now, data.sequence_length, data.shuffle_seed):
-        return None
-    if is_of_sample(config, source):
-        now["files"] = was["files"]  # the run itself writes them
-    return was, now
-
-
-def changed_setting(name: str, was: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """Say in words the first setting of a source that differs, if one does."""
-    known, wanted = ({key: value for key, value in made.items() if key not in APART} for made in (was, now))
-    for change in changes(known, wanted):
+def changed_setting(name: str, before: Origin, now: Origin) -> str | None:
+    """Return a description of the first setting of a source that changed, if one did."""
+    settings = [
+        {key: value for key, value in made.items() if key not in NOT_SETTINGS} for made in (before, now)
+    ]
+    for change in changes(*settings):
         key = {"text_field": f"data.sources.{name}.text", "held_out": "data.held_out"}.get(change.key)
         return str(change._replace(key=key or f"data.sources.{name}.{change.key}"))
     return None
 
 
-def changed_files(was: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """Say in words how the files of a source changed; None where they have at most been touched."""
-    before, after = (
-        [(Path(file["path"]).name, file["size"]) for file in made["files"]] for made in (was, now)
+def changed_files(before: Origin, now: Origin) -> str | None:
+    """Return a description of how the files of a source changed; None if at most their times did."""
+    files = [[(Path(file["path"]).name, file["size"]) for file in made["files"]] for made in (before, now)]
+    if files[0] == files[1]:
+        return None
+    old, new = (
+        f"{human_bytes(sum(size for _, size in each))} in {len(each)} file{'' if len(each) == 1 else 's'}"
+        for each in files
     )
-    if before == after:
+    return f"{old}, now {new}"
+
+
+def changed_count(source: RecipeSource, before: int | None) -> str | None:
+    """Return a description of a changed number of documents, if the source is small enough to count them."""
+    if before is None or source.settings.repeat or not source.is_small():
         return None
-    sizes = [human_bytes(sum(size for _, size in files)) for files in (before, after)]
-    return f"{sizes[0]} in {in_files(before)}, now {sizes[1]} in {in_files(after)}"
-
-
-def in_files(files: list[Any]) -> str:
-    """Return a number of files in words."""
-    return "1 file" if len(files) == 1 else f"{len(files)} files"
-
-
-def changed_number(config: Config, name: str, was: int | None) -> str | None:
-    """Say in words that a source has more or fewer documents than it had, where that is quickly counted."""
-    source = config.data.sources[name]
-    if was is None or source.repeat or is_of_sample(config, source) or not is_quickly_read(source):
-        return None
-    now = sum(1 for _ in read_documents(source, on_error=cast(OnError, config.data.on_error)))
-    return None if was == now else source_in_words(name, was, now)
+    now = sum(1 for _ in source.documents())
+    return None if before == now else describe_source_change(source.name, before, now)

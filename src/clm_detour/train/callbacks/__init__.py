@@ -1,1 +1,1 @@
-"""What happens beside the steps: one small Composer callback a file."""
+"""Composer callbacks: everything that happens in a phase besides the steps."""

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, kept beside them: training does not see it."""
+"""An exponential moving average of the weights. It does not influence training."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.weights import read_tensors
 from clm_detour.train.callbacks.clock import tokens_before
-from clm_detour.train.parallel import save_whole, share_of
+from clm_detour.train.parallel import save_gathered, shard_like
 
 
 class Average(Callback):
-    """After each step of n tokens: average <- d * average + (1 - d) * weights, d = 2 ** (-n / half_life); fp32, of the trained weights only.
+    """The moving average of the trained weights, in fp32.
 
-    It starts at the weights that the phase starts from. Composer's own EMA counts in steps and lives in Composer's checkpoints, so torch's
-    update is used.
+    It starts at the weights with which the phase starts. After each step of n tokens: average <- d * average
+    + (1 - d) * weights, where d = 2 ** (-n / half_life). The update is torch's, since Composer's EMA counts
+    in steps and is stored in Composer's own checkpoints.
 
     Args:
-        half_life: tokens after which a step counts half.
-        saved: the file of the checkpoint that the phase goes on from, if it does.
+        half_life: Number of tokens after which the weight of a step is halved.
+        saved: File in the checkpoint from which the phase resumes; None if it starts.
     """
 
     def __init__(self, network: ModernBertForPretraining, half_life: int, saved: Path | None):
@@ -35,25 +36,25 @@ class Average(Callback):
         self.averages: dict[str, torch.Tensor] = {}
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Start it, or go on with it, on the device where the weights are by now.
+        """Initialize or load the average, on the device to which the weights have been moved by now.
 
         Raises:
-            UserError: the file is missing or damaged.
+            UserError: If the file is missing or damaged.
         """
         if self.saved is None:
             self.averages = {name: weight.detach().clone() for name, weight in self.weights.items()}
             return
-        saved = read_tensors(self.saved, "delete that checkpoint to go on from the one before")
-        self.averages = {name: share_of(saved[name], weight) for name, weight in self.weights.items()}
+        saved = read_tensors(self.saved, "delete that checkpoint to resume from the one before")
+        self.averages = {name: shard_like(weight, saved[name]) for name, weight in self.weights.items()}
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """One more step."""
+        """Update the average after a step."""
         decay = 2 ** (-(state.timestamp.token.value - tokens_before(state)) / self.half_life)
         get_ema_multi_avg_fn(decay)(list(self.averages.values()), list(self.weights.values()), 0)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Put it in the place of the weights while the block runs."""
+    def swapped_in(self) -> Iterator[None]:
+        """Put the average in the place of the weights while the block runs."""
         self._swap()
         try:
             yield
@@ -68,5 +69,5 @@ class Average(Callback):
             self.averages[name] = kept
 
     def save(self, path: Path) -> None:
-        """Write it by parameter name; every process must call it."""
-        save_whole(self.averages, path)
+        """Write the average by parameter name. Every process must call it."""
+        save_gathered(self.averages, path)

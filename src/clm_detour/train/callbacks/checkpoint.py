@@ -1,4 +1,4 @@
-"""Writes a checkpoint each time another so many tokens have been trained on."""
+"""Write checkpoints at regular numbers of tokens."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.recipe.boundary import OPTIMIZER_STATE
 from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.clock import is_last_step, passed
-from clm_detour.train.checkpoints import AVERAGE, MOMENTS, SEAL, STATE, Position, checksums, remove, sealed
-from clm_detour.train.optim import save_moments
-from clm_detour.train.parallel import is_first, whole_network
+from clm_detour.train.checkpoints import AVERAGE, SEAL, STATE, Position, checksums, remove, sealed
+from clm_detour.train.optim import save_optimizer_state
+from clm_detour.train.parallel import gather_network, is_main_process
 from clm_detour.utils.files import atomic_folder, write_json
 
 
 class Checkpoints(Callback):
-    """What stands in `clm_detour.train.checkpoints`, every `every_tokens`.
+    """Writes a checkpoint, as `clm_detour.train.checkpoints` describes it, every `every_tokens` tokens.
 
     Args:
-        average: of the weights, where one is kept.
-        keep: how many to keep; older ones are deleted once a newer one is sealed.
+        average: Moving average of the weights, if there is one.
+        keep: Number of checkpoints to keep. Older ones are deleted once a newer one is sealed.
 
     Attributes:
-        skipped: steps that were left out for their loss; kept up to date by `Gradients`.
-        newest: the one that was written last, or that the phase went on from.
+        skipped: Number of steps that were skipped for their loss. `Gradients` counts them.
+        newest: Folder of the checkpoint that was written last, or from which the phase resumed.
     """
 
     def __init__(
@@ -48,29 +49,32 @@ class Checkpoints(Callback):
         self.newest: Path | None = None
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Write one if this step passed a multiple of `every_tokens`, unless it is the phase's last."""
+        """Write a checkpoint if this step passed a multiple of `every_tokens` and is not the last."""
         if passed(self.every_tokens, state) and not is_last_step(state):
             self.write(state)
 
     def write(self, state: State) -> Path:
-        """Write a sealed checkpoint of `state`, if it is not there; every process must call it, and none returns before it is sealed.
+        """Write a sealed checkpoint, unless this step has one already. Every process must call it.
 
-        Otherwise one that leaves next would make the launcher end the first, half a minute later, in the midst of writing.
+        It returns when the checkpoint is sealed. If one process returned earlier and then ended, the launcher
+        would end the main process while it is still writing.
         """
         target = self.folder / f"step-{state.timestamp.batch.value:08d}"
-        if target == self.newest:  # known to be good: another of its name may be damaged
+        if (
+            target == self.newest
+        ):  # written or verified by this process; any other folder of that name may be damaged
             return target
-        network = whole_network(self.network)
-        with atomic_folder(target) if is_first() else nullcontext(target) as temporary:
-            save_moments(state.optimizers[0], self.network, temporary / MOMENTS)
+        network = gather_network(self.network)
+        with atomic_folder(target) if is_main_process() else nullcontext(target) as temporary:
+            save_optimizer_state(state.optimizers[0], self.network, temporary / OPTIMIZER_STATE)
             if self.average is not None:
                 self.average.save(temporary / AVERAGE)
-            if is_first():
+            if is_main_process():
                 network.save_pretrained(temporary)
                 write_json(temporary / STATE, asdict(Position.of(state.timestamp, self.skipped)))
                 write_json(temporary / SEAL, checksums(temporary))
-        if is_first():
-            until_now = [path for path in sealed(self.folder) if path <= target]  # a later one is damaged
+        if is_main_process():
+            until_now = [path for path in sealed(self.folder) if path <= target]  # later ones are damaged
             for old in until_now[: -self.keep]:
                 remove(old)
         dist.barrier()

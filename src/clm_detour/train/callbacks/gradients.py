@@ -1,4 +1,4 @@
-"""Clips gradients, and leaves out or stops at a step whose loss or gradients are bad, before any weight has changed."""
+"""Clip gradients, and skip a step or stop if its loss or gradients are bad, before any weight has changed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch.distributed.tensor import DTensor
 
 from clm_detour.data.loader import StepBatches
 from clm_detour.train.callbacks.checkpoint import Checkpoints
-from clm_detour.train.parallel import is_first, sharded_gradient_scale
+from clm_detour.train.parallel import is_main_process, sharded_gradient_scale
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.progress import warn
 
-PATIENCE = 10  # bad steps in a row after which it is not the rows but the weights
+PATIENCE = 10  # after so many bad steps in a row the cause is not the rows but the weights
 
 
 class Gradients(Callback):
-    """Norm and loss of each step, over micro-batches and processes; every process comes to the same decision.
+    """Computes gradient norm and loss of each step over all processes, so all come to the same decision.
 
     Args:
-        clip: the largest norm of all gradients together, or None.
-        on_bad_loss: stop, or skip.
-        above: a loss above it is bad too, in nats; None: only what is not finite.
+        clip: Largest norm of all gradients together; None turns clipping off.
+        on_bad_loss: `stop` or `skip`.
+        above: A loss above this value is bad too, in nats; None: only a loss that is not finite is bad.
 
     Attributes:
-        norm: of the last step, before clipping.
-        bad: whether the last step was left out.
+        norm: Gradient norm of the last step, before clipping.
+        bad: Whether the last step was skipped.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class Gradients(Callback):
         self.scale = 1.0
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Learn what sharded gradients must be multiplied by."""
+        """Measure the factor for sharded gradients."""
         if state.fsdp_enabled:
             self.scale = sharded_gradient_scale()
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
-        """A new step, or the same once more with smaller micro-batches."""
+        """Reset the sums for a new step, or for the same step with smaller micro-batches."""
         self.sums = []
 
     def after_loss(self, state: State, logger: Logger) -> None:
-        """Remember the micro-batch's loss and how many predictions it is the mean of."""
+        """Add the loss of a micro-batch and the number of its predictions to the sums."""
         predicted = sum(state.batch["predicted"])
         loss = state.loss.detach().reshape(())  # type: ignore[union-attr]
         self.sums.append(torch.stack([loss * predicted, torch.full_like(loss, predicted)]))
 
     def after_train_batch(self, state: State, logger: Logger) -> None:
-        """Between the backward pass and the optimizer."""
+        """Check and clip the gradients, between the backward pass and the optimizer."""
         parameters = [p for p in state.model.parameters() if p.grad is not None]
         if self.scale != 1.0:
             torch._foreach_mul_([p.grad for p in parameters], self.scale)  # type: ignore[misc]
@@ -80,30 +80,31 @@ class Gradients(Callback):
         self.bad = not (loss <= self.above and math.isfinite(loss) and math.isfinite(self.norm))
         self.in_a_row = self.in_a_row + 1 if self.bad else 0
         if self.bad:
-            self._leave_out(state, loss)
+            self._skip(state, loss)
         elif self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
 
-    def _leave_out(self, state: State, loss: float) -> None:
+    def _skip(self, state: State, loss: float) -> None:
         step = state.timestamp.batch.value
         first = self.batches.first_row + self.batches.step_rows.before(step)
         last = first + self.batches.step_rows.rows(step) - 1
-        what = f"Step {step + 1} (rows {first}..{last} of the stream) has loss {loss:.4g}, gradient norm {self.norm:.4g}"
+        rows, numbers = f"rows {first}..{last}", f"loss {loss:.4g}, gradient norm {self.norm:.4g}"
+        what = f"Step {step + 1} ({rows} of the stream) has {numbers}"
         if self.on_bad_loss == "stop" or self.in_a_row > PATIENCE:
             raise UserError(f"{what}; {self._stopped(state)}")
-        state.optimizers[0].zero_grad(set_to_none=True)  # AdamW passes over what has no gradient
+        state.optimizers[0].zero_grad(set_to_none=True)  # AdamW skips parameters without a gradient
         self.checkpoints.skipped += 1
-        if is_first():
-            warn(f"{what}: left out.")
+        if is_main_process():
+            warn(f"{what}: skipped.")
 
     def _stopped(self, state: State) -> str:
-        kept = "nothing was trained yet in this phase"
+        kept = "this phase has not trained a step yet"
         if state.timestamp.batch.value:
-            kept = f"the weights before it are kept in {self.checkpoints.write(state)}"
+            kept = f"the weights before it are in {self.checkpoints.write(state)}"
         if self.on_bad_loss == "skip":
-            return f"{PATIENCE} steps in a row were left out before it, so lower the learning rate; {kept}."
-        return f"{kept}. Look at these rows, or set train.on_bad_loss=skip to leave such steps out."
+            return f"{PATIENCE} steps in a row were skipped before it, so lower the learning rate; {kept}."
+        return f"{kept}. Look at these rows, or set train.on_bad_loss=skip to skip such steps."
 
     def values(self) -> dict[str, float | int]:
-        """For the metrics."""
+        """Return the values for the metrics."""
         return {"gradient_norm": self.norm, "skipped_steps": self.checkpoints.skipped}

@@ -1,4 +1,4 @@
-"""Loss on held-out rows while a phase trains, as a masked and as a causal language model, each in its own attention mode."""
+"""Losses on held-out rows while a phase trains, masked and causal, each under its own attention mask."""
 
 from __future__ import annotations
 
@@ -14,54 +14,56 @@ from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.train.callbacks.clock import is_last_step, passed
 from clm_detour.train.callbacks.metrics import JsonLines
-from clm_detour.train.parallel import is_first
+from clm_detour.train.parallel import is_main_process
 from clm_detour.utils.files import finite
 
 
 class HeldOutLoss(Callback):
-    """Scores at the start of a phase, at each multiple of `every_tokens`, and at the end; a line each in held_out.jsonl.
+    """Writes scores of the network to held_out.jsonl.
 
-    The weights, the optimizer, the dice and the stream are not touched, so a phase ends with the same bits without it. Every process
-    scores all rows, since a sharded network runs on all or none.
+    It scores at the start of a phase, at each multiple of `every_tokens` and at the end. Weights, optimizer,
+    random number generators and data stream are not changed, so a phase ends with the same bits with and
+    without it. Every process scores all rows, since a sharded network must run on all processes.
 
     Args:
-        judges: one for `mlm` and one for `clm`.
-        bf16: as in training.
+        path: File to which a line is added each time.
+        scorers: One scorer for `mlm` and one for `clm`.
+        bf16: Whether to compute under bf16 autocast, as in training.
     """
 
     def __init__(
         self,
         path: Path,
         network: ModernBertForPretraining,
-        judges: Sequence[HeldOut],
+        scorers: Sequence[HeldOut],
         every_tokens: int,
         bf16: bool,
     ):
         self.lines = JsonLines(path)
         self.network = network
-        self.judges = judges
+        self.scorers = scorers
         self.every_tokens = every_tokens
         self.bf16 = bf16
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Before the first step, or cut the file back to where the run resumes."""
+        """Score before the first step, or cut the file back to the step at which the phase resumes."""
         step = state.timestamp.batch.value
-        if is_first():
-            self.lines.keep(step if step else -1)  # step 0 is scored anew
+        if is_main_process():
+            self.lines.keep(step if step else -1)  # step 0 is scored again
         if step == 0:
             self._score(state, logger)
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """After a step that passed a multiple, and after the last."""
+        """Score after a step that passed a multiple of `every_tokens`, and after the last."""
         if passed(self.every_tokens, state) or is_last_step(state):
             self._score(state, logger)
 
     def _score(self, state: State, logger: Logger) -> None:
         with torch.autocast(self.network.device.type, torch.bfloat16, enabled=self.bf16):
             scores: dict[str, Any] = {}
-            for judge in self.judges:
-                scores[judge.kind] = judge.score(self.network, lambda rows: None)
-        if is_first():
+            for scorer in self.scorers:
+                scores[scorer.kind] = scorer.score(self.network, lambda rows: None)
+        if is_main_process():
             clock = state.timestamp
             line = {"step": clock.batch.value, "tokens": clock.token.value, **scores}
             self.lines.append(line)

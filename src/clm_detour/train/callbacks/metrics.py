@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line a logged step, which goes to the other loggers too. Also drives the progress bar."""
+"""Write metrics.jsonl with one line for each logged step, feed the other loggers and the progress bar."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from composer.loggers import Logger
 from clm_detour.train.callbacks.clock import is_last_step, tokens_before
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import Throughput
-from clm_detour.train.parallel import is_first
+from clm_detour.train.parallel import is_main_process
 from clm_detour.utils.files import atomic_write, finite, read_json_lines, writable
 from clm_detour.utils.progress import Advance
 
 
 class Metrics(Callback):
-    """Step, tokens, loss, learning rate, gradient norm, speed, and the sources' shares of the phase's tokens so far.
+    """Writes step, tokens, loss, learning rate, gradient norm, speed, and the shares of the sources so far.
 
     Args:
-        path: the file; lines after the step a run resumes from are dropped first.
-        every: steps between lines.
-        advance: told the tokens of each step.
-        shares: of the sources, as a function of the tokens seen in the phase.
+        path: File to write. Lines after the step at which the phase resumes are removed first.
+        every: Number of steps between lines.
+        advance: Advances the progress bar by the tokens of a step.
+        shares: Function from the tokens seen in the phase to the share of each source.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class Metrics(Callback):
         self.last_token = 0
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Keep the lines up to the step that the run starts from."""
+        """Remove the lines after the step at which the phase starts or resumes."""
         self.last_time, self.last_token = time.monotonic(), state.timestamp.token.value
-        if is_first():
+        if is_main_process():
             self.advance(self.last_token, earlier=True)
             self.lines.keep(state.timestamp.batch.value)
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Write a line every `every` steps, and at the last."""
-        if not is_first():
+        """Write a line every `every` steps and after the last step."""
+        if not is_main_process():
             return
         step, tokens = state.timestamp.batch.value, state.timestamp.token.value
         loss = state.total_loss_dict["loss/train/total"]
@@ -86,18 +86,18 @@ class Metrics(Callback):
 
 
 class JsonLines:
-    """Only the first process writes."""
+    """A file of JSON lines, each with a step. Only the main process may write it."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def keep(self, step: int) -> None:
-        """Drop what is after `step`, and lines that are not whole."""
+        """Remove the lines after `step`, and incomplete lines."""
         kept = [line for line in read_json_lines(self.path) if line["step"] <= step]
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """One more; what is not finite becomes null, which JSON knows."""
+        """Add a line. Numbers that are not finite become null, since JSON has no NaN."""
         with writable(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(finite(dict(line))) + "\n")

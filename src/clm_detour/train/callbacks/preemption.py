@@ -1,4 +1,4 @@
-"""Finishes the step, writes a checkpoint and leaves when the cluster asks for its machines."""
+"""Finish the step, write a checkpoint and exit when the cluster asks for its machines back."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from composer.loggers import Logger
 
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.clock import is_last_step
-from clm_detour.train.parallel import on_any
+from clm_detour.train.parallel import is_true_on_any_process
 from clm_detour.utils.signals import Requeue
 
 
 class Preemption(Callback):
-    """Any process may be asked; all leave after the same step.
+    """Exits all processes after the same step if any of them has received a signal.
 
-    A loader's processes go on, so whoever signals a whole group does not take the data away from the step: they inherit the handler of
-    SIGUSR1, and heed SIGTERM only from their trainer (`clm_detour.data.loader`).
+    Loader processes continue even if the signal was sent to the whole process group, so the step does not
+    lose its data: they inherit the handler of SIGUSR1, and obey SIGTERM only from their trainer
+    (`clm_detour.data.loader`).
     """
 
     def __init__(self, checkpoints: Checkpoints):
         self.checkpoints = checkpoints
-        self.asked = False
+        self.requested = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        self.asked = True
+        """Handle a signal."""
+        self.requested = True
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Leave now, unless the phase is about to end anyway."""
-        if not is_last_step(state) and on_any(self.asked):
+        """Exit after this step, unless it is the last of the phase."""
+        if not is_last_step(state) and is_true_on_any_process(self.requested):
             written = self.checkpoints.write(state)
-            raise Requeue(f"Asked to leave; {written} is written")
+            raise Requeue(f"Asked to stop; {written} is written")
 
     def phase_end(self) -> None:
-        """Leave between two phases."""
-        if on_any(self.asked):
-            raise Requeue("Asked to leave; the phase is finished")
+        """Exit between two phases."""
+        if is_true_on_any_process(self.requested):
+            raise Requeue("Asked to stop; the phase is finished")

@@ -1,4 +1,4 @@
-"""Speed of this process: real tokens a second, share of the device's peak, how full the rows are, how long the data kept it waiting."""
+"""Speed of this process: tokens per second, MFU, fill of the rows, and time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from clm_detour.utils.progress import human
 
 
 class Throughput(Callback):
-    """Counts between two calls of `values`; all processes step together, so one stands for all.
+    """Measures between two calls of `values`. All processes step together, so one process is representative.
 
     Args:
-        pad: id of the padding, which is not a real token.
-        peak: floating-point operations a second of the device, or None if it is not known.
+        pad: Id of the padding token, which is not a real token.
+        peak: Peak of the device in floating-point operations per second; None if it is not known.
     """
 
     def __init__(self, model: PretrainingModel, pad: int, peak: float | None):
@@ -31,21 +31,21 @@ class Throughput(Callback):
         self._restart()
 
     def _restart(self) -> None:
-        self.since = self.asked = time.monotonic()
+        self.since = self.requested = time.monotonic()
         self.positions = self.real = self.flops = 0
         self.waited = 0.0
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """The clock starts."""
+        """Start to measure."""
         self._restart()
 
     def before_dataloader(self, state: State, logger: Logger) -> None:
-        """A batch is asked for."""
-        self.asked = time.monotonic()
+        """Note the time at which a batch is requested."""
+        self.requested = time.monotonic()
 
     def after_dataloader(self, state: State, logger: Logger) -> None:
-        """It is there, on the host still."""
-        self.waited += time.monotonic() - self.asked
+        """Count the tokens and operations of a batch, which is still in host memory."""
+        self.waited += time.monotonic() - self.requested
         ids = state.batch["input_ids"]
         self.positions += ids.numel()
         self.real += int((ids != self.pad).sum())
@@ -53,7 +53,7 @@ class Throughput(Callback):
             self.flops += self.model.flops_per_batch(state.batch)
 
     def values(self) -> dict[str, float]:
-        """For the metrics; starts to count anew."""
+        """Return the values for the metrics, and start to measure again."""
         seconds = max(time.monotonic() - self.since, 1e-9)
         values = {
             "real_tokens_per_second_per_device": round(self.real / seconds, 1),
@@ -68,7 +68,7 @@ class Throughput(Callback):
 
 
 def headline(values: dict[str, float]) -> str:
-    """The values in one line."""
+    """Return the values as one line."""
     parts = [f"{human(values['real_tokens_per_second_per_device'])} real tok/s/device"]
     if "mfu" in values:
         parts.append(f"MFU {values['mfu']:.1%}")
@@ -76,7 +76,7 @@ def headline(values: dict[str, float]) -> str:
 
 
 def peak_flops(precision: str) -> float | None:
-    """Of this process' device in fp32 or bf16, from Composer's table; None where it has none."""
+    """Return the peak of the device in operations per second; None if Composer's table lacks it."""
     if not torch.cuda.is_available():
         return None
     composers = Precision.AMP_BF16 if precision == "bf16" else Precision.FP32

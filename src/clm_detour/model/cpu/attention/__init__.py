@@ -1,7 +1,7 @@
-"""FlashAttention for CPUs: bf16, compiled on first use against the oneDNN that torch brings.
+"""FlashAttention for CPUs in bf16, compiled on first use with the oneDNN that torch contains.
 
-torch's own kernel runs at a third of such a CPU's peak in bf16; this one at up to three quarters, and knows documents and
-windows. Deterministic, whatever the number of threads.
+torch's own kernel runs at a third of such a CPU's peak in bf16; this one at up to three quarters, and it
+knows documents and windows. It is deterministic, whatever the number of threads.
 
 Shapes: T tokens, H heads, D size of a head.
 """
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clm_detour.model.attention.kernels import OTHER, check_heads, sides
 from clm_detour.model.cpu.compiler import AVX512, library
 from clm_detour.model.documents import Documents
+from clm_detour.model.kernels import OTHER, check_heads, window_sides
 from clm_detour.utils.errors import UserError
 
 NAME = "onednn"
@@ -31,13 +31,13 @@ OFF = (
 
 
 def suits(device: str, dtype: torch.dtype) -> bool:
-    """Whether it is made for this."""
+    """Return whether tensors are in bf16 on a CPU."""
     return device == "cpu" and dtype == torch.bfloat16
 
 
 @cache
 def unavailable() -> str | None:
-    """Why it cannot run here, or None if it can."""
+    """Return why it cannot run here, or None if it can."""
     multiplies_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
     if not (torch.backends.mkldnn.is_available() and multiplies_bf16()):
         return "this CPU or this torch does not multiply bf16 (AVX512-BF16, oneDNN)"
@@ -51,16 +51,17 @@ def unavailable() -> str | None:
 def attend(
     q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool, window: int | None
 ) -> Tensor:
-    """See `clm_detour.model.attention.attention`.
+    """Compute `clm_detour.model.attention.attention`.
 
     Raises:
-        UserError: not on a CPU, not in bf16, heads of an odd or huge size, or oneDNN was switched off.
+        UserError: If the tensors are not on a CPU, not in bf16, have heads of an odd or unsupported size, or
+            oneDNN was switched off.
     """
     device = q_THD.device.type
     if not suits(device, q_THD.dtype):
         raise UserError(
-            f"The attention back end {NAME!r} computes in bf16 on a CPU but the model runs in {q_THD.dtype} on {device}; "
-            f"run it there under torch.autocast('cpu', torch.bfloat16) or choose 'auto' {OTHER}."
+            f"The attention back end {NAME!r} computes in bf16 on a CPU but the model runs in {q_THD.dtype} "
+            f"on {device}; run it there under torch.autocast('cpu', torch.bfloat16) or choose 'auto' {OTHER}."
         )
     check_heads(NAME, q_THD.shape[-1], HEADS)
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_THD, k_THD, v_THD))
@@ -68,7 +69,7 @@ def attend(
 
 
 class _Batch(ctypes.Structure):
-    """`Batch` of kernel.cpp."""
+    """The struct `Batch` of kernel.cpp."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("q", "k", "v")),
@@ -87,7 +88,7 @@ def _batch(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, causal: bool, window: 
         ends.data_ptr(),
         len(ends) - 1,
         *q.shape,
-        *sides(causal, window, no_limit=whole),
+        *window_sides(causal, window, no_limit=whole),
         q.shape[-1] ** -0.5,
     )
 

@@ -1,9 +1,10 @@
 """Softmax over the vocabulary: the cross-entropy of logits together with its gradient.
 
-It is bound by memory, so what counts is how often the logits are read and written. On a CPU in bf16 or fp32 C++, compiled on first
-use, reads them from memory once and writes the gradient over them, 4 to 10 times as fast as torch's operators. On a GPU torch
-compiles the definition into one loop over each row, which moves a fifth of the bytes that its operators move one after another.
-Those do it everywhere else. Deterministic, whatever the number of threads.
+Memory is the limit, so the number of times that logits are read and written decides the speed. On a CPU in
+bf16 or fp32, C++ that is compiled on first use reads them once and writes the gradient over them, 4 to 10
+times as fast as torch's operators. On a GPU torch compiles the definition into one loop over each row, which
+moves a fifth of the bytes that its separate operators move. Elsewhere the separate operators are used. It is
+deterministic, whatever the number of threads.
 
 Shapes: C positions, V vocabulary.
 """
@@ -21,32 +22,31 @@ from torch import Tensor
 from clm_detour.model.compiling import allow_many_versions, cannot_compile
 from clm_detour.model.cpu.compiler import AVX2, AVX512, library
 
-FLAGS = {
-    "AVX512": AVX512,
-    "AVX2": AVX2,
-}  # by what torch itself uses here; any other CPU as the compiler takes it
+FLAGS = {"AVX512": AVX512, "AVX2": AVX2}  # by torch's own choice; without flags for any other CPU
 DTYPES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
 def loss_and_gradient(logits_CV: Tensor, bias_V: Tensor | None, labels_C: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the cross-entropies of `logits + bias`, and its gradient: softmax minus one-hot.
+    """Return the sum of the cross-entropies of `logits + bias`, and its gradient: softmax minus one-hot.
 
     Args:
-        logits_CV: may be overwritten.
-        labels_C: (C,) int64, each in [0, V), which is not looked at.
+        logits_CV: Logits, which may be overwritten.
+        bias_V: Bias, or None.
+        labels_C: (C,) int64, each in [0, V), which is not checked.
 
     Returns:
-        The sum, in nats, at least fp32; and the gradient (C, V), computed in fp32, in the logits' precision.
+        The sum, in nats, at least fp32; and the gradient (C, V), computed in fp32, in the precision of the
+        logits.
 
     Raises:
-        ValueError: shapes do not fit, or labels are not int64.
+        ValueError: If shapes do not fit, or labels are not int64.
     """
     _check(logits_CV, bias_V, labels_C)
     return _way(logits_CV)(logits_CV, bias_V, labels_C)
 
 
 def add_rows(sum_V: Tensor, rows_CV: Tensor) -> None:
-    """sum += rows.sum(0), in the sum's precision."""
+    """Compute sum += rows.sum(0), in the precision of the sum."""
     if _suits(rows_CV) and sum_V.dtype == torch.float32 and sum_V.is_contiguous():
         _call("add_rows", rows_CV, *rows_CV.shape, sum_V)
     else:
@@ -54,7 +54,7 @@ def add_rows(sum_V: Tensor, rows_CV: Tensor) -> None:
 
 
 def unavailable(device: str = "cpu") -> str | None:
-    """Why nothing compiled can run here on this type of device, or None if it can."""
+    """Return why nothing compiled can run here on this type of device, or None if it can."""
     if device == "cuda":
         return cannot_compile(device)
     found = _library()
@@ -62,7 +62,7 @@ def unavailable(device: str = "cpu") -> str | None:
 
 
 def fusable(logits_CV: Tensor, bias_V: Tensor | None, labels_C: Tensor) -> tuple[Tensor, Tensor]:
-    """`loss_and_gradient`, written so that a compiler makes one pass of it."""
+    """Compute `loss_and_gradient` in a form that a compiler turns into one pass."""
     wide = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
     wide = wide if bias_V is None else wide + bias_V
     normaliser = wide.logsumexp(-1, keepdim=True)
@@ -88,7 +88,7 @@ def _in_cpp(logits_CV: Tensor, bias_V: Tensor | None, labels_C: Tensor) -> tuple
 
 @cache
 def fused(backend: str = "inductor") -> Callable[..., tuple[Tensor, Tensor]]:
-    """`fusable`, compiled; at the second number of positions for any."""
+    """Return `fusable`, compiled. At the second number of positions torch compiles it for any number."""
     allow_many_versions()
     return torch.compile(fusable, fullgraph=True, backend=backend)
 
@@ -106,7 +106,7 @@ def _one_after_another(logits_CV: Tensor, bias_V: Tensor | None, labels_C: Tenso
 @cache
 def _library() -> ctypes.CDLL | str:
     instructions = FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())
-    # no comparison stops the program here, which lets the compiler make vectors of them
+    # comparisons do not trap here, so the compiler may vectorize them
     return library(Path(__file__).parent, ("-fno-trapping-math", *instructions))
 
 

@@ -1,0 +1,151 @@
+"""The steps after training: exported models, scores, the analysis and the page."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from clm_detour.analyze.run import analysis_inputs, analyze_run
+from clm_detour.config.schema import FineTuning
+from clm_detour.evaluate import fill_mask
+from clm_detour.evaluate.command import evaluate_models
+from clm_detour.evaluate.tables import plain
+from clm_detour.measure.held_out import HeldOut
+from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.recipe.export import ABOUT
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.recipe.start import is_decoder
+from clm_detour.recipe.stream import vocabulary_of
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.report.card import write_cards
+from clm_detour.report.page import write_page
+from clm_detour.run.engine import Step
+from clm_detour.utils.allocator import keep_freed_memory
+from clm_detour.utils.files import write_json
+from clm_detour.utils.progress import console, progress
+
+
+def export_step(arm: str, last_phase: str, folder: RunFolder, export: Callable[[], None]) -> Step:
+    """Return the step that writes the Hugging Face folder of an arm by calling `export`."""
+    about = folder.model(arm) / ABOUT
+    return Step(
+        f"export {arm}",
+        f"Export {arm}",
+        export,
+        outputs=[about],
+        inputs=[folder.phase(last_phase).record],
+        settings={"phase": last_phase},
+        settings_file=about,
+    )
+
+
+def external_base(base: str | None) -> dict[str, str]:
+    """Return `{"base": base}` for an external base that can fill masks. A decoder cannot."""
+    return {} if base is None or is_decoder(base) else {"base": base}
+
+
+def model_paths(base: str | None, folder: RunFolder, arms: Iterable[str]) -> dict[str, str]:
+    """Return the paths of the models to compare, in the order of display: an external base, then the arms."""
+    return {**external_base(base), **{arm: str(folder.model(arm)) for arm in arms}}
+
+
+def held_out_step(recipe: Recipe) -> Step:
+    """Return the step that scores an external base and the end of each phase on held-out rows."""
+    config, folder = recipe.config, recipe.folder
+    ends = {arm: phases[-1].id for arm, phases in recipe.arms.items()}
+    settings = {
+        "mask_rate": config.evaluate.mask_rate,
+        "rows": config.evaluate.rows,
+        "seed": config.seed,
+        "sources": recipe.domain_sources,
+        "arms": ends,
+    }
+
+    def work() -> None:
+        held_out = HeldOut(
+            sources=recipe.open_sources(recipe.domain_sources, "held_out"),
+            vocabulary=vocabulary_of(recipe.tokenizer),
+            sequence_length=config.data.sequence_length,
+            mask_rate=config.evaluate.mask_rate,
+            rows=config.evaluate.rows,
+            seed=config.seed,
+        )
+        external = external_base(config.model.base)
+        phases = {id: str(folder.phase(id).model) for id in recipe.phases}
+        keep_freed_memory()
+        total = held_out.total_rows * (len(external) + len(phases))
+        with progress("Held-out rows", total, "rows") as advance:
+
+            def score(paths: Mapping[str, str]) -> dict[str, Any]:
+                return {
+                    name: held_out.score(
+                        ModernBertForPretraining.from_pretrained(path, causal=False), advance
+                    )
+                    for name, path in paths.items()
+                }
+
+            models, scores = score(external), score(phases)
+        models |= {arm: scores[end] for arm, end in ends.items()}
+        write_json(folder.held_out, {"mask_rate": held_out.mask_rate, "models": models, "phases": scores})
+
+    inputs = [folder.phase(id).record for id in recipe.phases]
+    return Step("held-out", "Score on held-out text", work, [folder.held_out], inputs, settings)
+
+
+def fill_masks_step(recipe: Recipe) -> Step:
+    """Return the step that masks words in a few held-out sentences and lets every model fill them in."""
+    config, folder = recipe.config, recipe.folder
+    paths = model_paths(config.model.base, folder, recipe.arms)
+    count, seed = config.evaluate.fill_masks, config.seed
+
+    def work() -> None:
+        sentences = [
+            {"source": name, **sentence}
+            for name, source in recipe.open_sources(recipe.domain_sources, "held_out").items()
+            for sentence in fill_mask.masked_sentences(source, recipe.tokenizer, count, seed)
+        ]
+        tokenizer = str(folder.model(next(iter(recipe.arms))))
+        with progress("Masks", len(sentences) * len(paths), "masks") as advance:
+            write_json(folder.fill_masks, fill_mask.fill(sentences, paths, tokenizer, advance))
+
+    settings = {"sentences": count, "seed": seed, "sources": recipe.domain_sources, "models": list(paths)}
+    inputs = [folder.model(arm) / "config.json" for arm in recipe.arms]
+    return Step("fill masks", "Fill masks", work, [folder.fill_masks], inputs, settings)
+
+
+def tasks_step(settings: FineTuning, models: Mapping[str, str], folder: RunFolder) -> Step:
+    """Return the step that fine-tunes the models on tasks. Each fine-tuning run has its own record."""
+
+    def work() -> bool:
+        summary, runs = evaluate_models(settings, models, folder.tasks, folder.root.name)
+        if runs:
+            console.print(plain(summary), soft_wrap=True)
+        return runs > 0
+
+    return Step("tasks", "Fine-tune on tasks", work)
+
+
+def analysis_step(recipe: Recipe) -> Step:
+    """Return the step that compares the networks of detour and twin."""
+    config, folder = recipe.config, recipe.folder
+
+    inputs, settings = (
+        [*analysis_inputs(recipe.arms, folder), folder.held_out],
+        dataclasses.asdict(config.analysis),
+    )
+    work = partial(analyze_run, recipe)
+    return Step("analysis", "Compare detour and twin", work, [folder.comparison], inputs, settings)
+
+
+def report_step(folder: RunFolder) -> Step:
+    """Return the step that writes the page and the model cards from the records that exist now."""
+
+    def work() -> None:
+        write_cards(folder.root)
+        write_page(folder.root)
+
+    records = [folder.held_out, folder.fill_masks, folder.tasks / "summary.json", folder.comparison]
+    inputs = [folder.environment, *(path for path in records if path.exists())]
+    return Step("report", "Write the page", work, outputs=[folder.report], inputs=inputs)

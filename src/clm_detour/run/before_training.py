@@ -1,0 +1,109 @@
+"""The steps before training: the bundled sample, the tokenizer, and the prepared rows of each source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+from clm_detour.config.schema import Data, Sample, TokenizerTraining
+from clm_detour.data.prepare import prepare_source
+from clm_detour.data.sample import SOURCES, write_sample
+from clm_detour.data.sources import OnError, chosen_settings, read_documents
+from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.data.tokenizer_training import set_max_length, train_tokenizer
+from clm_detour.recipe.prepared import PreparedData
+from clm_detour.records.run_folder import RunFolder
+from clm_detour.run.engine import Step, StepRunner
+from clm_detour.utils.progress import progress, warn
+
+
+def prepare_tokenizer(
+    runner: StepRunner, data: Data, training: TokenizerTraining | None, folder: RunFolder
+) -> None:
+    """Write the sample and train the tokenizer, if the recipe asks for them."""
+    if data.sample is not None:
+        runner.run(sample_step(data.sample, folder.sample))
+    if training is not None:
+        runner.run(tokenizer_step(training, data, folder.tokenizer))
+        set_max_length(folder.tokenizer, data.sequence_length)
+
+
+def prepare_sources(runner: StepRunner, prepared: PreparedData, tokenizer: Tokenizer) -> None:
+    """Tokenize and pack the sources that this recipe prepares itself."""
+    for name in prepared.settings.sources:
+        if not prepared.is_elsewhere(name):
+            runner.run(source_step(name, prepared.settings, tokenizer))
+
+
+def sample_step(sample: Sample, folder: Path) -> Step:
+    """Return the step that writes the bundled corpus to `folder`."""
+
+    def work() -> None:
+        write_sample(folder, sample.documents, sample.seed)
+
+    return Step(
+        "sample",
+        "Write the sample",
+        work,
+        outputs=[folder / f"{source}.jsonl.gz" for source in SOURCES],
+        settings={"documents": sample.documents, "seed": sample.seed},
+        settings_file=folder / "settings.json",
+        fixed=True,
+    )
+
+
+def tokenizer_step(training: TokenizerTraining, data: Data, folder: Path) -> Step:
+    """Return the step that trains a tokenizer on the first documents of each source."""
+
+    def work() -> None:
+        total = training.documents * len(data.sources)
+        with progress("Read documents for the tokenizer", total, "documents") as advance:
+            texts = first_documents(data, training.documents, advance)
+            train_tokenizer(texts, training.vocab_size, folder, data.sequence_length)
+
+    return Step(
+        "tokenizer",
+        "Train the tokenizer",
+        work,
+        outputs=[folder / "tokenizer.json"],
+        settings={
+            "vocab_size": training.vocab_size,
+            "documents": training.documents,
+            "sources": {name: source.path for name, source in data.sources.items()},
+            "chosen": {name: chosen_settings(source) for name, source in data.sources.items()},
+        },
+        settings_file=folder / "settings.json",
+        fixed=True,
+    )
+
+
+def first_documents(data: Data, count: int, advance: Callable[..., None]) -> Iterator[str]:
+    """Yield the first `count` documents of each source."""
+    for source in data.sources.values():
+        for text in islice(read_documents(source, on_error=cast(OnError, data.on_error)), count):
+            advance(1)
+            yield text
+
+
+def source_step(name: str, data: Data, tokenizer: Tokenizer) -> Step:
+    """Return the step that tokenizes and packs a source. The prepared data has records of its own."""
+
+    def work() -> bool:
+        report = prepare_source(
+            name=name,
+            path=data.sources[name],
+            folder=Path(data.dir) / name,
+            tokenizer=tokenizer,
+            row_length=data.sequence_length,
+            seed=data.shuffle_seed,
+            held_out=data.held_out,
+            on_error=cast(OnError, data.on_error),
+            processes=data.processes,
+        )
+        for reason, count in report.dropped.items():
+            warn(f"{name}: {count} records skipped ({reason})")
+        return not report.skipped
+
+    return Step(f"prepare {name}", f"Prepare {name}", work)

@@ -1,0 +1,126 @@
+"""Run a whole recipe: sample -> tokenizer -> rows -> phases -> models -> scores -> analysis -> page.
+
+`run_steps` lists the steps in their order. A step that is done is skipped; `clm_detour.run.engine` says when
+it is.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from clm_detour.analyze.run import can_be_analyzed
+from clm_detour.config.loading import save_config
+from clm_detour.config.schema import Config
+from clm_detour.model.attention import choose_backend
+from clm_detour.plan import RecipePlan, print_plan
+from clm_detour.recipe.export import export_arm
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.run.after_training import (
+    analysis_step,
+    export_step,
+    fill_masks_step,
+    held_out_step,
+    model_paths,
+    report_step,
+    tasks_step,
+)
+from clm_detour.run.before_training import prepare_sources, prepare_tokenizer
+from clm_detour.run.check import (
+    check_before_run,
+    check_shards,
+    check_tokenizer,
+    plan_with_warnings,
+    recipe_sources,
+)
+from clm_detour.run.engine import Step, StepRunner
+from clm_detour.train.launch import is_first_node, launch_phase
+from clm_detour.utils.environment import describe_environment
+from clm_detour.utils.files import write_json
+from clm_detour.utils.locks import exclusive
+from clm_detour.utils.progress import warn
+
+
+def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
+    """Run every step of a recipe that is not done.
+
+    Whatever could stop the run is checked before anything is prepared. A step after training that fails is
+    left out of the page, and its error is raised once the page is written. Machines other than the first run
+    only their share of the phases.
+
+    Args:
+        recipe: Recipe, or its config.
+        size_warnings: Whether to warn of few steps and little held-out text, which are intended under
+            `+debug`.
+
+    Returns:
+        Number of steps that had something to do.
+
+    Raises:
+        UserError: If the recipe cannot be run.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe(recipe)
+    if not is_first_node():
+        return sum(launch_phase(recipe, phase) for phase in recipe.phases.values())
+    for warning in check_before_run(recipe, read_prepared=False):
+        warn(warning)
+    choose_backend(recipe.config.model.attention)
+    with exclusive(recipe.folder.root, "Another run works"):
+        return run_steps(recipe, size_warnings)
+
+
+def run_steps(recipe: Recipe, size_warnings: bool) -> int:
+    """Run the steps of a recipe in their order, and return how many had something to do."""
+    config, folder = recipe.config, recipe.folder
+    runner = StepRunner(folder.steps)
+    prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
+    if config.tokenizer.train is not None:
+        check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
+    prepare_sources(runner, recipe.prepared, recipe.tokenizer)
+    check_shards(recipe_sources(recipe.prepared, folder).values(), recipe.tokenizer, deep=False)
+    finished = [recipe.is_finished(phase) for phase in recipe.phases.values()]  # also compares their settings
+    if not all(finished):
+        show_plan(*plan_with_warnings(recipe, size_warnings), folder.plan)
+    save_config(config, folder.config)
+    write_json(folder.arms, {arm: [phase.id for phase in phases] for arm, phases in recipe.arms.items()})
+
+    for id, phase in recipe.phases.items():
+        train = partial(launch_phase, recipe, phase)
+        runner.run(Step(f"phase {id}", f"Train {id}", train, outputs=[folder.phase(id).record]))
+
+    for arm, phases in recipe.arms.items():
+        export = partial(export_arm, recipe, arm, folder.model(arm))
+        runner.run_optional(export_step(arm, phases[-1].id, folder, export))
+    runner.run_optional(held_out_step(recipe))
+    runner.run_optional(fill_masks_step(recipe))
+    if config.evaluate.tasks is not None:
+        models = model_paths(config.model.base, folder, recipe.arms)
+        runner.run_optional(tasks_step(config.evaluate.tasks, models, folder))
+    if can_be_analyzed(recipe.arms):
+        runner.run_optional(analysis_step(recipe))
+    if runner.ran or not folder.environment.exists():
+        write_json(folder.environment, describe_environment())
+    runner.run(report_step(folder))
+    if runner.failed:
+        raise runner.failed[0]
+    return runner.ran
+
+
+def show_plan(plan: RecipePlan, warnings: list[str], path: Path) -> None:
+    """Print the plan of a recipe with its warnings, and write the operations of each phase to `path`."""
+    print_plan(plan)
+    for warning in warnings:
+        warn(warning)
+    operations = {phase.run.id: phase.operations and phase.operations.total for phase in plan.phases}
+    write_json(path, {"phases": {id: {"operations": total} for id, total in operations.items()}})
+
+
+def prepare_data(recipe: Recipe | Config) -> int:
+    """Run the steps before training only, and return how many had something to do."""
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe(recipe)
+    config, folder = recipe.config, recipe.folder
+    with exclusive(folder.root, "Another run works"):
+        runner = StepRunner(folder.steps)
+        prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
+        prepare_sources(runner, recipe.prepared, recipe.tokenizer)
+    return runner.ran

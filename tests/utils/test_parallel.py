@@ -1,0 +1,173 @@
+"""One function over many tasks, in one process or in several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.parallel import Worker, parallel_map
+from commands import Command
+
+
+def square(common: int, task: int, worker: Worker) -> tuple[int, int]:
+    for _ in range(10):
+        worker.report(task, 1)
+    return common + task * task, os.getpid()
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_results_are_in_the_order_of_the_tasks(processes):
+    amounts, results = [], []
+    found = parallel_map(
+        square,
+        range(20),
+        7,
+        processes=processes,
+        on_progress=lambda *some: amounts.append(some[:2]),
+        on_result=results.append,
+    )
+    assert [value for value, _ in found] == [7 + task * task for task in range(20)]
+    assert sorted(results) == sorted(found)
+    assert [sum(some) for some in zip(*amounts, strict=True)] == [10 * sum(range(20)), 200]
+    assert (os.getpid() in {pid for _, pid in found}) == (processes == 1)
+
+
+def test_a_single_task_and_no_task_need_no_other_process():
+    assert parallel_map(square, [3], 0, processes=4) == [(9, os.getpid())]
+    assert parallel_map(square, [], 0, processes=4) == []
+
+
+def wait_for_progress(folder: Path, task: int, worker: Worker) -> None:
+    worker.report(1)
+    deadline = time.monotonic() + 60
+    while not (folder / "seen").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_progress_is_shown_while_tasks_run(tmp_path):
+    seen = []
+
+    def on_progress(*amounts: int) -> None:
+        seen.append(amounts[0])
+        if sum(seen) == 2:
+            (tmp_path / "seen").touch()
+
+    parallel_map(wait_for_progress, [0, 1], tmp_path, processes=2, on_progress=on_progress)
+    assert sum(seen) == 2
+
+
+def device(folder: Path, task: int, worker: Worker) -> str:
+    (folder / str(task)).touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)  # until each worker has a task
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_workers_take_devices_in_turn(tmp_path):
+    found = parallel_map(device, range(3), tmp_path, processes=3, devices=["4", "6"])
+    assert sorted(found) == ["4", "4", "6"]
+
+
+def threads(common: object, task: int, worker: Worker) -> tuple[int, int]:
+    while task == 1 and worker.threads() == 1:
+        time.sleep(0.01)
+    return worker.processes, worker.threads()
+
+
+def test_the_last_task_has_all_cores(monkeypatch):
+    cores = len(os.sched_getaffinity(0))
+    if cores < 2:
+        pytest.skip("one core")
+    found = parallel_map(threads, range(2 + cores), processes=2)
+    assert found[0] == (2, 1)
+    assert found[1] == (2, cores)
+
+
+def fail(common: object, task: int, worker: Worker) -> None:
+    if task == 1:
+        raise UserError("This file is damaged.")
+    time.sleep(60)
+
+
+def test_the_first_error_ends_all_workers():
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"^This file is damaged\.$"):
+        parallel_map(fail, range(4), processes=2)
+    assert time.monotonic() - began < 50
+
+
+def kill_yourself(common: object, task: int, worker: Worker) -> None:
+    if task == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_the_system_kills_is_one_sentence():
+    with pytest.raises(UserError, match="lack of memory: set jobs lower and run the same command again"):
+        parallel_map(kill_yourself, [0, 1, 2], processes=2, remedy="set jobs lower")
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from clm_detour.utils.errors import exit_on_user_error
+from clm_detour.utils.parallel import parallel_map
+from clm_detour.utils.signals import requeue_on_signals
+
+def flood(folder, task, worker):
+    (folder / f"task-{task}").touch()
+    while True:
+        worker.report(*range(3))
+
+if __name__ == "__main__":
+    with exit_on_user_error(), requeue_on_signals():
+        parallel_map(flood, range(6), Path(sys.argv[1]), processes=2)
+"""
+
+
+@pytest.fixture
+def command(tmp_path) -> Command:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return Command([sys.executable, str(tmp_path / "program.py"), str(tmp_path)], tmp_path / "log")
+
+
+def test_ctrl_c_while_processes_start(command):
+    command.wait_until(lambda: command.children() >= 2)
+    command.assert_leaves_at_ctrl_c()
+
+
+def test_ctrl_c_while_tasks_run(command, tmp_path):
+    command.wait_until(lambda: len(list(tmp_path.glob("task-*"))) == 2)
+    command.assert_leaves_at_ctrl_c()
+
+
+def test_a_cluster_that_wants_its_machine_back(command, tmp_path):
+    command.wait_until(lambda: len(list(tmp_path.glob("task-*"))) == 2)
+    os.killpg(command.process.pid, signal.SIGTERM)
+    assert command.end() == 75
+    assert command.said() == "Asked to leave (SIGTERM); exit code 75: the same command goes on here.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL])
+def test_workers_end_with_the_process_that_started_them(command, tmp_path, number):
+    command.wait_until(lambda: len(list(tmp_path.glob("task-*"))) == 2)
+    command.process.send_signal(number)
+    assert command.end() == -number
+
+
+def test_an_exception_in_this_process_ends_the_workers(tmp_path):
+    program = PROGRAM.replace("while True:", "while task:").replace(
+        "processes=2)", "processes=2, on_result=lambda result: 1 / 0)"
+    )
+    (tmp_path / "program.py").write_text(program)
+    words = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert ended.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
