@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from transformers import pipeline
@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.records.run import FilledMask, Guess
 from clm_detour.utils.progress import Advance
 
 WINDOW = 40  # tokens of a document that are shown
@@ -64,30 +65,27 @@ def mask_one_word(
 
 
 def fill(
-    sentences: list[dict[str, Any]],
+    sentences: Sequence[FilledMask],
     models: Mapping[str, str],
     tokenizer: str,
     advance: Advance,
     top: int = 5,
-) -> list[dict[str, Any]]:
-    """Fill each sentence with each model.
+) -> list[FilledMask]:
+    """Return the sentences with the guesses of each model.
 
     Args:
-        models: name -> Hugging Face folder or hub id.
-        tokenizer: folder or hub id of the one that the sentences come from; all models are given its tokens, as when they are
-            scored on held-out rows.
-        top: guesses kept.
-
-    Returns:
-        The sentences, each with `models`: name -> [{token, score}, ...], best first.
+        models: Name -> Hugging Face folder or hub id.
+        tokenizer: Folder or hub id of the tokenizer of the sentences. All models are given its tokens, as when
+            they are scored on held-out rows.
+        advance: Called after each sentence of each model.
+        top: Number of guesses.
     """
-    logging.disable_progress_bar()  # transformers' own, for loading weights
-    filled = [{**sentence, "models": {}} for sentence in sentences]
+    logging.disable_progress_bar()  # that of transformers, for loading weights
+    filled = [replace(sentence, models={}) for sentence in sentences]
     for name, path in models.items():
         guess = pipeline("fill-mask", model=path, tokenizer=tokenizer, device="cpu", top_k=top)
         for sentence in filled:
-            sentence["models"][name] = [
-                {"token": answer["token_str"], "score": answer["score"]} for answer in guess(sentence["text"])
-            ]
+            answers = guess(sentence.text)
+            sentence.models[name] = [Guess(answer["token_str"], answer["score"]) for answer in answers]
             advance(1)
     return filled

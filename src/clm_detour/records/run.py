@@ -13,7 +13,7 @@ Arms = dict[str, list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class StepRecord:
     """An item of `steps.json`, a list: a step of a recipe that was done, or one that this recipe cannot do.
 
     Args:

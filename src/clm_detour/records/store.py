@@ -57,7 +57,7 @@ def as_json(record: Any, kind: Any = None) -> Any:
 
     Args:
         record: The record.
-        kind: The type of the record, where it is no dataclass, like `list[Step]`.
+        kind: The type of the record, where it is no dataclass, like `list[FilledMask]`.
     """
     return finite(adapter(kind or type(record)).dump_python(record, mode="json", by_alias=True))
 

@@ -21,7 +21,7 @@ from clm_detour.records.analysis import GradientsRecord, NetworkComparison, Traj
 from clm_detour.records.data import CARD, DataCard
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.phase import HeldOutStep, LoggedStep, PhaseRecord
-from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, PlanRecord, Scores, Step
+from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, PlanRecord, Scores, StepRecord
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import parse, read_lines
 from clm_detour.report.run import Curve, Phase, Run, Watched
@@ -48,7 +48,7 @@ def load_run(run_dir: Path) -> Run:
     files = Reader(run_dir, run.missing)
     run.config, run.config_text = read_config(files, folder.config)
     run.environment = files.read(folder.environment, "Versions and hardware", dict[str, Any])
-    steps = files.read(folder.steps, "The steps and their times", list[Step]) or []
+    steps = files.read(folder.steps, "The steps and their times", list[StepRecord]) or []
     run.steps = [step for step in steps if step.left_out is None]
     run.arms = read_arms(files, folder, run.config)
     run.phases = {id: read_phase(files, folder, id, run.config) for id in phase_ids(run_dir, run.arms)}

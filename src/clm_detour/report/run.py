@@ -15,7 +15,7 @@ from clm_detour.records.analysis import NetworkComparison, ObjectiveGradient, Tr
 from clm_detour.records.data import DataCard
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.phase import PhaseRecord
-from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, Step
+from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, StepRecord
 
 NAMED_SLOTS = ("base", "detour", "twin")
 OTHER_SLOTS = ("other-1", "other-2", "other-3")
@@ -96,7 +96,7 @@ class Run:
     config: Config | None = None
     config_text: str | None = None
     environment: dict[str, Any] | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
     arms: Arms = field(default_factory=dict)
     phases: dict[str, Phase] = field(default_factory=dict)
     sources: dict[str, DataCard] = field(default_factory=dict)
