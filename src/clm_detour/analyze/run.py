@@ -6,8 +6,7 @@ compare.json, layers.csv, matrices.csv, figures
 trajectory.json, trajectory.png, .svg
     See `trajectory`.
 weights.json
-    {"changes": [{arm, phases ([first, last]), ...}...]}, each as in `weights`: of each arm from the start to
-    its end, and of each of its phases.
+    See `weights`: of each arm from the start to its end, and of each of its phases.
 gradients.json
     See `gradients`: of the model from which both arms start.
 """
