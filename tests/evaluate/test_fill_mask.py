@@ -16,6 +16,7 @@ from clm_detour.data.prepare import prepare_source
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.evaluate.fill_mask import fill, masked_sentences
 from clm_detour.recipe.recipe import Recipe
+from clm_detour.records.run import FilledMask
 from clm_detour.run.after_training import fill_masks_step
 from clm_detour.run.check import check_recipe
 from clm_detour.run.pipeline import prepare_data
@@ -88,11 +89,11 @@ def test_a_model_without_a_tokenizer_fills_masks_with_the_one_that_is_given(enco
     shutil.copytree(encoders["modernbert"], base)
     (base / "tokenizer.json").unlink()
     (base / "tokenizer_config.json").unlink()
-    sentence = {"text": "The patient was treated with [MASK].", "answer": " aspirin"}
+    sentence = FilledMask("notes", "The patient was treated with [MASK].", " aspirin")
     models = {"base": str(base), "detour": encoders["modernbert"]}
     (filled,) = fill([sentence], models, str(tiny_data / "tokenizer"), lambda _: None)
-    assert filled["models"]["base"] == filled["models"]["detour"]
-    assert len(filled["models"]["base"]) == 5
+    assert filled.models["base"] == filled.models["detour"]
+    assert len(filled.models["base"]) == 5
 
 
 def test_a_run_on_texts_about_masks_from_a_base_without_a_tokenizer_fills_masks(

@@ -1,35 +1,13 @@
 """Compare encoders layer by layer: their divergence, its noise, and how much of it remains after the decay.
 
+The result is `compare.json`, whose form is `clm_detour.records.analysis.NetworkComparison`.
+
 Two numbers must not be confused:
     divergence   1 - CKA of a layer; of a model its mean over the layers (without embeddings and final norm).
     retention    divergence of A and B over the divergence of A and B *before* the decay (of `before_a` and
                  `before_b`).
 The `ratio` is the divergence of A and B over that of B and the control, a second B with another seed. A
 ratio of 1 means that it is no more than noise.
-
-compare.json (null: not a number, or absent; intervals are [low, high] at `settings.level`):
-
-    format        1
-    models        role (a, b, control, before_a, before_b) -> path, layers (names), hidden, network (packed
-                  or padded), outliers (number of dimensions of each layer that the trimmed variants omit),
-                  outlier_variance (their share of the layer's variance)
-    texts         from, available, distinct (in all samples), samples, per_sample, max_tokens, tokens (of
-                  model a, of the distinct ones), overlap (a text is in several samples), tokenised_alike,
-                  every (number of texts of `every_text`, or null)
-    settings      seed, half_samples, level, outlier_factor, tokens_per_text, device
-    comparisons   name -> models ([role, role]), pairs ([[layer, layer]...], matched layers),
-                  variants: name -> matrix (A x B, CKA), cka and divergence (of each pair), interval (of each
-                  pair's divergence, or null), samples (mean divergence in each sample), chance (of each
-                  pair, CKA of shuffled texts), model: {divergence, interval}
-                  names: detour_twin = A and B; control = B and control; before = before_a and before_b
-                  variants: biased (the paper's), debiased, biased_trimmed, debiased_trimmed, minibatch
-                  (debiased, over all distinct texts), tokens (minibatch over single tokens; only where models
-                  tokenize alike), every_text and every_text_biased (over the whole file, if asked for:
-                  minibatch; and exact, for matched layers only, with matrix null)
-    ratio         variant -> layers (of each pair, or null where depths differ), layer_intervals, model,
-                  interval; or null
-    retention     the same form, or null
-    notes         sentences
 """
 
 from __future__ import annotations

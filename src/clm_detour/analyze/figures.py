@@ -21,7 +21,7 @@ REFERENCE = "undecayed_twin"
 
 
 def similarity_maps(found: NetworkComparison, a: str, b: str) -> dict[str, HeatMap]:
-    """Return a heat map of all layers of a with all layers of b for each estimator of `MAPS` that was measured.
+    """Return a heat map of all layers of a with all layers of b for each measured estimator of `MAPS`.
 
     Args:
         a, b: What the models are called.
@@ -39,9 +39,10 @@ def similarity_maps(found: NetworkComparison, a: str, b: str) -> dict[str, HeatM
 
 
 def divergence_chart(found: NetworkComparison) -> LineChart:
-    """Return the divergence of a and b by layer and estimator, dashed for the control, with intervals where there are any.
+    """Return the divergence of a and b by layer and estimator; the control's is dashed.
 
-    The debiased curves are wide and lie below the others, which may coincide with them; they have bands.
+    The debiased curves are wide and lie below the others, which may coincide with them. They have bands,
+    which are their intervals.
     """
     lines = []
     for part in ("detour_twin", "control"):
@@ -69,19 +70,20 @@ def divergence_chart(found: NetworkComparison) -> LineChart:
 
 
 def trajectory_chart(found: TrajectoryRecord) -> LineChart:
-    """Return the debiased divergence of the detour's checkpoints from the undecayed twin, a line for each third of the layers."""
+    """Return the debiased divergence of the detour's checkpoints from the undecayed twin.
+
+    There is a line for each third of the layers.
+    """
     points = [point for point in found.points if REFERENCE in point.divergence]
     groups = {name: span for name, span in found.groups.items() if name != "all"}
     tokens = [point.total for point in points]
     lines = []
     for (group, span), slot in zip(groups.items(), ("twin", "base", "detour"), strict=False):
         estimates = [point.estimate(REFERENCE, "debiased", group) for point in points]
-        lines.append(
-            Line(
-                tokens, [100 * each.divergence for each in estimates], COLORS[slot], "{} ({} to {})".format(group, *span),
-                marker=3.5, band=[each.interval and percents(each.interval) for each in estimates],
-            )
-        )  # fmt: skip
+        values = [100 * each.divergence for each in estimates]
+        band = [each.interval and percents(each.interval) for each in estimates]
+        label = f"{group} ({span[0]} to {span[1]})"
+        lines.append(Line(tokens, values, COLORS[slot], label, marker=3.5, band=band))
     phases = [point.phase for point in points]
     borders = [tokens[i] for i in range(len(points) - 1) if phases[i + 1] != phases[i] and tokens[i]]
     return LineChart(

@@ -1,14 +1,6 @@
 """Compare the gradients of CLM and MLM in a model on the same texts: `gradients.json`.
 
-model, texts, tokens    folder; number of texts and of tokens
-layers                  names
-objectives              name (clm, mlm 30 %, ...) ->
-                        loss (nats per predicted token), predicted
-                        density (predicted / tokens: share of positions with a label)
-                        norm (of the whole gradient of the mean loss), norms: layer -> kind -> norm
-                        reached: layer output -> share of positions to whose state any gradient flows
-                        spread: layer output -> participation ratio of the positions' gradient norms,
-                        (sum g)^2 / (T sum g^2): 1 if all positions have the same, 1/T if one has it all
+The form of the result is `clm_detour.records.analysis.GradientsRecord`.
 """
 
 from __future__ import annotations

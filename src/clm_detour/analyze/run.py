@@ -6,8 +6,7 @@ compare.json, layers.csv, matrices.csv, figures
 trajectory.json, trajectory.png, .svg
     See `trajectory`.
 weights.json
-    {"changes": [{arm, phases ([first, last]), ...}...]}, each as in `weights`: of each arm from the start to
-    its end, and of each of its phases.
+    See `weights`: of each arm from the start to its end, and of each of its phases.
 gradients.json
     See `gradients`: of the model from which both arms start.
 """
@@ -89,8 +88,8 @@ def analyze_run(recipe: Recipe) -> str | None:
     found = trajectory(points, references, texts, settings, tokenizer)
     save_trajectory(found, folder)
     write(parse(TrajectoryRecord, found), folder / "trajectory.json")
-    changes = {"changes": weight_changes(arms, recipe.folder, start)}
-    write(parse(WeightsRecord, changes), folder / "weights.json")
+    changes = weight_changes(arms, recipe.folder, start)
+    write(parse(WeightsRecord, {"changes": changes}), folder / "weights.json")
     if start is not None:
         found = gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, seed, tokenizer)
         write(parse(GradientsRecord, found), folder / "gradients.json")

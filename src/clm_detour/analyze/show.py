@@ -16,9 +16,10 @@ BY_LAYER = ("biased", "debiased", "debiased_trimmed")
 
 
 def write_comparison_csv(found: NetworkComparison, folder: Path) -> None:
-    """Write `layers.csv`, a line for each pair of matched layers, and `matrices.csv`, a line for each pair of any layers.
+    """Write `layers.csv` and `matrices.csv`.
 
-    Both have a line for each comparison (`a_b`, `control` and `before`) and each estimator.
+    The first has a line for each pair of matched layers, the second one for each pair of any layers. Both
+    have a line for each comparison (`a_b`, `control` and `before`) and each estimator.
     """
     for name, rows in (("layers", layer_rows(found)), ("matrices", matrix_rows(found))):
         with atomic_write(folder / f"{name}.csv", "w") as file:
@@ -74,7 +75,7 @@ def quotient_text(found: Quotient | None) -> str:
 
 
 def comparison_tables(found: NetworkComparison) -> list[Table]:
-    """Return the divergence of the models by estimator, and the divergence of each layer by the main estimators."""
+    """Return the divergence of the models by estimator, and that of each layer by the main estimators."""
     return [estimator_table(found), layer_table(found)]
 
 

@@ -1,14 +1,7 @@
 """Measure how divergence grows during the detour and how much the decay removes: `trajectory.json`.
 
-references    name -> folder: undecayed_twin (the twin before its decay, as in the paper), start of both
-groups        low, mid, high, all -> [first, last] layer
-variants      names of the estimators
-texts         samples, per_sample, max_tokens
-points        [{phase, tokens (of the phase so far), total (since the start), path,
-                divergence: reference -> variant -> group -> mean of 1 - CKA,
-                interval: the same -> [low, high], 95 % over texts}...]
-Points are the start, every model exported during training (`train.export_at`), and the end of each phase of
-the detour.
+The points are the start, every model exported during training (`train.export_at`), and the end of each phase
+of the detour. The form of the result is `clm_detour.records.analysis.TrajectoryRecord`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,6 @@
 """Measure how far weights have moved, by layer and kind: `weights.json`.
 
-from, to     folders
-layers       names: embeddings, 0, 1, ..., final_norm, head
-kinds        names: attention, mlp, norms, embeddings, head
-change       layer -> kind -> |to - from| / |from| over all weights of that layer and kind together (Frobenius
-             norms); only kinds that the layer has, null where `from` is all zero
-whole        kind -> the same over all layers, and `all`
-largest      [{name, change}...] the ten weights that moved most
+The form of the result is `clm_detour.records.analysis.WeightChange`.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def ratio(above: int, below: int) -> float:
 
 
 def draw(card: DataCard, file: Path) -> None:
-    """Write the picture: the lengths of the training split's documents, and what the source holds and lost."""
+    """Write the picture: the lengths of the training documents, and facts about the source."""
     from clm_detour.figures.histogram import write_histogram  # matplotlib is slow to import
 
     train = card.splits["train"]

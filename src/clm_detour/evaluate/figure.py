@@ -14,7 +14,7 @@ WIDTH = 6.5  # inches
 
 
 def write_differences(summary: Summary, path: Path) -> None:
-    """Write a PNG with a plot for each comparison of a summary; without any, remove the file of an earlier summary."""
+    """Write a PNG with a plot for each comparison, or remove an earlier PNG if there are no comparisons."""
     if not summary.comparisons:
         path.unlink(missing_ok=True)
         return
@@ -26,8 +26,8 @@ def write_differences(summary: Summary, path: Path) -> None:
 def difference_plot(row: TaskComparison, several: bool) -> DotPlot:
     """Return the plot of one comparison.
 
-    A plot has one kind of interval. Where the interval of the mean is over tasks, the tasks' dots are what it is made
-    of, and have no intervals of their own.
+    A plot has one kind of interval. Where the interval of the mean is over tasks, the tasks' dots are what it
+    is made of, and have no intervals of their own.
     """
     kind = row.interval_over or "seeds"
     rows = {

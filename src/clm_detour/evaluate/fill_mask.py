@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from transformers import pipeline
@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.records.run import FilledMask, Guess
 from clm_detour.utils.progress import Advance
 
 WINDOW = 40  # tokens shown of a document
@@ -66,13 +67,13 @@ def mask_one_word(
 
 
 def fill(
-    sentences: list[dict[str, Any]],
+    sentences: Sequence[FilledMask],
     models: Mapping[str, str],
     tokenizer: str,
     advance: Advance,
     top: int = 5,
-) -> list[dict[str, Any]]:
-    """Fill each sentence with each model.
+) -> list[FilledMask]:
+    """Return the sentences with the guesses of each model.
 
     Args:
         models: Hugging Face folder or hub id of each model by its name.
@@ -80,17 +81,13 @@ def fill(
             held-out rows.
         advance: Function that is called once a sentence and model.
         top: Number of guesses to return.
-
-    Returns:
-        The sentences, each with `models`: a list of {token, score}, best first, by the name of the model.
     """
-    logging.disable_progress_bar()  # of transformers, for loading weights
-    filled = [{**sentence, "models": {}} for sentence in sentences]
+    logging.disable_progress_bar()  # that of transformers, for loading weights
+    filled = [replace(sentence, models={}) for sentence in sentences]
     for name, path in models.items():
         guess = pipeline("fill-mask", model=path, tokenizer=tokenizer, device="cpu", top_k=top)
         for sentence in filled:
-            sentence["models"][name] = [
-                {"token": answer["token_str"], "score": answer["score"]} for answer in guess(sentence["text"])
-            ]
+            answers = guess(sentence.text)
+            sentence.models[name] = [Guess(answer["token_str"], answer["score"]) for answer in answers]
             advance(1)
     return filled

@@ -195,7 +195,7 @@ def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens:
         return None
     network = ModernBertForPretraining.from_pretrained(path, causal=False)
     ids, _ = frame_text(tokenizer, texts, max_tokens)
-    return score(network, masked_batches(tokenizer, ids)).means()["accuracy"]
+    return score(network, masked_batches(tokenizer, ids)).means().accuracy
 
 
 def masked_batches(tokenizer: Any, ids: Sequence[list[int]]) -> Iterator[Batch]:

@@ -1,7 +1,7 @@
 """A summary as the paper's table, and the differences of its models.
 
-Tables have a row for each model and a column for each task and each average over tasks. They are written as Markdown,
-LaTeX, CSV and plain text, and the differences as a figure.
+Tables have a row for each model and a column for each task and each average over tasks. They are written as
+Markdown, LaTeX, CSV and plain text, and the differences as a figure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from clm_detour.evaluate.tasks.left_out import left_out_sentence
-from clm_detour.figures import renderers
+from clm_detour.figures import renderers, wording
 from clm_detour.figures.renderers import csv_lines
 from clm_detour.figures.table import Cell, Row, Table, Value, with_best, with_spread
 from clm_detour.records.evaluation import OVER, MeanScore, Summary, TaskComparison
@@ -57,14 +57,15 @@ def comparison_line(row: TaskComparison, several: bool) -> str:
     """Return a sentence on what the comparison of two models shows.
 
     Args:
-        several: Whether several comparisons have a p, so that the one corrected for all of them is given, too.
+        several: Whether several comparisons have a p, so that the one corrected for all of them is given,
+            too.
     """
-    interval = interval_words(row, two_decimals)
+    interval, tasks = interval_words(row, two_decimals), wording.counted(len(row.tasks), "task")
     parts = [
         f"{interval}{p_value(row, several)}"
         if interval
         else "no interval (a task with one seed, or seeds that do not differ)",
-        f"{row.wins} won, {row.losses} lost, {row.ties} tied, of {len(row.tasks)} {'task' if len(row.tasks) == 1 else 'tasks'}",
+        f"{row.wins} won, {row.losses} lost, {row.ties} tied, of {tasks}",
         f"by task and seed {row.seed_wins} won, {row.seed_losses} lost",
         row.equivalence.sentence(row.interval_over) if row.equivalence else "",
         paper_bootstrap_line(row),
@@ -95,7 +96,7 @@ def several_tests(summary: Summary) -> bool:
 
 
 def p_value(row: TaskComparison, several: bool) -> str:
-    """Return `, p = 0.012`, with the p corrected by Holm's method if there are several tests; empty without a p."""
+    """Return `, p = 0.012`, with Holm's corrected p if there are several tests; empty without a p."""
     if row.p is None:
         return ""
     adjusted = f" (Holm {row.p_adjusted:.2g})" if several else ""
@@ -108,7 +109,8 @@ def paper_bootstrap_line(row: TaskComparison) -> str:
     if found is None:
         return ""
     low, high = found.interval
-    return f"the paper's bootstrap, too sure of itself with few tasks: {low:+.2f} to {high:+.2f}, p = {found.p:.2g}"
+    interval = f"{two_decimals(low)} to {two_decimals(high)}"
+    return f"the paper's bootstrap, too sure of itself with few tasks: {interval}, p = {found.p:.2g}"
 
 
 def comparison_lines(summary: Summary) -> list[str]:
@@ -143,10 +145,11 @@ def latex(summary: Summary) -> str:
 
 
 def as_csv(summary: Summary) -> str:
-    """Return a line for each score of a model on a task and for each average over tasks, with all numbers unrounded.
+    """Return a line for each score on a task and each average over tasks, with all numbers unrounded.
 
-    The columns are `CSV_HEAD`. `origin` is run or published, `over` is task or group, and `tasks` is how many tasks the
-    mean is over. `low` and `high` are the ends of the 95 % interval over seeds. What was not measured is empty.
+    The columns are `CSV_HEAD`. `origin` is run or published, `over` is task or group, and `tasks` is how many
+    tasks the mean is over. `low` and `high` are the ends of the 95 % interval over seeds. What was not
+    measured is empty.
     """
     return csv_lines([CSV_HEAD, *run_rows(summary), *published_rows(summary)])
 

@@ -1,7 +1,8 @@
-"""Draw charts with matplotlib: inline SVG for the page, and PNG and SVG files. The same data gives the same bytes.
+"""Draw charts with matplotlib: inline SVG for the page, and PNG and SVG files.
 
-Matplotlib knows no CSS. A chart on the page is drawn in placeholder colors, which are then replaced by the variables of
-the page's style sheet, so that it has the right colors in light, dark and print. Files have the colors of the light page.
+The same data gives the same bytes. Matplotlib knows no CSS. A chart on the page is drawn in placeholder
+colors, which are then replaced by the variables of the page's style sheet, so that it has the right colors in
+light, dark and print. Files have the colors of the light page.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ UNDATED = {"svg": dict.fromkeys(("Date", "Creator", "Format", "Type")), "png": {
 
 
 class Chart(Protocol):
-    """What a figure shows."""
+    """The content of a figure."""
 
     @property
     def height(self) -> float:
@@ -77,7 +78,8 @@ class Figure:
 
     Args:
         name: Name of the files; makes the ids of the SVG unique on the page.
-        names: Names of what has a color -> slot in COLORS. Files show them above the chart; the page shows them itself.
+        names: Names of what has a color -> slot in COLORS. Files show them above the chart; the page shows
+            them itself.
     """
 
     name: str
@@ -165,7 +167,7 @@ def name_colors(values: Mapping[str, str]) -> None:
 
 
 def inlined(svg: str, name: str, label: str) -> Markup:
-    """Return an SVG file's drawing for HTML: without prologue and addresses, with own ids and the page's colors."""
+    """Return the drawing of an SVG file for HTML: without prologue and links, with the page's colors."""
     drawing = svg[svg.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing, flags=re.DOTALL)
     view_box = re.search(r'viewBox="([^"]*)"', drawing)

@@ -45,7 +45,13 @@ class Line:
         marks: dict[str, Any] = {"marker": "o", "markersize": self.marker} if self.marker else {}
         names: dict[str, Any] = {"label": self.label} if self.label else {}
         style = (0, (4, 2)) if self.dashed else "-"
-        axes.plot(self.x, self.y, color=self.color, linewidth=self.width, alpha=self.opacity, linestyle=style, **marks, **names)  # fmt: skip
+        look: dict[str, Any] = {
+            "color": self.color,
+            "linewidth": self.width,
+            "linestyle": style,
+            "alpha": self.opacity,
+        }
+        axes.plot(self.x, self.y, **look, **marks, **names)
         if self.band:
             bounds = [(math.nan, math.nan) if pair is None else pair for pair in self.band]
             low, high = np.array(bounds).T
@@ -64,7 +70,8 @@ class LineChart:
         y_format: Returns the text of a tick; matplotlib's own texts without it.
         y_ticks: Number of ticks at most.
         from_zero: Whether the y axis begins at zero.
-        legend: Title of a legend of the lines' labels; empty for a legend without a title, None for no legend.
+        legend: Title of a legend of the lines' labels; empty for a legend without a title, None for no
+            legend.
     """
 
     lines: Sequence[Line]

@@ -1,10 +1,11 @@
-"""A dot plot: rows with a dot for each of several groups, intervals as lines, and a line at zero for differences."""
+"""A dot plot: rows with a dot for each group, intervals as lines, and a line at zero for differences."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -73,7 +74,8 @@ def paint_dot(axes: Axes, dot: Dot, y: float) -> None:
     """Draw a dot over its interval, and its label on the side away from zero."""
     if dot.interval is not None:
         axes.plot(dot.interval, [y, y], color=dot.color, linewidth=1.5)
-    axes.plot([dot.value], [y], dot.marker, color=dot.color, markersize=6.5, markeredgecolor=PAPER, markeredgewidth=0.8)  # fmt: skip
+    edge: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}
+    axes.plot([dot.value], [y], dot.marker, color=dot.color, markersize=6.5, **edge)
     if dot.label:
         side, align = (-8, "right") if dot.value < 0 else (8, "left")
         axes.annotate(dot.label, (dot.value, y), (side, 0), textcoords="offset points", ha=align, va="center")

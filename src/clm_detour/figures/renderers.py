@@ -111,10 +111,10 @@ def plain(table: Table) -> str:
         name, *cells = map(cell_of, row.cells)
         lines.append([words_of(name.text), *(words_of(c.text) + ("*" if c.best else " ") for c in cells)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = [
-        "  ".join([line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]  # fmt: skip
+    texts = []
+    for first, *others in lines:
+        aligned = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
+        texts.append("  ".join([first.ljust(widths[0]), *aligned]))
     return "\n".join([*(text.rstrip() for text in texts), *table.notes])
 
 
@@ -141,7 +141,7 @@ def csv_lines(rows: Iterable[Sequence[Value]]) -> str:
 
 
 def csv_value(value: Value) -> str | float:
-    """Return a value for CSV: empty for no number; in words, plain spaces and hyphens for typographic ones."""
+    """Return a value for CSV: empty for no number, and words with plain spaces and hyphens."""
     if isinstance(value, str):
         return value.replace(NARROW, " ").replace(MINUS, "-")
     return "" if value is None or not math.isfinite(value) else value

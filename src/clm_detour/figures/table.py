@@ -20,11 +20,12 @@ Value = str | float | None
 
 @dataclass(frozen=True)
 class Cell:
-    """What a reader sees, and the plain values that a CSV file has in its place.
+    """The text that a reader sees, and the plain values that a CSV file has in its place.
 
     Args:
         text: A number and its spread are separated by ` ± `.
-        values: The values by what is added to the column's name in a CSV file; None where nothing was measured.
+        values: The values by what is added to the column's name in a CSV file; None where nothing was
+            measured.
         best: Whether the cell is marked as the best of its column or row.
     """
 

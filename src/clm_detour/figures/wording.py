@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: thousands apart, percent, signs, durations. Spaces in them do not break."""
+"""Numbers in words: with thousands separators, percent, signs and durations. Spaces in them do not break."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ ABSENT = "\u2013"
 
 
 def count(number: int) -> str:
-    """12345 -> '12,345'."""
+    """Return a count with thousands separators: 12345 -> '12,345'."""
     return f"{number:,}"
 
 
 def counted(number: int, thing: str) -> str:
-    """1 -> '1 task', 2 -> '2 tasks'."""
+    """Return a count of things: 1 -> '1 task', 2 -> '2 tasks'."""
     return f"{count(number)} {thing}{'' if number == 1 else 's'}"
 
 
 def these(number: int, thing: str) -> str:
-    """1 -> 'this 1 task', 2 -> 'these 2 tasks'."""
+    """Return a count of known things: 1 -> 'this 1 task', 2 -> 'these 2 tasks'."""
     return f"{'this' if number == 1 else 'these'} {counted(number, thing)}"
 
 
 def tokens(number: int) -> str:
-    """600064 -> '600k tokens'."""
+    """Return a number of tokens: 600064 -> '600k tokens'."""
     return f"{human(number)} tokens"
 
 
 def loss(value: float) -> str:
-    """Three decimals; a loss that is no number is said so."""
+    """Return a loss with three decimals, or 'not finite'."""
     return f"{value:.3f}" if math.isfinite(value) else "not finite"
 
 
 def perplexity(value: float) -> str:
-    """exp(loss)."""
+    """Return the perplexity of a loss, which is its exponential."""
     if not value < 50:
         return ABSENT
     return f"{math.exp(value):,.1f}" if value < 12 else human(math.exp(value))
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    """0.4132 -> '41.3 %'."""
+    """Return a share in percent: 0.4132 -> '41.3 %'."""
     return f"{100 * share:.{decimals}f}{NARROW}%"
 
 
 def signed(value: float, decimals: int = 3) -> str:
-    """+0.012, −0.012, or 0.000 with no sign where nothing is left of it."""
+    """Return a difference with its sign, without one if it rounds to zero: +0.012, −0.012 or 0.000."""
     if not math.isfinite(value):
         return ABSENT
     text = f"{abs(value):.{decimals}f}"
@@ -60,12 +60,12 @@ def signed(value: float, decimals: int = 3) -> str:
 
 
 def points(share: float) -> str:
-    """A difference of two shares in percentage points: 0.004 -> '+0.4'."""
+    """Return a difference of two shares in percentage points: 0.004 -> '+0.4'."""
     return signed(100 * share, 1)
 
 
 def duration(seconds: float) -> str:
-    """12.3 -> '12 s', 754 -> '12 min 34 s', 4000 -> '1 h 07 min'."""
+    """Return a duration: 12.3 -> '12 s', 754 -> '12 min 34 s', 4000 -> '1 h 07 min'."""
     if seconds < 10:
         return f"{seconds:.1f}{NARROW}s"
     whole = round(seconds)
@@ -76,5 +76,5 @@ def duration(seconds: float) -> str:
 
 
 def listing(items: Sequence[str]) -> str:
-    """a, b and c."""
+    """Return items as a list in words: 'a, b and c'."""
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from clm_detour.data.loader import Batch, collate, make_example
 from clm_detour.data.objectives import Objective, Vocabulary
 from clm_detour.data.packing import PackedSource
 from clm_detour.measure.scorer import Totals, score
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.records.run import Scores
 from clm_detour.utils.progress import Advance
 
 
@@ -48,21 +49,16 @@ class HeldOut:
         """Number of rows on which a model is scored."""
         return sum(min(self.rows, len(source)) for source in self.sources.values())
 
-    def score(self, network: ModernBertForPretraining, advance: Advance) -> dict[str, Any]:
-        """Score a model, on the GPU if there is one. Its mask and its training mode are the same afterwards.
-
-        Returns:
-            loss (nats per predicted token), accuracy and predicted; and the same for each source in
-            `by_source`. Where nothing is predicted, for example because there is no held-out text, loss and
-            accuracy are None.
-        """
+    def score(self, network: ModernBertForPretraining, advance: Advance) -> Scores:
+        """Score a model, on the GPU if there is one. Its mask and its training mode are the same afterwards."""
         causal = self.objective.causal
         sources = {
             name: score(network, self._batches(source), causal, advance)
             for name, source in self.sources.items()
         }
         whole = sum(sources.values(), start=Totals())
-        return {**whole.means(), "by_source": {name: totals.means() for name, totals in sources.items()}}
+        by_source = {name: totals.means() for name, totals in sources.items()}
+        return Scores(**vars(whole.means()), by_source=by_source)
 
     def _batches(self, source: PackedSource) -> Iterator[Batch]:
         count, objective = min(self.rows, len(source)), self.objective

@@ -6,6 +6,7 @@ same ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from clm_detour.measure.encoder import check_fills_masks, tokenize
 from clm_detour.measure.states import batches_by_length
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device
+from clm_detour.records.run import Score
 from clm_detour.utils.progress import Advance
 
 
@@ -40,15 +42,15 @@ class Totals:
     def __add__(self, other: Totals) -> Totals:
         return Totals(self.loss + other.loss, self.correct + other.correct, self.predicted + other.predicted)
 
-    def means(self) -> dict[str, float | None]:
-        """Return loss (nats per predicted token), accuracy and predicted; None where nothing is predicted."""
+    def means(self) -> Score:
+        """Return the means over the predicted tokens."""
         if not self.predicted:
-            return {"loss": None, "accuracy": None, "predicted": 0}
-        return {
-            "loss": self.loss / self.predicted,
-            "accuracy": self.correct / self.predicted,
-            "predicted": self.predicted,
-        }
+            return Score(loss=math.nan, predicted=0)
+        return Score(
+            loss=self.loss / self.predicted,
+            accuracy=self.correct / self.predicted,
+            predicted=self.predicted,
+        )
 
 
 @torch.no_grad()

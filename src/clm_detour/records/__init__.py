@@ -1,1 +1,1 @@
-"""What lies in a run's folder."""
+"""The files of a run: their paths, and the JSON that one part writes and another reads."""

@@ -1,7 +1,8 @@
 """The records of the analysis: `compare.json`, `trajectory.json`, `weights.json` and `gradients.json`.
 
-CKA is a similarity of layers from 0 to 1. The divergence of two layers is 1 - CKA; that of two models is the mean over
-their layers without embeddings and final norm. Retention is the divergence after the decay over that before it.
+CKA is a similarity of layers from 0 to 1. The divergence of two layers is 1 - CKA; that of two models is the
+mean over their layers without embeddings and final norm. Retention is the divergence after the decay over
+that before it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class ModelDivergence:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What one estimator of CKA says of two models.
+    """The result of one estimator of CKA for two models.
 
     Args:
         matrix: CKA of all layers of one model with all of the other; None of estimators without it.
@@ -96,13 +97,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two models, their matched layers, and what each estimator says of them.
+    """Two models, their matched layers, and the result of each estimator.
 
     Args:
         models: The roles of the two models.
-        variants: The estimators: biased (the paper's), debiased, biased_trimmed and debiased_trimmed (without outlier
-            dimensions), minibatch (debiased, over all texts), tokens (minibatch over single tokens; only where models
-            tokenize alike), every_text and every_text_biased (over a whole file, if asked for).
+        variants: The estimators: biased (the paper's), debiased, biased_trimmed and debiased_trimmed (without
+            outlier dimensions), minibatch (debiased, over all texts), tokens (minibatch over single tokens;
+            only where models tokenize alike), every_text and every_text_biased (over a whole file, if asked
+            for).
     """
 
     models: list[str]
@@ -127,7 +129,8 @@ class NetworkComparison:
     Args:
         models: Role (a, b, control, before_a, before_b) -> model.
         settings: Seed, resamples, level of the intervals, and so on.
-        comparisons: detour_twin (a and b), control (b and control), before (before_a and before_b), as far as measured.
+        comparisons: detour_twin (a and b), control (b and control), before (before_a and before_b), as far as
+            measured.
         ratio: Estimator -> divergence of a and b over that of b and its control; None without a control.
         retention: Estimator -> divergence of a and b over that of before_a and before_b; None without these.
         notes: Sentences that a reader should know.
@@ -216,7 +219,8 @@ class TrajectoryRecord:
     """`trajectory.json`: how divergence builds up along the detour, and what the decay takes back.
 
     Args:
-        references: Name -> folder: undecayed_twin (the twin before its decay) and start (where both arms set out).
+        references: Name -> folder: undecayed_twin (the twin before its decay) and start (where both arms set
+            out).
         groups: low, mid, high and all -> first and last layer.
         points: The start, every model exported on the way, and the end of each phase of the detour.
     """
@@ -239,13 +243,14 @@ class MovedWeight:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightChange:
-    """How far weights moved: the norm of the change over the norm of the weights before it.
+    """The relative change of weights: the norm of the change over the norm of the weights before it.
 
     Args:
         arm, phases: The arm, and the names of its first and last phase that the change is over.
         before, after: Folders.
         kinds: attention, mlp, norms, embeddings, head.
-        change: Layer -> kind -> change of all weights of that layer and kind; NaN where the weights were all zero.
+        change: Layer -> kind -> change of all weights of that layer and kind; NaN where the weights were all
+            zero.
         whole: Kind -> the same over all layers; and `all`.
         largest: The weights that moved most.
     """
@@ -284,8 +289,8 @@ class ObjectiveGradient:
         norm: Norm of the gradient of the mean loss.
         norms: Layer -> kind of weights -> norm.
         reached: Output of a layer -> share of the positions to which any gradient flows.
-        spread: Output of a layer -> participation ratio of the positions' gradient norms, (sum g)^2 / (T sum g^2): 1 if
-            all positions have the same norm, 1/T if one has it all.
+        spread: Output of a layer -> participation ratio of the positions' gradient norms, (sum g)^2 / (T sum
+            g^2): 1 if all positions have the same norm, 1/T if one has it all.
     """
 
     loss: Number

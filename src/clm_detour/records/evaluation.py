@@ -16,7 +16,7 @@ LEVEL = 0.05
 """Level of every test."""
 
 OVER = {"tasks": "over tasks like these", "seeds": "over seeds, on these tasks only"}
-"""What an interval is over, in words."""
+"""Words for what an interval is over."""
 
 
 def significant(p: float) -> bool:
@@ -40,7 +40,8 @@ class TaskRow:
 
     Args:
         n: Number of test documents.
-        left_out: What the scores do not cover, with counts (see `evaluate.tasks.left_out`); not in records of 0.1.0.
+        left_out: What the scores do not cover, with counts (see `evaluate.tasks.left_out`); not in records of
+            0.1.0.
     """
 
     name: str
@@ -57,7 +58,8 @@ class MeanScore:
 
     Args:
         seeds: Seed -> score; empty for a group.
-        std: Standard deviation over seeds; None for one seed, or for a group whose tasks share fewer than two.
+        std: Standard deviation over seeds; None for one seed, or for a group whose tasks share fewer than
+            two.
         interval: Over seeds; None where a task has one seed or its seeds do not differ.
     """
 
@@ -87,10 +89,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """A test of two one-sided hypotheses: that the true difference is `bound` points or more, in either direction.
+    """Two one-sided tests of the hypothesis that the true difference is at least `bound` points.
 
     Args:
-        p: The larger of the two one-sided p values; a small one shows that the models are equivalent within the bound.
+        p: The larger of the two one-sided p values; a small one shows that the models are equivalent within
+            the bound.
     """
 
     bound: float
@@ -114,9 +117,10 @@ class Equivalence:
 
 @dataclass(frozen=True)
 class PaperBootstrap:
-    """The paired bootstrap over tasks and seeds of arXiv 2605.12438, with its 95 % percentile interval and two-sided p.
+    """The paired bootstrap over tasks and seeds of arXiv 2605.12438.
 
-    It rejects a true null hypothesis too often when tasks are few; it is kept to reproduce the paper.
+    It has a 95 % percentile interval and a two-sided p. It rejects a true null hypothesis too often when
+    tasks are few; it is kept to reproduce the paper.
     """
 
     interval: Interval
@@ -138,13 +142,15 @@ class TaskComparison:
     Args:
         tasks: The tasks that both models have.
         difference: Mean over these tasks.
-        interval: Its 95 % interval; None where a task has one seed or no seeds differ, and of an evaluation of 0.1.0.
-        interval_over: "tasks" if the interval speaks of tasks like these (from six tasks on), "seeds" if it speaks of
-            these tasks only; None without an interval.
+        interval: Its 95 % interval; None where a task has one seed or no seeds differ, and of an evaluation
+            of 0.1.0.
+        interval_over: "tasks" if the interval speaks of tasks like these (from six tasks on), "seeds" if it
+            speaks of these tasks only; None without an interval.
         p: Two-sided p of the test over tasks; None with fewer than six tasks.
         p_adjusted: p after Holm's correction for all pairs of the evaluation.
         wins, losses, ties: Number of tasks.
-        seed_wins, seed_losses: Number of pairs of runs with one task and one seed; None in an evaluation of 0.1.0.
+        seed_wins, seed_losses: Number of pairs of runs with one task and one seed; None in an evaluation of
+            0.1.0.
         equivalence: None without `equivalence_points`.
         paper_bootstrap: None without `paper_bootstrap: true`.
     """
@@ -174,7 +180,8 @@ class TaskComparison:
             for task, each in self.by_task.items()
         }
         return replace(
-            self, a=self.b, b=self.a, difference=-self.difference, interval=negated(self.interval), by_task=by_task,
+            self, a=self.b, b=self.a, difference=-self.difference, interval=negated(self.interval),
+            by_task=by_task,
             wins=self.losses, losses=self.wins, seed_wins=self.seed_losses, seed_losses=self.seed_wins,
             paper_bootstrap=paper and replace(paper, interval=(-paper.interval[1], -paper.interval[0])),
         )  # fmt: skip
@@ -186,7 +193,10 @@ def negated(interval: OptionalInterval) -> OptionalInterval:
 
 
 def from_any_version(content: Any) -> Any:
-    """Return the JSON content of a comparison in today's form: interval and p of 0.1.0 are the paper's bootstrap."""
+    """Return the content of a comparison in today's form.
+
+    Interval and p of 0.1.0 are the paper's bootstrap.
+    """
     if not isinstance(content, dict) or "interval_over" in content:
         return content
     interval = content.get("interval")

@@ -46,7 +46,8 @@ class PhaseRecord:
 
     Args:
         hub: Base model and data sets that were the hub's when the phase ran; None in a record of 0.1.0.
-        first_row, next_row: Positions in the stream of the mixture; `next_row` is the first that was not read.
+        first_row, next_row: Positions in the stream of the mixture; `next_row` is the first that was not
+            read.
         seconds: Wall time of training.
         world_size: Number of processes.
     """

@@ -9,11 +9,14 @@ from typing import Annotated, Literal
 from clm_detour.records.store import Number, left_out_if_none
 
 Arms = dict[str, list[str]]
-"""`arms.json`: the ids of each arm's phases, in order. An id is the names of the phases up to this one, joined by dots."""
+"""`arms.json`: the ids of each arm's phases, in order.
+
+The id of a phase is the names of the phases up to this one, joined by dots.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class StepRecord:
     """An item of `steps.json`, a list: a step of a recipe that was done, or one that this recipe cannot do.
 
     Args:
@@ -36,14 +39,14 @@ class Step:
 
 @dataclass(frozen=True)
 class PlannedPhase:
-    """What is known of a phase before it runs: its floating-point operations, or None."""
+    """The floating-point operations of a phase, counted before it runs; None where they are not known."""
 
     operations: float | None
 
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """`plan.json`: what is known of each phase before it runs."""
+    """`plan.json`: the plan of each phase."""
 
     phases: dict[str, PlannedPhase]
     format: Literal[1] = 1
@@ -54,7 +57,8 @@ class Score:
     """A model's score on held-out text.
 
     Args:
-        loss: Mean loss over the predicted tokens, in nats; NaN where it is not finite or nothing was predicted.
+        loss: Mean loss over the predicted tokens, in nats; NaN where it is not finite or nothing was
+            predicted.
         accuracy: Share of the predicted tokens that the model's first guess gets right.
         predicted: Number of predicted tokens. 0.1.0 wrote 0 for loss and accuracy where this is 0.
     """
@@ -83,7 +87,7 @@ class Scores(Score):
 
 @dataclass(frozen=True)
 class HeldOutRecord:
-    """`evaluation/held_out.json`: the scores of the arms' last models, and of the model at the end of every phase."""
+    """`evaluation/held_out.json`: the scores of the arms' models, and of the end of every phase."""
 
     mask_rate: float
     models: dict[str, Scores]

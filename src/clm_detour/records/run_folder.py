@@ -1,4 +1,4 @@
-"""Where a run keeps its files."""
+"""The paths of the files of a run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from clm_detour.config.schema import Config
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths below `run_dir`; docs/guide.md says what each holds."""
+    """The paths below `run_dir`."""
 
     root: Path
 
     @classmethod
     def of(cls, config: Config) -> RunFolder:
-        """The folder that `config` names."""
+        """Return the folder that `config` names."""
         return cls(Path(config.run_dir))
 
     @property
@@ -31,12 +31,12 @@ class RunFolder:
 
     @property
     def steps(self) -> Path:
-        """What ran for how long."""
+        """The steps of the recipe and their times: `list[records.run.StepRecord]`."""
         return self.root / "steps.json"
 
     @property
     def arms(self) -> Path:
-        """Arm -> ids of its phases."""
+        """The ids of each arm's phases: `records.run.Arms`."""
         return self.root / "arms.json"
 
     @property
@@ -51,27 +51,27 @@ class RunFolder:
 
     @property
     def held_out(self) -> Path:
-        """Held-out losses."""
+        """Scores on held-out text: `records.run.HeldOutRecord`."""
         return self.root / "evaluation" / "held_out.json"
 
     @property
     def fill_masks(self) -> Path:
-        """Filled masks."""
+        """Filled masks: `list[records.run.FilledMask]`."""
         return self.root / "evaluation" / "fill_mask.json"
 
     @property
     def tasks(self) -> Path:
-        """Models fine-tuned on tasks: runs, summary.json, tables."""
+        """The evaluation on tasks: runs, summary.json (`records.evaluation.Summary`), tables."""
         return self.root / "evaluation" / "tasks"
 
     @property
     def analysis(self) -> Path:
-        """Detour against twin: see `clm_detour.analyze.run`."""
+        """The analysis of detour and twin; see `clm_detour.analyze.run`."""
         return self.root / "analysis"
 
     @property
     def comparison(self) -> Path:
-        """Detour against twin in numbers, written when the rest of the analysis is there."""
+        """The comparison of detour and twin, written last: `records.analysis.NetworkComparison`."""
         return self.analysis / "compare.json"
 
     @property
@@ -81,20 +81,20 @@ class RunFolder:
 
     @property
     def report_files(self) -> Path:
-        """The page's figures and numbers as files."""
+        """The folder with the page's figures and numbers as files."""
         return self.root / "report"
 
     @property
     def plan(self) -> Path:
-        """Floating-point operations of each phase."""
+        """Floating-point operations of each phase: `records.run.PlanRecord`."""
         return self.root / "plan.json"
 
     def phase(self, phase_id: str) -> PhaseFolder:
-        """One phase's folder."""
+        """Return the paths of a phase."""
         return PhaseFolder(self.root / "phases" / phase_id)
 
     def model(self, arm: str) -> Path:
-        """The Hugging Face folder of a finished arm."""
+        """Return the Hugging Face folder of a finished arm."""
         return self.root / "models" / arm
 
 
@@ -106,50 +106,50 @@ class PhaseFolder:
 
     @property
     def settings(self) -> Path:
-        """Everything that its weights depend on."""
+        """The settings on which the weights depend."""
         return self.root / "settings.json"
 
     @property
     def metrics(self) -> Path:
-        """A line a logged step."""
+        """A `records.phase.LoggedStep` on each line."""
         return self.root / "metrics.jsonl"
 
     @property
     def held_out(self) -> Path:
-        """Held-out losses while it trained, a line each time."""
+        """Held-out losses during training, a `records.phase.HeldOutStep` on each line."""
         return self.root / "held_out.jsonl"
 
     @property
     def exports(self) -> Path:
-        """Hugging Face folders of the weights on the way."""
+        """Hugging Face folders of the weights during training."""
         return self.root / "exports"
 
     @property
     def checkpoints(self) -> Path:
-        """For resuming inside the phase."""
+        """Checkpoints for resuming inside the phase."""
         return self.root / "checkpoints"
 
     @property
     def model(self) -> Path:
-        """The weights at its end, a Hugging Face folder."""
+        """The Hugging Face folder of the weights at the end of the phase."""
         return self.root / "model"
 
     @property
     def ema(self) -> Path:
-        """The moving average of the weights at its end, a Hugging Face folder; with `train.ema_half_life`."""
+        """The Hugging Face folder of the weights' moving average at the end, with `train.ema_half_life`."""
         return self.root / "ema"
 
     @property
     def moments(self) -> Path:
-        """The optimizer's moments at its end."""
+        """The optimizer state at the end of the phase."""
         return self.root / "optimizer.safetensors"
 
     @property
     def record(self) -> Path:
-        """Written last: the phase is finished if it is there."""
+        """The record of the phase, written last: `records.phase.PhaseRecord`."""
         return self.root / "phase.json"
 
     @property
     def finished(self) -> bool:
-        """Whether the phase has run to its end."""
+        """Return whether the phase has run to its end."""
         return self.record.exists()

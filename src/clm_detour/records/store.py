@@ -1,8 +1,9 @@
 """Read and write records: dataclasses that one part of the program writes as JSON and another part reads.
 
-A dataclass is the one definition of a record's form. Its field names are the JSON keys. A field with a default may be
-absent from a file, as older versions wrote fewer keys; keys without a field are ignored. `format` is the version of
-the form: a file with another number than the dataclass has is not read. The first release, 0.1.0, wrote no `format`.
+A dataclass is the one definition of a record's form. Its field names are the JSON keys. A field with a
+default may be absent from a file, as older versions wrote fewer keys; keys without a field are ignored.
+`format` is the version of the form: a file with another number than the dataclass has is not read. The first
+release, 0.1.0, wrote no `format`.
 
 A number that is not finite is null in JSON, since JSON has no NaN, and becomes NaN again when it is read.
 """
@@ -57,7 +58,7 @@ def as_json(record: Any, kind: Any = None) -> Any:
 
     Args:
         record: The record.
-        kind: The type of the record, where it is no dataclass, like `list[Step]`.
+        kind: The type of the record, where it is no dataclass, like `list[FilledMask]`.
     """
     return finite(adapter(kind or type(record)).dump_python(record, mode="json", by_alias=True))
 
@@ -94,8 +95,8 @@ def as_line(record: Any) -> str:
 def read_lines(kind: type[T], path: str | Path) -> Iterator[T]:
     """Yield the records of a file with a JSON object a line, which may not exist.
 
-    Lines that are broken or have another form are skipped, since a process that is killed while it writes leaves half
-    of a line.
+    Lines that are broken or have another form are skipped, since a process that is killed while it writes
+    leaves half of a line.
     """
     for content in read_json_lines(path):
         with suppress(ValueError):

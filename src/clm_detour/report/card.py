@@ -1,4 +1,4 @@
-"""The model card of an arm, in the hub's format: metadata with the scores as a model index, and text for readers."""
+"""The model card of an arm, in the hub's format: metadata with the scores as a model index, and a text."""
 
 from __future__ import annotations
 
@@ -125,8 +125,9 @@ def hub_base(run: Run, arm: str) -> str | None:
 def is_of_hub(run: Run, arm: str, name: str) -> bool:
     """Return whether a base model or data set of the recipe is one of the hub.
 
-    The records of the phases say what was one of the hub when they ran. Those of version 0.1.0 do not. For these, a
-    name that is a path from here, from the run's folder or from a folder above it is not one of the hub.
+    The records of the phases say what was one of the hub when they ran. Those of version 0.1.0 do not. For
+    these, a name that is a path from here, from the run's folder or from a folder above it is not one of the
+    hub.
     """
     ends = [run.phases[id].end for id in run.arms[arm]]
     recorded = [end.hub for end in ends if end and end.hub is not None]
@@ -212,16 +213,18 @@ def what_it_is(run: Run, arm: str, phases: Sequence[Phase]) -> str:
     base = hub_base(run, arm)
     start = f"[{base}](https://huggingface.co/{base})" if base else "a ModernBERT"
     way = " and then ".join(
-        f"{wording.tokens(phase.tokens)} as a {'causal' if phase.objective == 'clm' else 'masked'} language model"
+        f"{wording.tokens(phase.tokens)} as a {'causal' if phase.objective == 'clm' else 'masked'} language "
+        "model"
         for phase in phases
     )
     if is_causal(run, arm):
-        return f"A ModernBERT that ends as a causal language model (arm `{arm}` of its run): {start} trained for {way}."
+        kind = f"A ModernBERT that ends as a causal language model (arm `{arm}` of its run)"
+        return f"{kind}: {start} trained for {way}."
     detour = any(phase.objective == "clm" for phase in phases)
     role = "with a causal detour" if detour else "without a causal detour"
     return (
-        f"A ModernBERT encoder for masked language modeling and fine-tuning (arm `{arm}` of its run): {start} trained for "
-        f"{way}, {role}."
+        f"A ModernBERT encoder for masked language modeling and fine-tuning (arm `{arm}` of its run): "
+        f"{start} trained for {way}, {role}."
     )
 
 
@@ -236,7 +239,8 @@ def notes(run: Run, phases: Sequence[Phase], licensed: bool) -> list[str]:
         found.append("The training of this model has not ended.")
     if not licensed:
         found.append(
-            "No license is named here. Check the licenses of the base model and of the data before you share this model."
+            "No license is named here. Check the licenses of the base model and of the data before you share "
+            "this model."
         )
     return found
 
@@ -250,7 +254,8 @@ def phase_row(phase: Phase) -> list[str]:
     objective = "CLM" if phase.objective == "clm" else f"MLM{rate}"
     steps = f"{wording.count(end.steps)} x {wording.count(end.batch_tokens)}"
     return [
-        phase.name, objective, end.mixture, wording.count(end.tokens), steps, end.schedule.name, f"{end.schedule.peak:g}",
+        phase.name, objective, end.mixture, wording.count(end.tokens), steps,
+        end.schedule.name, f"{end.schedule.peak:g}",
         f"{end.precision}, {end.world_size} x {end.device}",
     ]  # fmt: skip
 

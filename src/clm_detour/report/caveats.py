@@ -1,4 +1,4 @@
-"""What weakens the comparison of detour and twin, as far as the records show it."""
+"""Caveats of the comparison of detour and twin that follow from the records."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def of_generated_text(run: Run) -> list[str]:
     if sources:
         which = "The text of this run" if is_all_generated(run) else f"The text of {wording.listing(sources)}"
         found.append(
-            f"{which} is generated (synthetic), written by the program of the bundled sample. A result on it shows that "
-            "everything works, but not whether a detour helps on real text."
+            f"{which} is generated (synthetic), written by the program of the bundled sample. A result on it "
+            "shows that everything works, but not whether a detour helps on real text."
         )
     if tasks:
         verb = "is" if len(tasks) == 1 else "are"
@@ -57,18 +57,20 @@ def without_held_out_text(held_out: HeldOutRecord) -> list[str]:
     """Return a sentence on the sources that were not measured."""
     if not held_out.totals:
         return [
-            "No text was held out of training, so no held-out loss was measured; a larger data.held_out keeps some."
+            "No text was held out of training, so no held-out loss was measured; a larger data.held_out "
+            "keeps some."
         ]
     if not held_out.unmeasured:
         return []
     names = wording.listing(held_out.unmeasured)
     return [
-        f"No text of {names} was held out of training, so nothing is measured on it; a larger data.held_out keeps some."
+        f"No text of {names} was held out of training, so nothing is measured on it; a larger data.held_out "
+        "keeps some."
     ]
 
 
 def one_seed(run: Run) -> list[str]:
-    """Return a sentence on chance: a run is one seed, and a second twin shows what another seed would change."""
+    """Return a sentence on chance: a run has one seed, and a second twin shows what another would change."""
     if not run.config:
         return []
     loss = loss_apart(run)
@@ -78,12 +80,12 @@ def one_seed(run: Run) -> list[str]:
             "" if loss else " They were not both measured in held-out loss, so held-out loss is undecided."
         )
         return [
-            f"One seed ({run.config.seed}) of the detour. Two twins that differ only in their seed (twin and control) end "
-            f"{wording.listing(apart)}; two runs are few to judge chance by.{unknown}"
+            f"One seed ({run.config.seed}) of the detour. Two twins that differ only in their seed (twin and "
+            f"control) end {wording.listing(apart)}; two runs are few to judge chance by.{unknown}"
         ]
     return [
-        f"One seed ({run.config.seed}) and no control arm that was measured. It is not known how far apart two runs of the "
-        "same arm would end, so a difference may be chance, and held-out loss is undecided."
+        f"One seed ({run.config.seed}) and no control arm that was measured. It is not known how far apart "
+        "two runs of the same arm would end, so a difference may be chance, and held-out loss is undecided."
     ]
 
 
@@ -116,24 +118,26 @@ def of_tasks(found: Summary | None) -> list[str]:
     if missing:
         sentences.append(
             f"{len(missing)} of {wording.counted(len(missing) + len(found.tasks), 'task')} "
-            f"{'is' if len(missing) == 1 else 'are'} missing ({wording.listing(missing)}): averages are over the others."
+            f"{'is' if len(missing) == 1 else 'are'} missing ({wording.listing(missing)}): averages are over "
+            "the others."
         )
     seeds = [len(score.seeds) for scores in found.scores.values() for score in scores.values()]
     if seeds and min(seeds) < FEW_SEEDS:
         sentences.append(
-            f"{'Tasks' if min(seeds) == max(seeds) else 'Some tasks'} were fine-tuned with {wording.counted(min(seeds), 'seed')}, "
-            "the paper's with 5 or 9. A small difference is within the uncertainty of their scores."
+            f"{'Tasks' if min(seeds) == max(seeds) else 'Some tasks'} were fine-tuned with "
+            f"{wording.counted(min(seeds), 'seed')}, the paper's with 5 or 9. A small difference is within "
+            "the uncertainty of their scores."
         )
     few = [f"{task.name} ({task.n})" for task in found.tasks if task.n < FEW_TEST_TEXTS]
     if few:
         sentences.append(
-            f"Scores of fewer than {FEW_TEST_TEXTS} test texts: {wording.listing(few)}. Other texts may change them by more "
-            "than a small difference, and intervals over seeds do not show that."
+            f"Scores of fewer than {FEW_TEST_TEXTS} test texts: {wording.listing(few)}. Other texts may "
+            "change them by more than a small difference, and intervals over seeds do not show that."
         )
     if 0 < len(found.tasks) < FEWEST_TASKS:
         sentences.append(
-            f"{wording.counted(len(found.tasks), 'task')}, fewer than {FEWEST_TASKS}: there is no test over tasks, and "
-            "intervals over seeds are about these tasks only."
+            f"{wording.counted(len(found.tasks), 'task')}, fewer than {FEWEST_TASKS}: there is no test over "
+            "tasks, and intervals over seeds are about these tasks only."
         )
     return sentences
 
@@ -145,8 +149,8 @@ def of_texts(found: NetworkComparison | None) -> list[str]:
     sentences = []
     if found.texts.distinct < PAPER_TEXTS:
         sentences.append(
-            f"The networks were compared on {wording.count(found.texts.distinct)} texts, where the paper's samples have "
-            f"{PAPER_TEXTS}: intervals are wide."
+            f"The networks were compared on {wording.count(found.texts.distinct)} texts, where the paper's "
+            f"samples have {PAPER_TEXTS}: intervals are wide."
         )
     if "control" not in found.comparisons:
         sentences.append(
@@ -161,8 +165,8 @@ def small(run: Run) -> list[str]:
     if trained >= SMALL:
         return []
     return [
-        f"A small run: {wording.tokens(trained)} of detour and decay, where the paper's smallest run takes 11B. "
-        "A result at one size need not hold at the other."
+        f"A small run: {wording.tokens(trained)} of detour and decay, where the paper's smallest run takes "
+        "11B. A result at one size need not hold at the other."
     ]
 
 
@@ -220,8 +224,10 @@ def unequal_operations(run: Run) -> list[str]:
     if max(detour, twin) <= COMPUTE * min(detour, twin):
         return []
     return [
-        f"Equal tokens are not equal compute: the detour's own phases took {detour:.2e} floating-point operations, the twin's "
-        f"{twin:.2e}: {wording.percent(max(detour, twin) / max(min(detour, twin), 1) - 1, 0)} more in the one than in the other."
+        f"Equal tokens are not equal compute: the detour's own phases took {detour:.2e} floating-point "
+        f"operations, the twin's {twin:.2e}: "
+        f"{wording.percent(max(detour, twin) / max(min(detour, twin), 1) - 1, 0)} more in the one than in "
+        "the other."
     ]
 
 

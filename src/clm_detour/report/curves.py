@@ -38,7 +38,10 @@ def loss_chart(run: Run, phases: Sequence[Phase], enlarged: bool = False) -> Lin
 
 
 def learning_rate_chart(run: Run, phases: Sequence[Phase]) -> LineChart:
-    """Return a chart of the learning rate; of phases over the same tokens the later is thinner, so that all are seen."""
+    """Return a chart of the learning rate.
+
+    Of phases over the same tokens, the later line is thinner, so that all are seen.
+    """
     lines = []
     for phase, curve in logged(phases):
         start = run.start_token(phase.id)
@@ -52,7 +55,7 @@ def learning_rate_chart(run: Run, phases: Sequence[Phase]) -> LineChart:
 
 
 def watched_chart(run: Run, phases: Sequence[Phase], causal: bool) -> LineChart:
-    """Return a chart of the held-out loss while the phases trained, as a causal or as a masked language model."""
+    """Return a chart of the held-out loss during training, as a causal or as a masked language model."""
     lines = []
     for phase in phases:
         if phase.watched:

@@ -22,7 +22,10 @@ def generated_sources(run: Run) -> list[str]:
 
 
 def is_sample(config: Config, path: Path) -> bool:
-    """Return whether a path leads into a sample's folder; that of another run has the sample's settings beside the texts."""
+    """Return whether a path leads into a sample's folder.
+
+    The sample of another run is known by its settings, which are beside the texts.
+    """
     own = RunFolder.of(config).sample
     if config.data.sample is not None and path.is_relative_to(own):
         return True

@@ -1,7 +1,7 @@
 """Read a run's folder for the report.
 
-What is absent, damaged or in another form is left out and named in `Run.missing`. Only a folder that holds none of a
-run's records is an error.
+What is absent, damaged or in another form is left out and named in `Run.missing`. Only a folder that holds
+none of a run's records is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from clm_detour.records.analysis import GradientsRecord, NetworkComparison, Traj
 from clm_detour.records.data import CARD, DataCard
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.phase import HeldOutStep, LoggedStep, PhaseRecord
-from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, PlanRecord, Scores, Step
+from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, PlanRecord, Scores, StepRecord
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import parse, read_lines
 from clm_detour.report.run import Curve, Phase, Run, Watched
@@ -48,7 +48,7 @@ def load_run(run_dir: Path) -> Run:
     files = Reader(run_dir, run.missing)
     run.config, run.config_text = read_config(files, folder.config)
     run.environment = files.read(folder.environment, "Versions and hardware", dict[str, Any])
-    steps = files.read(folder.steps, "The steps and their times", list[Step]) or []
+    steps = files.read(folder.steps, "The steps and their times", list[StepRecord]) or []
     run.steps = [step for step in steps if step.left_out is None]
     run.arms = read_arms(files, folder, run.config)
     run.phases = {id: read_phase(files, folder, id, run.config) for id in phase_ids(run_dir, run.arms)}
@@ -57,9 +57,8 @@ def load_run(run_dir: Path) -> Run:
     run.filled_masks = files.read(folder.fill_masks, "Filled masks", list[FilledMask]) or []
     read_tasks_and_analysis(files, folder, run, {step.step: step.left_out for step in steps if step.left_out})
     plan = files.read(folder.plan, "Operations", PlanRecord, expected=False)
-    run.operations = {
-        id: phase.operations for id, phase in (plan.phases if plan else {}).items() if phase.operations is not None
-    }  # fmt: skip
+    planned = plan.phases if plan else {}
+    run.operations = {id: phase.operations for id, phase in planned.items() if phase.operations is not None}
     run.exported = [arm for arm in run.arms if is_model(folder.model(arm))]
     run.missing += absent_models(run)
     return run
@@ -114,7 +113,10 @@ class Reader:
         return None
 
     def name(self, path: Path) -> str:
-        """Return the path below the run or, of data that runs share, its end: the page names no folder of the machine."""
+        """Return the path below the run or, of data that runs share, its end.
+
+        The page names no folder of the machine, since it may be read elsewhere.
+        """
         inside = path.is_relative_to(self.root)
         return (path.relative_to(self.root) if inside else Path(path.parent.name, path.name)).as_posix()
 
@@ -165,7 +167,7 @@ def read_phase(files: Reader, run: RunFolder, id: str, config: Config | None) ->
 
 
 def read_curve(path: Path) -> Curve | None:
-    """Return the logged steps in order; of a step that was logged again after a resume, the later line counts."""
+    """Return the logged steps in order; if a step was logged again after a resume, the later line counts."""
     steps = {step.step: step for step in read_lines(LoggedStep, path)}
     if not steps:
         return None
@@ -181,9 +183,9 @@ def read_watched(path: Path) -> Watched | None:
     if not steps:
         return None
     ordered = [steps[tokens] for tokens in sorted(steps)]
-    return Watched(
-        sorted(steps), [measured_loss(line.mlm) for line in ordered], [measured_loss(line.clm) for line in ordered]
-    )  # fmt: skip
+    masked = [measured_loss(line.mlm) for line in ordered]
+    causal = [measured_loss(line.clm) for line in ordered]
+    return Watched(sorted(steps), masked, causal)
 
 
 def measured_loss(scores: Scores) -> float:
@@ -192,7 +194,10 @@ def measured_loss(scores: Scores) -> float:
 
 
 def read_sources(files: Reader, config: Config | None) -> dict[str, DataCard]:
-    """Return the cards of the prepared sources; a card is expected only of a source that the recipe prepares itself."""
+    """Return the cards of the prepared sources.
+
+    A card is expected only of a source that the recipe prepares itself.
+    """
     inside = files.root / "data"
     if config:
         folders = {name: source_folder(inside, config, name) for name in config.data.sources}
@@ -208,7 +213,10 @@ def read_sources(files: Reader, config: Config | None) -> dict[str, DataCard]:
 
 
 def source_folder(inside: Path, config: Config, name: str) -> Path | None:
-    """Return the folder of a source: below the run, which may have been moved, or as the recipe says; None at a URL."""
+    """Return the folder of a source, or None if it is at a URL.
+
+    It is looked for below the run first, since the run may have been moved since the recipe was written.
+    """
     folder = prepared_folder(config, name)
     if is_remote(folder):
         return None

@@ -1,4 +1,4 @@
-"""The building blocks of the page. Text is escaped where it goes into a template, unless it is markup already.
+"""The building blocks of the page. Text that goes into a template is escaped, unless it is markup already.
 
 The tables and figures of a page are also written as files: `collected` gathers what is made inside a block.
 """

@@ -20,13 +20,14 @@ from clm_detour.report.sections.costs import cost_of
 from clm_detour.utils.files import finite
 
 OF_PHASE = (
-    "mask_rate", "mixture", "steps", "tokens", "batch_tokens", "first_row", "next_row", "seconds", "world_size",
-    "device", "precision", "hub",
+    "mask_rate", "mixture", "steps", "tokens", "batch_tokens", "first_row", "next_row", "seconds",
+    "world_size", "device", "precision", "hub",
 )  # fmt: skip
 OF_SPLIT = ("documents", "tokens", "rows", "fullness")
 OF_SCORE = ("loss", "accuracy", "predicted")
 OF_COMPARISON = (
-    "a", "b", "interval", "interval_over", "p", "p_adjusted", "wins", "losses", "ties", "seed_wins", "seed_losses",
+    "a", "b", "interval", "interval_over", "p", "p_adjusted", "wins", "losses", "ties", "seed_wins",
+    "seed_losses",
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""Whether the detour or its twin is ahead, on held-out loss and on tasks apart.
+"""Decide whether the detour or its twin is ahead, on held-out loss and on tasks apart.
 
-Each is judged beside the noise of the same kind: how far apart two equal twins, the arms `twin` and `control`, are there.
-A difference that is no larger leaves open which is better. So does held-out loss where no control was measured.
+Each is judged beside the noise of the same kind: how far apart two equal twins, the arms `twin` and
+`control`, are there. A difference that is no larger leaves open which is better. So does held-out loss where
+no control was measured.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ STEP = 0.0005  # the least difference that the page's decimals can show, of a lo
 
 
 class Outcome(Enum):
-    """Where the detour stands against its twin."""
+    """The position of the detour against its twin."""
 
     AHEAD = "the detour is ahead"
     BEHIND = "the detour is behind"
@@ -70,7 +71,7 @@ def is_clear(found: TaskComparison) -> bool:
 
 
 def task_noise(run: Run) -> float | None:
-    """Return how many points two equal twins are apart on the tasks that detour and twin share, or None if not known."""
+    """Return how many points two equal twins are apart on the tasks of detour and twin; None if not known."""
     if not run.evaluation:
         return None
     found = run.evaluation.difference("detour", "twin")
@@ -99,7 +100,8 @@ def loss_clause(run: Run) -> str:
         return "Held-out loss: not finite."
     if not control or not math.isfinite(control.loss):
         words = {-1: "lower", 0: "the same", 1: "higher"}[sign(detour.loss - twin.loss)]
-        return f"Held-out loss: undecided, the detour's is {words} in this one run and no control shows the noise."
+        single = f"the detour's is {words} in this one run and no control shows the noise"
+        return f"Held-out loss: undecided, {single}."
     loss, accuracy = (of_scores(detour, twin, control, measure) for measure in ("loss", "accuracy"))
     against = {(Outcome.AHEAD, Outcome.BEHIND): "behind", (Outcome.BEHIND, Outcome.AHEAD): "ahead"}
     but = against.get((loss, accuracy))

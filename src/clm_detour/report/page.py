@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else, and its figures and numbers as files beside it."""
+"""The report of a run: one HTML file that needs nothing else, with its figures and numbers as files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from clm_detour.utils.files import atomic_folder, atomic_write, write_json
 def write_page(run_dir: Path) -> Path:
     """Write `run_dir/report.html` and the folder `run_dir/report/`, and return the path of the page.
 
-    A run that has not ended gets a page with what is there and a list of what is missing. The same records give the
-    same bytes.
+    A run that has not ended gets a page with what is there and a list of what is missing. The same records
+    give the same bytes.
 
     Raises:
         UserError: If `run_dir` holds no run, or cannot be written to.

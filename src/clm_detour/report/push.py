@@ -24,7 +24,7 @@ TOKEN = "HF_TOKEN"
 
 @dataclass(frozen=True)
 class Upload:
-    """What would be uploaded: the files with their bytes, and the card, which replaces README.md."""
+    """The content of an upload: files with their sizes in bytes, and the card, which replaces README.md."""
 
     repository: str
     folder: Path
@@ -38,10 +38,12 @@ def plan_upload(
     """Check an upload and return what it would do.
 
     Args:
-        metadata: Metadata of the card, such as `license`; values that are None are taken from the card beside the model.
+        metadata: Metadata of the card, such as `license`; values that are None are taken from the card beside
+            the model.
 
     Raises:
-        UserError: If the id of the repository is not valid, or the arm does not exist, has not finished or was not exported.
+        UserError: If the id of the repository is not valid, or the arm does not exist, has not finished or
+            was not exported.
     """
     try:
         validate_repo_id(repository)

@@ -15,7 +15,7 @@ from clm_detour.records.analysis import NetworkComparison, ObjectiveGradient, Tr
 from clm_detour.records.data import DataCard
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.phase import PhaseRecord
-from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, Step
+from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, StepRecord
 
 NAMED_SLOTS = ("base", "detour", "twin")
 OTHER_SLOTS = ("other-1", "other-2", "other-3")
@@ -23,7 +23,7 @@ OTHER_SLOTS = ("other-1", "other-2", "other-3")
 
 @dataclass(frozen=True)
 class Curve:
-    """What a phase logged, one entry a logged step; NaN where something was not logged.
+    """The logged steps of a phase, one entry for each; NaN where something was not logged.
 
     Args:
         tokens: Tokens since the start of the phase.
@@ -43,7 +43,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Watched:
-    """Held-out losses while a phase trained, as a masked and as a causal language model; NaN where not measured.
+    """Held-out losses during a phase, as a masked and as a causal language model; NaN where not measured.
 
     Args:
         tokens: Tokens since the start of the phase.
@@ -96,7 +96,7 @@ class Run:
     config: Config | None = None
     config_text: str | None = None
     environment: dict[str, Any] | None = None
-    steps: list[Step] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
     arms: Arms = field(default_factory=dict)
     phases: dict[str, Phase] = field(default_factory=dict)
     sources: dict[str, DataCard] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Run:
         return {arm: self.color_slot(arm) for arm in arms}
 
     def first_arm(self, phase_id: str) -> str:
-        """Return the first arm that has the phase: phases that arms share belong to the arm that ends with them."""
+        """Return the first arm that has the phase, to which a phase that arms share belongs."""
         return next((arm for arm, ids in self.arms.items() if phase_id in ids), phase_id)
 
     def arms_of(self, phase_id: str) -> list[str]:
@@ -142,7 +142,7 @@ class Run:
         return [self.phases[id] for id in self.arms[arm] if id not in self.arms[other]]
 
     def pairs(self, first: str, second: str) -> list[tuple[Phase, Phase]]:
-        """Return the phases of two arms after those that they share, side by side, as long as both have one."""
+        """Return the phases of two arms after the shared ones, side by side, as long as both have one."""
         sides = zip(self.arms.get(first, ()), self.arms.get(second, ()), strict=False)
         return [(self.phases[one], self.phases[other]) for one, other in sides if one != other]
 
@@ -153,14 +153,14 @@ class Run:
         return parse_tokens(self.config.phases[phase.name].duration, f"phases.{phase.name}.duration")
 
     def schedule_name(self, phase: Phase) -> str | None:
-        """Return the schedule that a phase ran under or, before its end, that of the recipe; None if neither is known."""
+        """Return a phase's schedule or, before its end, that of the recipe; None if neither is known."""
         if phase.end:
             return phase.end.schedule.name
         planned = self.config.phases.get(phase.name) if self.config else None
         return planned.schedule.name if planned else None
 
     def same_rows(self, first: str, second: str) -> bool:
-        """Return whether two arms are known to have read the same rows of the same mixtures in the same order."""
+        """Return whether two arms are known to have read the same rows in the same order."""
         both = self.pairs(first, second)
         if not both or len(self.arms[first]) != len(self.arms[second]):
             return False

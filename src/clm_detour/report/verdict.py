@@ -51,8 +51,8 @@ def what_was_done(run: Run) -> list[str]:
     rows = ", on the same rows in the same order" if run.same_rows("detour", "twin") else ""
     return [
         f"{starting_point(run)} the detour arm trains for {amount(run, causal)} as a causal language model, "
-        "which predicts each token from the tokens before it. It then returns to masked language modeling for "
-        f"{amount(run, after)} while the learning rate decays.",
+        "which predicts each token from the tokens before it. It then returns to masked language modeling "
+        f"for {amount(run, after)} while the learning rate decays.",
         f"Its twin instead trains for {amount(run, instead)} as a masked language model{masked}, then for "
         f"{amount(run, last)} with the same kind of decay{rows}.",
     ]
@@ -61,7 +61,8 @@ def what_was_done(run: Run) -> list[str]:
 def is_detour(run: Run) -> bool:
     """Return whether the arms detour and twin are what their names say.
 
-    That is: CLM, then MLM while the learning rate decays, against MLM in as many phases with the same kind of decay.
+    That is: CLM, then MLM while the learning rate decays, against MLM in as many phases with the same kind of
+    decay.
     """
     if not {"detour", "twin"} <= run.arms.keys():
         return False
@@ -107,7 +108,7 @@ def amount(run: Run, phases: list[Phase]) -> str:
 
 
 def verdict(run: Run) -> Verdict:
-    """Return how detour and twin compare, each with the base, too; held-out loss and tasks are judged apart."""
+    """Return how detour and twin compare; held-out loss and tasks are judged apart."""
     loss, tasks = loss_clause(run), task_clause(run)
     if loss or (run.evaluation and run.evaluation.difference("detour", "twin")):
         title = " ".join(filter(None, (loss or "Held-out loss: not measured.", tasks)))
@@ -137,8 +138,9 @@ def on_tasks(run: Run) -> str:
         return ""
     tasks = wording.counted(len(found.tasks), "task")
     parts = [
-        f"Fine-tuned on {tasks}, the detour is {wording.signed(found.difference, 2)} points from its twin on average "
-        f"({certainty(found)}): {wording.counted(found.wins, 'task')} won, {found.losses} lost, {found.ties} tied"
+        f"Fine-tuned on {tasks}, the detour is {wording.signed(found.difference, 2)} points from its twin on "
+        f"average ({certainty(found)}): {wording.counted(found.wins, 'task')} won, {found.losses} lost, "
+        f"{found.ties} tied"
     ]
     if found.seed_wins is not None and found.seed_losses is not None:
         parts.append(f"; of single runs with equal seeds {found.seed_wins} won, {found.seed_losses} lost")
@@ -149,7 +151,7 @@ def on_tasks(run: Run) -> str:
 
 
 def certainty(found: TaskComparison) -> str:
-    """Return the interval or why there is none, p where there is a test, and whether it is open which is better."""
+    """Return interval and p in words, or why there are none, and whether it is open which is better."""
     parts = [interval_words(found, lambda end: wording.signed(end, 2)) or without_interval(found)]
     if found.p_adjusted is not None or found.p is not None:
         p, name = (found.p, "p") if found.p_adjusted is None else (found.p_adjusted, "p after Holm")
@@ -177,8 +179,8 @@ def on_networks(run: Run) -> str:
     if not comparison or not found or math.isnan(found.model.divergence):
         return ""
     text = (
-        f"Inside, the networks of detour and twin diverge by {wording.percent(found.model.divergence)} (1 − CKA, debiased, "
-        "the mean over their layers)"
+        f"Inside, the networks of detour and twin diverge by {wording.percent(found.model.divergence)} (1 − "
+        "CKA, debiased, the mean over their layers)"
     )
     ratio, retention = ((each or {}).get("debiased") for each in (comparison.ratio, comparison.retention))
     if ratio and not math.isnan(ratio.model):
@@ -233,8 +235,8 @@ def against_base(base: Scores, detour: Scores, twin: Scores) -> str:
     """Return a sentence on each arm against the base model, and on the sources on which its loss rose."""
     arms = {"detour": detour, "twin": twin}
     parts = [
-        f"the {name}'s loss changes by {wording.signed(arm.total.loss - base.total.loss)} and its accuracy by "
-        f"{wording.points(arm.total.accuracy - base.total.accuracy)} points"
+        f"the {name}'s loss changes by {wording.signed(arm.total.loss - base.total.loss)} and its accuracy "
+        f"by {wording.points(arm.total.accuracy - base.total.accuracy)} points"
         for name, arm in arms.items()
         if arm.total and base.total
     ]

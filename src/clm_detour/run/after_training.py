@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
 
 from clm_detour.analyze.run import analysis_inputs, analyze_run
 from clm_detour.config.schema import FineTuning
@@ -18,12 +17,13 @@ from clm_detour.recipe.export import ABOUT
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import is_decoder
 from clm_detour.recipe.stream import vocabulary_of
+from clm_detour.records.run import FilledMask, HeldOutRecord, Scores
 from clm_detour.records.run_folder import RunFolder
+from clm_detour.records.store import write
 from clm_detour.report.card import write_cards
 from clm_detour.report.page import write_page
 from clm_detour.run.engine import Step
 from clm_detour.utils.allocator import keep_freed_memory
-from clm_detour.utils.files import write_json
 from clm_detour.utils.progress import console, progress
 
 
@@ -78,7 +78,7 @@ def held_out_step(recipe: Recipe) -> Step:
         total = held_out.total_rows * (len(external) + len(phases))
         with progress("Held-out rows", total, "rows") as advance:
 
-            def score(paths: Mapping[str, str]) -> dict[str, Any]:
+            def score(paths: Mapping[str, str]) -> dict[str, Scores]:
                 return {
                     name: held_out.score(
                         ModernBertForPretraining.from_pretrained(path, causal=False), advance
@@ -88,7 +88,7 @@ def held_out_step(recipe: Recipe) -> Step:
 
             models, scores = score(external), score(phases)
         models |= {arm: scores[end] for arm, end in ends.items()}
-        write_json(folder.held_out, {"mask_rate": held_out.mask_rate, "models": models, "phases": scores})
+        write(HeldOutRecord(held_out.mask_rate, models, scores), folder.held_out)
 
     inputs = [folder.phase(id).record for id in recipe.phases]
     return Step("held-out", "Score on held-out text", work, [folder.held_out], inputs, settings)
@@ -102,13 +102,14 @@ def fill_masks_step(recipe: Recipe) -> Step:
 
     def work() -> None:
         sentences = [
-            {"source": name, **sentence}
+            FilledMask(name, sentence["text"], sentence["answer"])
             for name, source in recipe.open_sources(recipe.domain_sources, "held_out").items()
             for sentence in fill_mask.masked_sentences(source, recipe.tokenizer, count, seed)
         ]
         tokenizer = str(folder.model(next(iter(recipe.arms))))
         with progress("Masks", len(sentences) * len(paths), "masks") as advance:
-            write_json(folder.fill_masks, fill_mask.fill(sentences, paths, tokenizer, advance))
+            filled = fill_mask.fill(sentences, paths, tokenizer, advance)
+        write(filled, folder.fill_masks, list[FilledMask])
 
     settings = {"sentences": count, "seed": seed, "sources": recipe.domain_sources, "models": list(paths)}
     inputs = [folder.model(arm) / "config.json" for arm in recipe.arms]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_detour.records.run import StepRecord
+from clm_detour.records.store import read, write
 from clm_detour.utils.errors import UserError, on_one_line, sentence
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.interrupt import interrupted
@@ -103,7 +105,7 @@ class StepRunner:
 
     def __init__(self, path: Path):
         self.path = path
-        self.records: list[dict[str, Any]] = read_json(path) if path.exists() else []
+        self.records = read(list[StepRecord], path) if path.exists() else []
         self.ran = 0
         self.failed: list[Exception] = []
 
@@ -138,6 +140,6 @@ class StepRunner:
 
     def record(self, step: Step, **outcome: Any) -> None:
         """Replace the record of a step in `steps.json`."""
-        others = [record for record in self.records if record["step"] != step.name]
-        self.records = [*others, {"step": step.name, "title": step.title, **outcome}]
-        write_json(self.path, self.records)
+        others = [record for record in self.records if record.step != step.name]
+        self.records = [*others, StepRecord(step=step.name, title=step.title, **outcome)]
+        write(self.records, self.path, list[StepRecord])

@@ -15,6 +15,8 @@ from clm_detour.model.attention import choose_backend
 from clm_detour.plan import RecipePlan, print_plan
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.recipe import Recipe
+from clm_detour.records.run import Arms, PlannedPhase, PlanRecord
+from clm_detour.records.store import write
 from clm_detour.run import after_training as after
 from clm_detour.run.before_training import prepare_sources, prepare_tokenizer
 from clm_detour.run.check import check_before_run, plan_with_warnings
@@ -71,7 +73,8 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
     if not all(finished):
         show_plan(*plan_with_warnings(recipe, size_warnings), folder.plan)
     save_config(config, folder.config)
-    write_json(folder.arms, {arm: [phase.id for phase in phases] for arm, phases in recipe.arms.items()})
+    arms = {arm: [phase.id for phase in phases] for arm, phases in recipe.arms.items()}
+    write(arms, folder.arms, Arms)
 
     for id, phase in recipe.phases.items():
         train = partial(launch_phase, recipe, phase)
@@ -100,8 +103,10 @@ def show_plan(plan: RecipePlan, warnings: list[str], path: Path) -> None:
     print_plan(plan)
     for warning in warnings:
         warn(warning)
-    operations = {phase.run.id: phase.operations and phase.operations.total for phase in plan.phases}
-    write_json(path, {"phases": {id: {"operations": total} for id, total in operations.items()}})
+    totals = {
+        phase.run.id: None if phase.operations is None else phase.operations.total for phase in plan.phases
+    }
+    write(PlanRecord({id: PlannedPhase(total) for id, total in totals.items()}), path)
 
 
 def prepare_data(recipe: Recipe | Config) -> int:

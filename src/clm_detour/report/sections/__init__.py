@@ -1,6 +1,7 @@
-"""The sections of the page: functions that take a `Run` and return a `Section`, or None if there is nothing to show.
+"""The sections of the page: functions that take a `Run` and return a `Section`.
 
-A new section is a function in this package and its name in `SECTIONS`, which is the order of display.
+They return None if there is nothing to show. A new section is a function in this package and its name in
+`SECTIONS`, which is the order of display.
 """
 
 from __future__ import annotations

@@ -17,14 +17,15 @@ def arms_section(run: Run) -> Section | None:
     if not run.arms.keys() - USUAL:
         return None
     tasks = (
-        " For tasks, the difference has its 95 % interval, where there is one, with what the interval is over. The number "
-        "of tasks is given where the two arms share more tasks than all arms do."
+        " For tasks, the difference has its 95 % interval, where there is one, with what the interval is "
+        "over. The number of tasks is given where the two arms share more tasks than all arms do."
         if run.evaluation
         else ""
     )
     text = (
-        f"Every arm with its phases. In brackets: the difference from {reference_arm(run)}.{tasks} There is one run of "
-        "each arm, so another seed might show the same difference, unless it is well above that of the control."
+        f"Every arm with its phases. In brackets: the difference from {reference_arm(run)}.{tasks} There is "
+        "one run of each arm, so another seed might show the same difference, unless it is well above that "
+        "of the control."
     )
     found = arm_table(run)
     rows = [

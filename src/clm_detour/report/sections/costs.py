@@ -25,7 +25,7 @@ Ended = list[tuple[Phase, PhaseRecord]]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a phase took; None where it is not known.
+    """The cost of a phase; None where it is not known.
 
     Args:
         gpu_hours: None on a CPU.
@@ -80,13 +80,13 @@ def speed_table(ended: Ended) -> Markup:
     """Return how fast each phase was."""
     head: list[Text] = ["Phase", "Tokens/s", "MFU", "Rows full", "Waited for data"]
     shares = ("mfu", "packing", "data_wait")
-    rows = [
-        Row([phase.id, number(speed(phase, end), human), *(number(median(phase, name), wording.percent) for name in shares)])
-        for phase, end in ended
-    ]  # fmt: skip
+    rows = []
+    for phase, end in ended:
+        medians = [number(median(phase, name), wording.percent) for name in shares]
+        rows.append(Row([phase.id, number(speed(phase, end), human), *medians]))
     note = (
-        "Medians of the steps; tokens/s is over all devices. MFU (model FLOPs utilization) is the share of the device's "
-        "peak that the model's operations come to; the peak is known for some GPUs only."
+        "Medians of the steps; tokens/s is over all devices. MFU (model FLOPs utilization) is the share of "
+        "the device's peak that the model's operations come to; the peak is known for some GPUs only."
     )
     return table("Speed", head, rows, note=note)
 
@@ -123,8 +123,8 @@ def phase_table(run: Run, ended: Ended) -> Markup:
         amounts = amount_cells(cost.seconds, cost.gpu_hours, cost.operations, cost.energy)
         rows.append(Row([phase.id, *amounts, number(cost.utilisation, wording.percent)]))
     note = (
-        "Operations: floating-point operations of training, counted from the model and its rows. Energy: the GPUs at full "
-        "power for the whole time, which is an upper bound; known for some GPUs only."
+        "Operations: floating-point operations of training, counted from the model and its rows. Energy: the "
+        "GPUs at full power for the whole time, which is an upper bound; known for some GPUs only."
     )
     head: list[Text] = ["Phase", "Time", "GPU-hours", "Operations", "Energy", "Of peak"]
     return table("Costs", head, rows, note=note)

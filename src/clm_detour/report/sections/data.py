@@ -25,8 +25,8 @@ def data_section(run: Run) -> Section | None:
             rows.append(Row([Cell(first, {"": source}), SPLITS.get(name, name), *counts, full]))
     head: list[Text] = ["Source", "Split", "Documents", "Tokens", "Rows", "Full"]
     text = (
-        "Documents are packed into rows of a fixed length. Attention never crosses from one document to another. "
-        "“Full” is the share of the rows' positions that hold text."
+        "Documents are packed into rows of a fixed length. Attention never crosses from one document to "
+        "another. “Full” is the share of the rows' positions that hold text."
     )
     body = join(paragraph(text), table("Sources", head, rows, left={1}), dropped(run))
     return Section("data", "Data", body)

@@ -64,14 +64,14 @@ def introduction(held_out: HeldOutRecord) -> str:
         else ""
     )
     return (
-        f"No phase was trained on this text. {wording.percent(held_out.mask_rate, 0)} of its tokens are masked, "
-        "and each model predicts them from both sides. Loss is the mean over the masked tokens, in nats; "
-        f"accuracy is the share that a model's first guess gets right.{absent}"
+        f"No phase was trained on this text. {wording.percent(held_out.mask_rate, 0)} of its tokens are "
+        "masked, and each model predicts them from both sides. Loss is the mean over the masked tokens, in "
+        f"nats; accuracy is the share that a model's first guess gets right.{absent}"
     )
 
 
 def loss_table(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup:
-    """Return the losses of the models on the sources, with the differences and the numbers of tokens below."""
+    """Return the losses of the models on the sources, with differences and numbers of tokens below."""
     rows = score_rows(run, models, sources, LOSS)
     rows.append(Row(["masked tokens", *(predicted(models, source) for source in (None, *sources))], "rest"))
     perplexities = [perplexity(scores.total) for scores in models.values()]
@@ -185,8 +185,8 @@ def phases_table(run: Run, phases: dict[str, Scores]) -> Markup | None:
         arms = wording.listing(run.arms_of(id))
         rows.append(Row([Cell(text, {"": id}), (objective or wording.ABSENT).upper(), arms, loss, accuracy]))
     explanation = (
-        "The same measure at the end of every phase. A model that comes straight from causal training is not used to "
-        "filling masks from both sides, so its loss after the decay is what counts."
+        "The same measure at the end of every phase. A model that comes straight from causal training is not "
+        "used to filling masks from both sides, so its loss after the decay is what counts."
     )
     head: list[Text] = ["Phase", "Trained as", "In arms", "Loss", "Accuracy"]
     return join(

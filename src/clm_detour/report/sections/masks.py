@@ -37,8 +37,8 @@ def masks_section(run: Run) -> Section | None:
     }
     text = (
         "A few held-out sentences with one token masked. The answer is the token that was masked. Bars are "
-        "probabilities, a tick marks the answer, and ## marks a token with no space before it. These are examples, "
-        "not a measurement."
+        "probabilities, a tick marks the answer, and ## marks a token with no space before it. These are "
+        "examples, not a measurement."
     )
     body = join(paragraph(text), hits_table(run), render("masks.html", groups=groups))
     return Section("masks", "Filled masks", body)
@@ -70,7 +70,10 @@ def line(guess: Guess, answer: str) -> Line:
 
 
 def visible(token: str, plain: bool) -> str:
-    """Return a token without its leading space, with ## where it has none unless `plain`; white space as symbols."""
+    """Return a token without its leading space; white space is shown as symbols.
+
+    Unless `plain`, ## marks a token that has no leading space.
+    """
     if not token.strip():
         return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥") or "(empty)"
     joined = not plain and not token.startswith(" ") and token[:1].isalnum()

@@ -41,18 +41,23 @@ def network_section(run: Run) -> Section | None:
 def similarity(found: NetworkComparison) -> Markup:
     """Return the CKA of detour and twin."""
     text = (
-        f"Both models read {wording.count(found.texts.distinct)} held-out texts. CKA (centered kernel alignment) measures how "
-        "similarly two layers arrange these texts: 1 means that they are equal up to rotation and scale. Divergence is "
-        "1 − CKA, so higher is more different; the divergence of two models is the mean over their layers. The paper's biased "
-        "estimator gives too low a divergence when there are few texts, and a few outlier dimensions can dominate it. Two "
-        "other estimators are shown for that reason."
+        f"Both models read {wording.count(found.texts.distinct)} held-out texts. CKA (centered kernel "
+        "alignment) measures how similarly two layers arrange these texts: 1 means that they are equal up to "
+        "rotation and scale. Divergence is 1 − CKA, so higher is more different; the divergence of two "
+        "models is the mean over their layers. The paper's biased estimator gives too low a divergence when "
+        "there are few texts, and a few outlier dimensions can dominate it. Two other estimators are shown "
+        "for that reason."
     )
     if "control" in found.comparisons:
-        text += " The control is a second twin that differs from the first in its seed alone: its divergence is the noise floor."
+        text += (
+            " The control is a second twin that differs from the first only in its seed. Its divergence is "
+            "the noise floor."
+        )
     maps = [
         figure(
             f"cka-{name}", chart,
-            f"Similarity of all layers of the detour with all of the twin, {name}; the table has the matched layers.",
+            f"Similarity of all layers of the detour with all of the twin, {name}; the table has the matched "
+            "layers.",
             f"Similarity of layers, {name}",
         )
         for name, chart in similarity_maps(found, "the detour", "the twin").items()
@@ -75,8 +80,9 @@ def estimator_table(found: NetworkComparison) -> Markup:
             quotients = [quotient_cell((each or {}).get(name)) for each in (found.ratio, found.retention)]
             rows.append(Row([title, *cells, *quotients]))
     note = (
-        "In percent, with 95 % intervals over texts. × control: divergence over that of the control; 1 is no more than noise. "
-        "Retention: divergence after the decay over divergence before it; 1 means that all of it remains."
+        "In percent, with 95 % intervals over texts. × control: divergence over that of the control; 1 is no "
+        "more than noise. Retention: divergence after the decay over divergence before it; 1 means that all "
+        "of it remains."
     )
     head: list[Text] = ["Estimator", "Detour and twin", "Control", "× control", "Retention"]
     return table("Divergence of detour and twin", head, rows, note=note)
@@ -112,7 +118,10 @@ def divergence_figure(found: NetworkComparison) -> Markup:
     """Return the divergence by layer and estimator."""
     layers = len(found.main.pairs)
     label = f"Divergence of detour and twin at {layers} layers by estimator; the table has the values."
-    caption = "From the embeddings (emb.) to the final norm. Dashed: control. Bands: 95 % intervals of the debiased curves."
+    caption = (
+        "From the embeddings (emb.) to the final norm. Dashed: control. Bands: 95 % intervals of the "
+        "debiased curves."
+    )
     return figure("divergence", divergence_chart(found), label, "Divergence by layer", caption)
 
 
@@ -134,7 +143,10 @@ def layer_table(found: NetworkComparison) -> Markup:
         for i, (one, other) in enumerate(found.main.pairs)
     ]
     hidden = found.models[found.main.models[0]].hidden
-    note = f"In percent. Outliers: how many of the {hidden} dimensions of the detour's layer “no outliers” leaves out."
+    note = (
+        f"In percent. Outliers: how many of the {hidden} dimensions of the detour's layer “no outliers” "
+        "leaves out."
+    )
     head: list[Text] = ["Layer", *(title for title, _ in columns), "Outliers"]
     return table("Divergence by layer", head, rows, note=note)
 
@@ -148,8 +160,9 @@ def trajectory(found: TrajectoryRecord) -> Markup:
         cells = [share(each.divergence, each.interval) for each in estimates]
         rows.append(Row([point.phase.rsplit(".", 1)[-1], number(point.total, wording.count), *cells]))
     text = (
-        "The detour's checkpoints compared with the twin before its decay. Where the curve falls in the last phase, the decay "
-        "undoes part of what causal training had changed; where it does not fall, the change remains."
+        "The detour's checkpoints compared with the twin before its decay. Where the curve falls in the last "
+        "phase, the decay undoes part of what causal training had changed; where it does not fall, the "
+        "change remains."
     )
     label = f"Divergence of the detour from the twin before its decay, at {len(points)} checkpoints."
     title, caption = (
@@ -158,13 +171,16 @@ def trajectory(found: TrajectoryRecord) -> Markup:
     )
     drawing = figure("trajectory", trajectory_chart(found), label, title, caption)
     head: list[Text] = ["Checkpoint of", "Tokens", *(f"{name} layers" for name in found.groups)]
-    note = "Debiased, in percent, with 95 % intervals over texts. Tokens are counted from where detour and twin part."
+    note = (
+        "Debiased, in percent, with 95 % intervals over texts. Tokens are counted from where detour and twin "
+        "part."
+    )
     values = table("Divergence during training", head, rows, note=note)
     return join(heading("During training"), paragraph(text), side_by_side(drawing), values)
 
 
 def weights(run: Run) -> Markup:
-    """Return the relative change of the weights of each arm: by layer over all its phases, and of every phase."""
+    """Return how far the weights of each arm moved: by layer over all its phases, and in every phase."""
     whole = [change for change in run.weights if is_whole(run, change)]
     kinds = list(dict.fromkeys(kind for change in run.weights for kind in change.whole))
     rows = []
@@ -199,9 +215,14 @@ def weight_figure(whole: list[WeightChange]) -> Markup:
             label = f"{change.arm}, {name}"
             lines.append(Line(range(len(layers)), values, color, label, dashed=kind == "mlp", marker=3))
     chart = LineChart(
-        lines, layers=layers, y_label="change, % of the weights' norm", y_format="{:g} %".format, from_zero=True,
-        legend="", height=3.2,
-    )  # fmt: skip
+        lines,
+        layers=layers,
+        y_label="change, % of the weights' norm",
+        y_format="{:g} %".format,
+        from_zero=True,
+        legend="",
+        height=3.2,
+    )
     label = "Relative change of the weights by layer in attention and MLP; the table has it over all layers."
     title, caption = "Change of the weights by layer", "Each arm over all its own phases."
     return figure("weight-change", chart, label, title, caption)
@@ -226,8 +247,8 @@ def gradients(run: Run) -> Markup:
             Row([objective(name), number(found.density, wording.percent), number(loss, wording.loss)])
         )
     text = (
-        "Measured on the model from which both arms start, on the same held-out texts. A causal step has a target at nearly "
-        "every position."
+        "Measured on the model from which both arms start, on the same held-out texts. A causal step has a "
+        "target at nearly every position."
     )
     head: list[Text] = ["Objective", "Share of positions", "Loss"]
     positions = table("Positions with a target", head, rows)
@@ -243,7 +264,10 @@ def gradient_table(run: Run) -> Markup:
         norms = [number(finite(each.layer_norm(layer)), "{:.3g}".format) for each in found]
         rows.append(Row([layer.replace("_", " "), *norms]))
     head: list[Text] = ["Layer", *map(objective, run.gradients)]
-    note = "Norm of the gradient of the mean loss over the predicted tokens, for all weights of a layer together."
+    note = (
+        "Norm of the gradient of the mean loss over the predicted tokens, for all weights of a layer "
+        "together."
+    )
     return table("Gradient by layer", head, rows, note=note)
 
 

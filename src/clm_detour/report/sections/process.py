@@ -38,25 +38,27 @@ def phases_table(ended: Ended) -> Markup:
     rows = []
     for phase, end in ended:
         steps = f"{wording.count(end.steps)} × {wording.count(end.batch_tokens)}"
-        schedule = SCHEDULES.get(end.schedule.name, end.schedule.name)
         cells = [
             number(end.schedule.peak, "{:g}".format),
             Cell(steps, {"": end.steps, "tokens each": end.batch_tokens}),
+            number(end.tokens, wording.count),
         ]
-        rows.append(
-            Row([phase.id, objective(phase, end), end.mixture, schedule, *cells, number(end.tokens, wording.count)])
-        )  # fmt: skip
-    note = "Steps × tokens in a full step; the steps of a batch warm-up are smaller. Only phases that have ended are listed."
+        schedule = SCHEDULES.get(end.schedule.name, end.schedule.name)
+        rows.append(Row([phase.id, objective(phase, end), end.mixture, schedule, *cells]))
+    note = (
+        "Steps × tokens in a full step; the steps of a batch warm-up are smaller. Only phases that have "
+        "ended are listed."
+    )
     return table("Phases", head, rows, left={1, 2, 3}, note=note)
 
 
 def rows_table(ended: Ended) -> Markup:
     """Return the rows that each phase read, and the devices."""
     head: list[Text] = ["Phase", "First row", "Next row", "On"]
-    rows = [
-        Row([phase.id, number(end.first_row, wording.count), number(end.next_row, wording.count), devices(end)])
-        for phase, end in ended
-    ]  # fmt: skip
+    rows = []
+    for phase, end in ended:
+        positions = [number(row, wording.count) for row in (end.first_row, end.next_row)]
+        rows.append(Row([phase.id, *positions, devices(end)]))
     note = (
         "Rows are positions in the mixture's stream. The next row is the first that the phase did not read."
     )

@@ -36,9 +36,9 @@ def tasks_section(run: Run) -> Section | None:
 def introduction(found: Summary) -> str:
     """Return how the scores were measured."""
     return (
-        "Each model was fine-tuned on each task's training texts in the same way, and scored on its test texts. It was not "
-        "checked whether a test text is also among the training texts, or among the texts on which the models were "
-        f"trained before. Scores are in percent, higher is better{seeds_of(found)}."
+        "Each model was fine-tuned on each task's training texts in the same way, and scored on its test "
+        "texts. It was not checked whether a test text is also among the training texts, or among the texts "
+        f"on which the models were trained before. Scores are in percent, higher is better{seeds_of(found)}."
     )
 
 
@@ -96,8 +96,8 @@ def one_decimal(value: float) -> str:
 def difference_table(found: Summary) -> Markup:
     """Return the difference of every pair of models."""
     head: list[Text] = [
-        "Pair", "Points", "95 % interval", "Over", "p", "p, Holm", "Tasks", "Tasks won", "Tasks lost", "Tasks tied",
-        "Seeds won", "Seeds lost",
+        "Pair", "Points", "95 % interval", "Over", "p", "p, Holm",
+        "Tasks", "Tasks won", "Tasks lost", "Tasks tied", "Seeds won", "Seeds lost",
     ]  # fmt: skip
     rows = []
     for row in found.comparisons:
@@ -109,10 +109,10 @@ def difference_table(found: Summary) -> Markup:
             Row([f"{row.a} − {row.b}", *cells, row.interval_over or wording.ABSENT, *tests, *counted])
         )
     note = (
-        "Mean over tasks of the first model minus the second. An interval over tasks, and p, are about tasks like these. An "
-        f"interval over seeds is about these tasks only; with fewer than {FEWEST_TASKS} tasks there is no other interval and "
-        "no p. Holm: p after the correction for all pairs. Seeds: pairs of runs on one task with one seed. An interval that "
-        "contains 0 leaves open which model is better."
+        "Mean over tasks of the first model minus the second. An interval over tasks, and p, are about tasks "
+        f"like these. An interval over seeds is about these tasks only; with fewer than {FEWEST_TASKS} tasks "
+        "there is no other interval and no p. Holm: p after the correction for all pairs. Seeds: pairs of "
+        "runs on one task with one seed. An interval that contains 0 leaves open which model is better."
     )
     return table("Differences on tasks", head, rows, left={3}, note=note)
 
@@ -132,7 +132,8 @@ def bounds(interval: OptionalInterval) -> Cell:
 def difference_figure(row: TaskComparison) -> Markup:
     """Return a dot plot of the difference on each task and over all tasks, in the color of the better model.
 
-    Every interval is one over seeds. The axis is limited, since two seeds can give an interval of hundreds of points.
+    Every interval is one over seeds. The axis is limited, since two seeds can give an interval of hundreds of
+    points.
     """
     entries = {task: (each.difference, each.interval) for task, each in row.by_task.items()}
     whole = row.difference, row.interval if row.interval_over == "seeds" else None
@@ -153,8 +154,9 @@ def difference_figure(row: TaskComparison) -> Markup:
         else ""
     )
     caption = (
-        "Lines are 95 % intervals over seeds, which are about these tasks only. Tasks with too few seeds, or whose seeds do "
-        f"not differ, have none.{whole_interval} A line that reaches the edge continues beyond it."
+        "Lines are 95 % intervals over seeds, which are about these tasks only. Tasks with too few seeds, or "
+        f"whose seeds do not differ, have none.{whole_interval} A line that reaches the edge continues "
+        "beyond it."
     )
     plot = DotPlot(rows, f"points: ← {row.b} better   |   {row.a} better →", zero=True, reach=reach)
     return side_by_side(figure("task-differences", plot, label, f"Tasks, {row.a} minus {row.b}", caption))

@@ -19,8 +19,8 @@ from clm_detour.report.run import Phase, Run
 NAMES = {"mlm": "Masked-LM", "clm": "Causal-LM"}
 CAPTIONS = {
     "mlm": (
-        "Nats per masked token. More masking makes the task harder, so only phases with the same mask rate can be "
-        "compared."
+        "Nats per masked token. More masking makes the task harder, so only phases with the same mask rate "
+        "can be compared."
     ),
     "clm": "Nats per token, each predicted from the tokens before it.",
 }
@@ -66,9 +66,9 @@ def watched(run: Run) -> Markup | None:
     if not phases:
         return None
     text = (
-        "Loss on text that no phase trains on, measured repeatedly while the phases trained: once with masked tokens "
-        "that the model predicts from both sides, and once causally. Each phase is measured on the text of its own "
-        "mixture."
+        "Loss on text that no phase trains on, measured repeatedly while the phases trained: once with "
+        "masked tokens that the model predicts from both sides, and once causally. Each phase is measured on "
+        "the text of its own mixture."
     )
     panels = []
     for causal, name in ((False, "Masked-LM"), (True, "Causal-LM")):
@@ -92,8 +92,8 @@ def is_end(run: Run, phase: Phase) -> bool:
 def introduction(run: Run) -> str:
     """Return how to read the charts."""
     text = (
-        "The phases of an arm follow one another over the tokens that it has trained on. Phases that arms share are "
-        "drawn once. The pale line has every logged step, the strong line their running mean."
+        "The phases of an arm follow one another over the tokens that it has trained on. Phases that arms "
+        "share are drawn once. The pale line has every logged step, the strong line their running mean."
     )
     if len({phase.objective for phase, _ in logged(list(run.phases.values()))}) > 1:
         text += " Masked-LM and causal-LM losses belong to different tasks and cannot be compared."

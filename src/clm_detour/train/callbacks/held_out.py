@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from composer.core import Callback, State
@@ -12,6 +11,7 @@ from composer.loggers import Logger
 
 from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.records.phase import HeldOutStep
 from clm_detour.train.callbacks.clock import is_last_step, passed
 from clm_detour.train.callbacks.metrics import JsonLines
 from clm_detour.train.parallel import is_main_process
@@ -60,12 +60,10 @@ class HeldOutLoss(Callback):
 
     def _score(self, state: State, logger: Logger) -> None:
         with torch.autocast(self.network.device.type, torch.bfloat16, enabled=self.bf16):
-            scores: dict[str, Any] = {}
-            for scorer in self.scorers:
-                scores[scorer.kind] = scorer.score(self.network, lambda rows: None)
+            scores = {scorer.kind: scorer.score(self.network, lambda rows: None) for scorer in self.scorers}
         if is_main_process():
             clock = state.timestamp
-            line = {"step": clock.batch.value, "tokens": clock.token.value, **scores}
-            self.lines.append(line)
-        losses = {f"held_out/{kind}": score["loss"] for kind, score in scores.items() if score["predicted"]}
+            step = HeldOutStep(step=clock.batch.value, tokens=clock.token.value, **scores)
+            self.lines.append(step)
+        losses = {f"held_out/{kind}": score.loss for kind, score in scores.items() if score.predicted}
         logger.log_metrics({name: loss for name, loss in losses.items() if finite(loss) is not None})

@@ -11,6 +11,8 @@ from typing import Any
 from composer.core import Callback, State
 from composer.loggers import Logger
 
+from clm_detour.records.phase import HeldOutStep, LoggedStep
+from clm_detour.records.store import as_line
 from clm_detour.train.callbacks.clock import is_last_step, tokens_before
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import Throughput
@@ -67,7 +69,7 @@ class Metrics(Callback):
 
     def _write(self, step: int, tokens: int, loss: float, state: State, logger: Logger) -> None:
         now = time.monotonic()
-        numbers = {
+        numbers: dict[str, Any] = {
             "tokens": tokens,
             "loss": loss,
             "learning_rate": state.optimizers[0].param_groups[0]["lr"],
@@ -78,7 +80,7 @@ class Metrics(Callback):
         }
         shares = {name: round(share, 4) for name, share in self.shares(tokens).items()}
         self.last_time, self.last_token = now, tokens
-        self.lines.append({"step": step, **numbers, "shares": shares})
+        self.lines.append(LoggedStep(step=step, **numbers, shares=shares))
         flat = {**numbers, **{f"share/{name}": share for name, share in shares.items()}}
         logger.log_metrics(
             {f"train/{name}": value for name, value in flat.items() if finite(value) is not None}
@@ -97,7 +99,7 @@ class JsonLines:
         with atomic_write(self.path, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Add a line. Numbers that are not finite become null, since JSON has no NaN."""
+    def append(self, record: LoggedStep | HeldOutStep) -> None:
+        """Add a line."""
         with writable(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(dict(line))) + "\n")
+            file.write(as_line(record))
