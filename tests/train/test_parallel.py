@@ -56,7 +56,7 @@ def trained(tiny_recipe, tmp_path_factory):
                 train_phase(Recipe(config), run)
             elif "train.parallel=fsdp" in overrides:
                 stop_half_way(config, run)  # alone; sharded from there on
-                launch_processes(config, run, processes)  # as `clm-detour run` does on several GPUs
+                launch_processes(Recipe(config), run, processes)  # as `clm-detour run` does on several GPUs
             else:
                 words = [str(path), "arm=twin", "phase=mlm", *FIFTY_STEPS, *overrides]
                 command = [*COMPOSER, str(processes), "-m", "clm_detour.train", *words]
