@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config
-from clm_detour.recipe.phases import plan_recipe
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
 
@@ -45,7 +44,7 @@ def test_the_settings_are_the_papers(path):
     )
     optimizer = config.optimizer
     assert (tuple(optimizer.betas), optimizer.eps, optimizer.weight_decay) == ((0.9, 0.98), 1e-6, 1e-5)
-    for run in plan_recipe(config).values():
+    for run in Recipe(config).phases.values():
         assert run.phase.moments == "keep"
         rate = phase_rate(run.phase)
         falls = run.phase.schedule.name == "one_minus_sqrt"
@@ -75,8 +74,8 @@ def test_an_ablation_shares_the_phases_and_the_folder_of_the_run_that_it_extends
         load(CONFIGS / "paper/cpt-fr-base.yaml"),
     )
     assert sweep.run_dir == plain.run_dir
-    runs = plan_recipe(sweep)
-    assert runs.items() >= plan_recipe(plain).items()
+    runs = Recipe(sweep).phases
+    assert runs.items() >= Recipe(plain).phases.items()
     decays = {run.duration / runs["clm"].duration for run in runs.values() if run.parent is not None}
     assert decays == {0.025, 0.1, 0.2, 0.3, 0.5}
 

@@ -12,7 +12,6 @@ from clm_detour.config import load_config
 from clm_detour.config.debug import STEPS
 from clm_detour.plan import make_plan, print_plan
 from clm_detour.recipe.export import export_arm
-from clm_detour.recipe.phases import plan_recipe
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.run.check import check_recipe
@@ -56,7 +55,7 @@ def test_it_is_checked_planned_trained_and_exported(path, small, tmp_path, capsy
     print_plan(make_plan(recipe))
     shown = capsys.readouterr().err
     assert "Nothing wrong found" in shown
-    for run in plan_recipe(config).values():
+    for run in Recipe(config).phases.values():
         assert run.id in shown
         train_phase(Recipe(config), run)  # or find it trained
         record = read_json(RunFolder.of(config).phase(run.id).record)

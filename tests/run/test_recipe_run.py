@@ -21,7 +21,6 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 from clm_detour.config import load_config
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.export import export_arm
-from clm_detour.recipe.phases import plan_recipe
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
 from clm_detour.records.run_folder import RunFolder
@@ -279,7 +278,7 @@ def test_results_on_tasks_that_could_not_be_compared_are_refused_before_any_trai
 
 
 def test_the_learning_rate_is_the_formula_at_every_step(finished):
-    for name, run in plan_recipe(finished).items():
+    for name, run in Recipe(finished).phases.items():
         rate = phase_rate(run.phase)
         lines = metrics(finished.run_dir, name)
         assert [line["step"] for line in lines] == list(range(1, run.steps + 1))

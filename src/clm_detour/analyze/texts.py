@@ -15,7 +15,6 @@ from clm_detour.data.deduplicate import Seen, digest
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.sources import read_documents
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.recipe.stream import prepared_folder, shard_cache
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import writable
 
@@ -114,10 +113,11 @@ def held_out_texts(recipe: Recipe, most: int) -> list[str]:
     Raises:
         UserError: If a source is not prepared, is damaged, or was prepared with another tokenizer.
     """
-    config, tokenizer = recipe.config, recipe.tokenizer
-    special, cache = set(tokenizer.special_ids), shard_cache(config)
-    folders = [f"{prepared_folder(config, name)}/held_out" for name in recipe.domain_sources]
-    sources = [_documents(TokenShards.open(folder, tokenizer.fingerprint, cache)) for folder in folders]
+    tokenizer, prepared = recipe.tokenizer, recipe.prepared
+    special = set(tokenizer.special_ids)
+    folders = [f"{prepared.folder(name)}/held_out" for name in recipe.domain_sources]
+    shards = [TokenShards.open(folder, tokenizer.fingerprint, prepared.cache) for folder in folders]
+    sources = [_documents(each) for each in shards]
     found: dict[str, None] = {}
     while sources and len(found) < most:
         for documents in list(sources):

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from clm_detour.config.schema import Config
 from clm_detour.data.tokenizer import copy_tokenizer
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.phases import PhaseRun
@@ -104,11 +103,3 @@ def about_phase(
         "tokens": tokens,
         "config": config,
     }
-
-
-# Old name, until no other package imports it.
-
-
-def tokenizer_path(config: Config) -> str:
-    """Return the folder or hub id of the tokenizer."""
-    return Recipe(config).tokenizer_path

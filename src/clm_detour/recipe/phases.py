@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clm_detour.config.schema import Config, Phase
+from clm_detour.config.schema import Phase
 from clm_detour.config.units import parse_tokens
 from clm_detour.data.batch_size import StepRows
 from clm_detour.data.objectives import Objective
 from clm_detour.utils.errors import UserError
-from clm_detour.utils.rules import one_of
 
 
 @dataclass(frozen=True)
@@ -158,31 +157,3 @@ def check_divides(key: str, rows: int, world_size: int) -> None:
             f"{key}: {rows} rows do not divide over {world_size} processes; use for example {near} or "
             f"{near + world_size}."
         )
-
-
-# Old names, until no other package imports them.
-
-
-def plan_arms(config: Config) -> dict[str, list[PhaseRun]]:
-    """Return the phases of each arm, in order."""
-    rows, tokens = config.train.batch_rows, config.data.sequence_length
-    return {
-        arm: plan_phases(names, config.phases, rows, tokens, config.seed)
-        for arm, names in config.arms.items()
-    }
-
-
-def plan_arm(config: Config, arm: str) -> list[PhaseRun]:
-    """Return the phases of one arm."""
-    one_of(arm, config.arms, "arm")
-    return plan_arms(config)[arm]
-
-
-def plan_recipe(config: Config) -> dict[str, PhaseRun]:
-    """Return each phase once, by its id."""
-    return {run.id: run for runs in plan_arms(config).values() for run in runs}
-
-
-def domain_sources(config: Config) -> list[str]:
-    """Return the sources on which the last phases of the arms train."""
-    return sources_of_last_phases(plan_arms(config).values(), config.data.mixtures)

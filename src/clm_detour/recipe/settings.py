@@ -14,7 +14,7 @@ from clm_detour.config.schema import Config
 from clm_detour.data.packing import PackedSource
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.prepared import PreparedData
-from clm_detour.records.run_folder import PhaseFolder, RunFolder
+from clm_detour.records.run_folder import PhaseFolder
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
 from clm_detour.utils.started_with import Change, changes, other_settings_error
@@ -133,24 +133,3 @@ def describe_source_change(name: str, was: int | None, now: int | None) -> str:
     if was is None or now is None or was == now:
         return f"source {name}: other documents"
     return f"source {name}: {was:,} documents, now {now:,}"
-
-
-# Old names, until no other package imports them.
-
-
-def check_settings(config: Config, run: PhaseRun, now: Mapping[str, Any]) -> None:
-    """Check that a phase, if it was started, was started with the settings `now`."""
-    check_unchanged(RunFolder.of(config).phase(run.id), config.data.dir, now)
-
-
-def refused(config: Config, run: PhaseRun, changed: list[str], other_data: bool) -> UserError:
-    """Return the error for a phase that was started with other settings."""
-    return changed_settings_error(RunFolder.of(config).phase(run.id), config.data.dir, changed, other_data)
-
-
-def count_documents(config: Config, name: str) -> int | None:
-    """Return the number of documents of a prepared source."""
-    return PreparedData(config.data).count_documents(name)
-
-
-source_in_words = describe_source_change

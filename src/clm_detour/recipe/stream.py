@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from clm_detour.config.schema import Config, Data, Source
+from clm_detour.config.schema import Data, Source
 from clm_detour.config.units import parse_bytes
-from clm_detour.data.cache import ShardCache
 from clm_detour.data.loader import RowStream
 from clm_detour.data.mixture import Mixture
 from clm_detour.data.objectives import Vocabulary
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.recipe.phases import PhaseRun
-from clm_detour.recipe.prepared import PreparedData
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.progress import human
 
@@ -78,28 +76,3 @@ def check_cache(limit: str, sources: Mapping[str, PackedSource]) -> None:
             f"data.cache_limit: {limit} is too small, since {needed / 1e9:.3g} GB are in use at one time; "
             "raise it."
         )
-
-
-# Old names, until no other package imports them.
-
-
-def prepared_folder(config: Config, name: str) -> str:
-    """Return the path or URL of a prepared source."""
-    return PreparedData(config.data).folder(name)
-
-
-def is_prepared_elsewhere(config: Config, name: str) -> bool:
-    """Return whether a source is never prepared by this recipe."""
-    return PreparedData(config.data).is_elsewhere(name)
-
-
-def shard_cache(config: Config) -> ShardCache | None:
-    """Return the cache for data at a URL."""
-    return PreparedData(config.data).cache
-
-
-def open_sources(
-    config: Config, names: Iterable[str], split: str, tokenizer: Tokenizer
-) -> dict[str, PackedSource]:
-    """Open the packed rows of sources."""
-    return PreparedData(config.data).open(names, split, tokenizer.fingerprint)

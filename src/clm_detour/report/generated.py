@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clm_detour.config.schema import Config
 from clm_detour.data.sample import SOURCES
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.records.run_folder import RunFolder
@@ -17,19 +16,21 @@ def generated_sources(run: Run) -> list[str]:
     """Return the sources that are read from the sample of this run or of another one."""
     if not run.config:
         return []
-    sources = run.config.data.sources.items()
-    return [name for name, source in sources if is_sample(run.config, Path(source.path))]
+    data, folder = run.config.data, RunFolder(Path(run.config.run_dir)).sample
+    paths = {name: Path(source.path) for name, source in data.sources.items()}
+    own = {name for name, path in paths.items() if data.sample is not None and path.is_relative_to(folder)}
+    return [name for name, path in paths.items() if name in own or is_sample(path, folder.name)]
 
 
-def is_sample(config: Config, path: Path) -> bool:
-    """Return whether a path leads into a sample's folder.
+def is_sample(path: Path, folder: str) -> bool:
+    """Return whether a path is a file of another run's sample.
 
-    The sample of another run is known by its settings, which are beside the texts.
+    Such a folder is recognized by its settings, which are beside the texts.
+
+    Args:
+        folder: Name of the folder of a sample.
     """
-    own = RunFolder.of(config).sample
-    if config.data.sample is not None and path.is_relative_to(own):
-        return True
-    return path.name in FILES and path.parent.name == own.name and (path.parent / "settings.json").is_file()
+    return path.name in FILES and path.parent.name == folder and (path.parent / "settings.json").is_file()
 
 
 def is_all_generated(run: Run) -> bool:

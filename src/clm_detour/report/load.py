@@ -6,7 +6,7 @@ none of a run's records is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,13 +16,13 @@ import numpy as np
 from clm_detour.config.loading import load_config
 from clm_detour.config.schema import Config
 from clm_detour.data.cache import is_remote
-from clm_detour.recipe.stream import is_prepared_elsewhere, prepared_folder
+from clm_detour.recipe.prepared import PreparedData
 from clm_detour.records.analysis import GradientsRecord, NetworkComparison, TrajectoryRecord, WeightsRecord
 from clm_detour.records.data import CARD, DataCard
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.phase import HeldOutStep, LoggedStep, PhaseRecord
 from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, PlanRecord, Scores, StepRecord
-from clm_detour.records.run_folder import RunFolder
+from clm_detour.records.run_folder import PhaseFolder, RunFolder
 from clm_detour.records.store import parse, read_lines
 from clm_detour.report.run import Curve, Phase, Run, Watched
 from clm_detour.utils.errors import UserError
@@ -50,9 +50,13 @@ def load_run(run_dir: Path) -> Run:
     run.environment = files.read(folder.environment, "Versions and hardware", dict[str, Any])
     steps = files.read(folder.steps, "The steps and their times", list[StepRecord]) or []
     run.steps = [step for step in steps if step.left_out is None]
-    run.arms = read_arms(files, folder, run.config)
-    run.phases = {id: read_phase(files, folder, id, run.config) for id in phase_ids(run_dir, run.arms)}
-    run.sources = read_sources(files, run.config)
+    phases = run.config.phases if run.config else {}
+    run.arms = read_arms(files, folder.arms, run.config.arms if run.config else {})
+    for id in phase_ids(run_dir, run.arms):
+        settings = phases.get(id.rsplit(".", 1)[-1])
+        objective = settings.objective if settings else None
+        run.phases[id] = read_phase(files, folder.phase(id), id, objective)
+    run.sources = read_sources(files, PreparedData(run.config.data) if run.config else None)
     run.held_out = files.read(folder.held_out, "Held-out scores", HeldOutRecord)
     run.filled_masks = files.read(folder.fill_masks, "Filled masks", list[FilledMask]) or []
     read_tasks_and_analysis(files, folder, run, {step.step: step.left_out for step in steps if step.left_out})
@@ -134,13 +138,17 @@ def read_config(files: Reader, path: Path) -> tuple[Config | None, str | None]:
         return None, text
 
 
-def read_arms(files: Reader, folder: RunFolder, config: Config | None) -> Arms:
-    """Return the arms of the run or, before its first phase, those of the recipe."""
-    found = files.read(folder.arms, "The arms", Arms) or {}
+def read_arms(files: Reader, path: Path, planned: Mapping[str, Sequence[str]]) -> Arms:
+    """Return the arms of the run or, before its first phase, those of the recipe.
+
+    Args:
+        planned: Names of the phases of each arm of the recipe.
+    """
+    found = files.read(path, "The arms", Arms) or {}
     arms = {arm: ids for arm, ids in found.items() if ids}
-    if arms or not config:
-        return arms
-    return {arm: [".".join(names[: i + 1]) for i in range(len(names))] for arm, names in config.arms.items()}
+    return arms or {
+        arm: [".".join(names[: i + 1]) for i in range(len(names))] for arm, names in planned.items()
+    }
 
 
 def phase_ids(run_dir: Path, arms: Arms) -> Iterable[str]:
@@ -151,11 +159,12 @@ def phase_ids(run_dir: Path, arms: Arms) -> Iterable[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
 
 
-def read_phase(files: Reader, run: RunFolder, id: str, config: Config | None) -> Phase:
-    """Return a phase, as far as it has come."""
-    folder = run.phase(id)
-    name = id.rsplit(".", 1)[-1]
-    objective = config.phases[name].objective if config and name in config.phases else None
+def read_phase(files: Reader, folder: PhaseFolder, id: str, objective: str | None) -> Phase:
+    """Return a phase, as far as it has come.
+
+    Args:
+        objective: Objective of the phase in the recipe, if there is a recipe.
+    """
     if not folder.root.is_dir():
         files.missing.append(f"Phase {id}: it has not begun.")
         return Phase(id, objective, None, None)
@@ -193,34 +202,34 @@ def measured_loss(scores: Scores) -> float:
     return scores.loss if scores.predicted else np.nan
 
 
-def read_sources(files: Reader, config: Config | None) -> dict[str, DataCard]:
+def read_sources(files: Reader, prepared: PreparedData | None) -> dict[str, DataCard]:
     """Return the cards of the prepared sources.
 
     A card is expected only of a source that the recipe prepares itself.
     """
     inside = files.root / "data"
-    if config:
-        folders = {name: source_folder(inside, config, name) for name in config.data.sources}
+    if prepared:
+        folders = {name: source_folder(inside, prepared, name) for name in prepared.settings.sources}
     else:
         folders = {path.parent.name: path.parent for path in sorted(inside.glob(f"*/{CARD}"))}
     cards = {}
     for name, folder in folders.items():
-        own = config is None or not is_prepared_elsewhere(config, name)
+        own = prepared is None or not prepared.is_elsewhere(name)
         card = files.read(folder / CARD, f"Data of source {name}", DataCard, own) if folder else None
         if card:
             cards[name] = card
     return cards
 
 
-def source_folder(inside: Path, config: Config, name: str) -> Path | None:
+def source_folder(inside: Path, prepared: PreparedData, name: str) -> Path | None:
     """Return the folder of a source, or None if it is at a URL.
 
     It is looked for below the run first, since the run may have been moved since the recipe was written.
     """
-    folder = prepared_folder(config, name)
+    folder = prepared.folder(name)
     if is_remote(folder):
         return None
-    moved = inside.is_dir() and name not in config.data.prepared
+    moved = inside.is_dir() and name not in prepared.settings.prepared
     return inside / name if moved else Path(folder)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from clm_detour.config.schema import Data, Sample, TokenizerTraining
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample import SOURCES, write_sample
-from clm_detour.data.sources import OnError, chosen_settings, read_documents
+from clm_detour.data.sources import chosen_settings, read_documents
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.data.tokenizer_training import set_max_length, train_tokenizer
 from clm_detour.recipe.prepared import PreparedData
@@ -82,7 +81,7 @@ def tokenizer_step(training: TokenizerTraining, data: Data, folder: Path) -> Ste
 def first_documents(data: Data, count: int, advance: Callable[..., None]) -> Iterator[str]:
     """Yield the first `count` documents of each source."""
     for source in data.sources.values():
-        for text in islice(read_documents(source, on_error=cast(OnError, data.on_error)), count):
+        for text in islice(read_documents(source, on_error=data.on_error), count):
             advance(1)
             yield text
 
@@ -99,7 +98,7 @@ def source_step(name: str, data: Data, tokenizer: Tokenizer) -> Step:
             row_length=data.sequence_length,
             seed=data.shuffle_seed,
             held_out=data.held_out,
-            on_error=cast(OnError, data.on_error),
+            on_error=data.on_error,
             processes=data.processes,
         )
         for reason, count in report.dropped.items():

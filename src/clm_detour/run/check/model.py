@@ -19,7 +19,7 @@ from clm_detour.utils.errors import UserError
 from clm_detour.utils.rules import one_of
 
 
-def check_start(model: Model, loggers: Mapping[str, Mapping[str, Any] | None]) -> None:
+def check_start(model: Model, loggers: Mapping[Any, Mapping[str, Any] | None]) -> None:
     """Raise UserError if attention, dropout, the weights of a base or a logger would stop training."""
     one_of(model.attention, [AUTO, *BACKENDS], "model.attention")
     base, keys = model.base, model.config or {}

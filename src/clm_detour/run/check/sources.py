@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from clm_detour.config.schema import Source
 from clm_detour.data.cache import is_remote
@@ -52,7 +52,7 @@ class RecipeSource:
     @property
     def on_error(self) -> OnError:
         """What to do with broken records."""
-        return cast(OnError, self.prepared.settings.on_error)
+        return self.prepared.settings.on_error
 
     @property
     def has_held_out(self) -> bool:
