@@ -16,7 +16,6 @@ from clm_detour.analyze.texts import held_out_texts
 from clm_detour.analyze.weights import weight_change
 from clm_detour.config import load_config
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.run.after_training import analysis_step
 from clm_detour.run.engine import StepRunner
 from clm_detour.run.pipeline import prepare_data, run_recipe
@@ -43,14 +42,14 @@ def finished(tiny_recipe, tmp_path_factory):
 
 
 def analysis_of(config, name: str) -> dict:
-    return json.loads((RunFolder.of(config).analysis / f"{name}.json").read_text())
+    return json.loads((Recipe(config).folder.analysis / f"{name}.json").read_text())
 
 
 def test_the_trajectory_goes_through_every_export_in_order(finished):
     points = analysis_of(finished, "trajectory")["points"]
     clm, decay = "pretrain.clm", "pretrain.clm.decay"
     assert [point["phase"] for point in points] == ["start", clm, clm, clm, decay, decay]
-    folder = RunFolder.of(finished)
+    folder = Recipe(finished).folder
     batch = finished.train.batch_rows * finished.data.sequence_length
     for id in (clm, decay):
         exported = sorted(
@@ -100,7 +99,7 @@ def test_a_start_without_a_tokenizer_is_read_with_that_of_the_run(finished, tmp_
 
 
 def test_frozen_layers_have_not_moved_and_the_others_have(finished):
-    folder = RunFolder.of(finished)
+    folder = Recipe(finished).folder
     change = weight_change(str(folder.phase("pretrain").model), str(folder.phase("pretrain.clm_low").model))[
         "change"
     ]
@@ -111,7 +110,7 @@ def test_frozen_layers_have_not_moved_and_the_others_have(finished):
 
 
 def test_all_arms_stand_in_one_table_with_what_was_frozen(finished, run_cli):
-    folder = RunFolder.of(finished)
+    folder = Recipe(finished).folder
     code, said = run_cli("arms", folder.root)
     assert code == 0, said
     assert "frozen" in said

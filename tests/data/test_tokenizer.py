@@ -28,8 +28,8 @@ from clm_detour.data.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
 from clm_detour.data.tokenizer_training import set_max_length, train_tokenizer
 from clm_detour.evaluate.finetune.windows import WordEncoder, frame_text
 from clm_detour.model.pretrained import load_fast_tokenizer
+from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import check_fit
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.run.before_training import prepare_tokenizer
 from clm_detour.run.engine import StepRunner
 from clm_detour.utils.errors import UserError
@@ -455,6 +455,6 @@ def test_a_run_trains_its_tokenizer_for_its_rows_and_follows_their_length(tmp_pa
     for length, trained in ((64, True), (128, False)):
         config.data.sequence_length = length
         runner = StepRunner(tmp_path / "steps.json")
-        prepare_tokenizer(runner, config.data, config.tokenizer.train, RunFolder.of(config))
+        prepare_tokenizer(runner, config.data, config.tokenizer.train, Recipe(config).folder)
         assert (runner.ran == 1) is trained
         assert AutoTokenizer.from_pretrained(tmp_path / "run" / "tokenizer").model_max_length == length

@@ -25,7 +25,6 @@ from clm_detour.plan.make import model_config
 from clm_detour.plan.memory import GRADIENT, MOMENTS, WEIGHT, layer_bytes
 from clm_detour.recipe.boundary import cross_boundary, starting_network
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.run.check import check_before_run, plan_with_warnings
 from clm_detour.run.check.folders import room_warnings
 from clm_detour.run.pipeline import prepare_data, run_recipe, show_plan
@@ -127,7 +126,7 @@ def test_a_finished_run_takes_the_disk_that_was_planned_and_no_more(tiny_recipe,
     assert taken == pytest.approx(planned, rel=0.02)
     free = plan.sizes.peak_disk + 0.02 * planned
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
-    assert not list(room_warnings(plan, RunFolder.of(config), config.arms))
+    assert not list(room_warnings(plan, Recipe(config).folder, config.arms))
 
 
 def test_only_several_processes_under_ddp_hold_buckets_of_gradients(recipe):

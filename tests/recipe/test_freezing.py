@@ -17,7 +17,6 @@ from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.boundary import reset_head
 from clm_detour.recipe.freezing import freeze, frozen_names
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.phase import train_phase
@@ -43,7 +42,7 @@ def thawed(tiny_recipe, tmp_path_factory):
 
 
 def tensors(config, phase: str, file: str = "model/model.safetensors") -> dict[str, torch.Tensor]:
-    return load_file(RunFolder.of(config).phase(phase).root / file)
+    return load_file(Recipe(config).folder.phase(phase).root / file)
 
 
 def is_frozen(name: str) -> bool:
@@ -85,7 +84,9 @@ def test_a_frozen_phase_resumes_to_the_same_bits(thawed, tmp_path, tiny_recipe, 
     from clm_detour.train.callbacks.checkpoint import Checkpoints
 
     config = load_config(tiny_recipe(tmp_path / "run"), FROZEN)
-    shutil.copytree(RunFolder.of(thawed).phase("pretrain").root, RunFolder.of(config).phase("pretrain").root)
+    shutil.copytree(
+        Recipe(thawed).folder.phase("pretrain").root, Recipe(config).folder.phase("pretrain").root
+    )
     run = Recipe(config).arm("detour")[1]
     write = Checkpoints.write
 
@@ -108,7 +109,7 @@ def test_a_frozen_phase_resumes_to_the_same_bits(thawed, tmp_path, tiny_recipe, 
 def test_two_processes_freeze_the_same(thawed, tmp_path, tiny_recipe, parallel):
     words = [*FROZEN, f"train.parallel={parallel}"]
     path = tiny_recipe(tmp_path / "run")
-    alone, both = RunFolder.of(thawed), RunFolder.of(load_config(path, words))
+    alone, both = Recipe(thawed).folder, Recipe(load_config(path, words)).folder
     shutil.copytree(alone.phase("pretrain").root, both.phase("pretrain").root)
     launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", "-m", "clm_detour.train"]
     for phase in ("clm", "decay"):

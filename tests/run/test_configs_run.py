@@ -13,7 +13,6 @@ from clm_detour.config.debug import STEPS
 from clm_detour.plan import make_plan, print_plan
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.run.check import check_recipe
 from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.phase import train_phase
@@ -58,7 +57,7 @@ def test_it_is_checked_planned_trained_and_exported(path, small, tmp_path, capsy
     for run in Recipe(config).phases.values():
         assert run.id in shown
         train_phase(Recipe(config), run)  # or find it trained
-        record = read_json(RunFolder.of(config).phase(run.id).record)
+        record = read_json(Recipe(config).folder.phase(run.id).record)
         assert (record["steps"], record["objective"]) == (run.steps, run.phase.objective)
         assert run.steps >= STEPS
     arm = list(config.arms)[-1]

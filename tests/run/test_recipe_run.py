@@ -23,7 +23,6 @@ from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.run.after_training import export_step
 from clm_detour.run.check import check_recipe
 from clm_detour.run.pipeline import run_recipe
@@ -198,7 +197,7 @@ def test_an_arm_is_exported_anew_when_it_ends_in_another_phase_whichever_was_tra
     chain = config.arms["detour"]
     for phases in (chain[:-1], chain):
         config.arms["detour"] = phases
-        folder, last = RunFolder.of(config), ".".join(phases)
+        folder, last = Recipe(config).folder, ".".join(phases)
         step = export_step(
             "detour", last, folder, partial(export_arm, Recipe(config), "detour", folder.model("detour"))
         )

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from clm_detour.config.schema import Config
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import PhaseFolder, RunFolder
+from clm_detour.records.run_folder import PhaseFolder
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
 
@@ -26,7 +26,7 @@ FREEZE = "phases.pretrain.freeze={layers: 1}"
 def trained(config: Config) -> PhaseFolder:
     run = Recipe(config).phase("base", "pretrain")
     train_phase(Recipe(config), run)
-    return RunFolder.of(config).phase(run.id)
+    return Recipe(config).folder.phase(run.id)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from clm_detour.config.schema import Config
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import PhaseFolder, RunFolder
+from clm_detour.records.run_folder import PhaseFolder
 from clm_detour.train import phase
 from clm_detour.train.callbacks import checkpoint
 from clm_detour.train.callbacks.gradients import PATIENCE
@@ -38,7 +38,7 @@ from clm_detour.utils.signals import REQUEUE, Requeue
 
 
 def folder(config: Config, run: PhaseRun) -> PhaseFolder:
-    return RunFolder.of(config).phase(run.id)
+    return Recipe(config).folder.phase(run.id)
 
 
 def trained(config: Config, arm: str = "base", phase: str = "pretrain") -> PhaseFolder:

@@ -13,13 +13,12 @@ from clm_detour.config.schema import Config
 from clm_detour.data.loader import RowStream
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.train.checkpoints import SEAL, checksums, clear_leftovers, newest_undamaged
 from clm_detour.train.phase import train_phase
 
 
 def phase_folder(config: Config) -> Path:
-    return RunFolder.of(config).phase("pretrain").root
+    return Recipe(config).folder.phase("pretrain").root
 
 
 def weights_of(config: Config) -> bytes:

@@ -14,7 +14,6 @@ from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.plan import make_plan
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import base_config, load_base
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.run.after_training import model_paths
 from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.phase import train_phase
@@ -96,5 +95,5 @@ def test_an_mlm_detour_of_a_causal_model_is_a_recipe(decoder, tiny_recipe, tmp_p
     assert make_plan(Recipe(config)).sizes is not None
     for run in Recipe(config).arm("detour"):
         assert train_phase(Recipe(config), run)
-    paths = model_paths(config.model.base, RunFolder.of(config), config.arms)
+    paths = model_paths(config.model.base, Recipe(config).folder, config.arms)
     assert "base" not in {name for name, path in paths.items() if path == str(folder)}

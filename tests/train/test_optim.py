@@ -10,7 +10,6 @@ from torch import nn
 from clm_detour.config.schema import Optimizer
 from clm_detour.model.weights import read_tensors
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.train.optim import load_optimizer_state, make_optimizer, save_optimizer_state
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
@@ -121,5 +120,5 @@ def test_a_phase_goes_on_from_a_checkpoint_before_which_all_steps_were_left_out(
     monkeypatch.undo()
     config.train.bad_loss_above = None
     assert train_phase(Recipe(config), run)
-    record = RunFolder.of(config).phase(run.id).record
+    record = Recipe(config).folder.phase(run.id).record
     assert '"skipped_steps": 4' in record.read_text()

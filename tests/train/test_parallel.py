@@ -18,7 +18,7 @@ from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import PhaseFolder, RunFolder
+from clm_detour.records.run_folder import PhaseFolder
 from clm_detour.run.pipeline import prepare_data
 from clm_detour.train import parallel
 from clm_detour.train.callbacks.metrics import Metrics
@@ -82,7 +82,7 @@ def stop_half_way(config: Config, run: PhaseRun) -> None:
 
 
 def folder(config: Config, phase: str = "mlm") -> PhaseFolder:
-    return RunFolder.of(config).phase(phase)
+    return Recipe(config).folder.phase(phase)
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from clm_detour.config.loading import save_config
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.train.checkpoints import newest_undamaged
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.files import HALF_WRITTEN, read_json_lines
@@ -25,7 +24,7 @@ ENDLESS = ["arms={base: [pretrain]}", "phases.pretrain.duration=1Btok", "train.c
 
 def test_both_of_two_processes_leave(prepared, tmp_path):
     config = prepared("run", *ENDLESS)
-    path, folder = tmp_path / "endless.yaml", RunFolder.of(config).phase("pretrain")
+    path, folder = tmp_path / "endless.yaml", Recipe(config).folder.phase("pretrain")
     save_config(config, path)
     words = [*LAUNCHER, str(path), "arm=base", "phase=pretrain"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -41,7 +40,7 @@ def test_both_of_two_processes_leave(prepared, tmp_path):
 
 def test_a_signal_to_all_processes_at_once_does_not_take_the_data_away_from_the_step(prepared, tmp_path):
     config = prepared("run", *ENDLESS, "train.workers=1")
-    path, folder = tmp_path / "endless.yaml", RunFolder.of(config).phase("pretrain")
+    path, folder = tmp_path / "endless.yaml", Recipe(config).folder.phase("pretrain")
     save_config(config, path)
     words = [sys.executable, str(SCRIPT), str(path), "arm=base", "phase=pretrain"]
     with open(tmp_path / "log", "w") as log:
@@ -59,7 +58,7 @@ def test_ctrl_c_in_a_step_with_a_loader_process_is_one_sentence_and_the_same_com
 ):
     words = ["arms={base: [pretrain]}", "phases.pretrain.duration=60ktok", "train.workers=1"]
     config, quiet = prepared("run", *words), prepared("quiet", *words)
-    path, folder = tmp_path / "finite.yaml", RunFolder.of(config).phase("pretrain")
+    path, folder = tmp_path / "finite.yaml", Recipe(config).folder.phase("pretrain")
     save_config(config, path)
     command = [sys.executable, "-c", "from clm_detour.__main__ import main; main()", "train"]
     training = Command([*command, str(path), "arm=base", "phase=pretrain"], tmp_path / "log")
@@ -69,7 +68,7 @@ def test_ctrl_c_in_a_step_with_a_loader_process_is_one_sentence_and_the_same_com
     assert not folder.record.exists()
     for each in (config, quiet):
         train_phase(Recipe(each), Recipe(each).phase("base", "pretrain"))
-    bits = [RunFolder.of(each).phase("pretrain").model / "model.safetensors" for each in (config, quiet)]
+    bits = [Recipe(each).folder.phase("pretrain").model / "model.safetensors" for each in (config, quiet)]
     assert bits[0].read_bytes() == bits[1].read_bytes()
 
 
@@ -90,7 +89,7 @@ with exit_on_user_error(), requeue_on_signals():
 
 def test_ctrl_c_while_a_whole_recipe_trains_on_two_processes_is_one_sentence(prepared, tmp_path):
     config = prepared("run", *ENDLESS, "train.workers=1")
-    path, folder = tmp_path / "endless.yaml", RunFolder.of(config).phase("pretrain")
+    path, folder = tmp_path / "endless.yaml", Recipe(config).folder.phase("pretrain")
     save_config(config, path)
     running = Command([sys.executable, "-c", RUN_ON_TWO, str(path)], tmp_path / "log")
     running.wait_until(lambda: len(read_json_lines(folder.metrics)) >= 3)

@@ -5,19 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from clm_detour.config.schema import Config
-
 
 @dataclass(frozen=True)
 class RunFolder:
     """The paths below `run_dir`."""
 
     root: Path
-
-    @classmethod
-    def of(cls, config: Config) -> RunFolder:
-        """Return the folder that `config` names."""
-        return cls(Path(config.run_dir))
 
     @property
     def config(self) -> Path:
