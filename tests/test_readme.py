@@ -42,7 +42,7 @@ def run(monkeypatch, *words: str) -> None:
 
 
 def test_the_small_recipe_runs_as_printed(tmp_path, monkeypatch, capsys):
-    # Half a minute: it is the whole way, of three arms and a task, and nothing of it may be made smaller here.
+    # It takes half a minute: all steps with three arms and a task, exactly as printed.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tasks" / "urgent").mkdir(parents=True)
     (tmp_path / "tasks" / "urgent" / "urgent.csv").write_text(BLOCKS["csv"][0])

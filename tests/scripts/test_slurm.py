@@ -1,4 +1,4 @@
-"""The script for Slurm gives each process its cores, says where the first machine is, and goes back into the queue only when asked to leave."""
+"""The Slurm script passes on cores and the first host, and requeues itself only after a preemption."""
 
 from __future__ import annotations
 

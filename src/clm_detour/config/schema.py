@@ -41,7 +41,7 @@ class Sample:
 class Source:
     """One corpus: where its documents are, how they are read, which are kept, and how often each is used.
 
-    A setting that has no effect on the source's format is an error. See docs/guide.md for examples.
+    A setting that has no effect on the source's format is an error. See docs/data.md for examples.
     """
 
     # A file, a folder or a glob, on this machine or at any fsspec URL; with `format: hub` the id of a
@@ -241,7 +241,7 @@ class FineTuning:
 
     # Names of tasks, as `clm-detour tasks` lists them.
     tasks: Annotated[list[str], AfterValidator(check_distinct)] = field(default_factory=list)
-    # Name -> a task of your own in a standard format; see docs/guide.md.
+    # Name -> a task of your own in a standard format; see docs/tasks.md.
     own_tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: str | None = None  # a folder with one folder for each task's data set
     groups: dict[str, list[str]] = field(default_factory=dict)  # name -> tasks whose average is shown as well

@@ -341,7 +341,7 @@ class PackedSource:
         return sum(sorted(sizes)[-2 * WINDOW_SHARDS :])
 
     def release(self) -> None:
-        """Unmap all shards, which closes their files and lets the cache remove them. A shard is mapped again when it is read."""
+        """Close the files of all shards, so that the cache can remove them. Reading opens a shard again."""
         self._mapped.clear()
 
     def verify(self) -> None:

@@ -50,7 +50,7 @@ class HeldOut:
         return sum(min(self.rows, len(source)) for source in self.sources.values())
 
     def score(self, network: ModernBertForPretraining, advance: Advance) -> Scores:
-        """Score a model, on the GPU if there is one. Its mask and its training mode are the same afterwards."""
+        """Score a model, on the GPU if there is one. Its mask and training mode do not change."""
         causal = self.objective.causal
         sources = {
             name: score(network, self._batches(source), causal, advance)

@@ -1,7 +1,7 @@
 """The boundary between two phases: what a phase takes from the phase before it, and what is new.
 
 `cross_boundary` decides it, `starting_network` builds the network accordingly, and `boundary_table` prints
-it. The table "From phase to phase" in docs/guide.md says the same.
+it. The table "Phase boundaries" in docs/training.md says the same.
 """
 
 from __future__ import annotations

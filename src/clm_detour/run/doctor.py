@@ -63,7 +63,7 @@ def unmet_requirements() -> Iterator[str]:
             elif not wanted.specifier.contains(found, prereleases=True):
                 yield (
                     f"{package} requires {wanted.name} {wanted.specifier}, but {found} is installed; install "
-                    "a version that fits, or see Other versions in docs/guide.md."
+                    "a version that fits, or see 'Newer releases of torch' in docs/training.md."
                 )
 
 

@@ -162,7 +162,7 @@ def write_predictions(path: Path, kind: Kind, gold: Sequence[Document], answers:
     """Write one line for each test document: its id, the model's answer and the annotation.
 
     No text is written. An id is that of the data set, or it gives the position of the document in its file;
-    docs/guide.md explains it for each format.
+    docs/evaluation.md explains it for each format.
 
     Args:
         gold: The test documents, in the order of `answers`.

@@ -46,17 +46,17 @@ class RecipeSource:
 
     @property
     def prepared_elsewhere(self) -> bool:
-        """Whether the recipe only reads the prepared data."""
+        """Return whether the recipe only reads the prepared data."""
         return self.prepared.is_elsewhere(self.name)
 
     @property
     def on_error(self) -> OnError:
-        """What to do with broken records."""
+        """Return the rule for broken records."""
         return self.prepared.settings.on_error
 
     @property
     def has_held_out(self) -> bool:
-        """Whether the held-out documents are prepared, on this machine."""
+        """Return whether the held-out documents are prepared, on this machine."""
         return Path(self.folder, "held_out", "index.json").exists()
 
     def is_small(self) -> bool:
