@@ -237,10 +237,10 @@ def gradient_norms(scale: float) -> dict[str, dict[str, float]]:
 
 
 ENVIRONMENT = {
-    "clm_detour": "0.1.0", "python": "3.11.7", "torch": "2.7.0",
-    "transformers": "4.57.1", "composer": "0.32.1",
-    "platform": "Linux-6.1-x86_64", "cpu": "A made-up CPU", "cores": 2, "memory_gib": 7.8, "gpus": [],
-    "commit": "97a91d9a4429d74fb0fc4d20cc2f3d9fff1f69a0", "date": "2026-11-22T19:02:11+00:00",
+    "clm_detour": "0.1.0", "python": "3.11.7", "torch": "2.7.0", "transformers": "4.57.1",
+    "composer": "0.32.1", "platform": "Linux-6.1-x86_64", "cpu": "A made-up CPU",
+    "cores": 2, "memory_gib": 7.8, "gpus": [], "commit": "97a91d9a4429d74fb0fc4d20cc2f3d9fff1f69a0",
+    "date": "2026-11-22T19:02:11+00:00",
 }  # fmt: skip
 STEPS = {
     "Write the sample": 4.1, "Train the tokenizer": 2.2, "Prepare general": 3.9, "Prepare abstracts": 2.7,

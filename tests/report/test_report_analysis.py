@@ -88,7 +88,8 @@ def test_a_change_over_an_arms_last_phase_is_not_drawn_as_the_arms(fake_run, who
 def test_arms_beyond_the_usual_ones_stand_in_a_table_with_what_they_froze(fake_run, whole_page):
     assert '<h2 id="arms"' not in whole_page
     words = [
-        "phases.low={objective: clm, mixture: domain, duration: 600ktok, schedule: {name: cosine, peak: 1e-3}, freeze: {layers: 0-2, head: true}}"
+        "phases.low={objective: clm, mixture: domain, duration: 600ktok, "
+        "schedule: {name: cosine, peak: 1e-3}, freeze: {layers: 0-2, head: true}}"
     ]
     config = fake_run.path / "config.yaml"
     save_config(load_config(config, words), config)
@@ -202,9 +203,9 @@ def test_every_figure_is_a_png_and_an_svg_and_every_table_a_csv(whole_run, whole
 
 
 OF_WORDS = {  # columns of the CSV files that hold no numbers
-    "Phase", "Model", "Task", "Arm", "Source", "Split", "Reason", "Step", "What", "Value", "Why", "Pair", "Over", "Measure", "Published", "Layer",
-    "Estimator", "Checkpoint of", "Arm and phases", "Objective", "Mixture", "Schedule", "On", "Trained as", "In arms", "Phases",
-    "Tasks: all (2) over",
+    "Phase", "Model", "Task", "Arm", "Source", "Split", "Reason", "Step", "What", "Value", "Why", "Pair",
+    "Over", "Measure", "Published", "Layer", "Estimator", "Checkpoint of", "Arm and phases", "Objective",
+    "Mixture", "Schedule", "On", "Trained as", "In arms", "Phases", "Tasks: all (2) over",
 }  # fmt: skip
 
 
@@ -363,8 +364,13 @@ def test_energy_is_that_of_the_boards_where_they_are_known(fake_run):
 
 @pytest.mark.parametrize(
     ("name", "device"),
-    [("NVIDIA H100 PCIe", "H100-PCIe"), ("NVIDIA A100-SXM4-80GB", "A100"), ("NVIDIA GeForce RTX 4090", "RTX4090"),
-     ("NVIDIA A10G", None), ("cpu", None)],
-)  # fmt: skip
+    [
+        ("NVIDIA H100 PCIe", "H100-PCIe"),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA GeForce RTX 4090", "RTX4090"),
+        ("NVIDIA A10G", None),
+        ("cpu", None),
+    ],
+)
 def test_a_device_is_known_by_whole_words_only(name, device):
     assert known_device(name) == device

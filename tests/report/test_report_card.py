@@ -226,7 +226,7 @@ def test_an_arm_that_ends_causal_is_not_said_to_fill_masks(fake_run):
     run = load_run(fake_run.path)
     card, twin = (model_card(run, arm, "me/model") for arm in ("detour", "twin"))
     assert "fill-mask" not in str(card.data.pipeline_tag)
-    for words in ("It fills masks", "causal detour", "AutoModelForMaskedLM", "encoder for masked"):
+    for words in ("The model fills masks", "causal detour", "AutoModelForMaskedLM", "encoder for masked"):
         assert words not in str(card)
         assert words in str(twin)
     assert "ends as a causal language model" in str(card)
@@ -314,7 +314,7 @@ def refused(status: int, words: str) -> HfHubHTTPError:
     [
         (refused(401, "Invalid username or password."), r"Invalid username or password\); put a token"),
         (refused(403, "You may not."), "may write to me into HF_TOKEN"),
-        (ValueError('Invalid metadata in README.md.\n- "license" must be one of'), "by --license"),
+        (ValueError('Invalid metadata in README.md.\n- "license" must be one of'), "with --license"),
         (ConnectionError("no route\nto the hub"), "no route to the hub.*can be reached"),
         (RuntimeError("Illegal header b'Bearer made-up'"), "Bearer HF_TOKEN"),
     ],
@@ -334,7 +334,7 @@ def test_what_the_hub_refuses_is_one_sentence_without_the_token(fake_run, monkey
     [
         ("detuor", "me/model", "no arm detuor"),
         ("detour", "model", "no owner"),
-        ("detour", "a/b/c", "no repository"),
+        ("detour", "a/b/c", "not a valid repository"),
     ],
 )
 def test_push_refuses_what_is_not_there(fake_run, arm, repository, words):

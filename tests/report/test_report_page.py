@@ -50,7 +50,7 @@ def page_of(run) -> str:
 
 
 def page_and_sheets(run) -> tuple[str, dict[str, list[dict[str, str]]]]:
-    """The page and, without writing them, its CSV files: name -> rows, whose columns have names of their own."""
+    """Return the page and the content of its CSV files: name -> rows."""
     with collected() as found:
         page = page_of(run)
     sheets = {}

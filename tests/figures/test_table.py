@@ -1,0 +1,88 @@
+"""One table in every format."""
+
+from __future__ import annotations
+
+import pytest
+from markupsafe import Markup
+
+from clm_detour.figures.renderers import csv_text, html, latex, markdown, plain, rich_table
+from clm_detour.figures.table import Cell, Row, Table, number, with_best, with_spread
+
+
+def score(value: float) -> str:
+    return f"{value:.1f}"
+
+
+@pytest.fixture
+def table() -> Table:
+    best, other = with_best([81.04, 79.0], score, lowest=False)
+    rows = [
+        Row([Markup('<span class="key"></span>a_1'), with_spread(best, 0.4, (80.0, 82.0))]),
+        Row(["b | <c>", with_spread(other, None, None)], "published"),
+    ]
+    return Table("Scores on tasks", ["Model", "GAD"], rows, notes=["A note."])
+
+
+def test_html_escapes_text_keeps_markup_and_marks_the_best(table):
+    text = html(table)
+    assert '<th scope="row"><span class="key"></span>a_1</th>' in text
+    assert '<strong class="best">81.0<span class="unseen"> (best)</span></strong> ± 0.4' in text
+    assert '<tr class="published">' in text
+    assert "b | &lt;c&gt;" in text
+    assert "A note." in text
+
+
+def test_markdown_escapes_bars_and_sets_the_best_bold(table):
+    assert markdown(table).splitlines() == [
+        "| Model | GAD |",
+        "|---|---|",
+        "| a_1 | **81.0 ± 0.4** |",
+        "| b \\| <c> | 79.0 |",
+        "",
+        "- A note.",
+    ]
+
+
+def test_latex_has_a_rule_between_kinds_of_rows(table):
+    lines = latex(table).splitlines()
+    assert r"a\_1 & \textbf{81.0}{\tiny$\pm$0.4} \\" in lines
+    assert lines.count(r"\midrule") == 2
+
+
+def test_plain_text_has_columns_of_one_width(table):
+    assert plain(table).splitlines() == [
+        "Model            GAD",
+        "a_1      81.0 ± 0.4*",
+        "b | <c>        79.0",
+        "A note.",
+    ]
+
+
+def test_csv_has_a_column_for_each_value_unrounded(table):
+    assert csv_text(table).splitlines() == [
+        "Model,GAD,GAD std,GAD low,GAD high",
+        "a_1,81.04,0.4,80.0,82.0",
+        "b | <c>,79.0,,,",
+    ]
+
+
+def test_words_are_values_and_a_dash_is_none():
+    made = Table(
+        "t",
+        ["A", "B"],
+        [Row(["–", Cell("", {"": None})]), Row(["x − y\u202f%", number(float("nan"), score)])],
+    )
+    assert csv_text(made).splitlines() == ["A,B", ",", "x - y %,"]
+
+
+def test_the_console_shows_the_same_cells(table):
+    made = rich_table(table)
+    assert [list(column.cells) for column in made.columns] == [["a_1", "b | <c>"], ["81.0 ± 0.4", "79.0"]]
+    assert [column.justify for column in made.columns] == ["left", "right"]
+
+
+def test_what_reads_the_same_is_best_together_and_a_single_value_is_not():
+    assert [cell.best for cell in with_best([3.0001, 2.9999, None, 4.0], score, lowest=True)] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert not with_best([3.0, None, float("nan")], score, lowest=True)[0].best
