@@ -277,9 +277,9 @@ def main(
         keep_freed_memory()
     settings = {
         "size": size, "layers": layers, "tokens": tokens, "rows": rows, "precision": precision,
-        "device": device, "backend": backend, "compile": compile, "checkpointing": checkpointing, "keep_memory": keep_memory,
-        "give_back": give_back, "peer": peer, "peer_micro_batches": peer_micro_batches, "rounds": rounds,
-        "warm_up": warm_up,
+        "device": device, "backend": backend, "compile": compile, "checkpointing": checkpointing,
+        "keep_memory": keep_memory, "give_back": give_back, "peer": peer,
+        "peer_micro_batches": peer_micro_batches, "rounds": rounds, "warm_up": warm_up,
     }  # fmt: skip
     shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
     known = load_tokenizer(tokenizer)
