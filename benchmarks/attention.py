@@ -1,21 +1,22 @@
-"""Attention alone: every back end that runs here, forward and backward, in turns, with its distance from fp32.
+"""Measure each attention back end that runs here, in turns: speed of both passes and error against fp32.
 
     python benchmarks/attention.py
 
-bf16, ModernBERT-base's 12 heads of 64, random numbers. Useful operations only (`flops_per_batch`'s convention: pairs of tokens that see
-each other, the backward twice the forward), beside the GEMM peak of the same minutes. A flash kernel computes the scores twice,
-so it cannot come above 6 / 7 of the peak over both passes.
+The inputs are random, in bf16, with the 12 heads of 64 of ModernBERT-base. Only useful operations count, as
+in `flops_per_batch`: those of pairs of tokens that see each other, twice as many backward as forward. They
+are compared with the GEMM peak of the same minutes. A flash kernel computes the scores twice, so it cannot
+reach more than 6 / 7 of the peak over both passes.
 """
 
 from __future__ import annotations
 
 import statistics
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
 from peak import gemm_peak, timed
-from record import record
+from record import ResultName, record
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +31,7 @@ LENGTHS = {
     "papers": [2048, 2048, 4096],
     "one document": [8192],
 }
-SIGHTS = {
+LAYERS = {  # causal, window
     "global": (False, None),
     "global causal": (True, None),
     "local": (False, 64),
@@ -39,13 +40,13 @@ SIGHTS = {
 
 
 def passes(
-    qkv: torch.Tensor, out_grad: torch.Tensor, lengths: list[int], sight: Any, name: str
+    qkv: torch.Tensor, out_grad: torch.Tensor, lengths: list[int], mask: Any, name: str
 ) -> dict[str, Any]:
-    """Seconds of both passes, and the gradient."""
+    """Return the seconds of both passes, and the gradient."""
     documents, found = Documents(lengths, qkv.device), {}
 
     def forward() -> None:
-        found["out"] = attention(*qkv.unbind(1), documents, *sight, name)
+        found["out"] = attention(*qkv.unbind(1), documents, *mask, name)
 
     def backward() -> None:
         (found["grad"],) = torch.autograd.grad(found["out"], qkv, out_grad)
@@ -53,13 +54,13 @@ def passes(
     return {"forward": timed(forward, qkv.device), "backward": timed(backward, qkv.device), **found}
 
 
-def measure(lengths: list[int], sight: Any, rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """Operations a second, the share of the GEMM peak and the error of each back end."""
+def measure(lengths: list[int], mask: Any, rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
+    """Return the speed, the share of the GEMM peak and the error of each back end."""
     shape = (sum(lengths), 3, HEADS, SIZE)
     qkv = torch.randn(shape, device=device).bfloat16().requires_grad_()
     out_grad = torch.randn(shape[0], HEADS, SIZE, device=device).bfloat16()
     exact = qkv.detach().float().requires_grad_()
-    reference = passes(exact, out_grad.float(), lengths, sight, "portable")["grad"]
+    reference = passes(exact, out_grad.float(), lengths, mask, "portable")["grad"]
     names = [
         name for name, b in BACKENDS.items() if b.suits(device.type, torch.bfloat16) and not b.unavailable()
     ]
@@ -68,16 +69,16 @@ def measure(lengths: list[int], sight: Any, rounds: int, device: torch.device) -
     for number in range(rounds + 1):
         peaks.append(gemm_peak(device, [torch.bfloat16]))
         for name in names:
-            run = passes(qkv, out_grad, lengths, sight, name)
+            run = passes(qkv, out_grad, lengths, mask, name)
             run["error"] = ((run.pop("grad") - reference).norm() / reference.norm()).item()
-            runs[name] += [run] if number else []  # the first warms up
-    operations = 4 * HEADS * SIZE * sum(seen_pairs(length, *sight) for length in lengths)
+            runs[name] += [run] if number else []  # the first round is a warm-up
+    operations = 4 * HEADS * SIZE * sum(seen_pairs(length, *mask) for length in lengths)
     peak = statistics.median(peaks[1:])
     return {name: figures(run, operations, peak) for name, run in runs.items()}
 
 
 def figures(runs: list[dict[str, Any]], operations: int, peak: float) -> dict[str, float]:
-    """Medians."""
+    """Return medians over the rounds."""
     forward, backward = (statistics.median(run[way] for run in runs) for way in ("forward", "backward"))
     return {
         "forward_gflops": operations / forward / 1e9,
@@ -88,27 +89,18 @@ def figures(runs: list[dict[str, Any]], operations: int, peak: float) -> dict[st
     }
 
 
-def main(
-    rounds: int = 3,
-    name: Annotated[str, typer.Option(help="of the result's file; empty: none")] = "attention",
-) -> None:
-    """Measure, print, record."""
+def main(rounds: int = 3, name: ResultName = "attention") -> None:
+    """Measure, print the table, and write it to benchmarks/results."""
     keep_freed_memory()
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    columns = (
-        "documents",
-        "layer",
-        "back end",
-        "forward, GFLOP/s",
-        "backward",
-        "of GEMM peak",
-        "gradient's error",
-    )
-    table, results = Table(*columns), []
+    table = Table("documents", "layer", "back end", "forward (GFLOP/s)", "backward (GFLOP/s)")
+    table.add_column("GEMM peak")
+    table.add_column("error of gradient")
+    results = []
     for documents, lengths in LENGTHS.items():
-        for layer, sight in SIGHTS.items():
-            for backend, found in measure(lengths, sight, rounds, device).items():
+        for layer, mask in LAYERS.items():
+            for backend, found in measure(lengths, mask, rounds, device).items():
                 results.append({"documents": lengths, "layer": layer, "backend": backend, **found})
                 table.add_row(
                     documents,
@@ -122,7 +114,7 @@ def main(
     console = Console(width=120)
     console.print(table)
     if name:
-        console.print(f"Written: {record(name, {'threads': torch.get_num_threads(), 'cases': results})}")
+        console.print(f"Wrote {record(name, {'threads': torch.get_num_threads(), 'cases': results})}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What a comparison costs beyond the forward passes: CKA of two made-up networks of 28 layers x 1,024 dimensions.
+"""Measure the CKA of two random networks of 28 layers and 1,024 dimensions, without the forward passes.
 
     python benchmarks/cka.py
 
-Times one sample of 500 texts (the paper's) and one of 1,000, as `clm-detour compare` computes them: the matrix of all layers by both estimators;
-and all estimators with 200 half-samples for the intervals and chance levels. Memory is the most that the process held beyond what it held with the
-states. Writes benchmarks/results/cka-*.json.
+One sample has 500 texts, as in the paper, and one has 1,000. Both parts of `clm-detour compare` are timed:
+the matrix of all layers by both estimators, and all estimators with 200 half-samples for the intervals and
+chance levels. Memory is the peak of the process beyond the states. Writes benchmarks/results/cka-*.json.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ LAYERS, WIDTH, RESAMPLES = 28, 1024, 200
 TEXTS = (500, 1000)
 
 
-def made_up(seed: int, texts: int) -> States:
-    """A random walk over the layers, so that neighbours are alike."""
+def random_states(seed: int, texts: int) -> States:
+    """Return states that are a random walk over the layers, so that neighboring layers are similar."""
     generator = torch.Generator().manual_seed(seed)
     state = torch.zeros(texts, WIDTH, dtype=torch.float64)
     means = []
@@ -36,22 +36,22 @@ def made_up(seed: int, texts: int) -> States:
     return States(("embeddings", *map(str, range(LAYERS)), "final_norm"), means, [x[:0] for x in means])
 
 
-def held() -> float:
-    """Memory that the process holds, GB."""
+def memory_used() -> float:
+    """Return the memory that the process uses, in GB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
 
 
-def most_held() -> float:
-    """The most that it has held."""
+def peak_memory() -> float:
+    """Return the most memory that the process has used so far, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def measured(texts: int) -> dict[str, float]:
-    """One sample."""
-    a, b = made_up(0, texts), made_up(1, texts)
+def measure_sample(texts: int) -> dict[str, float]:
+    """Return the seconds and the memory of one sample."""
+    a, b = random_states(0, texts), random_states(1, texts)
     small = [x[:50, :20] for x in a.means[:2]]
     Alignment(small, small)  # starts torch's threads
-    before, start = held(), time.perf_counter()
+    before, start = memory_used(), time.perf_counter()
     alignment = Alignment(a.means, b.means)
     for debiased in (False, True):
         alignment.matrix(debiased)
@@ -64,14 +64,14 @@ def measured(texts: int) -> dict[str, float]:
         "states_gb": round(2 * (LAYERS + 2) * texts * WIDTH * 8 / 1e9, 2),
         "matrix_seconds": round(middle - start, 2),
         "all_estimators_seconds": round(end - middle, 2),
-        "memory_beyond_states_gb": round(most_held() - before, 2),
+        "memory_beyond_states_gb": round(peak_memory() - before, 2),
     }
 
 
 def main() -> None:
-    """Measure each size in a process of its own, and record."""
+    """Measure each size in its own process, and write the record."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        samples = pool.map(measured, TEXTS, chunksize=1)
+        samples = pool.map(measure_sample, TEXTS, chunksize=1)
     results = {"layers": LAYERS, "width": WIDTH, "resamples": RESAMPLES, "samples": samples}
     print(results, record("cka", results, ("torch", "numpy")))
 

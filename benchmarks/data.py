@@ -1,12 +1,13 @@
-"""The data half, measured: the plan of a large stream, the loader, the packing, and others' loaders on the same rows.
+"""Measure the data pipeline: the order of a large stream, the loader, packing, tokenizing, and other loaders.
 
 python benchmarks/data.py plan
-python benchmarks/data.py loader CONFIG [key=value ...]      a recipe whose data is prepared
+python benchmarks/data.py loader CONFIG [key=value ...]
 python benchmarks/data.py packing CONFIG [key=value ...] --papers PAPERS.jsonl.gz
-python benchmarks/data.py tokenise TOKENIZER FILE ...         beside the tokenizers library alone
+python benchmarks/data.py tokenise TOKENIZER FILE ...
 python benchmarks/data.py others CONFIG [key=value ...] --streaming-python PATH
 
-Processes that prepare data import this file again, so what is slow to import (torch, Composer) is imported where it is used, as in `clm_detour.cli.main`.
+The data of CONFIG must be prepared. Processes that prepare data import this file again, so modules that are
+slow to import, such as torch, are imported in the functions that use them.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe whos
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe.")
 ]
-Seconds = Annotated[float, typer.Option(help="How long each loader runs.")]
+Seconds = Annotated[float, typer.Option(help="Seconds for which each loader runs.")]
 
 
 @app.command()
@@ -70,15 +71,15 @@ def plan(
     tokens: Annotated[float, typer.Option(help="Tokens of the corpus, and of the run.")] = 50e9,
     row_length: Annotated[int, typer.Option(help="Tokens in a row.")] = 8192,
 ) -> None:
-    """Order the rows of a large corpus: start-up, memory and cost of a look-up. No data is read."""
+    """Measure how fast the order of a large corpus is computed, and its memory. No data is read."""
     rows = {name: int(share * tokens) // row_length for name, share in SHARES.items()}
     each = SHARD_TOKENS // row_length
     shard_rows = {name: [each] * (count // each) + [count % each] for name, count in rows.items()}
     total = sum(rows.values())
-    dice = random.Random(0)
+    rng = random.Random(0)
     starts = []
     for _ in range(20):
-        position = dice.randrange(total)
+        position = rng.randrange(total)
         start = time.perf_counter()
         Mixture(SHARES, shard_rows, 42).locate(position)
         starts.append(time.perf_counter() - start)
@@ -88,29 +89,23 @@ def plan(
         mixture.locate(position)
     memory = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    random_places = [dice.randrange(total) for _ in range(20_000)]
+    random_places = [rng.randrange(total) for _ in range(20_000)]
     next_places = range(total // 2, total // 2 + 20_000)
-    report(
-        "data-plan",
-        "what",
-        {
-            name: {"value": value}
-            for name, value in {
-                "tokens": tokens,
-                "rows": total,
-                "shards": sum(map(len, shard_rows.values())),
-                "seconds to start anywhere, mean": np.mean(starts),
-                "seconds to start anywhere, most": max(starts),
-                "bytes of memory": memory,
-                "seconds a look-up, at random": look_up(mixture, random_places),
-                "seconds a look-up, one after another": look_up(mixture, next_places),
-            }.items()
-        },
-    )
+    measured = {
+        "tokens": tokens,
+        "rows": total,
+        "shards": sum(map(len, shard_rows.values())),
+        "seconds to start anywhere, mean": np.mean(starts),
+        "seconds to start anywhere, most": max(starts),
+        "bytes of memory": memory,
+        "seconds a look-up, at random": look_up(mixture, random_places),
+        "seconds a look-up, one after another": look_up(mixture, next_places),
+    }
+    report("data-plan", "quantity", {name: {"value": value} for name, value in measured.items()})
 
 
 def look_up(mixture: Mixture, positions: Any) -> float:
-    """Mean seconds of finding a row."""
+    """Return the mean seconds that it takes to find a row."""
     start = time.perf_counter()
     for position in positions:
         mixture.locate(position)
@@ -119,9 +114,9 @@ def look_up(mixture: Mixture, positions: Any) -> float:
 
 @app.command()
 def loader(config: ConfigPath, overrides: Overrides = None, seconds: Seconds = 2.0) -> None:
-    """Tokens a second of our loader, with masks or shifted labels, and the time to a first batch anywhere in the stream.
+    """Measure the tokens per second of our loader, and the time to a first batch anywhere in the stream.
 
-    Last, a loader of its own in each of as many processes as there are cores: what they deliver together.
+    The last case runs one loader in each of as many processes as there are cores, and adds up their speeds.
     """
     loaded = load_config(config, overrides or ())
     results = {}
@@ -132,8 +127,8 @@ def loader(config: ConfigPath, overrides: Overrides = None, seconds: Seconds = 2
                 key = f"{kind}, {workers} workers, from row {first_row:,}"
                 results[key] = measure(loaded, kind, workers, first_row, seconds)
         with multiprocessing.get_context("spawn").Pool(cores) as pool:
-            words = [(loaded, kind, 0, 1_000_000 * core, seconds) for core in range(cores)]
-            together = pool.starmap(measure, words, chunksize=1)
+            calls = [(loaded, kind, 0, 1_000_000 * core, seconds) for core in range(cores)]
+            together = pool.starmap(measure, calls, chunksize=1)
         results[f"{kind}, {cores} processes"] = {
             "tokens_per_second": sum(one["tokens_per_second"] for one in together),
             "first_batch_seconds": max(one["first_batch_seconds"] for one in together),
@@ -142,14 +137,12 @@ def loader(config: ConfigPath, overrides: Overrides = None, seconds: Seconds = 2
 
 
 def one_phase_each(config: Config) -> dict[str, PhaseRun]:
-    """The last phase of each objective."""
-    from clm_detour.recipe.phases import plan_recipe
-
-    return {run.phase.objective: run for run in plan_recipe(config).values()}
+    """Return the last phase of each objective."""
+    return {run.phase.objective: run for run in Recipe(config).phases.values()}
 
 
 def measure(config: Config, kind: str, workers: int, first_row: int, seconds: float) -> dict[str, float]:
-    """Open the stream of an objective and read it for a while; the first batch counts as start-up. Memory is kept as a phase keeps it."""
+    """Return the speed of the stream of an objective, and the seconds until its first batch."""
     from clm_detour.data.batch_size import StepRows
     from clm_detour.data.loader import StepBatches, make_loader
 
@@ -175,33 +168,31 @@ def packing(
     papers: Annotated[
         Path | None, typer.Option(help="Papers whose titles and abstracts are packed too.")
     ] = None,
-    documents: Annotated[int, typer.Option(help="Documents packed of each source.")] = 40_000,
+    documents: Annotated[int, typer.Option(help="Number of documents packed from each source.")] = 40_000,
 ) -> None:
-    """Our rows beside the usual packings: how full they are, how many documents they cut needlessly, how fast they are made.
+    """Compare our packing with the usual ones: full rows, documents cut without need, and speed.
 
-    Lengths are drawn from each source's with replacement, so that the last row, which is never full, does not count. Last, each source
-    is packed as `prepare` does it: shards are read and verified, rows checked and written.
+    Lengths are sampled from those of each source with replacement, so many that the last row, which is never
+    full, does not count. In the last case each source is packed as `prepare` packs it: shards are read and
+    verified, and rows are checked and written.
     """
-    from clm_detour.recipe.export import tokenizer_path
-    from clm_detour.recipe.stream import prepared_folder
-
-    loaded = load_config(config, overrides or ())
-    row_length, results = loaded.data.sequence_length, {}
-    folders = {name: Path(prepared_folder(loaded, name), "train") for name in loaded.data.sources}
+    recipe = Recipe(load_config(config, overrides or ()))
+    row_length, results = recipe.config.data.sequence_length, {}
+    folders = {name: Path(recipe.prepared.folder(name), "train") for name in recipe.config.data.sources}
     lengths = {
         name: PackedSource.open(folder, row_length).shards.lengths(0) for name, folder in folders.items()
     }
     if papers is not None:
-        lengths["abstracts"] = lengths_of_abstracts(papers, load_tokenizer(tokenizer_path(loaded)))
+        lengths["abstracts"] = lengths_of_abstracts(papers, recipe.tokenizer)
     for name, found in lengths.items():
-        drawn = np.random.default_rng(0).choice(found.astype(np.int64), documents)
+        sample = np.random.default_rng(0).choice(found.astype(np.int64), documents)
         for method, packed in PACKINGS.items():
             start = time.perf_counter()
-            rows, cut = packed(drawn, row_length)
+            rows, cut = packed(sample, row_length)
             results[f"{name}: {method}"] = {
-                "fullness": drawn.sum() / (rows * row_length),
+                "fullness": sample.sum() / (rows * row_length),
                 "cut_needlessly": cut / documents,
-                "tokens_per_second": drawn.sum() / (time.perf_counter() - start),
+                "tokens_per_second": sample.sum() / (time.perf_counter() - start),
             }
     for name, folder in folders.items():
         with tempfile.TemporaryDirectory() as copied:
@@ -215,11 +206,11 @@ def packing(
             "cut_needlessly": source.cut / source.documents,
             "tokens_per_second": source.num_tokens / seconds,
         }
-    report("data-packing", "packing", results, {**settings_of(loaded), "documents": documents})
+    report("data-packing", "packing", results, {**settings_of(recipe.config), "documents": documents})
 
 
 def lengths_of_abstracts(papers: Path, tokenizer: Tokenizer) -> np.ndarray:
-    """Tokens of each paper's title and abstract."""
+    """Return the number of tokens in the title and abstract of each paper."""
     texts = [text.split("BODY.")[0] for text in read_documents(str(papers))]
     return np.array([len(ids) for ids in tokenizer.encode_batch(texts)])
 
@@ -227,14 +218,15 @@ def lengths_of_abstracts(papers: Path, tokenizer: Tokenizer) -> np.ndarray:
 @app.command()
 def tokenise(
     tokenizer: Annotated[str, typer.Argument(help="Folder with tokenizer.json, or hub id.")],
-    files: Annotated[list[str], typer.Argument(help="Files of documents, all of one format.")],
-    documents: Annotated[int, typer.Option(help="Of each file, at most.")] = 1500,
-    rounds: Annotated[int, typer.Option(help="Of both, in turns.")] = 3,
+    files: Annotated[list[str], typer.Argument(help="Files of documents, all of the same format.")],
+    documents: Annotated[int, typer.Option(help="Largest number of documents from each file.")] = 1500,
+    rounds: Annotated[int, typer.Option(help="Number of rounds, in which both take turns.")] = 3,
 ) -> None:
-    """`prepare` from a file to packed rows on disk, beside `encode_batch` alone over the same texts in memory, on the same cores.
+    """Compare `prepare`, from files to packed rows, with the tokenizers library alone on texts in memory.
 
-    Ours reads, checks, writes and packs besides, and starts its processes; the texts are once in one file and once in as many as there are
-    cores. The library gets batches as large as ours: given all texts at once it is slower, for want of memory that it has had before.
+    Ours also starts processes, reads, checks, packs and writes. The texts are in one file, and then in one
+    file per core. The library gets batches as large as ours: with all texts at once it is slower, since it
+    cannot use freed memory again.
     """
     loaded = load_tokenizer(tokenizer)
     texts = [text for file in files for text in islice(read_documents(file), documents)]
@@ -266,24 +258,22 @@ def tokenise(
             "cpu_seconds_a_million_tokens": np.median(cpu) / tokens * 1e6,
         }
     settings = {
-        "files": [Path(file).name for file in files],
-        "documents": len(texts),
-        "cores": cores,
-        "rounds": rounds,
-    }
-    report("data-tokenise", "tokenising", rates, {**settings, "characters": sum(map(len, texts))})
+        "files": [Path(file).name for file in files], "documents": len(texts), "cores": cores,
+        "rounds": rounds, "characters": sum(map(len, texts)),
+    }  # fmt: skip
+    report("data-tokenise", "tokenizing", rates, settings)
 
 
 @contextmanager
 def timed(found: list[tuple[float, float]]) -> Iterator[None]:
-    """Add the seconds of a block, and those of all cores in this process and in those that it started and that have ended."""
+    """Append the seconds of the block, and the processor seconds of this process and its ended children."""
     start, cpu = time.perf_counter(), sum(os.times()[:4])
     yield
     found.append((time.perf_counter() - start, sum(os.times()[:4]) - cpu))
 
 
 def batches(texts: list[str]) -> Iterator[list[str]]:
-    """Of up to MOST_CHARACTERS and a text."""
+    """Yield batches that end with the text that reaches MOST_CHARACTERS."""
     batch: list[str] = []
     for text in texts:
         batch.append(text)
@@ -294,7 +284,7 @@ def batches(texts: list[str]) -> Iterator[list[str]]:
 
 
 def write_texts(file: Path, texts: list[str]) -> None:
-    """As JSON lines."""
+    """Write texts as JSON lines."""
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
 
 
@@ -303,25 +293,24 @@ def others(
     config: ConfigPath,
     overrides: Overrides = None,
     streaming_python: Annotated[
-        str | None, typer.Option(help="A Python with mosaicml-streaming, which caps transformers and numpy.")
+        str | None, typer.Option(help="Python of an environment with mosaicml-streaming.")
     ] = None,
     seconds: Seconds = 3.0,
-    rows: Annotated[int, typer.Option(help="Rows that all of them read.")] = 2000,
+    rows: Annotated[int, typer.Option(help="Number of rows that all loaders read.")] = 2000,
 ) -> None:
-    """Our loader beside `datasets` and mosaicml-streaming on the same rows.
+    """Compare our loader with `datasets` and mosaicml-streaming on the same rows.
 
-    Theirs mask with transformers' collator (mlm) or only stack the rows (clm). Ours shifts labels, and gives where documents end.
+    The others mask with transformers' collator (mlm), or only stack the rows (clm). Ours also shifts labels
+    and returns where documents end.
     """
-    from clm_detour.recipe.export import tokenizer_path
-
     loaded = load_config(config, [*(overrides or ()), "phases.decay.mask_rate=0.3"])
-    runs, tokenizer = one_phase_each(loaded), tokenizer_path(loaded)
+    recipe, runs = Recipe(loaded), one_phase_each(loaded)
     pythons = {"datasets": sys.executable, "streaming": streaming_python}
     results: dict[str, dict[str, float]] = {}
     versions: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.npy"
-        stream = Recipe(loaded).stream(runs["clm"])
+        stream = recipe.stream(runs["clm"])
         np.save(file, np.stack([stream.example(row).input_ids for row in range(rows)]).astype(np.uint16))
         for kind in ("mlm", "clm"):
             for workers in (0, 1):
@@ -329,21 +318,21 @@ def others(
                 results[f"ours, {case}"] = measure(loaded, kind, workers, 0, seconds)
                 for name, python in pythons.items():
                     if python is not None:
-                        words = [name, file, tokenizer, kind, workers, BATCH_ROWS, seconds]
+                        words = [name, file, recipe.tokenizer_path, kind, workers, BATCH_ROWS, seconds]
                         measured = measure_other(python, words)
                         results[f"{name}, {case}"], versions[name] = measured["numbers"], measured["versions"]
     report("data-others", "loader", results, {**settings_of(loaded), "rows": rows, "versions": versions})
 
 
 def measure_other(python: str, words: list[Any]) -> dict[str, Any]:
-    """Run other_loaders.py in its own environment."""
+    """Run other_loaders.py with another Python, and return what it prints."""
     script = str(Path(__file__).parent / "other_loaders.py")
     done = subprocess.run([python, script, *map(str, words)], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Return the settings on which the numbers depend."""
     return {
         "sequence_length": config.data.sequence_length,
         "batch_rows": BATCH_ROWS,
@@ -354,18 +343,19 @@ def settings_of(config: Config) -> dict[str, Any]:
 def report(
     name: str, label: str, results: dict[str, dict[str, Any]], settings: dict[str, Any] | None = None
 ) -> None:
-    """Print a table and write the record."""
+    """Print a table of results, and write them to benchmarks/results."""
     columns = list(dict.fromkeys(key for row in results.values() for key in row))
     table = Table(label, *columns, box=None)
     for key, row in results.items():
         table.add_row(key, *(short(row[column]) if column in row else "" for column in columns))
     console.print(table)
     plain = json.loads(json.dumps(results, default=float))
-    console.print(f"Written: {record(name, {'settings': settings or {}, 'cases': plain})}")
+    console.print(f"Wrote {record(name, {'settings': settings or {}, 'cases': plain})}")
 
 
 def short(number: float) -> str:
-    """For the table."""
+    """Return a number in short form for the table."""
+
     return human(number) if number >= 1000 else f"{number:.4g}"
 
 

@@ -1,12 +1,16 @@
-"""Fine-tuning: our harness beside transformers' Trainer, same weights, settings, documents and seeds; and packed beside padded.
+"""Compare our fine-tuning with transformers' Trainer, and packed documents with padded ones.
 
     python benchmarks/finetune.py trainer --model MINILM --data TASKS GAD NCBI-disease
     python benchmarks/finetune.py packed --data TASKS --tokenizer FOLDER
 
-`trainer` fine-tunes a real encoder on some documents of real tasks, both ways, and gives test scores and seconds of training; both
-score validation after each epoch and answer with the best one. transformers' Trainer needs `accelerate`. It uses AutoModelFor{Token,Sequence}Classification and DataCollators that pad to the
-longest of a batch; its tokens are ours, so that what is compared is training. `packed` fine-tunes a ModernBERT of mini size with
-random weights on the same documents on our network and through AutoModel's, under the same heads and loop.
+`trainer` fine-tunes a real encoder on some documents of real tasks, both by our loop and by the Trainer, from
+the same weights with the same settings and seeds. It reports test scores and seconds. Both score the
+validation split after each epoch, and score the test split with the best weights. The Trainer needs
+`accelerate`. It uses AutoModelFor{Token,Sequence}Classification and collators that pad to the longest
+document of a batch. Both read the same tokens, so that only the training differs.
+
+`packed` fine-tunes a small ModernBERT with random weights on our network and on AutoModel's, with the same
+heads and the same loop.
 """
 
 from __future__ import annotations
@@ -16,7 +20,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +46,7 @@ from clm_detour.evaluate.finetune.task_model import ENTITY_KINDS, make_task_mode
 from clm_detour.evaluate.finetune.training import Prepared, prepare, train
 from clm_detour.evaluate.metrics import score
 from clm_detour.evaluate.tasks import TASKS, Protocol, load
-from clm_detour.measure import encoder as encoders
+from clm_detour.measure.encoder import PaddedEncoder, load_encoder
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.utils.allocator import keep_freed_memory
 
@@ -54,7 +57,10 @@ Data = Annotated[Path, typer.Option(help="The folder with the tasks' folders.")]
 
 
 def prepared_task(name: str, data: Path, documents: int, tokenizer: Any, max_tokens: int) -> Prepared:
-    """Some documents of each split, spread over it; half as many for validation, twice as many for the test."""
+    """Return some documents of each split, evenly spaced, as examples.
+
+    The validation split gets half as many documents as the training split, and the test split twice as many.
+    """
     task, splits = load(TASKS[name], data)
     sizes = {"train": documents, "validation": documents // 2, "test": 2 * documents}
     taken = {split: limit_documents({split: splits[split]}, size)[split] for split, size in sizes.items()}
@@ -62,7 +68,7 @@ def prepared_task(name: str, data: Path, documents: int, tokenizer: Any, max_tok
 
 
 def timed(run: Callable[..., Mapping[str, float]], *arguments: Any) -> dict[str, Any]:
-    """Test scores in percent, and the seconds that they took: of the clock, and of the processor, which other work does not lengthen."""
+    """Return test scores in percent, and the seconds of wall clock and of processor time that they took."""
     clock, processor = time.perf_counter(), time.process_time()
     scores = run(*arguments)
     return {
@@ -73,13 +79,12 @@ def timed(run: Callable[..., Mapping[str, float]], *arguments: Any) -> dict[str,
 
 
 def ours(path: str, prepared: Prepared, protocol: Protocol, seed: int) -> Mapping[str, float]:
-    """Our harness."""
-    make = partial(encoders.load_encoder, path)
-    return train(prepared, lambda: make()[0], protocol, seed, lambda *_, **__: None).scores
+    """Fine-tune with our loop, and return the test scores."""
+    return train(prepared, lambda: load_encoder(path)[0], protocol, seed, lambda *_, **__: None).scores
 
 
 class Rows(torch.utils.data.Dataset):
-    """Our examples in transformers' form."""
+    """Our examples, in the form that transformers reads."""
 
     def __init__(self, prepared: Prepared, split: str):
         self.examples = prepared.examples[split]
@@ -101,55 +106,50 @@ class Rows(torch.utils.data.Dataset):
 def theirs(
     path: str, prepared: Prepared, protocol: Protocol, seed: int, tokenizer: Any
 ) -> Mapping[str, float]:
-    """transformers' Trainer."""
+    """Fine-tune with transformers' Trainer, and return the test scores."""
     task, entities = prepared.task, prepared.task.kind in ENTITY_KINDS
     transformers.set_seed(seed)
     kind = AutoModelForTokenClassification if entities else AutoModelForSequenceClassification
     labels = 1 + 2 * len(task.labels) if entities else len(task.labels)
     problem = {} if task.kind != "multi_label" else {"problem_type": "multi_label_classification"}
     model = kind.from_pretrained(path, num_labels=labels, **problem)
-    pad = (
-        transformers.DataCollatorForTokenClassification if entities else transformers.DataCollatorWithPadding
-    )
+    collators = (transformers.DataCollatorWithPadding, transformers.DataCollatorForTokenClassification)
+    pad = collators[entities]
 
     def scored(found: Any, split: str = "validation") -> Mapping[str, float]:
-        return score(task, prepared.splits[split], said(prepared, split, found.predictions))
+        return score(task, prepared.splits[split], answers_of(prepared, split, found.predictions))
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, seed=seed, learning_rate=protocol.learning_rate, weight_decay=protocol.weight_decay,
-            per_device_train_batch_size=protocol.batch_size, per_device_eval_batch_size=2 * protocol.batch_size,
-            num_train_epochs=protocol.epochs, eval_strategy="epoch", save_strategy="epoch", save_only_model=True,
-            load_best_model_at_end=True, metric_for_best_model=task.metric, report_to=[], disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(), logging_strategy="no",
+            per_device_train_batch_size=protocol.batch_size, num_train_epochs=protocol.epochs,
+            per_device_eval_batch_size=2 * protocol.batch_size, eval_strategy="epoch", save_strategy="epoch",
+            save_only_model=True, load_best_model_at_end=True, metric_for_best_model=task.metric,
+            report_to=[], disable_tqdm=True, use_cpu=not torch.cuda.is_available(), logging_strategy="no",
         )  # fmt: skip
         trainer = Trainer(
-            model,
-            arguments,
-            pad(tokenizer),
-            Rows(prepared, "train"),
-            Rows(prepared, "validation"),
+            model, arguments, pad(tokenizer), Rows(prepared, "train"), Rows(prepared, "validation"),
             compute_metrics=scored,
-        )
+        )  # fmt: skip
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
-        trainer.compute_metrics = None  # that is of the validation split
+        trainer.compute_metrics = None  # it scores the validation split
         return scored(trainer.predict(Rows(prepared, "test")), "test")
 
 
-def said(prepared: Prepared, split: str, logits: np.ndarray) -> list[Any]:
-    """Logits of theirs -> documents, as ours are read."""
+def answers_of(prepared: Prepared, split: str, logits: np.ndarray) -> list[Any]:
+    """Return the documents with the answers that the Trainer's logits give, read as our own answers are."""
     task, examples = prepared.task, prepared.examples[split]
-    network = nn.Module()
-    network.hidden_size, network.dropout, network.draw = 1, 0.0, lambda layer: None  # type: ignore[assignment]
-    problem = make_task_model(task, network, prepared.splits[split], examples)  # type: ignore[arg-type]
+    encoder: Any = nn.Module()  # never called: a task model only reads answers here
+    encoder.hidden_size, encoder.dropout, encoder.init_output_layer = 1, 0.0, lambda layer: None
+    model = make_task_model(task, encoder, prepared.splits[split], examples)
     if task.kind in ENTITY_KINDS:
         answers = [
             row[example.places].argmax(-1).tolist() for row, example in zip(logits, examples, strict=True)
         ]
     else:
         answers = logits.tolist()
-    return problem.read(prepared.splits[split], examples, answers)
+    return model.read(prepared.splits[split], examples, answers)
 
 
 @app.command()
@@ -160,16 +160,14 @@ def trainer(
     documents: int = 256,
     epochs: int = 6,
     batch_size: int = 8,
-    seeds: Annotated[
-        int, typer.Option(help="From 42 on; those that the record of the day has are kept.")
-    ] = 5,
+    seeds: Annotated[int, typer.Option(help="Number of seeds, from 42; today's record is continued.")] = 5,
     max_tokens: int = 64,
     learning_rate: float = 2e-4,
 ) -> None:
-    """Ours and transformers' Trainer in turns."""
+    """Compare our fine-tuning with transformers' Trainer, in turns."""
     keep_freed_memory()
     transformers.utils.logging.set_verbosity_error()
-    _, tokenizer = encoders.load_encoder(model)
+    _, tokenizer = load_encoder(model)
     protocol = Protocol(
         learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, max_tokens=max_tokens
     )
@@ -199,7 +197,7 @@ def trainer(
 
 
 def recorded(name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs of an interrupted call with these settings, of this day."""
+    """Return the runs of an interrupted call of today with these settings."""
     path = path_of(f"finetune-trainer-{name}")
     if not path.exists():
         return []
@@ -208,7 +206,7 @@ def recorded(name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def warm_up(model: str, name: str, data: Path, tokenizer: Any, protocol: Protocol) -> None:
-    """One step of each, for what a process does once."""
+    """Fine-tune briefly with both, so that work that a process does only once is not timed."""
     prepared = prepared_task(name, data, 8, tokenizer, protocol.max_tokens)
     short = dataclasses.replace(protocol, epochs=1)
     ours(model, prepared, short, 0)
@@ -216,7 +214,7 @@ def warm_up(model: str, name: str, data: Path, tokenizer: Any, protocol: Protoco
 
 
 def compared(rows: list[dict[str, Any]], metric: str) -> dict[str, Any]:
-    """Mean and standard deviation over seeds, Welch's test of their difference, and the ratio of seconds."""
+    """Return means and deviations over seeds, Welch's test of their difference, and the ratios of seconds."""
     scores = {who: [row[who]["scores"][metric] for row in rows] for who in ("ours", "theirs")}
     found: dict[str, Any] = {who: {"mean": np.mean(each)} for who, each in scores.items()}
     if len(rows) > 1:
@@ -234,18 +232,19 @@ def compared(rows: list[dict[str, Any]], metric: str) -> dict[str, Any]:
 def packed(
     data: Data,
     tokenizer: Annotated[str, typer.Option(help="A folder with ModernBERT's tokenizer.")],
-    tasks: Annotated[str, typer.Option(help="Names with commas.")] = "HoC,NCBI-disease",
+    tasks: Annotated[str, typer.Option(help="Names of tasks, separated by commas.")] = "HoC,NCBI-disease",
     documents: int = 64,
     hidden: int = 384,
     layers: int = 6,
     rounds: int = 3,
 ) -> None:
-    """A ModernBERT of random weights: training steps packed on our network, and padded through AutoModel, in turns."""
+    """Compare training steps on packed documents and on padded ones, in turns."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), tokenizer, hidden, layers)
-        both = {"ours": encoders.load_encoder(folder)[0], "theirs": padded(folder)}
-        loaded = encoders.load_tokenizer(folder)
+        encoder, loaded = load_encoder(folder)
+        # AutoModel has no prediction head, which saves it a little time.
+        both = {"ours": encoder, "theirs": PaddedEncoder(folder, None, loaded)}
         for name in tasks.split(","):
             prepared = prepared_task(name, data, documents, loaded, 512)
             steps = {who: Steps(encoder, prepared) for who, encoder in both.items()}
@@ -261,38 +260,33 @@ def packed(
 
 
 class Steps:
-    """Training steps over all batches of 16 documents, in their order."""
+    """Training steps over all batches of 16 documents, in order."""
 
     def __init__(self, encoder: Any, prepared: Prepared):
         torch.manual_seed(0)
         examples = prepared.examples["train"]
-        problem: Any = make_task_model(prepared.task, encoder, prepared.splits["train"], examples)
-        self.problem = problem.train()
-        self.optimizer = torch.optim.AdamW(self.problem.parameters(), lr=1e-5, fused=True)
+        model: Any = make_task_model(prepared.task, encoder, prepared.splits["train"], examples)
+        self.model = model.train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
         self.batches = [
             Batch(examples[first : first + 16], torch.device("cpu")) for first in range(0, len(examples), 16)
         ]
 
     def run(self) -> None:
-        """An epoch."""
+        """Train for one epoch."""
         for batch in self.batches:
-            self.problem.loss(batch).backward()
+            self.model.loss(batch).backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
 
 
-def padded(folder: str) -> nn.Module:
-    """The same weights through AutoModel, as other encoders run; without the prediction head, which spares it a little."""
-    pad = encoders.load_tokenizer(folder).pad_token_id
-    return encoders.PaddedEncoder(folder, None, pad)
-
-
 def write_model(folder: Path, tokenizer: str, hidden: int, layers: int) -> None:
-    """A ModernBERT folder with random weights."""
+    """Write the folder of a ModernBERT with random weights."""
     loaded = load_tokenizer(tokenizer)
     torch.manual_seed(0)
     config = ModernBertConfig(
-        hidden_size=hidden, intermediate_size=3 * hidden // 2, num_hidden_layers=layers, num_attention_heads=hidden // 64,
+        hidden_size=hidden, intermediate_size=3 * hidden // 2, num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
         pad_token_id=loaded.pad, cls_token_id=loaded.cls, sep_token_id=loaded.sep,
     )  # fmt: skip
     ModernBertForPretraining(config).save_pretrained(folder)
@@ -300,14 +294,14 @@ def write_model(folder: Path, tokenizer: str, hidden: int, layers: int) -> None:
 
 
 def report(name: str, prepared: Prepared, seconds: dict[str, list[float]], hidden: int, layers: int) -> None:
-    """Print and write."""
+    """Print the seconds of a task, and write them to benchmarks/results."""
     lengths = [len(example.ids) for example in prepared.examples["train"]]
     rows = [lengths[first : first + 16] for first in range(0, len(lengths), 16)]
     medians = {who: float(np.median(each)) for who, each in seconds.items()}
     result = {
         "hidden": hidden, "layers": layers, "documents": len(lengths), "tokens": sum(lengths),
-        "padded_tokens": sum(len(row) * max(row) for row in rows), "seconds": seconds, "threads": torch.get_num_threads(),
-        "theirs over ours, seconds": medians["theirs"] / medians["ours"],
+        "padded_tokens": sum(len(row) * max(row) for row in rows), "seconds": seconds,
+        "threads": torch.get_num_threads(), "theirs over ours, seconds": medians["theirs"] / medians["ours"],
     }  # fmt: skip
     console.print(name, result)
     record(f"finetune-packed-{name}", result)

@@ -1,9 +1,10 @@
-"""bf16 two ways: autocast over fp32 weights, as a phase trains, and bf16 weights with fp32 masters in the optimizer; in turns.
+"""Compare autocast over fp32 weights with bf16 weights and fp32 master weights in the optimizer, in turns.
 
-    python benchmarks/master_weights.py --papers ../shared/data/corpus/pubmed.jsonl.gz --tokenizer ../shared/data/tokenizer/modernbert
+    python benchmarks/master_weights.py --papers PAPERS.jsonl.gz --tokenizer FOLDER
 
-Autocast turns each weight to bf16 once a forward, and its gradient to fp32; masters are turned once a step each way, and weights in bf16
-are half as large. The same workloads and cases as `train_step.py`, ours alone.
+A phase trains with autocast, which converts each weight to bf16 once per forward, and its gradient to fp32.
+Master weights are converted once per step in each direction, and bf16 weights are half as large. Workloads
+and cases are those of `train_step.py`, on our network only.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from typing import Any
 
 import torch
 import typer
-from record import record
+from record import ResultName, record
 from rich.console import Console
 from rich.table import Table
 from train_step import (
     Competitor,
     Layers,
     Papers,
-    ResultName,
     TokenizerFolder,
     config_of,
     make_batch,
@@ -32,7 +32,7 @@ from clm_detour.utils.allocator import give_back_freed_memory, keep_freed_memory
 
 
 class WithMasters(Competitor):
-    """Weights and gradients in bf16; the optimizer has fp32 copies."""
+    """A network with weights and gradients in bf16, and an optimizer with fp32 copies of the weights."""
 
     def __post_init__(self) -> None:
         self.network.bfloat16()
@@ -41,7 +41,7 @@ class WithMasters(Competitor):
         self.optimizer = torch.optim.AdamW(self.masters, lr=1e-6, fused=True)
 
     def update(self) -> None:
-        """Gradients to the masters, the masters' step, and back."""
+        """Copy the gradients to the master weights, update these, and copy them back."""
         weights = list(self.network.parameters())
         for master, weight in zip(self.masters, weights, strict=True):
             assert weight.grad is not None
@@ -52,7 +52,7 @@ class WithMasters(Competitor):
         self.network.zero_grad()
 
     def state_tensors(self) -> list[torch.Tensor]:
-        """Weights, masters and moments."""
+        """Return weights, master weights and optimizer state."""
         return [*super().state_tensors(), *self.masters]
 
 
@@ -67,12 +67,13 @@ def main(
     rounds: int = 3,
     name: ResultName = "master-weights",
 ) -> None:
-    """Measure, print, and record under benchmarks/results."""
+    """Measure, print the table, and write it to benchmarks/results."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
     known, config = load_tokenizer(tokenizer), config_of(size, layers)
     settings = {"backend": "auto", "device": device, "compile": False, "checkpointing": False}
-    table = Table("objective", "weights", "seconds a step", "loss", "weights, moments", "step")
+    table = Table("objective", "weights", "seconds per step", "loss", "memory of weights and optimizer state")
+    table.add_column("memory of the step")
     results: list[dict[str, Any]] = []
     for case in cases.split(","):
         batch = make_batch(workload, case, papers, known, tokens)
@@ -102,7 +103,7 @@ def main(
     Console(width=140).print(table)
     if name:
         shown = {"size": size, "layers": config.num_hidden_layers, "workload": workload, "tokens": tokens}
-        Console().print(f"Written: {record(name, {'settings': shown, 'results': results})}")
+        Console().print(f"Wrote {record(name, {'settings': shown, 'results': results})}")
 
 
 if __name__ == "__main__":

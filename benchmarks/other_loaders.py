@@ -1,8 +1,10 @@
-"""Loaders of others on given rows: `other_loaders.py NAME ROWS.npy TOKENIZER OBJECTIVE WORKERS BATCH_ROWS SECONDS` prints their numbers as JSON.
+"""Measure the data loader of another library on given rows, and print the numbers as JSON.
 
-OBJECTIVE is mlm, for transformers' collator at 30 %, or clm, for stacking the rows, which a model that shifts its labels itself needs.
+    python other_loaders.py NAME ROWS.npy TOKENIZER OBJECTIVE WORKERS BATCH_ROWS SECONDS
 
-It imports nothing of ours, so that it runs in another environment: mosaicml-streaming caps transformers and numpy.
+OBJECTIVE is `mlm`, which masks 30 % with transformers' collator, or `clm`, which only stacks the rows: the
+model then shifts the labels. This file does not import clm_detour, so that it runs in another environment:
+mosaicml-streaming does not allow current releases of transformers and numpy.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
 
 def streaming_dataset(rows: np.ndarray, folder: str, batch_rows: int):
-    """Write MDS shards; gives a function that opens them, shuffled, as llm-foundry does."""
+    """Write MDS shards, and return a function that opens them shuffled, as llm-foundry does."""
     from streaming import MDSWriter, StreamingDataset
 
     columns = {"input_ids": f"ndarray:{rows.dtype.name}:{rows.shape[1]}"}
@@ -36,7 +38,7 @@ def streaming_dataset(rows: np.ndarray, folder: str, batch_rows: int):
 
 
 def arrow_dataset(rows: np.ndarray, folder: str, batch_rows: int):
-    """Write an Arrow table with `datasets`; gives a function that opens it."""
+    """Write an Arrow table with `datasets`, and return a function that opens it."""
     from datasets import Dataset, load_from_disk
 
     Dataset.from_dict({"input_ids": list(rows)}).save_to_disk(f"{folder}/arrow")
@@ -48,7 +50,7 @@ LOADERS = {"streaming": streaming_dataset, "datasets": arrow_dataset}
 
 
 def main() -> None:
-    """Read the command line."""
+    """Measure the loader that the command line names."""
     name, rows_file, tokenizer, objective, workers, batch_rows, seconds = sys.argv[1:]
     rows = np.load(rows_file)
     masking = DataCollatorForLanguageModeling(AutoTokenizer.from_pretrained(tokenizer), mlm_probability=0.3)
@@ -59,13 +61,10 @@ def main() -> None:
         dataset = opened()
         shuffle = None if name == "streaming" else True
         loader = DataLoader(
-            dataset,
-            int(batch_rows),
-            shuffle=shuffle,
-            num_workers=int(workers),
-            collate_fn=collate,
+            dataset, int(batch_rows), shuffle=shuffle, num_workers=int(workers), collate_fn=collate,
             drop_last=True,
-        )
+        )  # fmt: skip
+
         batches = iter(loader)
         next(batches)
         first = time.perf_counter()

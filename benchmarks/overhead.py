@@ -1,9 +1,10 @@
-"""What a phase costs beside its steps: tokens/s of a phase as `clm-detour` trains it, on Composer with all its callbacks, beside a bare loop.
+"""Compare the speed of a phase on Composer, with all callbacks, with that of a bare training loop.
 
     python benchmarks/overhead.py --steps 8 --rounds 4
 
-Both take the same network, optimizer, rows and micro-batches, in turns in one process; their losses must be equal to the bit. The first step of
-each turn is not counted, nor are start, end and checkpoints of a phase.
+Both train the same network with the same optimizer, rows and micro-batches, in turns in one process. Their
+losses must be equal to the bit. The first step of each turn does not count, and neither do the start, the end
+and the checkpoints of a phase.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
 from composer.core import Callback
-from record import record
+from record import ResultName, record
 
 from clm_detour.config import load_config
 from clm_detour.data.loader import make_loader
@@ -36,20 +37,20 @@ QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
 
 class Times(Callback):
-    """When each step ended, and its loss."""
+    """Records the time at which each step ends, and its loss."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
         self.losses: list[float] = []
 
     def batch_checkpoint(self, state: Any, logger: Any) -> None:
-        """After everything else of a step."""
+        """Record the step, after all other callbacks."""
         self.ends.append(time.perf_counter())
         self.losses.append(state.total_loss_dict["loss/train/total"])
 
 
 def through_composer(setup: Setup) -> Times:
-    """The phase as `train_phase` runs it, but for its start and end."""
+    """Train the phase as `train_phase` does, without its start and end."""
     times = Times()
     model, optimizer, batches = parts(setup)
     callbacks = make_callbacks(setup, model, batches, lambda *_, **__: None)
@@ -60,7 +61,7 @@ def through_composer(setup: Setup) -> Times:
 
 
 def bare_loop(setup: Setup) -> Times:
-    """The least that trains the same."""
+    """Train the same steps with as little code as possible."""
     times, config, run = Times(), setup.config, setup.run
     model, optimizer, batches = parts(setup)
     rate, device = phase_rate(run.phase), torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,9 +73,10 @@ def bare_loop(setup: Setup) -> Times:
             group["lr"] = rate(run.step_rows.before(step) * run.row_tokens)
         optimizer.zero_grad(set_to_none=True)
         total, predicted = torch.zeros((), device=device), sum(batch["predicted"])
-        for part in split_batch(batch, config.train.micro_rows or len(batch["predicted"])):  # type: ignore[arg-type]
-            part = {
-                key: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for key, v in part.items()
+        for rows in split_batch(batch, config.train.micro_rows or len(batch["predicted"])):  # type: ignore[arg-type]
+            part: dict[str, Any] = {
+                key: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
+                for key, value in rows.items()
             }
             share = sum(part["predicted"]) / predicted
             loss = model.loss(model(part), part) * share
@@ -88,7 +90,7 @@ def bare_loop(setup: Setup) -> Times:
 
 
 def parts(setup: Setup) -> tuple[Any, ...]:
-    """Model, optimizer and batches, the same each time."""
+    """Return model, optimizer and batches, the same at each call."""
     network, config = make_network(setup), setup.config
     model = PretrainingModel(network, setup.stream.objective, bf16=config.train.precision == "bf16")
     optimizer = make_optimizer(network, config.optimizer, setup.run.phase.schedule.peak)
@@ -105,38 +107,43 @@ def main(
     micro_rows: int = 2,
     workers: int = 0,
     precision: str = "fp32",
-    name: Annotated[str, typer.Option(help="of the result's file; empty: write none")] = "overhead",
+    name: ResultName = "overhead",
 ) -> None:
-    """Measure, print, and record under benchmarks/results."""
+    """Measure, print the result, and write it to benchmarks/results."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         model = f"hidden_size: {hidden}, intermediate_size: {hidden * 3 // 2}, num_hidden_layers: {layers}"
+        train = f"batch_rows: {rows}, micro_rows: {micro_rows}, workers: {workers}, precision: {precision}"
         overrides = [
             f"run_dir={folder}/run", "data.sample={documents: 4000}", f"data.sequence_length={length}",
             f"model.config={{{model}, num_attention_heads: {hidden // 64}, local_attention: 128}}",
-            f"train={{batch_rows: {rows}, micro_rows: {micro_rows}, workers: {workers}, precision: {precision}, log_every: 1}}",
-            "phases.pretrain.schedule.warmup=0tok", f"train.checkpoint_every={steps * rows * length * 2}tok", f"phases.pretrain.duration={steps * rows * length}tok",
+            f"train={{{train}, log_every: 1}}", "phases.pretrain.schedule.warmup=0tok",
+            f"train.checkpoint_every={steps * rows * length * 2}tok",
+            f"phases.pretrain.duration={steps * rows * length}tok",
         ]  # fmt: skip
-        config = load_config(str(QUICKSTART), overrides)
-        prepare_data(config)
-        run = Recipe(config).phase("base", "pretrain")
-        setup = Setup(Recipe(config), run)
+        recipe = Recipe(load_config(str(QUICKSTART), overrides))
+        prepare_data(recipe)
+        run = recipe.phase("base", "pretrain")
+        setup = Setup(recipe, run)
         seconds: dict[str, list[float]] = {"bare loop": [], "phase": []}
         for _ in range(rounds):
             turns = {"bare loop": bare_loop(setup), "phase": through_composer(setup)}
-            assert turns["bare loop"].losses == turns["phase"].losses, "they do not train the same"
+            assert turns["bare loop"].losses == turns["phase"].losses, "the losses differ"
             for who, times in turns.items():
                 seconds[who] += [end - start for start, end in zip(times.ends, times.ends[1:], strict=False)]
     step = {who: statistics.median(each) for who, each in seconds.items()}
     speed = {who: run.batch_tokens / each for who, each in step.items()}
     share, more = speed["phase"] / speed["bare loop"], 1000 * (step["phase"] - step["bare loop"])
     console.print(
-        f"bare loop {human(speed['bare loop'])} tok/s, phase {human(speed['phase'])} tok/s: {share:.1%}; "
-        f"{more:+.1f} ms in a step of {1000 * step['bare loop']:,.1f} ms",
+        f"bare loop {human(speed['bare loop'])} tokens/s, phase {human(speed['phase'])} tokens/s "
+        f"({share:.1%}); {more:+.1f} ms per step of {1000 * step['bare loop']:,.1f} ms",
         soft_wrap=True,
     )
-    settings = {"steps": steps, "rounds": rounds, "hidden": hidden, "layers": layers, "length": length, "rows": rows,
-                "micro_rows": micro_rows, "workers": workers, "precision": precision, "threads": torch.get_num_threads()}  # fmt: skip
+    settings = {
+        "steps": steps, "rounds": rounds, "hidden": hidden, "layers": layers, "length": length, "rows": rows,
+        "micro_rows": micro_rows, "workers": workers, "precision": precision,
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
     if name:
         results = {
             "settings": settings,
@@ -145,9 +152,8 @@ def main(
             "milliseconds_more_a_step": more,
             "seconds_of_steps": seconds,
         }
-        console.print(
-            f"Written: {record(name, results, ('torch', 'mosaicml', 'transformers'))}", soft_wrap=True
-        )
+        path = record(name, results, ("torch", "mosaicml", "transformers"))
+        console.print(f"Wrote {path}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The usual ways to put documents into rows, written plainly, to compare ours with.
+"""The usual ways to pack documents into rows, in their simplest form, for comparison with ours.
 
-Each takes lengths and the row length and gives the number of rows and how many documents it cut though they would have fitted a row.
-A document longer than a row is first cut into full rows and a rest, in all of them.
+Each function takes the lengths of documents and the row length. It returns the number of rows, and the number
+of documents that it cut although they fit into a row. All of them first cut a document that is longer than a
+row into full rows and a remainder.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from clm_detour.data.best_fit import pack
 
 
 def full_rows_and_rests(lengths: np.ndarray, row_length: int) -> tuple[int, np.ndarray]:
-    """Rows that long documents fill alone, and what is left of each document."""
+    """Return the number of rows that single documents fill, and the remainders of the documents."""
     rests = lengths % row_length
     return int((lengths // row_length).sum()), rests[rests > 0]
 
 
 def greedy(lengths: np.ndarray, row_length: int) -> tuple[int, int]:
-    """Next fit: documents in order; a row is closed when the next one does not fit."""
+    """Pack by next fit: take documents in order, and close a row when the next one does not fit."""
     rows, rests = full_rows_and_rests(lengths, row_length)
     room = 0
     for length in rests:
@@ -29,7 +30,7 @@ def greedy(lengths: np.ndarray, row_length: int) -> tuple[int, int]:
 
 
 def first_fit_decreasing(lengths: np.ndarray, row_length: int) -> tuple[int, int]:
-    """The longest first, each into the first row with room."""
+    """Take the longest document first, and put each into the first row with enough room."""
     rows, rests = full_rows_and_rests(lengths, row_length)
     room = np.full(len(rests), row_length)
     for length in -np.sort(-rests):
@@ -38,7 +39,7 @@ def first_fit_decreasing(lengths: np.ndarray, row_length: int) -> tuple[int, int
 
 
 def best_fit_decreasing(lengths: np.ndarray, row_length: int) -> tuple[int, int]:
-    """The longest first, each into the fullest row with room."""
+    """Take the longest document first, and put each into the fullest row with enough room."""
     rows, rests = full_rows_and_rests(lengths, row_length)
     room = np.full(len(rests), row_length)
     for length in -np.sort(-rests):
@@ -47,14 +48,15 @@ def best_fit_decreasing(lengths: np.ndarray, row_length: int) -> tuple[int, int]
 
 
 def concatenate(lengths: np.ndarray, row_length: int) -> tuple[int, int]:
-    """All documents end to end, cut every `row_length` tokens: no gaps, and a document cut at each row's end."""
+    """Join all documents, and cut after every `row_length` tokens. Each row ends where a document is cut."""
     ends = np.cumsum(lengths)
     crosses = (ends - lengths) // row_length != (ends - 1) // row_length
     return -(-int(ends[-1]) // row_length), int((crosses & (lengths <= row_length)).sum())
 
 
 def ours(lengths: np.ndarray, row_length: int) -> tuple[int, int]:
-    """`clm_detour.data.best_fit.pack`."""
+    """Pack with `clm_detour.data.best_fit.pack`."""
+
     packed = pack(lengths, row_length, seed=42)
     pieces = np.bincount(packed.piece_document, minlength=len(lengths))
     return len(packed), int(((pieces > 1) & (lengths <= row_length)).sum())

@@ -1,4 +1,4 @@
-"""What a machine can do at most, and what a step takes of its memory."""
+"""The highest speed of a machine, and the time and memory of a piece of work."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-DENSE_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}  # FLOP/s in the data sheets
-SHAPES = ((8192, 768, 2304), (8192, 768, 768), (8192, 1152, 768))  # ModernBERT-base's own products
+DENSE_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}  # FLOP/s of the data sheets
+SHAPES = ((8192, 768, 2304), (8192, 768, 768), (8192, 1152, 768))  # matrix products of ModernBERT-base
 
 
 def gemm_peak(device: torch.device, dtypes: Sequence[torch.dtype], rounds: int = 5) -> float:
-    """FLOP/s of the best of base's products, the median of `rounds`, in the fastest of `dtypes`."""
+    """Return the FLOP/s of the fastest of `SHAPES` in the fastest of `dtypes`, as the median of `rounds`."""
     best = 0.0
     for (rows, inner, columns), dtype in itertools.product(SHAPES, dtypes):
         left = torch.randn(rows, inner, device=device, dtype=dtype)
@@ -25,13 +25,13 @@ def gemm_peak(device: torch.device, dtypes: Sequence[torch.dtype], rounds: int =
 
 
 def data_sheet_peak(device: torch.device) -> float | None:
-    """bf16 FLOP/s that the GPU's maker gives, None for another."""
+    """Return the bf16 FLOP/s of the GPU's data sheet, or None if it is not in `DENSE_BF16`."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return next((flops for part, flops in DENSE_BF16.items() if part in name), None)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds."""
+    """Return the seconds that `work` takes."""
     _wait(device)
     start = time.perf_counter()
     work()
@@ -40,7 +40,8 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int:
-    """Bytes of tensors at the highest point of `work`, beyond those that are there before it."""
+    """Return the peak of tensor memory during `work`, in bytes, beyond what was allocated before it."""
+
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

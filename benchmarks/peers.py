@@ -19,7 +19,7 @@ from clm_detour.recipe.stream import vocabulary_of
 
 @dataclass(frozen=True)
 class Batch:
-    """Documents with their inputs and labels, end to end; labels[t] is what position t predicts."""
+    """Documents end to end, with their inputs and labels; labels[t] is the id that position t predicts."""
 
     ids: Tensor
     inputs: Tensor
@@ -32,7 +32,7 @@ class Batch:
     def make(
         cls, documents: list[np.ndarray], objective: Any, mask_rate: float | None, tokenizer: Tokenizer
     ) -> Batch:
-        """Mask, or shift, each document."""
+        """Return a batch of documents whose ids are masked or whose labels are shifted."""
         ids, lengths = np.concatenate(documents), [len(document) for document in documents]
         inputs, labels = Objective(objective, mask_rate).apply(
             ids, np.array(lengths), vocabulary_of(tokenizer), (0, 0)
@@ -42,21 +42,21 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Real ones."""
+        """Number of tokens without padding."""
         return len(self.ids)
 
     @property
     def padded_tokens(self) -> int:
-        """Positions that transformers computes."""
+        """Number of positions that transformers computes."""
         return len(self.lengths) * max(self.lengths)
 
     @property
     def predicted(self) -> int:
-        """Labels."""
+        """Number of labels."""
         return int((self.labels != IGNORED).sum())
 
     def packed(self, device: torch.device) -> dict[str, Any]:
-        """For our network: one row."""
+        """Return the arguments of our network: all documents in one row."""
         return {
             "input_ids": self.inputs[None].to(device),
             "labels": self.labels[None].to(device),
@@ -65,8 +65,11 @@ class Batch:
         }
 
     def padded(self, device: torch.device, micro_batches: int) -> list[tuple[dict[str, Tensor], float]]:
-        """For transformers': a row a document, in so many parts of the rows, each with its share of the labels. Its causal class
-        shifts labels itself."""
+        """Return the arguments of transformers' network, with one document in each row.
+
+        The rows are divided into micro-batches, each with its share of the labels. transformers' causal class
+        shifts the labels itself.
+        """
         labels = self.ids if self.causal else self.labels
         rows = {
             "input_ids": self._rows(self.inputs, self.pad).to(device),
@@ -88,7 +91,8 @@ class Batch:
 def same_network(
     ours: ModernBertForPretraining, device: torch.device, options: dict[str, Any]
 ) -> PreTrainedModel:
-    """transformers' class for our mode, with our weights, in training mode."""
+    """Return transformers' class for our mask, with our weights, in training mode."""
+
     attention = "flash_attention_2" if device.type == "cuda" and _has_flash() else "sdpa"
     if ours.causal:
         theirs = ours.to_decoder()

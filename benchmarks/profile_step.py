@@ -1,8 +1,9 @@
-"""Where the time of a training step goes: shares of products, attention, the optimizer and everything else, by torch's profiler.
+"""Measure with torch's profiler which kinds of operators take the time of a training step.
 
-    python benchmarks/profile_step.py --papers ../shared/data/corpus/pubmed.jsonl.gz --tokenizer ../shared/data/tokenizer/modernbert
+    python benchmarks/profile_step.py --papers PAPERS.jsonl.gz --tokenizer FOLDER
 
-The same workloads and cases as `train_step.py`, ours alone. The kinds with useful operations are also given as operations a second.
+Workloads and cases are those of `train_step.py`, on our network only. For kinds with useful operations the
+share of the GEMM peak is given too.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from typing import Any
 import torch
 import typer
 from peak import gemm_peak
-from record import record
+from record import ResultName, record
 from rich.console import Console
 from rich.table import Table
-from train_step import DTYPES, Layers, Papers, ResultName, TokenizerFolder, config_of, make_batch, make_ours
+from train_step import DTYPES, Layers, Papers, TokenizerFolder, config_of, make_batch, make_ours
 
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model.flops import flops_per_batch
 from clm_detour.utils.allocator import keep_freed_memory
 
-KINDS = {  # of torch's operators, by what their names contain; the first that fits
+KINDS = {  # parts of the names of torch's operators; the first kind that matches counts
     "attention": ("scaled_dot_product", "flash", "varlen", "flex", "_Attention"),  # the last: onednn
     "products": ("::mm", "::addmm", "::bmm", "::linear", "gemm"),
     "optimizer": ("adam",),
@@ -34,7 +35,7 @@ OTHER = "sums, products by element, the rest"
 
 
 def kind_of(operator: str) -> str:
-    """Which of KINDS an operator is."""
+    """Return the kind of an operator."""
     return next((kind for kind, parts in KINDS.items() if any(part in operator for part in parts)), OTHER)
 
 
@@ -52,22 +53,13 @@ def main(
     warm_up: int = 3,
     name: ResultName = "profile-step",
 ) -> None:
-    """Profile one step, print and record the shares."""
+    """Profile one step, print the shares, and write them to benchmarks/results."""
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = make_batch(workload, case, papers, load_tokenizer(tokenizer), tokens, rows)
     config = config_of(size, layers)
-    ours = make_ours(
-        config,
-        batch,
-        {
-            "backend": "auto",
-            "device": device,
-            "compile": compile,
-            "checkpointing": False,
-            "precision": precision,
-        },
-    )
+    options = {"backend": "auto", "compile": compile, "checkpointing": False, "precision": precision}
+    ours = make_ours(config, batch, {**options, "device": device})
     ours.warm_up(warm_up)
     peak = gemm_peak(device, DTYPES[precision])
     seconds, whole = shares(ours.step, device)
@@ -81,27 +73,24 @@ def main(
         }
         for kind, spent in sorted(seconds.items(), key=lambda pair: -pair[1])
     }
-    table = Table(
-        "kind", "share", "of GEMM peak", title=f"{workload}, {case}, {batch.tokens} tokens, {precision}"
-    )
+    title = f"{workload}, {case}, {batch.tokens} tokens, {precision}"
+    table = Table("kind", "share of time", "GEMM peak", title=title)
     for kind, found in results.items():
         of_peak = f"{found['of_gemm_peak']:.0%}" if "of_gemm_peak" in found else ""
         table.add_row(kind, f"{found['share']:.1%}", of_peak)
     Console().print(table)
     if name:
-        settings = {"size": size, "layers": config.num_hidden_layers, "workload": workload, "case": case}
-        settings |= {
-            "tokens": batch.tokens,
-            "rows": rows,
-            "precision": precision,
-            "compile": compile,
+        settings = {
+            "size": size, "layers": config.num_hidden_layers, "workload": workload, "case": case,
+            "tokens": batch.tokens, "rows": rows, "precision": precision, "compile": compile,
             "gemm_peak": peak,
-        }
-        Console().print(f"Written: {record(name, {'settings': settings, 'kinds': results})}")
+        }  # fmt: skip
+        Console().print(f"Wrote {record(name, {'settings': settings, 'kinds': results})}")
 
 
 def shares(step: Any, device: torch.device) -> tuple[dict[str, float], float]:
-    """Seconds of each kind in one step, operators' own time, and their sum."""
+    """Return the seconds of each kind of operator in one step, and their sum."""
+
     on_gpu = device.type == "cuda"
     activities = [torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as run:

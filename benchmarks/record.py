@@ -1,4 +1,4 @@
-"""One JSON file a measurement: results/NAME-CPU-DATE.json, with the machine and the versions that gave the numbers."""
+"""Records of measurements: results/NAME-CPU-DATE.json, with the machine and the versions of packages."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+ResultName = Annotated[str, typer.Option(help="Name of the record in benchmarks/results; empty for none.")]
 
 
 def record(name: str, results: Any, packages: Sequence[str] = PACKAGES) -> Path:
-    """Write `results` (JSON values) beside what gave them, over an earlier record of the same machine and day.
+    """Write results with the machine and versions, and return the path of the file.
+
+    A record of the same name, machine and day is replaced.
 
     Args:
-        name: of the benchmark, e.g. `loader`; becomes the start of the file's name.
-        packages: whose versions matter.
-
-    Returns:
-        The file.
+        name: Name of the benchmark, with which the name of the file starts.
+        results: JSON values.
+        packages: Packages whose versions matter.
     """
     content = {
         "name": name,
@@ -42,18 +45,18 @@ def record(name: str, results: Any, packages: Sequence[str] = PACKAGES) -> Path:
 
 
 def path_of(name: str) -> Path:
-    """Where `record` writes today's measurement of this machine."""
+    """Return the file to which `record` writes today's measurement on this machine."""
     device = re.sub(r"[^a-z0-9]+", "-", (gpu_name() or cpu_name()).lower()).strip("-")
     return RESULTS / f"{name}-{device}-{now():%Y-%m-%d}.json"
 
 
 def now() -> datetime.datetime:
-    """The time, UTC."""
+    """Return the time in UTC."""
     return datetime.datetime.now(datetime.UTC)
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, usable cores, memory and, where torch finds one, the GPU."""
+    """Return the processor, the number of usable cores, the memory, and the GPU if torch finds one."""
     return {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
@@ -63,20 +66,20 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's model as Linux gives it."""
+    """Return the model of the processor, as Linux names it."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
 
 
 def gpu_name() -> str | None:
-    """The first GPU that torch sees."""
+    """Return the name of the first GPU that torch sees, or None."""
     import torch
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
 def version(package: str) -> str | None:
-    """The installed version, or None."""
+    """Return the installed version of a package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -84,7 +87,11 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with `+dirty` if the tree, results aside, differs from it; None outside a checkout."""
+    """Return the commit of the checkout, or None outside a checkout.
+
+    `+dirty` is added if a tracked file outside of results/ differs from the commit.
+    """
+
     here = Path(__file__).parent
     git = ("git", "-C", str(here))
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)

@@ -1,13 +1,20 @@
-"""How often the test over tasks rejects a true null, how often it finds a real difference, and what the interval over seeds covers.
+"""Measure the size and power of the tests over tasks, and the coverage of the interval over seeds.
 
     python benchmarks/statistics_size.py
 
-Takes some minutes on one core. Every cell draws evaluations of two models that are equally good on average, of 6, 8, 11 and 19 tasks with 3, 5
-and 9 seeds, and tests them at 5 %: with sign flips over tasks, which is what `clm-detour evaluate` does; with Student's t over tasks; and with
-the paper's bootstrap, which it did in 0.1.0. Cells differ in the spread of the tasks' true differences (0 or 1 times the noise of a seed), in the noise
-(normal, or Student's t with 3 degrees of freedom, with the same variance) and in whether all tasks have the same noise or deviations from 1 to 8. Power is
-for a true difference of `EFFECT` standard errors of the mean. The script ends with status 1 if a size of the test is not between 3 and 6 %.
-Writes benchmarks/results/statistics-size-*.json.
+The size of a test is how often it rejects a true null hypothesis; its power is how often it finds a true
+difference of `EFFECT` standard errors of the mean. Each cell simulates evaluations of two models that are
+equally good on average, on 6, 8, 11 and 19 tasks with 3, 5 and 9 seeds, and tests them at 5 % in three ways:
+
+- sign flips over tasks, as `clm-detour evaluate` does;
+- Student's t over tasks;
+- the bootstrap of the paper, as `clm-detour evaluate` did in 0.1.0.
+
+Cells differ in the spread of the true differences between tasks (0 or 1 times the noise of a seed), in the
+noise (normal, or Student's t with 3 degrees of freedom and the same variance), and in whether all tasks have
+the same noise or deviations from 1 to 8. The script takes some minutes on one core, writes
+benchmarks/results/statistics-size-*.json, and exits with 1 if a size of the sign-flip test is not between 3
+and 6 %.
 """
 
 from __future__ import annotations
@@ -43,7 +50,13 @@ Test = Callable[[np.ndarray], np.ndarray]  # (draws, tasks, seeds) differences -
 
 @dataclass(frozen=True)
 class Cell:
-    """What is drawn. `spread` is in units of the noise of a task's seeds; "skewed" is a spread between tasks that is exponential."""
+    """A kind of simulated evaluation.
+
+    Args:
+        spread: Spread of the true differences between tasks, in units of the noise of a task's seeds.
+        noise: `normal`, `t(3)`, or `skewed` for exponential differences between tasks.
+        variances: `equal`, or `unequal` for tasks with different noise.
+    """
 
     tasks: int
     seeds: int
@@ -53,12 +66,12 @@ class Cell:
 
     @property
     def deviations(self) -> np.ndarray:
-        """(tasks,) standard deviations of the noise."""
+        """Standard deviation of the noise of each task, (tasks,)."""
         return np.geomspace(1, 1 if self.variances == "equal" else 8, self.tasks)
 
     @property
     def standard_error(self) -> float:
-        """Of the mean over tasks."""
+        """Standard error of the mean over tasks."""
         variances = self.deviations**2 * (self.spread**2 + 1 / self.seeds)
         return float(variances.sum() ** 0.5 / self.tasks)
 
@@ -73,24 +86,29 @@ class Cell:
 
 
 def sign_flips(differences: np.ndarray) -> np.ndarray:
-    """The test of `clm-detour evaluate`."""
+    """Return the p values of the test of `clm-detour evaluate`."""
     return np.asarray(two_sided(SignFlips(differences.mean(-1))))
 
 
 def student(differences: np.ndarray) -> np.ndarray:
-    """Student's t over the tasks' means."""
+    """Return the p values of Student's t test over the means of tasks."""
     return np.asarray(stats.ttest_1samp(differences.mean(-1), 0, axis=1).pvalue)
 
 
 def papers_bootstrap(differences: np.ndarray) -> np.ndarray:
-    """The test of 0.1.0; its resamples depend on the numbers of tasks and seeds alone."""
+    """Return the p values of the test of 0.1.0, whose resamples depend only on numbers of tasks and seeds."""
     _, tasks, seeds = differences.shape
     weights = bootstrap_weights([seeds] * tasks)
     return np.asarray(bootstrap_p(differences.reshape(len(differences), -1) @ weights.T))
 
 
 def chunks(cell: Cell, draws: int, width: int) -> Iterator[np.ndarray]:
-    """Yield the draws of a cell, always the same, in pieces for which a test holds `CHUNK` numbers, `width` for a draw."""
+    """Yield the simulated evaluations of a cell, the same at each call, in chunks.
+
+    Args:
+        draws: Number of evaluations.
+        width: Numbers that a test holds in memory for one evaluation; for a chunk it holds `CHUNK`.
+    """
     rng = np.random.default_rng([cell.tasks, cell.seeds, *map(ord, repr(cell))])
     size = max(1, CHUNK // width)
     for start in range(0, draws, size):
@@ -98,7 +116,7 @@ def chunks(cell: Cell, draws: int, width: int) -> Iterator[np.ndarray]:
 
 
 def rejected(test: Test, cell: Cell, draws: int, width: int) -> dict[str, float]:
-    """Return how often a test rejects at `LEVEL`, without a true difference and with one, and the standard errors of both."""
+    """Return the size and the power of a test at `LEVEL`, with their standard errors."""
     found = np.zeros(2)
     for differences in chunks(cell, draws, width):
         shifted = differences + EFFECT * cell.standard_error
@@ -109,7 +127,7 @@ def rejected(test: Test, cell: Cell, draws: int, width: int) -> dict[str, float]
 
 
 def coverage(cell: Cell) -> float:
-    """Return how often the interval over seeds holds the true mean over these tasks, which is 0."""
+    """Return how often the interval over seeds contains the true mean over these tasks, which is 0."""
     held = 0
     for differences in chunks(cell, COVERAGE_DRAWS, cell.tasks * cell.seeds):
         low, high = over_seeds(list(np.moveaxis(differences, 1, 0))).interval(CONFIDENCE)
@@ -118,7 +136,7 @@ def coverage(cell: Cell) -> float:
 
 
 def measured(cell: Cell) -> dict[str, dict[str, float]]:
-    """Return what each test does in a cell."""
+    """Return the size and power of each test in a cell."""
     draws = DRAWS[cell.tasks]
     return {
         "sign flips": rejected(sign_flips, cell, draws, 2 ** min(cell.tasks, 16)),
@@ -143,20 +161,19 @@ def show(title: str, percent: dict[Cell, float]) -> None:
 
 
 def main() -> int:
-    """Run and print everything, and write it down."""
+    """Measure everything, print tables, and write the record."""
     cells = [Cell(tasks, seeds, *variant) for tasks in DRAWS for seeds in SEEDS for variant in VARIANTS]
     found = {cell: measured(cell) for cell in cells}
     errors = {
         tasks: max(found[c]["sign flips"]["size_error"] for c in cells if c.tasks == tasks) for tasks in DRAWS
     }
-    print(
-        "Columns: spread between tasks in units of the noise, noise, deviations of tasks. All numbers are percent."
-    )
+    print("Columns: spread between tasks in units of the noise, noise, deviations of tasks.")
+    print("All numbers are percentages.")
     for test in ("sign flips", "Student's t", "paper's bootstrap"):
         for what in ("size", "power"):
             show(f"{what} of {test}", {cell: found[cell][test][what] for cell in cells})
     print(
-        "\nLargest standard error of the sizes of sign flips:",
+        "\nLargest standard error of a size of sign flips, by number of tasks:",
         {k: f"{100 * e:.2f}" for k, e in errors.items()},
     )
 
@@ -164,8 +181,8 @@ def main() -> int:
         cell: {"sign flips": rejected(sign_flips, cell, DRAWS[cell.tasks], 2 ** min(cell.tasks, 16))}
         for cell in (Cell(tasks, 3, 1, "skewed", "equal") for tasks in DRAWS)
     }
-    show("size of sign flips where its assumption does not hold: exponential differences between tasks",
-         {cell: each["sign flips"]["size"] for cell, each in skewed.items()})  # fmt: skip
+    title = "size of sign flips if their assumption does not hold: exponential differences between tasks"
+    show(title, {cell: each["sign flips"]["size"] for cell, each in skewed.items()})
 
     few = [
         Cell(tasks, seeds, 0, noise, variances)
@@ -178,11 +195,11 @@ def main() -> int:
     show("coverage of the 95 % interval over seeds, fewer than six tasks", covered)
 
     outside = [cell for cell in cells if not LEAST <= found[cell]["sign flips"]["size"] <= MOST]
-    print(
-        f"\n{len(cells) - len(outside)} of {len(cells)} cells have a size between 3 and 6 %.",
-        *outside,
-        sep="\n",
-    )
+    within = len(cells) - len(outside)
+    print(f"\n{within} of {len(cells)} cells have a size of sign flips between 3 and 6 %.")
+    if outside:
+        print("The others:", *outside, sep="\n")
+
     results = {
         "tests": [{**asdict(cell), **each} for cell, each in {**found, **skewed}.items()],
         "coverage": [{**asdict(cell), "covered": share} for cell, share in covered.items()],

@@ -1,10 +1,12 @@
-"""A training step of ours beside transformers': forward, backward, AdamW; same weights, same documents, in turns in one process.
+"""Compare a training step of our network with one of transformers': forward, backward and AdamW.
 
-    python benchmarks/train_step.py --papers ../shared/data/corpus/pubmed.jsonl.gz --tokenizer ../shared/data/tokenizer/modernbert
+    python benchmarks/train_step.py --papers PAPERS.jsonl.gz --tokenizer FOLDER
 
-Ours takes the documents packed; transformers takes them padded to the longest, as its collator would; where memory does not hold its
-step, `--peer-micro-batches` has it take the padded rows in parts, as Composer splits a collated batch. Tokens are real ones. The GEMM
-peak is measured between the rounds, since machines change their pace. In CLM the peer is ModernBertDecoderForCausalLM.
+Both have the same weights and the same documents, and take turns in one process. Ours reads the documents
+packed; transformers reads them padded to the longest, as its collator pads them. If its step does not fit
+into memory, `--peer-micro-batches` divides the padded rows, as Composer divides a collated batch. Padding
+does not count as tokens. The GEMM peak is measured between the rounds, since the speed of a machine changes.
+For CLM the network of transformers is ModernBertDecoderForCausalLM.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import peers
 import torch
 import typer
 from peak import data_sheet_peak, gemm_peak, peak_memory, timed
-from record import record
+from record import ResultName, record
 from rich.console import Console
 from rich.table import Table
 from transformers import ModernBertConfig
@@ -43,22 +45,21 @@ SIZES: dict[str, dict[str, Any]] = {
     "mini": {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 6, "num_attention_heads": 4},
 }
 DTYPES = {"fp32": [torch.float32], "bf16": [torch.float32, torch.bfloat16]}  # for the GEMM peak
-CASES = {  # objective, mask rate, transformers' options
+CASES = {  # objective, mask rate, options of transformers' network
     "mlm15": ("mlm", 0.15, {}),
     "mlm15-sparse": ("mlm", 0.15, {"sparse_prediction": True}),
     "mlm30": ("mlm", 0.30, {}),
     "clm": ("clm", None, {}),
 }
-Papers = Annotated[Path, typer.Option(help=".jsonl.gz with a field `text`: full papers")]
-TokenizerFolder = Annotated[str, typer.Option(help="folder or hub id")]
-Layers = Annotated[int, typer.Option(help="fewer than the size has: 0 for all")]
-ResultName = Annotated[str, typer.Option(help="of the result's file; empty: write none")]
+Papers = Annotated[Path, typer.Option(help="A .jsonl.gz file of full papers, in a field `text`.")]
+TokenizerFolder = Annotated[str, typer.Option(help="Folder or hub id of the tokenizer.")]
+Layers = Annotated[int, typer.Option(help="Number of layers; 0 for all that the size has.")]
 console = Console(width=140)
 
 
 @dataclasses.dataclass
 class Competitor:
-    """One of the two: a network, its optimizer and a step. The batch's loss is the sum of those of its micro-batches."""
+    """A network with its optimizer and its batch. The loss of a batch is the sum over its micro-batches."""
 
     network: torch.nn.Module
     micro_batches: Sequence[Callable[[], torch.Tensor]]
@@ -70,7 +71,7 @@ class Competitor:
         self.seconds: list[float] = []
 
     def step(self) -> None:
-        """Forward, backward, optimizer."""
+        """Run forward and backward of all micro-batches, and update the weights."""
         losses = []
         for forward in self.micro_batches:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -81,31 +82,31 @@ class Competitor:
         self.loss = sum(losses)
 
     def update(self) -> None:
-        """The optimizer's part."""
+        """Update the weights."""
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def state_tensors(self) -> list[torch.Tensor]:
-        """Weights and moments."""
-        moments = [t for values in self.optimizer.state.values() for t in values.values()]
-        return [*self.network.parameters(), *moments]
+        """Return weights and optimizer state."""
+        state = [tensor for values in self.optimizer.state.values() for tensor in values.values()]
+        return [*self.network.parameters(), *state]
 
     def first_step(self) -> None:
-        """See how much memory is taken: state, and the highest point of a step beyond it."""
+        """Measure the memory of weights and optimizer state, and the peak of a step beyond it."""
         if self.device.type == "cuda":
             self.step()
         before = sum(t.nbytes for t in self.state_tensors())
         self.peak_bytes = peak_memory(self.step, self.device)
         self.state_bytes = sum(t.nbytes for t in self.state_tensors())
-        self.peak_bytes -= self.state_bytes - before  # moments that were made in that step
+        self.peak_bytes -= self.state_bytes - before  # optimizer state that this step created
 
     def warm_up(self, steps: int) -> None:
-        """On a CPU the first steps wait for the kernel to hand out pages, some 10 microseconds each."""
+        """Run steps that do not count. On a CPU the first ones wait until the kernel provides memory."""
         for _ in range(steps):
             self.step()
 
     def time(self, give_back: bool) -> None:
-        """One step more; after giving memory back, an untimed one first, which fetches what it needs."""
+        """Time one step. With `give_back`, first free unused memory and run a step that is not timed."""
         if give_back:
             give_back_freed_memory()
             self.step()
@@ -113,12 +114,15 @@ class Competitor:
 
 
 def config_of(size: str, layers: int) -> ModernBertConfig:
-    """The network's shape, with fewer layers where memory does not hold all: a step's time is linear in them."""
+    """Return the config of a size, with fewer layers if `layers` is not 0.
+
+    The time of a step is linear in the number of layers, so fewer serve where memory is too small for all.
+    """
     return ModernBertConfig(**SIZES[size] | ({"num_hidden_layers": layers} if layers else {}))
 
 
 def make_ours(config: ModernBertConfig, batch: peers.Batch, settings: dict[str, Any]) -> Competitor:
-    """Our network over the packed documents."""
+    """Return our network with the packed documents."""
     torch.manual_seed(0)
     network = ModernBertForPretraining(config, settings["backend"]).to(settings["device"]).train()
     network.causal = batch.causal
@@ -133,7 +137,7 @@ def make_ours(config: ModernBertConfig, batch: peers.Batch, settings: dict[str, 
 def make_theirs(
     ours: Competitor, batch: peers.Batch, options: dict[str, Any], settings: dict[str, Any]
 ) -> Competitor:
-    """transformers' network with our weights over the padded documents."""
+    """Return transformers' network with our weights and the padded documents."""
     network = peers.same_network(ours.network, settings["device"], options)
     if settings["compile"]:
         network.compile()
@@ -148,7 +152,7 @@ def make_theirs(
 def make_batch(
     workload: str, case: str, papers: Path, tokenizer: Tokenizer, tokens: int, rows: int = 1
 ) -> peers.Batch:
-    """A workload's documents with the inputs and labels of a case."""
+    """Return the documents of a workload with the inputs and labels of a case."""
     objective, mask_rate, _ = CASES[case]
     documents = documents_of(workload, papers, tokenizer, tokens, rows)
     return peers.Batch.make(documents, objective, mask_rate, tokenizer)
@@ -157,7 +161,7 @@ def make_batch(
 def run_case(
     workload: str, case: str, papers: Path, tokenizer: Tokenizer, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """One workload under one objective."""
+    """Return the measurements of one workload and one case."""
     batch = make_batch(workload, case, papers, tokenizer, settings["tokens"], settings["rows"])
     options = CASES[case][2]
     config = config_of(settings["size"], settings["layers"])
@@ -196,14 +200,14 @@ def run_case(
 
 
 def check_same_loss(ours: Competitor, theirs: Competitor) -> None:
-    """Both must compute the same thing, or the comparison is void."""
+    """Exit if the two networks do not compute the same loss."""
     one, other = float(ours.loss), float(theirs.loss)
     if abs(one - other) > (1e-4 if ours.precision == "fp32" else 3e-2) * abs(other):
-        raise SystemExit(f"Losses differ: ours {one}, transformers' {other}.")
+        raise SystemExit(f"The losses differ, so times cannot be compared: ours {one}, transformers {other}.")
 
 
 def figures(competitor: Competitor, tokens: int, flops: int, peaks: list[float]) -> dict[str, Any]:
-    """Medians over the rounds."""
+    """Return the medians over the rounds."""
     speeds = [flops / seconds for seconds in competitor.seconds]
     return {
         "seconds": competitor.seconds,
@@ -216,27 +220,16 @@ def figures(competitor: Competitor, tokens: int, flops: int, peaks: list[float])
 
 
 def mfu(result: dict[str, Any], whose: str) -> str:
-    """Share of what the GPU's data sheet gives; empty on a CPU."""
+    """Return the model FLOPs utilization by the GPU's data sheet; empty on a CPU."""
     sheet = result["data_sheet_peak"]
     return f"{result[whose]['flops_per_second'] / sheet:.1%}" if sheet else ""
 
 
 def show(results: list[dict[str, Any]], settings: dict[str, Any]) -> None:
-    """A table."""
+    """Print a table of results."""
     title = ", ".join(f"{key} {value}" for key, value in settings.items())
-    columns = (
-        "workload",
-        "objective",
-        "documents",
-        "tokens (padded)",
-        "whose",
-        "tok/s",
-        "ratio",
-        "of GEMM peak",
-        "MFU",
-        "memory",
-    )
-    table = Table(*columns, title=title)
+    columns = "workload, case, documents, tokens (padded), network, tokens/s, ratio, GEMM peak, MFU, memory"
+    table = Table(*columns.split(", "), title=title)
     for result in results:
         for whose in ("ours", "theirs") if "theirs" in result else ("ours",):
             found = result[whose]
@@ -262,31 +255,31 @@ def main(
     layers: Layers = 0,
     workloads: str = "abstracts,document,packed",
     cases: str = "mlm15,mlm15-sparse,clm",
-    tokens: Annotated[int, typer.Option(help="of a row, or of a document")] = 8192,
-    rows: Annotated[int, typer.Option(help="so many times the tokens in a batch, as a GPU takes them")] = 1,
+    tokens: Annotated[int, typer.Option(help="Tokens of a row, or of a document.")] = 8192,
+    rows: Annotated[int, typer.Option(help="Rows in a batch; a GPU takes several.")] = 1,
     precision: str = "bf16",
     rounds: int = 3,
-    warm_up: Annotated[int, typer.Option(help="steps before the first that counts")] = 2,
-    backend: Annotated[str, typer.Option(help="our attention")] = "auto",
-    compile: Annotated[bool, typer.Option(help="torch.compile, both")] = False,
-    checkpointing: Annotated[bool, typer.Option(help="activation checkpointing, ours")] = False,
-    keep_memory: Annotated[bool, typer.Option(help="the allocator as our trainer sets it, for both")] = True,
-    peer: Annotated[bool, typer.Option(help="transformers too; without, ours alone")] = True,
-    peer_micro_batches: Annotated[int, typer.Option(help="transformers' padded rows in so many parts")] = 1,
+    warm_up: Annotated[int, typer.Option(help="Steps before the first one that counts.")] = 2,
+    backend: Annotated[str, typer.Option(help="Attention back end of our network.")] = "auto",
+    compile: Annotated[bool, typer.Option(help="Compile both networks.")] = False,
+    checkpointing: Annotated[bool, typer.Option(help="Use activation checkpointing in our network.")] = False,
+    keep_memory: Annotated[bool, typer.Option(help="Keep freed memory, as our trainer does.")] = True,
+    peer: Annotated[bool, typer.Option(help="Measure transformers too.")] = True,
+    peer_micro_batches: Annotated[int, typer.Option(help="Micro-batches of transformers' padded rows.")] = 1,
     give_back: Annotated[
-        bool, typer.Option(help="between turns, where memory holds one of the two only")
+        bool, typer.Option(help="Free unused memory between turns, if both networks do not fit into it.")
     ] = False,
     name: ResultName = "train-step",
 ) -> None:
-    """Measure, print, and record under benchmarks/results."""
+    """Measure, print the table, and write it to benchmarks/results."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if keep_memory:
         keep_freed_memory()
     settings = {
-        "size": size, "layers": layers, "tokens": tokens, "rows": rows, "precision": precision, "device": device,
-        "backend": backend, "compile": compile, "checkpointing": checkpointing, "keep_memory": keep_memory,
-        "give_back": give_back, "peer": peer, "peer_micro_batches": peer_micro_batches, "rounds": rounds,
-        "warm_up": warm_up,
+        "size": size, "layers": layers, "tokens": tokens, "rows": rows, "precision": precision,
+        "device": device, "backend": backend, "compile": compile, "checkpointing": checkpointing,
+        "keep_memory": keep_memory, "give_back": give_back, "peer": peer,
+        "peer_micro_batches": peer_micro_batches, "rounds": rounds, "warm_up": warm_up,
     }  # fmt: skip
     shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
     known = load_tokenizer(tokenizer)
@@ -294,11 +287,11 @@ def main(
     for workload, case in itertools.product(workloads.split(","), cases.split(",")):
         results.append(run_case(workload, case, papers, known, settings))
         show(results[-1:], settings)
-        if name:  # after each case, since a later one may not fit into memory
+        if name:  # written after each case, since a later one may run out of memory
             written = record(name, {"settings": shown, "cases": results})
     show(results, settings)
     if name:
-        console.print(f"Written: {written}")
+        console.print(f"Wrote {written}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real documents as token ids, cut to what a workload asks for."""
+"""Real documents as token ids, selected and cut for each workload."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ Documents = list[np.ndarray]  # ids of each document, [CLS] ... [SEP]
 
 
 def abstracts(papers: Path, tokenizer: Tokenizer, tokens: int, batches: int = 15) -> Documents:
-    """Titles and abstracts, lengths as they come, in batches of at least `tokens`: the one with the median share of padding."""
+    """Return titles and abstracts of at least `tokens` tokens: the batch with the median share of padding.
+
+    Args:
+        batches: Number of batches from which it is chosen.
+    """
     documents = _encoded((text.split("BODY.")[0] for text in _texts(papers)), tokenizer)
     taken = [_until(tokens, documents) for _ in range(batches)]
-    return sorted(taken, key=lambda batch: len(batch) * max(map(len, batch)) / sum(map(len, batch)))[
-        batches // 2
-    ]
+    taken.sort(key=lambda batch: len(batch) * max(map(len, batch)) / sum(map(len, batch)))
+    return taken[batches // 2]
 
 
 def long_documents(papers: Path, tokenizer: Tokenizer, tokens: int, rows: int) -> Documents:
-    """The first `rows` papers that have so many tokens, cut there."""
+    """Return the first `rows` papers of at least `tokens` tokens, cut to that length."""
     longer = (ids[:tokens] for ids in _encoded(_texts(papers), tokenizer) if len(ids) >= tokens)
     return list(itertools.islice(longer, rows))
 
 
 def packed_rows(papers: Path, tokenizer: Tokenizer, tokens: int, rows: int) -> Documents:
-    """`rows` rows of `tokens`, each of the next papers that are shorter than one; its last is cut where it ends."""
+    """Return the papers of `rows` rows of `tokens` tokens. Each paper is shorter than a row.
+
+    The last paper of each row is cut to fit.
+    """
     shorter = (ids for ids in _encoded(_texts(papers), tokenizer) if len(ids) < tokens)
     return [document for _ in range(rows) for document in _row(shorter, tokens)]
 
@@ -43,10 +49,10 @@ def _row(documents: Iterable[np.ndarray], tokens: int) -> Documents:
 
 
 def documents_of(workload: str, papers: Path, tokenizer: Tokenizer, tokens: int, rows: int = 1) -> Documents:
-    """Those of a batch of `rows` times `tokens`.
+    """Return the documents of a batch of `rows` times `tokens` tokens.
 
     Args:
-        workload: abstracts, document or packed.
+        workload: `abstracts`, `document` or `packed`.
     """
     if workload == "abstracts":
         return abstracts(papers, tokenizer, rows * tokens)
@@ -54,7 +60,7 @@ def documents_of(workload: str, papers: Path, tokenizer: Tokenizer, tokens: int,
         return long_documents(papers, tokenizer, tokens, rows)
     if workload == "packed":
         return packed_rows(papers, tokenizer, tokens, rows)
-    raise SystemExit(f"No workload {workload!r}; give abstracts, document or packed.")
+    raise SystemExit(f"There is no workload {workload!r}; use abstracts, document or packed.")
 
 
 def _texts(papers: Path) -> Iterator[str]:
@@ -74,4 +80,4 @@ def _until(tokens: int, documents: Iterable[np.ndarray]) -> Documents:
         taken.append(ids)
         if sum(map(len, taken)) >= tokens:
             return taken
-    raise SystemExit(f"The papers have fewer than {tokens} tokens.")
+    raise SystemExit(f"The papers have fewer than {tokens} tokens; give more papers, or lower --tokens.")

@@ -1,9 +1,9 @@
-"""One network, two masks: it predicts next tokens and, at the turn of a switch, fills a mask.
+"""Use one network under two attention masks: to predict next tokens, and to fill a mask.
 
-RUN=runs/quickstart python examples/two_masks.py    # or cell by cell, in an editor that knows `# %%`
+RUN=runs/quickstart python examples/two_masks.py    # or cell by cell, in an editor that supports `# %%`
 """
 
-# %% Two models of one run: as the CLM phase left it, and decayed back to masked language modelling
+# %% Load two models of one run: the one after the CLM phase, and the one after the decay
 import json
 import os
 import sys
@@ -27,10 +27,10 @@ texts = ["The patient was admitted with chest pain.", "Patients were assigned to
 masked = f"Patients were assigned to {tokenizer.mask_token} or placebo."
 
 
-# %% Causal: how well is each next token foreseen? Texts share one row and do not see each other
+# %% Causal: compute next-token perplexity. All texts are in one row, and do not see each other
 @torch.no_grad()
 def perplexities(model: ModernBertForPretraining, texts: list[str]) -> list[float]:
-    """Of each text; 1 is certainty, the size of the vocabulary a blind guess."""
+    """Return the perplexity of each text: 1 if certain, the size of the vocabulary for a random guess."""
     ids = [tokenizer(text).input_ids for text in texts]
     row, document_ids = torch.tensor([[(t, i) for i, text in enumerate(ids) for t in text]]).unbind(-1)
     labels = next_token_labels(row, document_ids)
@@ -43,7 +43,7 @@ print(f"Next-token perplexity (vocabulary {len(tokenizer):,})")
 for name, model in models.items():
     print(f"  {name:>15}", *(f"  {value:7,.1f}" for value in perplexities(model, texts)))
 
-# %% Bidirectional: the same networks fill a mask
+# %% Bidirectional: fill a mask with the same networks
 inputs = tokenizer(masked, return_tensors="pt").input_ids
 print(f"\n{masked}")
 for name, model in models.items():
@@ -53,7 +53,7 @@ for name, model in models.items():
     guesses = zip(tokenizer.batch_decode(best.indices.T), best.values[0], strict=True)
     print(f"  {name:>15}", *(f"  {guess.strip()} {probability:.0%}" for guess, probability in guesses))
 
-# %% Hidden states: how alike does a layer read the text under the two masks?
+# %% Hidden states: compare those of each layer under the two masks
 model, states = models["after the decay"], {}
 for causal in (True, False):
     model.causal = causal
@@ -61,5 +61,6 @@ for causal in (True, False):
         states[causal] = model(inputs, output_hidden_states=True).hidden_states
 print("\nCosine similarity of the hidden states under the two masks, after the decay")
 for layer, (left, both) in enumerate(zip(states[True], states[False], strict=True)):
-    alike = cosine_similarity(left, both, dim=-1).mean().item()
-    print(f"  {f'layer {layer}' if layer else 'embeddings':>15}  {alike:5.2f} {'█' * round(30 * alike)}")
+    similarity = cosine_similarity(left, both, dim=-1).mean().item()
+    name = f"layer {layer}" if layer else "embeddings"
+    print(f"  {name:>15}  {similarity:5.2f} {'█' * round(30 * similarity)}")

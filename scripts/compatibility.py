@@ -1,10 +1,11 @@
-"""Do folders travel between this package and other releases of transformers, with the same logits?
+"""Check that this package and other releases of transformers read each other's folders, with equal logits.
 
     python scripts/compatibility.py [VERSION ...]    # 4.48.3, "4.*" (the newest 4), installed, ...
 
-Each release goes into an environment of its own under build/compatibility (about 100 MB), which sees everything that is installed
-here but has that transformers; only the package index is needed. A process there saves tiny models with random weights
-and their logits (fp32), and reads what was saved here; what it saved is then read here. Half a minute a release.
+Each release is installed into its own environment under build/compatibility (about 100 MB), which otherwise
+uses the packages that are installed here. A process in that environment saves tiny models with random weights
+and their logits in fp32, and reads what was saved here. What it saved is then read here. A release takes half
+a minute and needs the package index.
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ from clm_detour.utils.progress import progress
 
 VERSIONS = ("4.48.3", "4.*", "installed", "5.*")
 ENVIRONMENTS = Path(__file__).parents[1] / "build" / "compatibility"
-TOLERANCE = 1e-5  # largest difference of logits over the largest logit
+TOLERANCE = 1e-5  # largest difference between logits, divided by the largest logit
 VERSION_5 = int(transformers.__version__.split(".")[0]) >= 5
 
 SIZE: dict[str, Any] = {
-    "vocab_size": 97, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 2,
-    "local_attention": 8, "pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2,
+    "vocab_size": 97, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 4,
+    "num_attention_heads": 2, "local_attention": 8, "pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1,
+    "eos_token_id": 2, "sep_token_id": 2,
 }  # fmt: skip
 BIASES = ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias", "decoder_bias")
-# None is all global: transformers 5.0 to 5.12 cannot make such a ModernBERT, or save what later releases refuse.
+# No case has only global layers: transformers 5.0 to 5.12 cannot build such a ModernBERT, or save a folder
+# that later releases do not read.
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "biases": dict.fromkeys(BIASES, True),
@@ -52,11 +55,11 @@ CASES: dict[str, dict[str, Any]] = {
     "one global": {"global_attn_every_n_layers": 4},
     "thetas": {"global_rope_theta": 700.0, "local_rope_theta": 50.0},
 }
-if not VERSION_5:  # only these can say "as in global layers"
+if not VERSION_5:  # only release 4 reads None as "the theta of global layers"
     CASES["one theta"] = {"global_rope_theta": 700.0, "local_rope_theta": None}
 
 Reader = Callable[[Path], Any]
-Check = dict[str, str]  # case -> what went wrong, or ""
+Check = dict[str, str]  # case -> the problem, or ""
 CHECKS: dict[str, tuple[str, Reader]] = {
     "theirs in ours": ("theirs", ModernBertForPretraining.from_pretrained),
     "ours in theirs": ("ours", AutoModelForMaskedLM.from_pretrained),
@@ -65,7 +68,7 @@ CHECKS: dict[str, tuple[str, Reader]] = {
 
 
 def write(folder: Path) -> None:
-    """Save every case: by transformers' class, by ours, and by ours as a decoder (where there is an exact one)."""
+    """Save every case with transformers' class, with ours and, under transformers 5, with our decoder."""
     for case, keys in CASES.items():
         theirs, ours = (
             randomised(network(ModernBertConfig(**{**SIZE, **keys})), seed)
@@ -79,14 +82,14 @@ def write(folder: Path) -> None:
 
 
 def save(model: Any, expected: torch.Tensor, folder: Path) -> None:
-    """A model's folder, with the logits to expect beside it."""
+    """Write the folder of a model, and the expected logits next to it."""
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
     save_file({"logits": expected}, f"{folder}.safetensors")
 
 
 def read(folder: Path) -> dict[str, Check]:
-    """Load what `write` wrote, here or elsewhere, and compare logits."""
+    """Load what `write` wrote, here or in another environment, and compare the logits."""
     return {
         check: {case: compare(reader, folder / writer / case) for case in cases_in(folder / writer)}
         for check, (writer, reader) in CHECKS.items()
@@ -95,16 +98,16 @@ def read(folder: Path) -> dict[str, Check]:
 
 
 def cases_in(folder: Path) -> list[str]:
-    """Those with logits: a release before 5 writes one more."""
+    """Return the cases of a folder. They depend on the release that wrote it."""
     return sorted(path.stem for path in folder.glob("*.safetensors"))
 
 
 def compare(reader: Reader, folder: Path) -> str:
-    """What went wrong with a saved model, or an empty string."""
+    """Return the problem with a saved model, or an empty string."""
     expected = load_file(f"{folder}.safetensors")["logits"]
     try:
         actual = logits(reader(folder).eval())
-    except Exception as error:  # whatever it is, it is this check's result
+    except Exception as error:  # any error is the result of this check
         return textwrap.shorten(f"{type(error).__name__}: {error}", 400)
     difference = ((actual - expected).abs().max() / expected.abs().max()).item()
     return "" if difference <= TOLERANCE else f"the logits differ by {difference:.1e}"
@@ -112,7 +115,7 @@ def compare(reader: Reader, folder: Path) -> str:
 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
-    """At the real positions of two rows, of which the second is padded."""
+    """Return the logits of two rows, of which the second is padded, without those of padding."""
     ids = torch.randint(3, SIZE["vocab_size"], (2, 40), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     ids[1, 25:], mask[1, 25:] = SIZE["pad_token_id"], 0
@@ -121,7 +124,7 @@ def logits(model: Any) -> torch.Tensor:
 
 @torch.no_grad()
 def randomised(model: Any, seed: int) -> Any:
-    """Give it weights so large that every one of them matters."""
+    """Give a model random weights that are large enough for each one to change the logits."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -130,10 +133,10 @@ def randomised(model: Any, seed: int) -> Any:
 
 
 def python_with(version: str) -> str:
-    """An interpreter that sees what is installed here, but with this release of transformers.
+    """Return a Python that uses the packages installed here, except for this release of transformers.
 
     Raises:
-        UserError: pip cannot install it.
+        UserError: If pip cannot install the release.
     """
     if version == "installed":
         return sys.executable
@@ -147,51 +150,55 @@ def python_with(version: str) -> str:
     done = subprocess.run([*pip, f"transformers=={version}"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(
-            f"pip cannot install transformers=={version} ({last_line(done.stderr)}); check the version and the network."
+            f"pip cannot install transformers=={version} ({last_line(done.stderr)}); check the version and "
+            "the network."
         )
     return python
 
 
 def last_line(text: str) -> str:
-    """Where pip and Python say what was wrong."""
+    """Return the last line of a text, in which pip and Python name the error."""
     return textwrap.shorten((text.strip().splitlines() or ["no message"])[-1], 400)
 
 
 def check_version(version: str, here: Path, folder: Path) -> tuple[str, dict[str, dict[str, Check]]]:
-    """Exchange folders with a release; `here` holds what `write` wrote in this process.
+    """Exchange folders with a release of transformers.
+
+    Args:
+        here: Folder that `write` wrote in this process.
 
     Returns:
-        The release's number, and direction -> check -> case -> what went wrong.
+        Number of the release, and the problems by direction, check and case.
     """
     there, report = folder / "there", folder / "report.json"
     command = [python_with(version), __file__, "--exchange", str(here), str(there), str(report)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        problem = {"its process": last_line(done.stderr)}
+        problem = {"process": last_line(done.stderr)}
         return version, {"there": dict.fromkeys(CHECKS, problem)}
     answer = read_json(report)
     return answer["version"], {**answer["directions"], "there → here": read(there)}
 
 
 def exchange(here: Path, there: Path, report: Path) -> None:
-    """What the process under the other release does."""
+    """Write folders and read those of `here`; runs in the process with the other release."""
     write(there)
     directions = {"there → there": read(there), "here → there": read(here)}
     write_json(report, {"version": transformers.__version__, "directions": directions})
 
 
 def show(results: dict[str, dict[str, dict[str, Check]]]) -> bool:
-    """Print release and direction by check, then each failure in full; whether all went well."""
-    table = Table(title=f"Folders and logits; here: transformers {transformers.__version__}")
+    """Print a table of results and each failure in full, and return whether every check passed."""
+    table = Table(title=f"Folders and logits; `here` is transformers {transformers.__version__}")
     for heading in ("transformers", "saved → read", *CHECKS):
         table.add_column(heading, no_wrap=heading == "saved → read")
     failures = []
     for version, directions in results.items():
         for direction, checks in directions.items():
             bad = {check: [case for case, problem in checks[check].items() if problem] for check in checks}
-            words = {check: "failed: " + ", ".join(cases) if cases else "ok" for check, cases in bad.items()}
-            table.add_row(version, direction, *(words.get(check, "-") for check in CHECKS))
+            cells = {check: "failed: " + ", ".join(cases) if cases else "ok" for check, cases in bad.items()}
+            table.add_row(version, direction, *(cells.get(check, "-") for check in CHECKS))
             failures += [
                 f"{version}, {direction}, {check}, {case}: {checks[check][case]}"
                 for check, cases in bad.items()
@@ -204,7 +211,7 @@ def show(results: dict[str, dict[str, dict[str, Check]]]) -> bool:
 
 
 def main() -> None:
-    """Check the releases named on the command line; exit code 1 if anything fails."""
+    """Check the releases that the command line names, and exit with 1 if a check fails."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

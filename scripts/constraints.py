@@ -1,4 +1,4 @@
-"""Resolve the project's dependencies for this Python, without installing them, into constraints/<version>.txt."""
+"""Write constraints/VERSION.txt: the releases that pip chooses for this Python, which are not installed."""
 
 import json
 import subprocess
@@ -9,23 +9,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Ask pip what it would install, and write it down."""
+    """Write the packages that pip would install."""
     command = [
         sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--dry-run",
-        "--ignore-installed",
-        "--report",
-        "-",
+        *["-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"],
     ]
-    report = json.loads(
-        subprocess.run(
-            [*command, f"{ROOT}[train,test,dev,docs]"], check=True, capture_output=True, text=True
-        ).stdout
-    )
+    command.append(f"{ROOT}[train,test,dev,docs]")
+    report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     names = {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in report["install"]}
     names.pop("clm-detour")
     target = ROOT / "constraints" / f"{sys.version_info.major}.{sys.version_info.minor}.txt"

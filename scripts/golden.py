@@ -1,6 +1,7 @@
-"""Print what a run's folder holds that must not change: hashes of weights, and records without times, paths and versions.
+"""Print hashes of the weights of a run, and of its records without times, paths and versions.
 
-A change that should not alter results is proved by two runs of one config, before and after it, whose outputs are equal:
+To prove that a change does not alter results, run the same config before and after it: the output of this
+script must be equal.
 
     python scripts/golden.py runs/quickstart > after.json
 """
@@ -17,25 +18,15 @@ from safetensors import safe_open
 
 from clm_detour.utils.files import read_json, read_json_lines
 
+# Parts of keys whose values differ between two equal runs.
 VARIES = (
-    "path",
-    "second",
-    "minute",
-    "hour",
-    "time",
-    "started",
-    "finished",
-    "date",
-    "commit",
-    "cpu",
-    "memory",
-    "wait",
-    "clm_detour",
-)
+    "path", "second", "minute", "hour", "time", "started", "finished", "date", "commit", "cpu", "memory",
+    "wait", "clm_detour",
+)  # fmt: skip
 
 
 def golden(run: Path) -> dict[str, Any]:
-    """Return a dict from the relative path of each file of a run to its hash or its stable content."""
+    """Return the hash of each file of a run, by its relative path."""
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
@@ -49,7 +40,7 @@ def golden(run: Path) -> dict[str, Any]:
 
 
 def hash_of_tensors(path: Path) -> str:
-    """Return a hash over names, types, shapes and bytes of the tensors in a safetensors file."""
+    """Return a hash of the names, types, shapes and bytes of the tensors in a safetensors file."""
     total = hashlib.sha256()
     with safe_open(str(path), framework="np") as file:
         for name in sorted(file.keys()):

@@ -1,4 +1,4 @@
-"""A command as a terminal runs it: Ctrl-C reaches all its processes."""
+"""A command that runs as in a terminal, where Ctrl-C reaches all its processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT = 300.0  # seconds; other tests may keep the machine busy
 
 
 class Command:
-    """A command in a process group of its own, whose output goes to a file."""
+    """A command in its own process group, with its output in a file."""
 
     def __init__(self, words: Sequence[str], log: Path, **environment: str):
         self.log = log
@@ -36,17 +36,17 @@ class Command:
             )
 
     def said(self) -> str:
-        """What it has printed so far."""
+        """Return what it has printed so far."""
         return self.log.read_text(errors="replace")
 
     def children(self) -> int:
-        """How many processes it has started that still run."""
+        """Return the number of processes that it has started and that still run."""
         with suppress(psutil.NoSuchProcess):
             return len(psutil.Process(self.process.pid).children(recursive=True))
         return 0
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a moment at which it must still run."""
+        """Wait until a condition holds, and fail if the command ends before."""
         deadline = time.monotonic() + TIMEOUT
         while not condition():
             assert self.process.poll() is None, self.said()
@@ -54,11 +54,11 @@ class Command:
             time.sleep(0.01)
 
     def press_ctrl_c(self) -> None:
-        """Send SIGINT to the group."""
+        """Send SIGINT to the process group."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> int:
-        """Wait for the exit code, and for the end of all processes of the group."""
+        """Wait until all processes of the group have ended, and return the exit code."""
         code = self.process.wait(TIMEOUT)
         deadline = time.monotonic() + TIMEOUT
         while self._group_exists():
@@ -74,7 +74,7 @@ class Command:
         return True
 
     def assert_leaves_at_ctrl_c(self) -> None:
-        """Press Ctrl-C: one sentence, exit code 130, nothing that looks like an error, no process left."""
+        """Press Ctrl-C, and check for one sentence, exit code 130, no errors and no processes left."""
         self.press_ctrl_c()
         code, said = self.end(), self.said()
         assert code == 130, said

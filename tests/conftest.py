@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ evaluate:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real corpora, tasks and tokenizer; tests that need it skip where it is absent."""
+    """The folder with real corpora, tasks and a tokenizer. Tests that need it are skipped without it."""
     folder = Path(os.environ.get("CLM_DETOUR_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist (set CLM_DETOUR_DATA)")
@@ -44,7 +44,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small sample and a tokenizer trained on it. Recipes add prepared data in `data/`."""
+    """A folder with a small sample and a tokenizer trained on it. Tests write prepared data to `data/`."""
     from clm_detour.data.sample import write_sample
     from clm_detour.data.sources import read_documents
     from clm_detour.data.tokenizer_training import train_tokenizer
@@ -59,7 +59,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recipe(tiny_data: Path):
-    """A function from a run folder to a recipe that runs the arms of the quickstart in seconds."""
+    """A function that writes a config for a run folder, with the arms of the quickstart in a few seconds."""
 
     def write(run_dir: Path) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def tiny_recipe(tiny_data: Path):
 
 @pytest.fixture
 def prepared(tiny_recipe, tmp_path) -> Callable[..., Config]:
-    """A function from a name and overrides to a tiny recipe whose data is there."""
+    """A function that returns a tiny config, with overrides, after its data is prepared."""
     from clm_detour.config import load_config
     from clm_detour.run.pipeline import prepare_data
 
@@ -90,7 +90,7 @@ def prepared(tiny_recipe, tmp_path) -> Callable[..., Config]:
 
 @pytest.fixture
 def stop_after(monkeypatch) -> Callable[[int], None]:
-    """A function that makes the next phase stop, as by Ctrl-C, at the end of a step."""
+    """A function that interrupts the next phase, like Ctrl-C, at the end of a step."""
     from clm_detour.train.callbacks.metrics import Metrics
 
     def arrange(step: int) -> None:

@@ -1,4 +1,4 @@
-"""The examples run from top to bottom."""
+"""The examples run without errors, and print what they promise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TWO_MASKS = str(Path(__file__).parents[1] / "examples" / "two_masks.py")
 
 @pytest.fixture(scope="module")
 def finished_run(tiny_data, tmp_path_factory):
-    """What the example reads of a run: the detour's phases, and two of its models."""
+    """A run folder with all that the example reads: the phases of the detour, and two of its models."""
     run = tmp_path_factory.mktemp("run")
     (run / "arms.json").write_text(json.dumps({"detour": ["pretrain", "pretrain.clm", "pretrain.clm.decay"]}))
     config = ModernBertConfig(

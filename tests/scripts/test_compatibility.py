@@ -1,4 +1,4 @@
-"""The matrix of transformers releases, for the installed one; `scripts/compatibility.py` does the others."""
+"""The checks of `scripts/compatibility.py`, for the installed release of transformers only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "compatibili
 
 @pytest.fixture
 def written(tmp_path):
-    """Every case, as the installed release and ours save it."""
+    """A folder with every case, as the installed release and our package save it."""
     SCRIPT["write"](tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""The trials of scripts/fault_trials.py, in small."""
+"""The trials of `scripts/fault_trials.py`, on two phases and with few kills."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "fault_trials.py"
 
 
 def test_nothing_is_lost_and_nothing_done_twice():
-    words = [sys.executable, str(SCRIPT), "--kills", "3", "--small"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
+    command = [sys.executable, str(SCRIPT), "--kills", "3", "--small"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("ok")]
     for what in (

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The Slurm script passes on cores and the first host, and requeues itself only after a preemption."""
+=======
+"""The Slurm script gives each process its cores and the first node, and requeues the job at exit code 75."""
+>>>>>>> part-x
 
 from __future__ import annotations
 
@@ -21,14 +25,13 @@ SLURM = {
 
 
 @pytest.mark.parametrize("code", [0, 2, 75])
-def test_the_script_starts_the_command_with_its_cores_on_every_machine(tmp_path, code):
+def test_the_script_starts_the_command_with_its_cores_on_every_node(tmp_path, code):
     for name, text in (("srun", SRUN.format(code=code)), ("scontrol", SCONTROL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **SLURM}
-    done = subprocess.run(
-        ["bash", str(SCRIPT), "mine.yaml", "seed=3"], env=environment, capture_output=True, text=True
-    )
+    command = ["bash", str(SCRIPT), "mine.yaml", "seed=3"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert lines[:4] == ["MASTER_ADDR=first", "MASTER_PORT=20017", "SRUN_CPUS_PER_TASK=32", "WORLD_SIZE=8"]
     assert lines[4].endswith("run mine.yaml seed=3")

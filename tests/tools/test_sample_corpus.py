@@ -1,4 +1,4 @@
-"""The generator of the sample corpus: deterministic, exactly annotated, true to its tables, and varied."""
+"""The sample corpus is deterministic, exactly annotated, consistent with its tables, and varied."""
 
 from __future__ import annotations
 

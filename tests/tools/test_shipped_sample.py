@@ -1,4 +1,4 @@
-"""The files of text in the package are what the generator writes."""
+"""The text files in the package are equal to those that the generator writes."""
 
 from __future__ import annotations
 
