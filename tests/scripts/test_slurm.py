@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The Slurm script passes on cores and the first host, and requeues itself only after a preemption."""
-=======
 """The Slurm script gives each process its cores and the first node, and requeues the job at exit code 75."""
->>>>>>> part-x
 
 from __future__ import annotations
 
