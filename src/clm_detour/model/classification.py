@@ -226,12 +226,17 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
         """Load body and head as `ModernBertClassifier.from_encoder` does, with two more options.
 
         Args:
-            path, num_labels, id2label, classifier_dropout, revision, attention_backend: See there.
+            path: Folder or hub id of a masked LM, of another classifier, or of a body alone.
+            num_labels: C. Not needed with `id2label`.
+            id2label: Names of the labels, by their numbers from 0.
             problem_type: One of `PROBLEM_TYPES`. None lets the first labels set it.
             classifier_pooling: 'cls' or 'mean'. None takes that of the folder's config.
+            classifier_dropout: Dropout before the classifier. None takes that of the folder's config.
+            revision: Branch, tag or commit on the Hub.
+            attention_backend: See `ModernBertPreTrainedModel`.
 
         Raises:
-            UserError: See there.
+            UserError: If the folder cannot be read, or is not a ModernBERT's.
         """
         changes = _label_keys(num_labels, id2label) | {"problem_type": problem_type}
         changes |= _given(classifier_dropout=classifier_dropout, classifier_pooling=classifier_pooling)

@@ -180,8 +180,9 @@ def next_token_labels(
     """Return the labels of causal language modeling: the next token of the same document at each position.
 
     Args:
-        input_ids, document_ids, attention_mask: (B, L), as the model's forward takes them. If rows are
-            padded, give ids or a mask.
+        input_ids: (B, L) int64.
+        document_ids: (B, L), as the model's forward takes them. Padded rows need these or a mask.
+        attention_mask: (B, L), as the model's forward takes it.
 
     Returns:
         Labels (B, L) int64, -100 at the last token of each document and at padding.
