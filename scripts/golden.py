@@ -18,10 +18,10 @@ from safetensors import safe_open
 
 from clm_detour.utils.files import read_json, read_json_lines
 
-# Parts of keys whose values differ between two equal runs.
+# Parts of keys whose values differ between two equal runs, or are versions of a record.
 VARIES = (
     "path", "second", "minute", "hour", "time", "started", "finished", "date", "commit", "cpu", "memory",
-    "wait", "clm_detour",
+    "wait", "clm_detour", "group", "format",
 )  # fmt: skip
 
 
@@ -30,6 +30,8 @@ def golden(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
+        if "parts" in path.parts:  # named by a hash of the paths of the source
+            continue
         if path.suffix == ".safetensors":
             found[name] = hash_of_tensors(path)
         elif path.suffix == ".jsonl":
