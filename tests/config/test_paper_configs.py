@@ -85,7 +85,7 @@ def test_a_config_opens_with_what_it_expects_on_what_and_its_command(path):
     opening = [line for line in path.read_text().splitlines() if line.startswith("#")]
     text = "\n".join(opening)
     assert "# Expected" in text
-    assert re.search(r"# Hardware: 4 x H100; about [^#]*hour", text)
+    assert re.search(r"# Hardware: 4 x H100, about [^#]*hour", text)
     assert f"clm-detour run {path.relative_to(CONFIGS.parent)}" in opening[-1]
     asks = any(source.path.startswith("somewhere/") for source in load(path).data.sources.values())
     assert ("data.root=DIR" in opening[-1]) == asks

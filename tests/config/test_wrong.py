@@ -74,14 +74,14 @@ WRONG = {
         "phases.new={objective: clm, duration: 1ktok, schedule: {name: warmup_constant, peak: 1}}",
         "phases.new.mixture",
     ),
-    "a phase's name": ("phases={a.b: {objective: clm}}", "'a.b' is not a name without a dot"),
+    "a phase's name": ("phases={a.b: {objective: clm}}", "'a.b' is not valid; use a name without a dot"),
     "batch warm-up": (
         "phases.clm.batch_warmup={rows: 3, duration: 1ktok}", "phases.clm.batch_warmup.rows: 3",
     ),
     "batch warm-up too long": (
         "phases.clm.batch_warmup={rows: 2, duration: 9Btok}", "phases.clm.batch_warmup.duration (9Btok)",
     ),
-    "an arm's name": ("arms.a/b=[pretrain]", "arms: 'a/b' is not a name of letters"),
+    "an arm's name": ("arms.a/b=[pretrain]", "arms: 'a/b' is not valid; use a name of letters"),
     "no arms": ("arms=null", "arms"),
     "an arm of an unknown phase": (
         "arms.x=[pretrian]", "arms.x: 'pretrian' is not known; did you mean pretrain?",
@@ -94,7 +94,7 @@ WRONG = {
     ),
     "a half-life of nothing": ("train.ema_half_life=0tok", "train.ema_half_life: 0tok is not positive"),
     "micro-batch": (
-        "train.micro_rows=-2", "train.micro_rows: -2 is not an integer of 1 or more or auto, or null",
+        "train.micro_rows=-2", "train.micro_rows: -2 is not valid; use an integer of 1 or more or auto",
     ),
     "checkpoints": ("train.checkpoint_every=500", "train.checkpoint_every: 500 has no unit; write 500tok"),
     "no checkpoints kept": ("train.checkpoints_kept=0", "train.checkpoints_kept"),
@@ -119,11 +119,11 @@ WRONG = {
     "sentences": ("evaluate.fill_masks=-1", "evaluate.fill_masks: -1 is too small"),
     "processes": ("data.processes=0", "data.processes: 0 is too small; use an integer of 1 or more, or null"),
     "evaluation": ("evaluate.rows=0", "evaluate.rows: 0 is too small"),
-    "true for a number": ("train.batch_rows=true", "train.batch_rows: true is not an integer"),
-    "text that spells a number": ("train.batch_rows='8'", "train.batch_rows: '8' is not an integer"),
-    "one for true": ("train.compile=1", "train.compile: 1 is not true or false"),
+    "true for a number": ("train.batch_rows=true", "train.batch_rows: true is not valid; use an integer"),
+    "text that spells a number": ("train.batch_rows='8'", "train.batch_rows: '8' is not valid"),
+    "one for true": ("train.compile=1", "train.compile: 1 is not valid; use true or false"),
     "a number for text": ("model.base=3", "model.base: 3 is not a string; put it in quotes"),
-    "a short list": ("optimizer.betas=[0.9]", "optimizer.betas: [0.9] is not a list of 2 items"),
+    "a short list": ("optimizer.betas=[0.9]", "optimizer.betas: [0.9] is not valid; use a list of 2 items"),
     "an unknown logger": (
         "train.loggers.wanbd={}", "train.loggers: 'wanbd' is not known; did you mean wandb?",
     ),

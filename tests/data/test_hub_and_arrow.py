@@ -187,7 +187,7 @@ def test_the_cause_that_datasets_wraps_is_told_but_never_what_a_file_holds(repos
     ("kind", "said"),
     [
         (huggingface_hub.errors.GatedRepoError, "its terms must be accepted on its page first"),
-        (huggingface_hub.errors.RepositoryNotFoundError, "there is none of this name, or it is private"),
+        (huggingface_hub.errors.RepositoryNotFoundError, "it does not exist, or it is private"),
         (huggingface_hub.errors.RevisionNotFoundError, "it has no such revision"),
     ],
 )

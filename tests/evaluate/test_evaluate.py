@@ -372,15 +372,15 @@ def test_the_shipped_evaluations_name_the_papers_tasks(name, count):
 
 WRONG = {
     "unknown key": ("sedes=[1]", "did you mean seeds?"),
-    "unknown protocol key": ("protocol.epoch=1", "did you mean epochs?"),
+    "unknown protocol key": ("protocol.epoch=1", "did you mean protocol.epochs?"),
     "unknown task in a protocol": ("protocols.GADD.epochs=1", "did you mean GAD?"),
     "unknown task in a group": ("groups.mine=[GADD]", "did you mean GAD?"),
     "a protocol's value of another kind": ("protocol.epochs=many", "'many'"),
     "no epochs": ("protocol.epochs=0", "too small"),
     "a seed twice": ("seeds=[1,1]", "twice"),
     "unknown pooling": ("pooling=max", "cls, mean"),
-    "no jobs": ("jobs=0", "not positive"),
-    "an empty bound of equivalence": ("equivalence_points=0", "not between 0 and 100"),
+    "no jobs": ("jobs=0", "use an integer of 1 or more"),
+    "an empty bound of equivalence": ("equivalence_points=0", "use a number above 0 and below 100"),
 }
 
 

@@ -274,7 +274,7 @@ def test_a_folder_that_is_no_encoder(encoders, tmp_path):
     with pytest.raises(UserError, match="nowhere does not exist; give a Hugging Face folder or hub id"):
         load_encoder(str(tmp_path / "nowhere"))
     t5 = {"model_type": "t5", "vocab_size": 832}
-    with pytest.raises(UserError, match="no bidirectional encoder"):
+    with pytest.raises(UserError, match="is an encoder-decoder, not an encoder; save its encoder alone"):
         load_encoder(broken(encoders["bert"], tmp_path / "t5", t5))
 
 

@@ -279,7 +279,7 @@ def test_a_first_record_that_cannot_be_used_is_refused(load, tmp_path, first):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ("a\tx\nb\ty\n", "a\tz\n", "'z' is no label of mine"),
+        ("a\tx\nb\ty\n", "a\tz\n", "'z' is not a label of mine"),
         ("a\tx\nb\ty\n", "", "mine"),
     ],
 )

@@ -22,6 +22,7 @@ from clm_detour.config.schema import Config
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
+from clm_detour.records.run import Scores
 from clm_detour.records.run_folder import PhaseFolder
 from clm_detour.train import phase
 from clm_detour.train.callbacks import checkpoint
@@ -93,7 +94,7 @@ def test_held_out_losses_are_scored_in_each_mode_from_start_to_end(prepared):
 
 def test_a_held_out_loss_that_was_not_measured_reaches_no_logger(tmp_path):
     def judge(kind, loss, predicted):
-        score = {"loss": loss, "accuracy": None, "predicted": predicted}
+        score = Scores(loss=loss, accuracy=None, predicted=predicted)
         return SimpleNamespace(kind=kind, score=lambda network, advance: score)
 
     logged = {}
@@ -363,11 +364,11 @@ def test_a_logger_that_cannot_be_is_refused_before_the_first_step(prepared, over
     ("override", "message"),
     [
         ("train.parallel=fsdp2", r"train\.parallel: 'fsdp2' is not known; did you mean fsdp"),
-        ("train.micro_rows=atuo", r"train\.micro_rows: atuo is neither a positive number nor auto"),
-        ("train.micro_rows=0", r"train\.micro_rows: 0 is neither"),
+        ("train.micro_rows=atuo", r"train\.micro_rows: 'atuo' is not valid; use an integer of 1 or more"),
+        ("train.micro_rows=0", r"train\.micro_rows: 0 is not valid; use an integer of 1 or more"),
         ("train.on_bad_loss=ignore", r"train\.on_bad_loss: 'ignore' is not known"),
-        ("train.bad_loss_above=-1", r"train\.bad_loss_above: -1\.0 is not a positive loss"),
-        ("train.evaluate_every=0tok", r"train\.evaluate_every must be positive"),
+        ("train.bad_loss_above=-1", r"train\.bad_loss_above: -1 is too small; use a number above 0"),
+        ("train.evaluate_every=0tok", r"train\.evaluate_every: 0tok is not positive"),
         ("train.export_at=[7ktok]", r"train\.export_at: 7ktok is reached in no phase"),
         ("train.loggers={tensorbord: {}}",
          r"train\.loggers: 'tensorbord' is not known; did you mean tensorboard"),

@@ -185,7 +185,7 @@ def check_schedule(where: str, schedule: Schedule, duration: str) -> None:
     warmup, decay, whole = (parse_tokens(text) for text in (schedule.warmup, schedule.decay, duration))
     require(
         warmup <= whole,
-        f"{where}.warmup ({schedule.warmup}) is longer than the phase ({duration}).",
+        f"{where}.warmup ({schedule.warmup}) is longer than the phase ({duration}); shorten it.",
     )
     require(
         schedule.name != "wsd" or decay > 0,
@@ -207,7 +207,7 @@ def check_batch_warmup(where: str, warmup: BatchWarmup, duration: str, full: int
     )
     require(
         parse_tokens(warmup.duration) <= parse_tokens(duration),
-        f"{where}.duration ({warmup.duration}) is longer than the phase ({duration}).",
+        f"{where}.duration ({warmup.duration}) is longer than the phase ({duration}); shorten it.",
     )
 
 

@@ -114,7 +114,7 @@ def sentence_of(error: ErrorDetails, schema: type, where: str) -> str:
         if kind.startswith(("greater_than", "less_than")):
             size = "small" if kind.startswith("greater") else "large"
             return f"{key}: {value} is too {size}; use {phrase}{place.default}."
-    return f"{key}: {value} is not {phrase}{place.default}."
+    return f"{key}: {value} is not valid; use {phrase}{place.default}."
 
 
 @dataclasses.dataclass

@@ -153,7 +153,7 @@ def test_a_cluster_that_wants_its_machine_back(command, tmp_path):
     command.wait_until(lambda: len(list(tmp_path.glob("task-*"))) == 2)
     os.killpg(command.process.pid, signal.SIGTERM)
     assert command.end() == 75
-    assert command.said() == "Asked to leave (SIGTERM); exit code 75: the same command goes on here.\n"
+    assert command.said() == "Asked to leave (SIGTERM); exit code 75: run the same command again to resume.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL])
