@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
-.PHONY: install quickstart test test-all lint docs wheel constraints
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --durations 25
+.PHONY: install quickstart test test-slow test-all lint docs wheel constraints
 
 install: $(VENV)/installed
 
@@ -22,8 +22,10 @@ quickstart: install
 test: install
 	$(PYTEST) -m "not slow and not gpu and not study"
 
-test-all: install
-	$(PYTEST) -m "not gpu and not study"
+test-slow: install
+	$(PYTEST) -m "slow and not gpu and not study"
+
+test-all: test test-slow
 
 lint: install
 	$(BIN)/ruff check .

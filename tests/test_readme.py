@@ -41,6 +41,7 @@ def run(monkeypatch, *words: str) -> None:
     assert not left.value.code
 
 
+@pytest.mark.slow
 def test_the_small_recipe_runs_as_printed(tmp_path, monkeypatch, capsys):
     # It takes half a minute: all steps with three arms and a task, exactly as printed.
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,8 @@ from clm_detour.run.pipeline import prepare_data
 from clm_detour.utils.files import HALF_WRITTEN
 from commands import Command
 
+pytestmark = pytest.mark.slow
+
 PREPARE = """
 from clm_detour.__main__ import main
 from clm_detour.data import groups, prepare

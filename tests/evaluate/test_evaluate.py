@@ -242,6 +242,7 @@ def test_more_seeds_and_models_are_added_to_what_there_is(evaluated, models, enc
     assert list(summary.scores["third"]["SampleVerdict"].seeds) == ["2", "3"]
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_scores_of_one(evaluated, models, tmp_path):
     folder, _, _ = evaluated
     settings = fine_tuning(tasks=["SampleVerdict"], seeds=[1], jobs=2)
@@ -289,6 +290,7 @@ def test_a_learning_rate_grid_takes_the_best_on_validation(models, tmp_path):
     assert record["scores"]["validation"]["macro_f1"] == max(best.values())
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_goes_on_to_the_same_scores(
     evaluated, models, tmp_path, monkeypatch, capsys
 ):

@@ -12,6 +12,8 @@ import pytest
 from clm_detour.utils.files import HALF_WRITTEN
 from commands import Command
 
+pytestmark = pytest.mark.slow
+
 EVALUATION = """
 name: made
 run_dir: {folder}

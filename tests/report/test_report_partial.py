@@ -97,6 +97,7 @@ def test_each_record_that_is_cut_off_is_listed(original, tmp_path):
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@pytest.mark.slow
 def test_a_run_damaged_in_any_way_has_a_page_and_a_list_of_what_is_missing(original, tmp_path, data):
     names = data.draw(st.lists(st.sampled_from(records(original)), min_size=1, max_size=6, unique=True))
     run = shutil.copytree(original, Path(tempfile.mkdtemp(dir=tmp_path)) / "run")

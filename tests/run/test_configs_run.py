@@ -18,6 +18,8 @@ from clm_detour.run.pipeline import prepare_data
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.files import read_json
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = [
     path

@@ -13,6 +13,8 @@ from sample_corpus.__main__ import PACKAGE, as_lines, write_corpus
 from sample_corpus.documents import SOURCES, generate
 from sample_corpus.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_text_that_ships_is_what_the_generator_writes(source):

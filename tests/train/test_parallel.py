@@ -27,6 +27,8 @@ from clm_detour.train.launch import launch_processes
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.locks import exclusive
 
+pytestmark = pytest.mark.slow
+
 COMPOSER = [sys.executable, "-m", "composer.cli.launcher", "-n"]
 FIFTY_STEPS = [
     "arms={twin: [mlm, decay]}",

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from clm_detour.config.loading import save_config
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.train.checkpoints import newest_undamaged
@@ -16,6 +18,8 @@ from clm_detour.train.phase import train_phase
 from clm_detour.utils.files import HALF_WRITTEN, read_json_lines
 from clm_detour.utils.signals import REQUEUE
 from commands import Command
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 LAUNCHER = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(SCRIPT)]
