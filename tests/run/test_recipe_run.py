@@ -177,7 +177,7 @@ def test_an_export_replaces_a_model_of_ours_and_nothing_else(finished, tmp_path)
     assert json.loads((tmp_path / "model" / "clm_detour.json").read_text())["arm"] == "twin"
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "precious").write_text("of someone else")
-    with pytest.raises(UserError, match="something else than an exported model, which would be lost"):
+    with pytest.raises(UserError, match="something other than an exported model, which would be lost"):
         export_arm(Recipe(finished), "detour", tmp_path / "models")
     assert (tmp_path / "models" / "precious").read_text() == "of someone else"
 
