@@ -141,7 +141,7 @@ def test_what_tells_that_a_dataset_has_changed(repository, monkeypatch):
 def test_without_the_hub_only_a_commit_says_what_a_dataset_is(monkeypatch):
     hub.commit.cache_clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"cannot be asked for user/name .* give a whole commit as revision"):
+    with pytest.raises(UserError, match=r"cannot be reached for user/name .* give a full commit as revision"):
         read_all("user/name", format="hub")
     with pytest.raises(UserError, match="neither a folder nor the id of a dataset"):
         read_all("no such/name/here", format="hub")

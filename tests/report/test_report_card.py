@@ -312,7 +312,7 @@ def refused(status: int, words: str) -> HfHubHTTPError:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (refused(401, "Invalid username or password."), r"Invalid username or password\); put a token"),
+        (refused(401, "Invalid username or password."), r"Invalid username or password\); set HF_TOKEN to a valid token"),
         (refused(403, "You may not."), "may write to me into HF_TOKEN"),
         (ValueError('Invalid metadata in README.md.\n- "license" must be one of'), "with --license"),
         (ConnectionError("no route\nto the hub"), "no route to the hub.*can be reached"),

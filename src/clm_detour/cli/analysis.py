@@ -28,7 +28,8 @@ def compare(
         str | None, typer.Option(help="B trained with another seed: the noise floor, and the ratio to it.")
     ] = None,
     before: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="A B", help="Both before the decay, for the retention.")
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="The two models before the decay, for the retention."),
     ] = None,
     output: OutputOption = Path("comparison"),
     text_field: FieldOption = "text",

@@ -87,7 +87,7 @@ def label_table(task: Task, documents: Sequence[Document]) -> np.ndarray:
     """
     for document in documents:
         if unknown := set(document.labels) - set(task.labels):
-            raise ValueError(f"{document.id} has labels that {task.name} has not: {sorted(unknown)}")
+            raise ValueError(f"{document.id} has labels that {task.name} does not have: {sorted(unknown)}")
         if task.kind == "single_label" and len(document.labels) != 1:
             raise ValueError(f"{document.id} has {len(document.labels)} labels, not one")
     return np.array([[label in document.labels for label in task.labels] for document in documents], int)
@@ -105,10 +105,10 @@ def precision_recall_f1(truth: np.ndarray, answer: np.ndarray, average: str | No
 
 
 def auroc(truth: np.ndarray, beliefs: np.ndarray) -> dict[str, float]:
-    """Compute the mean AUROC over the labels that some documents have and some have not.
+    """Compute the mean AUROC over the labels that some, but not all, documents have.
 
     Returns:
-        An empty dict if there is no such label, or a belief is not finite, as after a training that diverged.
+        An empty dict if there is no such label, or a belief is not finite, as after diverged training.
     """
     mixed = truth.any(axis=0) & ~truth.all(axis=0)
     if not mixed.any() or not np.isfinite(beliefs).all():

@@ -1,4 +1,4 @@
-"""Frozen layers: parameters that a phase leaves bit for bit as they are.
+"""Frozen layers: parameters that stay bit-identical during a phase.
 
 A frozen parameter needs no gradient, so it is in no optimizer and has no optimizer state. Autograd records
 nothing below the lowest trained parameter: with the embeddings and layers 0-7 frozen there is no backward

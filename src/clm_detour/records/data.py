@@ -13,16 +13,16 @@ class SplitCard:
     """One split of a prepared source.
 
     Args:
-        documents: Documents, copies that `repeat` asks for included.
-        texts: Documents without these copies.
-        tokens: Tokens of all documents.
-        characters: Characters of all texts.
-        longest: Tokens of the longest document.
+        documents: Number of documents, including the copies that `repeat` makes.
+        texts: Number of documents without these copies.
+        tokens: Number of tokens of all documents.
+        characters: Number of characters of all texts.
+        longest: Number of tokens of the longest document.
         quantiles: Share of documents -> the number of tokens that they do not exceed.
         lengths: Documents by powers of two of their tokens: {from, below, documents}; `from` is inclusive.
-        rows: Packed rows.
+        rows: Number of packed rows.
         fullness: Share of the rows' positions that hold text.
-        cut: Documents that packing cut although they would have fitted into a row.
+        cut: Number of documents that packing cut although they fit into a row.
         fingerprints: Checksums of documents and rows.
     """
 
@@ -49,7 +49,7 @@ class DataCard:
 
     Args:
         name: The source's name in the recipe.
-        dropped: Documents that were left out, by reason.
+        dropped: Number of documents that were left out, by reason.
         packing: Length of a row, and the seed of the packing.
         tokenizer: Fingerprint of the tokenizer.
         made_from: Files and settings from which the source was prepared.

@@ -83,7 +83,7 @@ def upload(planned: Upload, public: bool, api: HfApi | None = None) -> str:
     """
     token = os.environ.get(TOKEN, "").strip()
     if not token:
-        raise UserError(f"{TOKEN} is not set; put a token that may write into the environment.")
+        raise UserError(f"{TOKEN} is not set; set it to a token with write access.")
     with atomic_write(planned.folder / "README.md", "w") as file:
         file.write(str(planned.card))
     api = api or HfApi(token=token)
@@ -116,9 +116,9 @@ def remedy(error: Exception, repository: str) -> str:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     owner = repository.split("/", 1)[0]
     if status == 401:
-        return f"put a token that is valid and may write into {TOKEN}"
+        return f"set {TOKEN} to a valid token with write access"
     if status in (403, 404):
-        return f"put a token that may write to {owner} into {TOKEN}, or choose another owner"
+        return f"set {TOKEN} to a token that may write to {owner}, or choose another owner"
     if status == 400 or isinstance(error, ValueError):
         return "correct what the message names, for example with --license or --language, and push again"
     return "check whether the hub can be reached, and push again"

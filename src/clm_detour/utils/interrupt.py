@@ -1,6 +1,6 @@
 """Handle Ctrl-C: the first one raises KeyboardInterrupt, and the second one ends the process at once.
 
-KeyboardInterrupt lets the program remove files that are not whole and end its worker processes. A terminal
+KeyboardInterrupt lets the program remove incomplete files and end its worker processes. A terminal
 sends SIGINT to every process of a command, and a process that started others passes it on, so signals within
 `SAME_PRESS` seconds count as one. A thread waits for the second one, which therefore also ends a long
 computation in native code.

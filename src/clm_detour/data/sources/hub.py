@@ -89,13 +89,13 @@ def commit(path: str, revision: str | None) -> str:
         raise UserError(f"{path} is neither a folder nor the id of a dataset, like user/name.") from None
     except HfHubHTTPError as error:
         raise UserError(
-            f"The hub has no dataset {path} for you ({hub_reason(error)}); check its name, its "
+            f"The hub has no dataset {path} that you can access ({hub_reason(error)}); check its name, its "
             "revision, and `hf auth login` if it is gated."
         ) from error
     except Exception as error:  # of the network, by the library that huggingface_hub uses
         raise UserError(
-            f"The hub cannot be asked for {path} ({on_one_line(error)}); "
-            "where there is no network, give a whole commit as revision."
+            f"The hub cannot be reached for {path} ({on_one_line(error)}); "
+            "without a network, give a full commit as revision."
         ) from error
 
 
