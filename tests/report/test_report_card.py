@@ -312,8 +312,8 @@ def refused(status: int, words: str) -> HfHubHTTPError:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (refused(401, "Invalid username or password."), r"Invalid username or password\); set HF_TOKEN to a valid token"),
-        (refused(403, "You may not."), "may write to me into HF_TOKEN"),
+        (refused(401, "Invalid username or password."), r"password\); set HF_TOKEN to a valid token"),
+        (refused(403, "You may not."), "set HF_TOKEN to a token that may write to me"),
         (ValueError('Invalid metadata in README.md.\n- "license" must be one of'), "with --license"),
         (ConnectionError("no route\nto the hub"), "no route to the hub.*can be reached"),
         (RuntimeError("Illegal header b'Bearer made-up'"), "Bearer HF_TOKEN"),
