@@ -135,6 +135,7 @@ def render(
         panels = canvas.subplots(len(charts), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
         for chart, axes in zip(charts, panels, strict=True):
             chart.paint(axes)
+            axes.label_outer()  # the x axis is named once
         if names:
             handles = [legend_mark(*item) for item in names.items()]
             canvas.legend(
