@@ -182,6 +182,7 @@ def test_a_half_sample_has_the_cka_of_the_examples_it_takes(debiased, seed, n):
         assert float(same) == pytest.approx(1, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_nineteen_of_twenty_intervals_hold_the_true_value():
     """The truth: CKA of 20,000 examples. 200 studies of 100; 95 % within three standard errors."""
     mixing, noise = normal(6, 8, seed=1), 1.5

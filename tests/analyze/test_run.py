@@ -82,6 +82,7 @@ def test_a_point_of_the_trajectory_is_the_comparison_of_its_two_models(finished)
         assert [low, high] == pytest.approx(measured["model"]["interval"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_start_without_a_tokenizer_is_read_with_that_of_the_run(finished, tmp_path, monkeypatch):
     before = {name: analysis_of(finished, name) for name in ("trajectory", "gradients")}
     bare = shutil.copytree(

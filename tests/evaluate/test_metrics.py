@@ -163,6 +163,7 @@ PAIRS = st.lists(st.tuples(st.sampled_from(TYPES), st.sampled_from(TYPES)), min_
 
 @MANY
 @given(PAIRS)
+@pytest.mark.slow
 def test_one_label_scores_as_scikit_learn_does(pairs):
     true, said = map(list, zip(*pairs, strict=True))
     ours = score(
@@ -217,6 +218,7 @@ def test_a_task_of_one_label_scores_as_scikit_learns_binary_f1(pairs):
         st.tuples(st.sets(st.sampled_from(TYPES)), st.sets(st.sampled_from(TYPES))), min_size=1, max_size=15
     )
 )
+@pytest.mark.slow
 def test_several_labels_score_as_scikit_learn_does(pairs):
     true, said = (
         np.array([[label in one for label in TYPES] for one in side], int)

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clm_detour.model import ModernBertForPretraining, layers, precision
 from clm_detour.utils.errors import UserError
 
-pytestmark = pytest.mark.skipif(
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(]
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
 )
 

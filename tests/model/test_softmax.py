@@ -143,6 +143,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow
 def test_is_the_definition_as_a_gpu_computes_it(as_on_a_gpu: None, dtype: torch.dtype) -> None:
     for positions in (5, 4, 7, 1):
         logits, bias, labels = problem(positions, 777, dtype)

@@ -106,6 +106,7 @@ def test_a_frozen_phase_resumes_to_the_same_bits(thawed, tmp_path, tiny_recipe, 
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.slow
 def test_two_processes_freeze_the_same(thawed, tmp_path, tiny_recipe, parallel):
     words = [*FROZEN, f"train.parallel={parallel}"]
     path = tiny_recipe(tmp_path / "run")

@@ -296,6 +296,7 @@ def test_the_same_recipe_gives_the_same_bits(finished, tiny_recipe, tmp_path):
     assert weights(again.run_dir) == weights(finished.run_dir)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(finished, tiny_recipe, tmp_path):
     path = tiny_recipe(tmp_path / "killed")
     generator = random.Random(0)

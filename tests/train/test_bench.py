@@ -19,6 +19,8 @@ from clm_detour.train.bench import bench, numbers
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.utils.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def recipe(tiny_recipe, tmp_path_factory) -> Path:
