@@ -16,9 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from clm_detour.model import ModernBertForPretraining, layers, precision
 from clm_detour.utils.errors import UserError
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(]
-    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"),
+]
 
 
 def test_compiled_equals_eager_and_other_documents_compile_nothing_anew() -> None:

