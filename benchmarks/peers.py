@@ -14,7 +14,6 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM, PreTrainedMode
 from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.recipe.stream import vocabulary_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Batch:
         """Return a batch of documents whose ids are masked or whose labels are shifted."""
         ids, lengths = np.concatenate(documents), [len(document) for document in documents]
         inputs, labels = Objective(objective, mask_rate).apply(
-            ids, np.array(lengths), vocabulary_of(tokenizer), (0, 0)
+            ids, np.array(lengths), tokenizer.vocabulary, (0, 0)
         )
         tensors = (torch.from_numpy(array) for array in (ids, inputs, labels))
         return cls(*tensors, lengths, objective == "clm", tokenizer.pad)

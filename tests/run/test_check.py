@@ -33,7 +33,6 @@ from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.base import shapes_of
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.recipe.stream import vocabulary_of
 from clm_detour.records.store import as_json
 from clm_detour.run.check import check_before_run, check_recipe
 from clm_detour.run.pipeline import prepare_data, run_recipe
@@ -632,7 +631,7 @@ def test_no_held_out_text_has_no_score(tmp_path, base, tiny_data):
 
     def score(*names: str):
         chosen = {name: sources[name] for name in names}
-        held_out = HeldOut(chosen, vocabulary_of(tokenizer), 64, 0.5, 4, 0)
+        held_out = HeldOut(chosen, tokenizer.vocabulary, 64, 0.5, 4, 0)
         return as_json(held_out.score(network, lambda rows: None))
 
     both, none = score("none", "some"), score("none")

@@ -30,6 +30,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from tokenizers import models, processors
 
+from clm_detour.data.objectives import Vocabulary
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.hub import hub_reason
@@ -76,6 +77,11 @@ class Tokenizer:
     special_ids: tuple[int, ...]
     fingerprint: str
     spelled: tuple[int, ...] = ()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The part of the tokenizer that masking needs."""
+        return Vocabulary(self.vocab_size, self.pad, self.mask, self.special_ids)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the tokenizer in another process."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clm_detour.data.loader import Batch
-from clm_detour.data.objectives import Objective, Vocabulary
+from clm_detour.data.objectives import Objective
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.measure.encoder import check_fills_masks, tokenize
 from clm_detour.measure.states import batches_by_length
@@ -98,7 +98,7 @@ def text_batches(
         objective: What is to be predicted. The masks of text i depend on (seed, i) and its tokens alone.
         seed: Seed of the masks.
     """
-    vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.pad, tokenizer.mask, tokenizer.special_ids)
+    vocabulary = tokenizer.vocabulary
     ids = tokenize(tokenizer, texts, max_tokens)
     for numbers in batches_by_length([len(text) for text in ids]):
         made = [objective.apply(ids[i], np.array([len(ids[i])]), vocabulary, (seed, int(i))) for i in numbers]

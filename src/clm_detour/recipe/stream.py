@@ -8,17 +8,11 @@ from clm_detour.config.schema import Data, Source
 from clm_detour.config.units import parse_bytes
 from clm_detour.data.loader import RowStream
 from clm_detour.data.mixture import Mixture
-from clm_detour.data.objectives import Vocabulary
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.progress import human
-
-
-def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """Return what masking must know about the tokenizer."""
-    return Vocabulary(tokenizer.vocab_size, tokenizer.pad, tokenizer.mask, tokenizer.special_ids)
 
 
 def make_stream(
@@ -41,7 +35,7 @@ def make_stream(
         mixture=mixture,
         sources=sources,
         objective=run.objective,
-        vocabulary=vocabulary_of(tokenizer),
+        vocabulary=tokenizer.vocabulary,
         sequence_length=data.sequence_length,
         seed=run.seed,
     )

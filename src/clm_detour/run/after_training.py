@@ -16,7 +16,6 @@ from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.export import ABOUT
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import is_decoder
-from clm_detour.recipe.stream import vocabulary_of
 from clm_detour.records.run import FilledMask, HeldOutRecord, Scores
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import write
@@ -66,7 +65,7 @@ def held_out_step(recipe: Recipe) -> Step:
     def work() -> None:
         held_out = HeldOut(
             sources=recipe.open_sources(recipe.domain_sources, "held_out"),
-            vocabulary=vocabulary_of(recipe.tokenizer),
+            vocabulary=recipe.tokenizer.vocabulary,
             sequence_length=config.data.sequence_length,
             mask_rate=config.evaluate.mask_rate,
             rows=config.evaluate.rows,

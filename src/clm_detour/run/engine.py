@@ -130,9 +130,7 @@ class StepRunner:
         try:
             self.run(step)
         except Exception as error:
-            if (
-                interrupted()
-            ):  # a library may have replaced the KeyboardInterrupt of Ctrl-C with its own error
+            if interrupted():  # a library may have turned KeyboardInterrupt into an error of its own
                 raise
             self.failed.append(error)
             reason = f"{type(error).__name__}: {on_one_line(error)}."

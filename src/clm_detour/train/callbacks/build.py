@@ -12,7 +12,6 @@ from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.recipe.schedules import phase_rate
-from clm_detour.recipe.stream import vocabulary_of
 from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.export import Exports, ModelWriter
@@ -95,7 +94,7 @@ def make_held_out(setup: Setup, network: ModernBertForPretraining) -> HeldOutLos
     scorers = [
         HeldOut(
             sources=sources,
-            vocabulary=vocabulary_of(tokenizer),
+            vocabulary=tokenizer.vocabulary,
             sequence_length=config.data.sequence_length,
             mask_rate=config.evaluate.mask_rate,
             rows=config.evaluate.rows,
