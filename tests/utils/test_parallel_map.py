@@ -139,6 +139,24 @@ def command(tmp_path) -> Command:
     return Command([sys.executable, str(tmp_path / "program.py"), str(tmp_path)], tmp_path / "log")
 
 
+REPORT_MASK = """
+import os, signal, sys
+from pathlib import Path
+if "loky" in "".join(sys.orig_argv) and "tracker" not in "".join(sys.orig_argv):
+    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    (Path(__file__).parent / f"worker-{os.getpid()}").write_text(str(blocked))
+"""
+
+
+def test_workers_start_with_ctrl_c_blocked(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(REPORT_MASK)
+    (tmp_path / "program.py").write_text(PROGRAM.replace("while True:", "for number in range(3):"))
+    words = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    subprocess.run(words, check=True, timeout=60, env={**os.environ, "PYTHONPATH": paths})
+    assert {file.read_text() for file in tmp_path.glob("worker-*")} == {"True"}
+
+
 def test_ctrl_c_while_processes_start(command):
     command.wait_until(lambda: command.children() >= 2)
     command.assert_leaves_at_ctrl_c()

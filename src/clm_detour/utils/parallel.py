@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -96,6 +97,7 @@ def parallel_map(
         finished: queue.SimpleQueue[tuple[int, Result] | BaseException] = queue.SimpleQueue()
         thread = threading.Thread(target=run_calls, args=(calls, processes, start, finished), daemon=True)
         try:
+            resource_tracker.ensure_running()  # where it is started later, Python 3.11 unblocks Ctrl-C again
             with interrupts_held():  # the thread and the processes that it starts do not receive Ctrl-C
                 thread.start()
             return collect(board, finished, on_progress, on_result)
@@ -161,11 +163,9 @@ def start_worker(
 ) -> None:
     """Prepare a worker process: leave signals to the parent, take a device, keep what all tasks share."""
     global _common, _board, _processes
-    for number in (
-        signal.SIGINT,
-        *SIGNALS,
-    ):  # handled, not ignored, so that programs started from here obey them
+    for number in (signal.SIGINT, *SIGNALS):  # not ignored, so that programs started from here obey them
         signal.signal(number, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     process_executor._USE_PSUTIL = False  # loky would replace a worker whose memory has grown by 300 MB
     _board = np.memmap(Path(folder, "board"), np.int64, "r+", shape=shape)
     _common, _processes = common, processes
