@@ -1,8 +1,17 @@
 # `make quickstart`, `make test` and `make docs` work on a fresh machine. PYTHON may name another interpreter (3.11 or 3.12).
+# TORCH=newest takes another environment, .venv-newest, with the newest torch and Composer without its pins.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(TORCH),newest)
+VENV := .venv-newest
+PINS = newest
+TRAIN := train-newest
+else
+VENV := .venv
+PINS = $(VERSION)
+TRAIN := train
+endif
+BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --durations 25
 .PHONY: install quickstart test test-slow test-all lint docs wheel constraints
 
@@ -12,7 +21,10 @@ $(VENV)/installed: pyproject.toml $(wildcard constraints/*.txt)
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "Training needs Python 3.11 or 3.12: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints/$(VERSION).txt --editable '.[train,test,dev]'
+	$(BIN)/pip install --quiet --constraint constraints/$(PINS).txt --editable '.[$(TRAIN),test,dev]'
+ifeq ($(TORCH),newest)
+	$(BIN)/pip install --quiet --no-deps mosaicml==0.32.1 mosaicml-cli==0.7.5
+endif
 	touch $@
 
 quickstart: install
@@ -34,14 +46,15 @@ lint: install
 	$(BIN)/lint-imports
 
 docs: install
-	$(BIN)/pip install --quiet --constraint constraints/$(VERSION).txt --editable '.[docs]'
+	$(BIN)/pip install --quiet --constraint constraints/$(PINS).txt --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 wheel: install
 	$(BIN)/python -m build --wheel
 
-# Renew constraints/X.Y.txt, which pins every package that `make install` and `make docs` install, for the Python that PYTHON names.
+# Renew constraints/X.Y.txt for the Python that PYTHON names, or constraints/newest.txt with TORCH=newest. They pin
+# every package that `make install` and `make docs` install.
 constraints:
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/pip install --quiet --upgrade pip
-	build/constraints/bin/python scripts/constraints.py
+	build/constraints/bin/python scripts/constraints.py $(TRAIN) $(PINS)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("install")]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 NEWEST = "2.9.9"  # newer than the one that Composer asks for
 

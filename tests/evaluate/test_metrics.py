@@ -20,7 +20,7 @@ from clm_detour.evaluate.tasks import METRICS, Document, Entity, Task
 
 warnings.filterwarnings("ignore", module="(seqeval|sklearn|numpy)")
 TYPES = ("Chemical", "Disease", "Gene")
-MANY = settings(max_examples=1000, deadline=None)
+MANY = settings(max_examples=300, deadline=None)
 
 
 def task(kind, labels=TYPES, negative=None) -> Task:
