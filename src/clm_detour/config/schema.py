@@ -256,7 +256,8 @@ class FineTuning:
     patience: PositiveInt | None = None  # stop after this many epochs without a better validation score
     # How a text becomes one vector; null: as each model's config says.
     pooling: Literal["cls", "mean"] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"  # precision of the computation; bf16 is autocast
+    # Precision of the computation; bf16 is autocast. tf32 and bf16 are several times faster on a GPU.
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     # Number of documents taken from each split, to try things out; null: all.
     documents: PositiveInt | None = None
     jobs: PositiveInt = 1  # number of runs at a time, each in its own process, over all GPUs
