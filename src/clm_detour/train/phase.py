@@ -139,6 +139,7 @@ def make_network(setup: Setup) -> ModernBertForPretraining:
     """
     train = setup.config.train
     network = starting_network(setup.start, setup.config.model, setup.tokenizer)
+    network.model.half_residual = train.residual == "bf16"
     if train.compile:
         network.compile_layers()
     if train.activation_checkpointing:
