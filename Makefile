@@ -13,7 +13,7 @@ TRAIN := train
 endif
 BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --durations 25
-.PHONY: install quickstart test test-slow test-all lint docs wheel constraints
+.PHONY: install quickstart test test-slow test-all kernels lint docs wheel constraints
 
 install: $(VENV)/installed
 
@@ -38,6 +38,10 @@ test-slow: install
 	$(PYTEST) -m "slow and not gpu and not study"
 
 test-all: test test-slow
+
+# FlashAttention 4 without its requirements, as text: tests/model/test_kernel_signatures.py reads its arguments.
+kernels: install
+	$(BIN)/pip install --quiet --no-deps --target build/kernels --upgrade flash-attn-4==4.0.0b36
 
 lint: install
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.measure.scorer import open_masked, text_batches
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
-from clm_detour.model.precision import best_device
+from clm_detour.model.precision import best_device, fp32_products
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.progress import progress
 
@@ -25,6 +25,7 @@ CLM = "clm"
 RATES = (0.3, 0.15)  # mask rates of the paper's MLM phases
 
 
+@fp32_products(tf32=False)
 def gradients(
     path: str, texts: Sequence[str], max_tokens: int = 512, seed: int = 0, tokenizer: str | None = None
 ) -> dict[str, Any]:

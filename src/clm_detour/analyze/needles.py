@@ -28,7 +28,7 @@ from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.measure.encoder import check_fills_masks
 from clm_detour.measure.scorer import open_masked
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.model.precision import best_device
+from clm_detour.model.precision import best_device, fp32_products
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.progress import Advance, progress
 
@@ -65,6 +65,7 @@ def parse_lengths(text: str) -> list[int]:
     return lengths
 
 
+@fp32_products(tf32=False)
 def find_needles(
     models: Sequence[str], texts: Sequence[str], lengths: Sequence[int], trials: int, seed: int = 0
 ) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from clm_detour.evaluate.tasks.task import Document, Splits, Task
 from clm_detour.measure.encoder import MODERNBERT, Encoder, load_encoder
 from clm_detour.measure.scorer import score
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.model.precision import best_device
+from clm_detour.model.precision import best_device, fp32_products
 from clm_detour.model.pretrained import can_fill_masks, check_encoder, read_encoder_config
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.progress import progress, warn
@@ -135,6 +135,7 @@ def linear_probe(train: LabeledStates, test: LabeledStates) -> float:
     return float(f1_score(test[1], classifier.predict(test[0]), average="macro", zero_division=0))
 
 
+@fp32_products(tf32=False)
 @torch.no_grad()
 def states_of(encoder: Encoder, ids: Sequence[list[int]]) -> list[torch.Tensor]:
     """Return the states (tokens, E) of each text in fp32, computed with texts of similar length together."""

@@ -20,7 +20,7 @@ from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.measure.encoder import check_fills_masks, tokenize
 from clm_detour.measure.states import batches_by_length
 from clm_detour.model import ModernBertForPretraining
-from clm_detour.model.precision import best_device
+from clm_detour.model.precision import best_device, fp32_products
 from clm_detour.records.run import Score
 from clm_detour.utils.progress import Advance
 
@@ -53,6 +53,7 @@ class Totals:
         )
 
 
+@fp32_products(tf32=False)
 @torch.no_grad()
 def score(
     network: ModernBertForPretraining,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clm_detour.measure.encoder import Encoder, Ids, load_encoder
-from clm_detour.model.precision import best_device
+from clm_detour.model.precision import best_device, fp32_products
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.progress import Advance
 
@@ -66,6 +66,7 @@ def batches_by_length(lengths: Sequence[int]) -> Iterator[np.ndarray]:
             start = end
 
 
+@fp32_products(tf32=False)
 def read_states(
     encoder: Encoder, ids: Ids, places: Sequence[np.ndarray] | None, advance: Advance
 ) -> tuple[list[Tensor], list[Tensor]]:

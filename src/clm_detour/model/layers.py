@@ -21,6 +21,7 @@ from clm_detour.model.attention import attention
 from clm_detour.model.compiling import allow_many_versions
 from clm_detour.model.documents import Documents
 from clm_detour.model.layout import Layout
+from clm_detour.model.precision import product_dtype
 from clm_detour.model.rope import Rotation, rotate, rotation
 from clm_detour.utils.errors import UserError
 
@@ -171,6 +172,7 @@ class Body(nn.Module):
         self.layers = nn.ModuleList(Layer(config, number) for number in range(layout.layers))
         self.final_norm = norm(config)
         self.gradient_checkpointing = False  # set by PreTrainedModel.gradient_checkpointing_enable
+        self.half_residual = False  # in training, the residual stream has the precision of autocast
 
     def forward(
         self,
@@ -200,6 +202,8 @@ class Body(nn.Module):
         views = {local: self._view(local, documents, causal, backend) for local in (False, True)}
         keep = (lambda _: None) if each is None else each.append
         hidden_TE = self.embeddings(inputs_T)
+        if self.half_residual and self.training:  # the norms still compute in fp32, as autocast makes them
+            hidden_TE = hidden_TE.to(product_dtype(hidden_TE.device.type, hidden_TE.dtype))
         keep(hidden_TE)
         for number, layer in enumerate(self.layers):
             view = views[self.layout.is_local(number)]

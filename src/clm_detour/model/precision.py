@@ -1,9 +1,10 @@
-"""Choose the device, and use bf16 autocast only where it is faster."""
+"""Choose the device and the precision: bf16 autocast only where it is faster, TF32 only where asked for."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -38,8 +39,31 @@ def product_dtype(device: str, dtype: torch.dtype) -> torch.dtype:
     return torch.get_autocast_dtype(device) if autocast else dtype
 
 
+def set_tf32(allowed: bool) -> None:
+    """Allow or forbid TF32, which rounds the inputs of products of fp32 tensors to 10 bits, on every GPU."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    if hasattr(matmul, "fp32_precision"):  # torch 2.9; without it a setting for all back ends would count
+        matmul.fp32_precision = cudnn.fp32_precision = "tf32" if allowed else "ieee"
+
+
+@contextlib.contextmanager
+def fp32_products(tf32: bool) -> Iterator[None]:
+    """Compute products of fp32 tensors in TF32 or exactly within a block, or within a function."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    set_tf32(tf32)
+    try:
+        yield
+    finally:
+        set_tf32(before)
+
+
 def computed_precision(asked: str, device: torch.device) -> tuple[str, str]:
-    """Return the precision that is used when a config asks for bf16 or fp32, and the reason."""
+    """Return the precision that is used when a config asks for bf16, tf32 or fp32, and the reason."""
     if asked == "bf16" and device.type == "cpu" and not cpu_multiplies_bf16():
         return "fp32", "bf16 was asked for, but this CPU multiplies it eight times as slowly as fp32"
+    if asked == "tf32" and device.type == "cpu":
+        return "fp32", "tf32 was asked for, but a CPU has no TF32"
+    if asked == "tf32" and torch.cuda.get_device_capability(device) < (8, 0):
+        return "fp32", "tf32 was asked for, but this GPU is older than Ampere and has no TF32"
     return asked, "asked for"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from clm_detour.utils.errors import UserError
@@ -19,7 +20,44 @@ DEVICES = {
     "RTX4090": (165e12, 450),
     "MI300X": (1307e12, 750),
 }
+# Dense tf32 and fp32 operations per second. None: torch does not compute in this precision there.
+FP32_PEAKS = {
+    "A100": (156e12, 19.5e12),
+    "H100": (495e12, 67e12),
+    "H100-PCIe": (378e12, 51e12),
+    "H200": (495e12, 67e12),
+    "B200": (1125e12, 75e12),
+    "L40S": (183e12, 91.6e12),
+    "A10": (62.5e12, 31.2e12),
+    "RTX4090": (82.6e12, 82.6e12),
+    "MI300X": (None, 163.4e12),
+}
+PARTS = {"NVL", "MIG"}  # in the names of slower GPUs, and of parts of a GPU, whose peaks are others
 MFU = 0.2  # follows approximately from the paper's hours on 4 x H100; `clm-detour bench` measures it
+
+
+def known_device(name: str) -> str | None:
+    """Return the GPU that a driver's name contains as whole words: 'NVIDIA H100 80GB HBM3' -> 'H100'."""
+    words = re.split(r"[\s-]+", name.upper())
+    if PARTS & set(words):
+        return None
+    spans = {"".join(words[i : i + n]) for n in (1, 2) for i in range(len(words))}
+    known = [device for device in DEVICES if device.upper().replace("-", "") in spans]
+    found = max(known, key=len, default=None)
+    return "H100-PCIe" if found == "H100" and "HBM2E" in words else found
+
+
+def peak_of(name: str, precision: str) -> float | None:
+    """Return the operations per second that a GPU can reach at most; None if this is not known.
+
+    Args:
+        name: Name of the GPU, as its driver gives it.
+        precision: `bf16`, `tf32` or `fp32`.
+    """
+    device = known_device(name)
+    if device is None:
+        return None
+    return DEVICES[device][0] if precision == "bf16" else FP32_PEAKS[device][precision == "fp32"]
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,11 @@ def activations(train: Train, phase: Phase, model: ModernBertConfig, tokens: int
     frozen = frozen_layers(phase.freeze, model)
     reaches_embeddings = phase.freeze is None or not phase.freeze.embeddings
     layers = count if reaches_embeddings else count - min(set(range(count)) - frozen, default=count)
-    layer = layer_bytes(model, train.precision)
-    kept = 4 * hidden * layers + layer if train.activation_checkpointing else layer * layers
+    layer, stream = layer_bytes(model, train.precision), 4
+    if train.precision == "bf16" and train.residual == "bf16":
+        stream = 2
+        layer -= 4 * hidden if train.compile else 0  # otherwise the norms keep fp32 copies of their inputs
+    kept = stream * hidden * layers + layer if train.activation_checkpointing else layer * layers
     logits = min(CHUNK_BYTES["cuda"], 4 * model.vocab_size * tokens)
     return tokens * kept + 2 * logits + 4 * model.vocab_size * hidden
 

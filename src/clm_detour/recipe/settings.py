@@ -25,8 +25,10 @@ KEYS = {  # settings whose key in the recipe differs from their key here
     "sequence_length": "data.sequence_length",
     "batch_rows": "train.batch_rows",
     "precision": "train.precision",
+    "residual": "train.residual",
     "ema_half_life": "train.ema_half_life",
 }
+NOT_NAMED = {"residual": "fp32"}  # settings that older folders do not name, with their values
 CHANGE_ALL_ROWS = {"tokenizer", "sequence_length", "shuffle_seed"}
 
 
@@ -42,6 +44,7 @@ def recipe_settings(config: Config, run: PhaseRun) -> dict[str, Any]:
         "sequence_length": config.data.sequence_length,
         "batch_rows": config.train.batch_rows,
         "precision": config.train.precision,
+        "residual": config.train.residual,
         "ema_half_life": config.train.ema_half_life,
         "model": {"base": config.model.base, "config": config.model.config},
         "optimizer": asdict(config.optimizer),
@@ -81,7 +84,8 @@ def check_unchanged(folder: PhaseFolder, data_dir: str, now: Mapping[str, Any]) 
     """
     if not folder.settings.exists():
         return
-    before = {key: value for key, value in read_json(folder.settings).items() if key in now}
+    there = {**NOT_NAMED, **read_json(folder.settings)}
+    before = {key: value for key, value in there.items() if key in now}
     if changed := describe_changes(before, now):
         raise changed_settings_error(folder, data_dir, changed, rows_changed(before, now))
 

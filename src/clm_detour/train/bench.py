@@ -12,6 +12,7 @@ layer, so the measurement ends with an error; sizes that fit have been printed b
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,13 +26,16 @@ from composer.utils import dist
 
 from clm_detour.config import load_config, parse_selection
 from clm_detour.data.batch_size import StepRows
+from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.composer_model import PretrainingModel
+from clm_detour.train.deterministic import prepare_environment
 from clm_detour.train.main import delay_errors
+from clm_detour.train.numerics import numerics
 from clm_detour.train.optim import make_optimizer
 from clm_detour.train.parallel import is_main_process, start_processes
 from clm_detour.train.phase import close, make_batches, make_network, make_trainer
@@ -138,7 +142,8 @@ def bench_phase(recipe: Recipe, run: PhaseRun, steps: int, sizes: Sequence[int] 
     for size in sorted(sizes) or [2**power for power in range(rows.bit_length())]:
         size = min(size, rows)
         train = replace(config.train, micro_rows=size, loggers={})
-        measured = measure(Setup(Recipe(replace(config, train=train)), run), size, steps)
+        with numerics(train):
+            measured = measure(Setup(Recipe(replace(config, train=train)), run), size, steps)
         yield measured
         if measured.seconds is None:
             break
@@ -178,7 +183,8 @@ def measure(setup: Setup, size: int, steps: int) -> Measured:
         ):  # Composer's error for one row
             raise
         return Measured(size)
-    seconds, peak = timer.seconds / steps, peak_flops(train.precision)
+    precision, _ = computed_precision(train.precision, best_device())
+    seconds, peak = timer.seconds / steps, peak_flops(precision)
     return Measured(
         rows=size,
         seconds=seconds,
@@ -218,6 +224,7 @@ def bench(path: str, words: Sequence[str]) -> list[Measured]:
         raise UserError(
             f"Say which phase to measure: arm=ARM phase=PHASE (arms here: {', '.join(config.arms)})."
         )
+    prepare_environment(config.train, os.environ)
     recipe = Recipe(config)
     run = recipe.phase(selected["arm"], selected["phase"])
     sizes = numbers(selected["sizes"]) if selected.get("sizes") else []

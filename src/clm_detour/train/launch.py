@@ -14,6 +14,7 @@ from clm_detour.config.loading import save_config
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.train import require_composer
+from clm_detour.train.deterministic import prepare_environment
 from clm_detour.utils.errors import USER_ERROR, UserError
 from clm_detour.utils.interrupt import LAUNCHED, interrupts_held
 from clm_detour.utils.signals import REQUEUE, Requeue, handlers_kept, on_signals
@@ -35,6 +36,7 @@ def launch_phase(recipe: Recipe, run: PhaseRun) -> bool:
     if recipe.is_finished(run):
         return False
     require_composer()
+    prepare_environment(recipe.config.train, os.environ)
     local = max(torch.cuda.device_count(), 1)
     world = world_size(local)
     recipe.check_world_size(world)

@@ -84,7 +84,7 @@ def is_true_on_any_process(flag: bool) -> bool:
     """Return whether `flag` is true on at least one process."""
     if dist.get_world_size() == 1:
         return flag
-    held = get_device(None).tensor_to_device(torch.tensor([int(flag)]))
+    held = torch.tensor([int(flag)], device=best_device())  # `get_device` would switch TF32 on
     dist.all_reduce(held, reduce_operation="MAX")
     return bool(held.item())
 

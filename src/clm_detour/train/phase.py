@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import datetime
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -24,8 +25,10 @@ from clm_detour.recipe.recipe import Recipe
 from clm_detour.train.callbacks.build import make_callbacks
 from clm_detour.train.checkpoints import Position, clear_leftovers, resume_point
 from clm_detour.train.composer_model import PretrainingModel, data_spec
+from clm_detour.train.deterministic import prepare_environment
 from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
+from clm_detour.train.numerics import FixedPrecision, numerics
 from clm_detour.train.optim import load_optimizer_state, make_optimizer
 from clm_detour.train.parallel import (
     extend_timeout,
@@ -55,6 +58,7 @@ def train_phase(recipe: Recipe, run: PhaseRun) -> bool:
         Requeue: If the process was asked to stop. It has written a checkpoint.
     """
     recipe.check_world_size(dist.get_world_size())
+    prepare_environment(recipe.config.train, os.environ)
     start_processes()
     folder = recipe.folder.phase(run.id).root
     with ExitStack() as stack:
@@ -64,7 +68,9 @@ def train_phase(recipe: Recipe, run: PhaseRun) -> bool:
             return False
         if is_main_process():
             clear_leftovers(folder)
-        train_unfinished(Setup(recipe, run, resume_point(recipe.folder.phase(run.id).checkpoints)))
+        setup = Setup(recipe, run, resume_point(recipe.folder.phase(run.id).checkpoints))
+        with numerics(recipe.config.train):
+            train_unfinished(setup)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # for other processes on the GPU, such as those that fine-tune
     return True
@@ -133,6 +139,7 @@ def make_network(setup: Setup) -> ModernBertForPretraining:
     """
     train = setup.config.train
     network = starting_network(setup.start, setup.config.model, setup.tokenizer)
+    network.model.half_residual = train.residual == "bf16"
     if train.compile:
         network.compile_layers()
     if train.activation_checkpointing:
@@ -173,7 +180,7 @@ def make_trainer(
         accumulate_train_batch_on_tokens=True,
         precision="fp32",  # PretrainingModel sets its own
         seed=run.seed,
-        callbacks=callbacks,
+        callbacks=[FixedPrecision(train), *callbacks],
         loggers=make_loggers(train.loggers, folder.root, name),
         spin_dataloaders=False,  # StepBatches starts at the right step
         progress_bar=False,

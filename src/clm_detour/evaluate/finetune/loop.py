@@ -55,8 +55,6 @@ def fit(
             returns False.
         advance: Is called once a step.
     """
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")  # TF32, also for the scoring that follows
     set_seed(settings.seed)  # dropout
     optimizer = make_optimizer(model, settings)
     model.train()

@@ -25,6 +25,7 @@ from clm_detour.evaluate.finetune.training import Prepared, Trained, prepare, tr
 from clm_detour.evaluate.tasks.left_out import count_left_out, count_unread
 from clm_detour.evaluate.tasks.task import Document, Entity, Splits, Task
 from clm_detour.measure.encoder import load_encoder
+from clm_detour.model.precision import fp32_products
 from clm_detour.model.pretrained import load_fast_tokenizer, longest_input, read_encoder_config
 from clm_detour.utils.environment import describe_environment
 from clm_detour.utils.files import atomic_write, write_json
@@ -40,7 +41,7 @@ class RunOptions:
         patience: Number of rounds without a better one after which training stops; None for no early
             stopping.
         pooling: `cls` or `mean`; None for each model's own.
-        precision: `fp32`, or `bf16` for autocast.
+        precision: `fp32`, `tf32`, or `bf16` for autocast.
     """
 
     learning_rates: tuple[float, ...] = ()
@@ -95,18 +96,19 @@ def fine_tune(run: Run, splits: Splits, advance: Callable[..., None]) -> dict[st
     longest = longest_input(read_encoder_config(run.path))
     max_tokens = min(protocol.max_tokens, longest or protocol.max_tokens)
     prepared = prepare(run.task, splits, load_fast_tokenizer(run.path), max_tokens)
-    attempts = {
-        rate: train(
-            prepared,
-            lambda: load_encoder(run.path, options.pooling)[0],
-            dataclasses.replace(protocol, learning_rate=rate),
-            run.seed,
-            advance,
-            options.patience,
-            options.precision == "bf16",
-        )
-        for rate in options.learning_rates or (protocol.learning_rate,)
-    }
+    with fp32_products(options.precision == "tf32"):
+        attempts = {
+            rate: train(
+                prepared,
+                lambda: load_encoder(run.path, options.pooling)[0],
+                dataclasses.replace(protocol, learning_rate=rate),
+                run.seed,
+                advance,
+                options.patience,
+                options.precision == "bf16",
+            )
+            for rate in options.learning_rates or (protocol.learning_rate,)
+        }
     record = make_record(run, prepared, max_tokens, attempts)
     record["seconds"] = round(time.monotonic() - started, 2)
     chosen = attempts[record["best"]["learning_rate"]]

@@ -11,13 +11,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clm_detour.model.attention import probe
 from clm_detour.model.documents import Documents
 from clm_detour.model.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, window_sides
 
@@ -69,7 +70,7 @@ def unavailable() -> str | None:
     """Return why it cannot run here, or None if it can."""
     if reason := no_gpu():
         return reason
-    found = find(torch.cuda.get_device_capability()[0])
+    found = _found()
     return None if isinstance(found, Kernel) else found
 
 
@@ -88,7 +89,18 @@ def attend(
             size.
     """
     check_flash(NAME, q_THD)
-    kernel = _kernel()
+    return _run(_kernel(), q_THD, k_THD, v_THD, documents, causal, window)
+
+
+def _run(
+    kernel: Kernel,
+    q_THD: Tensor,
+    k_THD: Tensor,
+    v_THD: Tensor,
+    documents: Documents,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
     output = kernel.run(  # by name, because the order differs in release 4
         q_THD,
         k_THD,
@@ -105,20 +117,32 @@ def attend(
 
 
 def _kernel() -> Kernel:
-    found = find(torch.cuda.get_device_capability()[0])
+    found = _found()
     assert isinstance(found, Kernel), found
     return found
 
 
+def _found() -> Kernel | str:
+    return find(torch.cuda.get_device_capability()[0], torch.are_deterministic_algorithms_enabled())
+
+
 @cache
-def find(capability: int) -> Kernel | str:
-    """Return the best release for GPUs of this major compute capability, or why there is none."""
+def find(capability: int, deterministic: bool) -> Kernel | str:
+    """Return the best release that works on this GPU, or why there is none.
+
+    Args:
+        capability: Major compute capability of the GPU.
+        deterministic: Whether torch's deterministic mode is on, in which a release may not work.
+    """
     problems = []
     for candidate in RELEASES:
         if capability in candidate.capabilities:
             found = _load(candidate)
             if isinstance(found, Kernel):
-                return found
+                problem = probe.problem(partial(_run, found))
+                if problem is None:
+                    return found
+                found = f"{candidate.name} does not work here ({problem})"
             problems += [found] if found else []
     return "; ".join(problems) or f"no FlashAttention for compute capability {capability}.x is installed"
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from clm_detour.model.attention import probe
 from clm_detour.model.compiling import allow_many_versions, cannot_compile
 from clm_detour.model.documents import Documents
 from clm_detour.model.kernels import DEVICE, OTHER, check_heads, half_on_cuda, no_gpu
@@ -40,7 +41,10 @@ def unavailable() -> str | None:
     """Return why it cannot run here, or None if it can."""
     if not torch.cuda.is_available():
         return None
-    return no_gpu() or cannot_compile(DEVICE)
+    if reason := no_gpu() or cannot_compile(DEVICE):
+        return reason
+    problem = probe.problem(_attend_apart)
+    return None if problem is None else f"torch's flex_attention does not work here ({problem})"
 
 
 def attend(
@@ -51,6 +55,29 @@ def attend(
     Raises:
         UserError: On CUDA with heads of an unsupported size; in training on a CPU with a torch that cannot.
     """
+    kernel = compiled(torch.is_grad_enabled()) if q_THD.is_cuda else _uncompiled
+    return _attend(kernel, q_THD, k_THD, v_THD, documents, causal, window)
+
+
+def _attend_apart(
+    q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, documents: Documents, causal: bool, window: int | None
+) -> Tensor:
+    """Compute `attend` by a kernel of its own.
+
+    A probe must not count as the first T of a training: training would then get the kernel for any T.
+    """
+    return _attend(compiled_apart(), q_THD, k_THD, v_THD, documents, causal, window)
+
+
+def _attend(
+    kernel: Callable[..., Any],
+    q_THD: Tensor,
+    k_THD: Tensor,
+    v_THD: Tensor,
+    documents: Documents,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
     whole = documents.once((NAME, "whole blocks"), lambda: in_whole_blocks(documents))
     mask = whole.once((NAME, causal, window), lambda: block_mask(whole, causal, window))
     rest = whole.tokens - documents.tokens
@@ -58,9 +85,7 @@ def attend(
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in padded)
     if q.is_cuda:
         check_heads(NAME, q.shape[-1], HEADS)
-        out = compiled(torch.is_grad_enabled())(q, k, v, mask)
-    else:
-        out = _uncompiled(q, k, v, mask)
+    out = kernel(q, k, v, mask)
     return out.squeeze(0).transpose(0, 1)[: documents.tokens]
 
 
@@ -80,6 +105,16 @@ def compiled(gradients: bool, backend: str = "inductor") -> Callable[..., Any]:
     """
     allow_many_versions()
     return torch.compile(_training if gradients else _inference, fullgraph=True, backend=backend)
+
+
+@cache
+def compiled_apart() -> Callable[..., Any]:
+    """Return the compiled kernel, for training, which shares nothing with that of `compiled`."""
+    return torch.compile(_apart, fullgraph=True)
+
+
+def _apart(q_1HTD: Tensor, k_1HTD: Tensor, v_1HTD: Tensor, mask: BlockMask) -> Any:
+    return flex_attention(q_1HTD, k_1HTD, v_1HTD, block_mask=mask, kernel_options=OPTIONS)
 
 
 def _training(q_1HTD: Tensor, k_1HTD: Tensor, v_1HTD: Tensor, mask: BlockMask) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clm_detour.model.attention import probe
 from clm_detour.model.documents import Documents
 from clm_detour.model.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, window_sides
 
@@ -30,7 +31,8 @@ def unavailable() -> str | None:
         return reason
     if find() is None:
         return f"torch {torch.__version__} has no varlen_attn with a window, which came with torch 2.11"
-    return None
+    problem = probe.problem(attend)
+    return None if problem is None else f"torch's varlen_attn does not work here ({problem})"
 
 
 def attend(

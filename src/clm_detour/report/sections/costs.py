@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from markupsafe import Markup
 
 from clm_detour.figures import wording
 from clm_detour.figures.table import Cell, Row, Text, number
-from clm_detour.plan.hardware import DEVICES
+from clm_detour.plan.hardware import DEVICES, known_device, peak_of
 from clm_detour.records.phase import PhaseRecord
 from clm_detour.report.curves import slots, speed_chart
 from clm_detour.report.markup import Section, figure, join, key, side_by_side, table
@@ -48,17 +47,9 @@ def cost_of(run: Run, id: str, end: PhaseRecord) -> Cost:
     if device is None:
         hours = board_seconds / 3600 if end.device != "cpu" else None
         return Cost(end.seconds, hours, operations, None, None)
-    peak, watts = DEVICES[device]
-    reached = operations / (board_seconds * peak) if operations and board_seconds else None
+    peak, watts = peak_of(end.device, end.precision), DEVICES[device][1]
+    reached = operations / (board_seconds * peak) if operations and board_seconds and peak else None
     return Cost(end.seconds, board_seconds / 3600, operations, board_seconds * watts / JOULES, reached)
-
-
-def known_device(name: str) -> str | None:
-    """Return the GPU that a driver's name contains as whole words: 'NVIDIA H100 80GB HBM3' -> 'H100'."""
-    words = re.split(r"[\s-]+", name.upper())
-    spans = {"".join(words[i : i + n]) for n in (1, 2) for i in range(len(words))}
-    known = [device for device in DEVICES if device.upper().replace("-", "") in spans]
-    return max(known, key=len, default=None)
 
 
 def costs_section(run: Run) -> Section | None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
-from typing import Any, cast
 
 import torch
-from composer.callbacks.speed_monitor import get_gpu_flops_available
-from composer.core import Callback, Precision, State
+from composer.core import Callback, State
 from composer.loggers import Logger
 
+from clm_detour.plan.hardware import peak_of
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.utils.progress import human
 
@@ -76,9 +74,9 @@ def headline(values: dict[str, float]) -> str:
 
 
 def peak_flops(precision: str) -> float | None:
-    """Return the peak of the device in operations per second; None if Composer's table lacks it."""
-    if not torch.cuda.is_available():
-        return None
-    composers = Precision.AMP_BF16 if precision == "bf16" else Precision.FP32
-    state: Any = SimpleNamespace(precision=composers)
-    return get_gpu_flops_available(cast(State, state)) or None
+    """Return the peak of this process's GPU in operations per second; None if it is not known, or on a CPU.
+
+    Args:
+        precision: The precision that is computed in: `bf16`, `tf32` or `fp32`.
+    """
+    return peak_of(torch.cuda.get_device_name(), precision) if torch.cuda.is_available() else None
