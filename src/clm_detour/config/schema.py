@@ -154,9 +154,11 @@ class Train:
     micro_rows: PositiveInt | Literal["auto"] | None = None
     # Whether every process holds the whole model (ddp) or a share of it (fsdp).
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    # Precision of the computation; bf16 is autocast. On a CPU that is slow in bf16, fp32 is used instead, and
-    # a message says so.
-    precision: Literal["bf16", "fp32"] = "bf16"
+    # Precision of the computation; bf16 is autocast, tf32 rounds the inputs of products to 10 bits on a GPU.
+    # On a CPU, fp32 is used instead of tf32, and instead of bf16 where that is slow; a message says so.
+    precision: Literal["bf16", "tf32", "fp32"] = "bf16"
+    # Use only algorithms that give the same bits each time on the same GPUs; slower. On a CPU all do.
+    deterministic: bool = False
     compile: bool = False  # use torch.compile for the layers: a minute at the start, then faster steps
     activation_checkpointing: bool = False  # compute a third more and use a fraction of the memory
     # Data-loading processes for each training process; 0: load in the training process.
