@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 
 from clm_detour.config import load_config
+from clm_detour.model import backbone, layers
 from clm_detour.plan import memory
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.run.pipeline import prepare_data
@@ -236,6 +239,50 @@ def test_memory_that_runs_out_with_a_size_that_is_set_names_a_smaller_one(prepar
     monkeypatch.setattr(PretrainingModel, "loss", lacking)
     with pytest.raises(UserError, match=r"with 4 rows in a forward pass; set train\.micro_rows=2"):
         train_phase(Recipe(config), Recipe(config).phase("base", "pretrain"))
+
+
+@pytest.fixture
+def traced_only(monkeypatch):
+    """Layers are traced for each shape, as ever, but no seconds are spent on making code of them."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(backbone, "cannot_compile", lambda device: None)
+    layers.compiled_halves.cache_clear()
+    torch._dynamo.reset()
+    yield
+    layers.compiled_halves.cache_clear()
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_size_that_does_not_divide_costs_no_other_compilation(
+    prepared, traced_only, monkeypatch, growing
+):
+    words = ["phases.pretrain.duration=5120tok", "arms={base: [pretrain]}"]
+    if growing:
+        words.append("phases.pretrain.batch_warmup={rows: 2, duration: 2ktok}")
+    found, graphs = [], []
+    forward = PretrainingModel.forward
+
+    def run(self, batch):
+        assert len(batch["input_ids"]) == 3
+        output = forward(self, batch)
+        graphs.append(counters["stats"]["unique_graphs"])
+        return output
+
+    for name, compiled in (("eager", False), ("compiled", True)):
+        config = prepared(name, *words, "train.micro_rows=3", f"train.compile={str(compiled).lower()}")
+        pretrain = Recipe(config).phase("base", "pretrain")
+        assert pretrain.steps >= 10
+        with monkeypatch.context() as patch:
+            if compiled:
+                patch.setattr(PretrainingModel, "forward", run)
+            train_phase(Recipe(config), pretrain)
+        found.append(load_file(Path(config.run_dir, "phases", "pretrain", "model", "model.safetensors")))
+    assert len(graphs) >= 30
+    assert len(set(graphs)) == 1, "something was compiled after the first micro-batch"
+    for name, tensor in found[0].items():
+        assert (found[1][name] - tensor).norm() <= 2e-4 * tensor.norm(), name
 
 
 RANKS = """
