@@ -1,6 +1,6 @@
 """Write constraints/NAME.txt: the releases that pip chooses for this Python, which are not installed.
 
-    python scripts/constraints.py EXTRA NAME
+python scripts/constraints.py EXTRA NAME
 """
 
 import json
