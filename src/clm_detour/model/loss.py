@@ -48,7 +48,7 @@ def summed_cross_entropy(
             because reading it elsewhere would make the host wait.
     """
     check_ids("labels", "label", labels_P, len(weight_VE), (torch.int64,))
-    chunk = chunk or chunk_positions(weight_VE)
+    chunk = chunk or chunk_positions(len(weight_VE), weight_VE.device.type)
     dtype = product_dtype(hidden_PE.device.type, hidden_PE.dtype)
     if torch.is_grad_enabled():
         return _ChunkedCrossEntropy.apply(hidden_PE, weight_VE, bias_V, labels_P, chunk, dtype), None
@@ -78,10 +78,10 @@ def predicted_places(labels_T: Tensor, predicted: int | None = None) -> Tensor:
     return places.scatter_(0, order, numbers)[:predicted]
 
 
-def chunk_positions(weight_VE: Tensor) -> int:
-    """Return the number of positions whose fp32 logits fill CHUNK_BYTES, a multiple of STEP."""
-    budget = CHUNK_BYTES.get(weight_VE.device.type, CHUNK_BYTES["cpu"])
-    return max(SMALLEST_CHUNK, budget // (4 * weight_VE.shape[0]) // STEP * STEP)
+def chunk_positions(entries: int, device: str) -> int:
+    """Return the multiple of STEP positions whose fp32 logits over `entries` fill CHUNK_BYTES."""
+    budget = CHUNK_BYTES.get(device, CHUNK_BYTES["cpu"])
+    return max(SMALLEST_CHUNK, budget // (4 * entries) // STEP * STEP)
 
 
 def _evaluate(

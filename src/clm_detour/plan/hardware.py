@@ -19,6 +19,18 @@ DEVICES = {
     "RTX4090": (165e12, 450),
     "MI300X": (1307e12, 750),
 }
+# Bytes per second between a GPU and its memory, as their makers state them.
+BANDWIDTHS = {
+    "A100": 2.039e12,  # 80 GB, SXM
+    "H100": 3.35e12,
+    "H100-PCIe": 2.0e12,
+    "H200": 4.8e12,
+    "B200": 8.0e12,
+    "L40S": 0.864e12,
+    "A10": 0.6e12,
+    "RTX4090": 1.008e12,
+    "MI300X": 5.3e12,
+}
 MFU = 0.2  # follows approximately from the paper's hours on 4 x H100; `clm-detour bench` measures it
 
 
