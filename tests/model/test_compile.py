@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
-from clm_detour.model import ModernBertForPretraining, layers, precision
+from clm_detour.model import ModernBertForPretraining, compiling, precision
 from clm_detour.utils.errors import UserError
 
 pytestmark = [
@@ -76,13 +76,13 @@ def test_a_compiled_model_is_saved_and_copied_as_any_other(tmp_path) -> None:
 def traced_only(monkeypatch: pytest.MonkeyPatch):
     """torch keeps a version for each shape, as ever, but does not spend seconds on making code of it."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    layers.compiled_halves.cache_clear()
+    compiling.compiled.cache_clear()
     torch._dynamo.reset()
     with torch._dynamo.config.patch(
         recompile_limit=8, optimize_ddp=True
     ):  # torch's own; undoes what the layers set
         yield
-    layers.compiled_halves.cache_clear()
+    compiling.compiled.cache_clear()
     torch._dynamo.reset()
 
 

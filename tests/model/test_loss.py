@@ -85,7 +85,7 @@ def test_without_gradients_it_also_counts_the_right_answers() -> None:
 
 
 def test_chunks_shrink_as_the_vocabulary_grows() -> None:
-    small, large = (chunk_positions(torch.empty(size, 8, device="meta")) for size in (1000, 50368))
+    small, large = (chunk_positions(size, "cpu") for size in (1000, 50368))
     assert small > large >= 64
 
 

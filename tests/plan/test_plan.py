@@ -268,7 +268,7 @@ def test_hardware_gives_hours_gpu_hours_and_energy(recipe, monkeypatch, capsys):
     code, said = plan_words(monkeypatch, capsys, recipe, "--gpus", 4, "--device", "H100", "--mfu", 0.4)
     assert code == 0
     assert "on 4 x H100 at an assumed MFU of 40%" in said
-    peak, watts = DEVICES["H100"]
+    peak, watts = DEVICES["H100"].bf16, DEVICES["H100"].watts
     hardware = Hardware(4, "H100", 0.4)
     assert hardware.seconds(4 * peak * 0.4) == pytest.approx(1)
     assert hardware.watts == 4 * watts

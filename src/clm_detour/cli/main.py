@@ -125,6 +125,10 @@ def plan(
         str | None, typer.Option(help="Kind of GPU, like H100, for memory, hours, energy.")
     ] = None,
     mfu: Annotated[float | None, typer.Option(help="Share of the GPU's peak speed, like 0.3.")] = None,
+    roofline: Annotated[
+        bool,
+        typer.Option("--roofline", help="Show the time of each operation at the peaks of --device instead."),
+    ] = False,
 ) -> None:
     """Show what a recipe needs: passes over sources, steps, operations, memory, disk; hours on hardware."""
     from clm_detour.plan import make_plan, print_plan
@@ -134,6 +138,13 @@ def plan(
 
     if mfu is not None and device is None:
         raise UserError("--mfu needs --device, whose peak it is a share of.")
+    if roofline:
+        from clm_detour.plan.roofline import print_roofline
+
+        if device is None:
+            raise UserError("--roofline needs --device, like --device H100.")
+        print_roofline(Recipe(load_config(config, overrides)), device, gpus)
+        return
     hardware = None if device is None else Hardware(gpus, device, MFU if mfu is None else mfu)
     recipe = Recipe(load_config(config, overrides))
     memory = smallest_memory() if hardware is None else hardware.memory

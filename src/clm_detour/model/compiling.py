@@ -9,13 +9,17 @@ import os
 import shutil
 import sys
 import sysconfig
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch._dynamo
+from torch._dynamo.exc import FailOnRecompileLimitHit
+
+from clm_detour.utils.errors import UserError
 
 OLDEST = (7, 0)  # compute capability that Triton compiles for
 C_COMPILERS = ("gcc", "clang")  # in Triton's order
@@ -50,6 +54,30 @@ def compile_choice(asked: bool | Literal["auto"], device: str) -> tuple[bool, st
         return False, "on a CPU only if asked for"
     reason = cannot_compile(device)
     return reason is None, reason or "torch can compile for this GPU"
+
+
+@cache
+def compiled(part: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a part of a layer compiled for the shapes that occur, with a clear error at torch's limit.
+
+    Each shape needs several versions: for the first layer and the others, global and local ones, frozen or
+    not, with gradients and without.
+    """
+    allow_many_versions()
+    run = torch.compile(part, fullgraph=True, dynamic=False)
+
+    @wraps(part)
+    def explained(*args: Any) -> Any:
+        try:
+            return run(*args)
+        except FailOnRecompileLimitHit:
+            raise UserError(
+                "Batches have had more shapes than torch.compile takes; give every forward the same number "
+                "of tokens (train.micro_rows of a recipe) or do without it (train.compile: false, no "
+                "compile_layers())."
+            ) from None
+
+    return explained
 
 
 def allow_many_versions() -> None:

@@ -24,6 +24,7 @@ from clm_detour.model.padding import real_tokens
 from clm_detour.utils.errors import UserError
 
 IGNORED = -100
+FEWEST = 64  # documents of a compiled graph
 Made = TypeVar("Made")
 
 
@@ -53,6 +54,17 @@ class Documents:
         return on_device(itertools.accumulate(self.lengths, initial=0), self.device, torch.int32)
 
     @cached_property
+    def padded(self) -> tuple[Tensor, int]:
+        """Boundaries, (N' + 1,) int32, and a bound of the lengths, for a compiled graph of fixed shapes.
+
+        Empty documents at the end fill their number up to a power of two, of at least FEWEST, and the bound
+        is a power of two. So both seldom change from batch to batch, and a change compiles a graph anew.
+        """
+        more = max(power_of_two(len(self.lengths)), FEWEST) - len(self.lengths)
+        ends = itertools.accumulate([*self.lengths, *[0] * more], initial=0)
+        return on_device(ends, self.device, torch.int32), power_of_two(self.longest)
+
+    @cached_property
     def index(self) -> Tensor:
         """The number of each token's document, (T,) int64."""
         numbers = torch.arange(len(self.lengths), device=self.device)
@@ -69,6 +81,11 @@ class Documents:
             with torch.no_grad():
                 self._made[key] = make()
         return self._made[key]
+
+
+def power_of_two(number: int) -> int:
+    """Return the smallest power of two that is at least `number`."""
+    return 1 << (number - 1).bit_length()
 
 
 def on_device(numbers: Iterable[int], device: torch.device | str, dtype: torch.dtype = torch.int64) -> Tensor:

@@ -5,21 +5,19 @@ Shapes: T tokens, E hidden size, H heads, D size of a head.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.utils.checkpoint import checkpoint
 from transformers import ModernBertConfig
 from transformers.activations import ACT2FN
 
-from clm_detour.model.attention import attention
-from clm_detour.model.compiling import allow_many_versions
+from clm_detour.model.attention import attention, varlen
+from clm_detour.model.attention.varlen import Operator
+from clm_detour.model.compiling import compiled
 from clm_detour.model.documents import Documents
+from clm_detour.model.gpu import rotary
+from clm_detour.model.kernels import window_sides
 from clm_detour.model.layout import Layout
 from clm_detour.model.precision import product_dtype
 from clm_detour.model.rope import Rotation, rotate, rotation
@@ -87,8 +85,8 @@ class MLP(nn.Module):
 class Layer(nn.Module):
     """Attention and MLP, each with a norm before it and a residual around it.
 
-    The parts before and after attention are functions of tensors alone, so that `torch.compile` can compile
-    them whole. Attention has kernels of its own, over another number of documents in each batch.
+    `torch.compile` compiles a layer whole where attention is an operator that a graph can contain. Elsewhere
+    it compiles the parts before and after attention, which are functions of tensors alone.
     """
 
     def __init__(self, config: ModernBertConfig, number: int):
@@ -105,15 +103,34 @@ class Layer(nn.Module):
         Raises:
             UserError: If the layer is compiled, and batches had more shapes than torch compiles.
         """
-        before, after = compiled_halves() if self.compiled else (Layer.before, Layer.after)
-        q_THD, k_THD, v_THD = before(self, hidden_TE, view.rotation)
+        if self.compiled:
+            return compiled_layer(self, hidden_TE, view)
+        q_THD, k_THD, v_THD = self.before(hidden_TE, view.rotation)
         out_THD = attention(q_THD, k_THD, v_THD, view.documents, view.causal, view.window, view.backend)
-        return after(self, hidden_TE, out_THD)
+        return self.after(hidden_TE, out_THD)
+
+    def project(self, hidden_TE: Tensor) -> Tensor:
+        """Return queries, keys and values, (T, 3, H, D), for (T, E)."""
+        qkv_T3E = self.attn.Wqkv(self.attn_norm(hidden_TE))
+        return qkv_T3E.unflatten(-1, (3, self.attn.heads, -1))
 
     def before(self, hidden_TE: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, (T, H, D) each, rotated, for (T, E)."""
-        qkv_T3E = self.attn.Wqkv(self.attn_norm(hidden_TE))
-        return rotate(qkv_T3E.unflatten(-1, (3, self.attn.heads, -1)), by)
+        return rotate(self.project(hidden_TE), by)
+
+    def whole(
+        self,
+        hidden_TE: Tensor,
+        by: Rotation,
+        run: Operator,
+        cu_seqlens: Tensor,
+        longest: int,
+        sides: tuple[int | None, int | None],
+    ) -> Tensor:
+        """Compute the layer as a function of tensors alone, with attention as an operator."""
+        q_THD, k_THD, v_THD = self.before(hidden_TE, by)
+        out_THD = run(q_THD, k_THD, v_THD, cu_seqlens, cu_seqlens, longest, longest, window_size=sides)
+        return self.after(hidden_TE, out_THD)
 
     def after(self, hidden_TE: Tensor, out_THD: Tensor) -> Tensor:
         """Return (T, E) for the layer's input, (T, E), and the output of attention, (T, H, D)."""
@@ -130,33 +147,29 @@ def add(hidden_TE: Tensor, update_TE: Tensor) -> Tensor:
     return hidden_TE + update_TE.to(hidden_TE.dtype)
 
 
-@functools.cache
-def compiled_halves() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return `Layer.before` and `Layer.after`, compiled for the shapes that occur. All layers share the code.
+def compiled_layer(layer: Layer, hidden_TE: Tensor, view: View) -> Tensor:
+    """Compute `layer(hidden_TE, view)` by compiled code, which all layers share.
 
-    Each shape needs several versions of each: for the first layer and the others, frozen or not, with
-    gradients and without.
+    Raises:
+        UserError: If batches had more shapes than torch compiles, or attention cannot run on these tensors.
     """
-    allow_many_versions()
-    return compiled(Layer.before), compiled(Layer.after)
+    documents, queries = view.documents, like_queries(layer, hidden_TE)
+    if view.backend == varlen.NAME and documents.tokens:
+        run, sides = varlen.operator_for(queries), window_sides(view.causal, view.window)
+        return compiled(Layer.whole)(layer, hidden_TE, view.rotation, run, *documents.padded, sides)
+    if rotary.takes(queries):
+        # a graph would return queries, keys and values as views, whose gradients torch would add up apart
+        q_THD, k_THD, v_THD = rotate(compiled(Layer.project)(layer, hidden_TE), view.rotation)
+    else:
+        q_THD, k_THD, v_THD = compiled(Layer.before)(layer, hidden_TE, view.rotation)
+    out_THD = attention(q_THD, k_THD, v_THD, documents, view.causal, view.window, view.backend)
+    return compiled(Layer.after)(layer, hidden_TE, out_THD)
 
 
-def compiled(half: Callable[..., Any]) -> Callable[..., Any]:
-    """Return one of these functions compiled, with a clear error at torch's limit of versions."""
-    run = torch.compile(half, fullgraph=True, dynamic=False)
-
-    @functools.wraps(half)
-    def explained(*args: Any) -> Any:
-        try:
-            return run(*args)
-        except FailOnRecompileLimitHit:
-            raise UserError(
-                "Batches have had more shapes than torch.compile takes; give every forward the same number "
-                "of tokens (train.micro_rows of a recipe) or do without it (train.compile: false, no "
-                "compile_layers())."
-            ) from None
-
-    return explained
+def like_queries(layer: Layer, hidden_TE: Tensor) -> Tensor:
+    """Return no queries, (0, H, D), of the device and type of this layer's queries."""
+    shape = 0, layer.attn.heads, hidden_TE.shape[-1] // layer.attn.heads
+    return hidden_TE.new_empty(shape, dtype=product_dtype(hidden_TE.device.type, hidden_TE.dtype))
 
 
 class Body(nn.Module):

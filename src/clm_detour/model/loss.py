@@ -12,19 +12,21 @@ Shapes: P predicted positions, E hidden size, V vocabulary, C positions of a chu
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clm_detour.model import kernels
 from clm_detour.model.cpu.softmax import add_rows, loss_and_gradient
 from clm_detour.model.documents import IGNORED
 from clm_detour.model.input_checks import check_ids
 from clm_detour.model.precision import product_dtype
 from clm_detour.utils.errors import UserError
 
-CHUNK_BYTES = {"cpu": 192 << 20, "cuda": 512 << 20}  # fp32 logits held at a time
+CHUNK_BYTES = {"cpu": 192 << 20, "cuda": 1 << 30}  # fp32 logits held at a time
 STEP = 128  # positions; chunks of another multiple make products up to a sixth slower
 SMALLEST_CHUNK = 256  # below this the product with the vocabulary is bound by reading the weights
 
@@ -48,7 +50,7 @@ def summed_cross_entropy(
             because reading it elsewhere would make the host wait.
     """
     check_ids("labels", "label", labels_P, len(weight_VE), (torch.int64,))
-    chunk = chunk or chunk_positions(weight_VE)
+    chunk = chunk or chunk_positions(len(weight_VE), weight_VE.device.type)
     dtype = product_dtype(hidden_PE.device.type, hidden_PE.dtype)
     if torch.is_grad_enabled():
         return _ChunkedCrossEntropy.apply(hidden_PE, weight_VE, bias_V, labels_P, chunk, dtype), None
@@ -78,10 +80,10 @@ def predicted_places(labels_T: Tensor, predicted: int | None = None) -> Tensor:
     return places.scatter_(0, order, numbers)[:predicted]
 
 
-def chunk_positions(weight_VE: Tensor) -> int:
-    """Return the number of positions whose fp32 logits fill CHUNK_BYTES, a multiple of STEP."""
-    budget = CHUNK_BYTES.get(weight_VE.device.type, CHUNK_BYTES["cpu"])
-    return max(SMALLEST_CHUNK, budget // (4 * weight_VE.shape[0]) // STEP * STEP)
+def chunk_positions(entries: int, device: str) -> int:
+    """Return the multiple of STEP positions whose fp32 logits over `entries` fill CHUNK_BYTES."""
+    budget = CHUNK_BYTES.get(device, CHUNK_BYTES["cpu"])
+    return max(SMALLEST_CHUNK, budget // (4 * entries) // STEP * STEP)
 
 
 def _evaluate(
@@ -153,5 +155,25 @@ def _add_product(sum_VE: Tensor, left_VC: Tensor, right_CE: Tensor) -> None:
     """Compute sum += left @ right, summed in the precision of the sum."""
     if left_VC.dtype == sum_VE.dtype:
         sum_VE.addmm_(left_VC, right_CE)
+    elif _product_adds(left_VC.device.type, left_VC.dtype):
+        addmm: Any = torch.addmm
+        addmm(sum_VE, left_VC, right_CE, out_dtype=sum_VE.dtype, out=sum_VE)
     else:
         sum_VE += left_VC @ right_CE
+
+
+@cache
+def _product_adds(device: str, dtype: torch.dtype) -> bool:
+    """Return whether this torch can add a product of half precision to an fp32 sum, which CUDA can.
+
+    It reads and writes the sum once, and does not round the product to half precision before.
+    """
+    if device != kernels.DEVICE:
+        return False
+    left, total = (torch.zeros(16, 16, dtype=kind, device=device) for kind in (dtype, torch.float32))
+    addmm: Any = torch.addmm
+    try:
+        addmm(total, left, left, out_dtype=torch.float32, out=total)
+    except (TypeError, RuntimeError):  # older releases take no out_dtype, or only a sum in half precision
+        return False
+    return True

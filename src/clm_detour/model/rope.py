@@ -9,6 +9,8 @@ On a CPU the tables are as wide as all heads together, so that three passes over
 over the 32 numbers of half a head took three times as long. This takes about as much memory as the
 activations of one more layer. Elsewhere the tables are as wide as one head and are broadcast.
 
+On a GPU with Triton, `gpu/rotary` rotates in place.
+
 Shapes: T tokens, H heads, D size of a head, W width of the tables.
 """
 
@@ -18,6 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from clm_detour.model.gpu import rotary
 
 
 class Rotation(NamedTuple):
@@ -40,10 +44,14 @@ def rotation(positions_T: Tensor, heads: int, head_dim: int, theta: float) -> Ro
 
 
 def rotate(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rotated queries, rotated keys, and values, (T, H, D) each.
+    """Return rotated queries, rotated keys, and values, (T, H, D) each. `qkv_T3HD` may be overwritten.
 
-    Values are copied: as a view they would keep the unrotated queries and keys in memory until the backward.
+    Where queries and keys are not rotated in place, values are copied: as a view they would keep the
+    unrotated ones in memory until the backward.
     """
+    if rotary.takes(qkv_T3HD) and rotary.is_dense(qkv_T3HD):
+        half = qkv_T3HD.shape[-1] // 2
+        return rotary.rotate_in_place(qkv_T3HD, by.cos[:, 0, :half], by.right[:, 0, half : 2 * half])
     if torch.compiler.is_compiling():
         return _rotate_plainly(qkv_T3HD, by)
     return _Rotate.apply(qkv_T3HD, *by)

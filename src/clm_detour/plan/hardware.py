@@ -8,43 +8,39 @@ from dataclasses import dataclass
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.rules import one_of
 
-# Dense bf16 operations per second and watts of the whole board, as their makers state them.
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, as its maker states it.
+
+    Args:
+        bf16, tf32, fp32: Operations on dense matrices per second. None: torch has no such products there.
+        memory: Bytes of memory, a little less than what a program finds.
+        bandwidth: Bytes per second between the GPU and its memory.
+        watts: Power of the whole board.
+    """
+
+    bf16: float
+    tf32: float | None
+    fp32: float
+    memory: int
+    bandwidth: float
+    watts: int
+
+
+GB = 10**9
 DEVICES = {
-    "A100": (312e12, 400),
-    "H100": (989e12, 700),
-    "H100-PCIe": (756e12, 350),
-    "H200": (989e12, 700),
-    "B200": (2250e12, 1000),
-    "L40S": (362e12, 350),
-    "A10": (125e12, 150),
-    "RTX4090": (165e12, 450),
-    "MI300X": (1307e12, 750),
-}
-# Dense tf32 and fp32 operations per second. None: torch does not compute in this precision there.
-FP32_PEAKS = {
-    "A100": (156e12, 19.5e12),
-    "H100": (495e12, 67e12),
-    "H100-PCIe": (378e12, 51e12),
-    "H200": (495e12, 67e12),
-    "B200": (1125e12, 75e12),
-    "L40S": (183e12, 91.6e12),
-    "A10": (62.5e12, 31.2e12),
-    "RTX4090": (82.6e12, 82.6e12),
-    "MI300X": (None, 163.4e12),
+    "A100": Device(312e12, 156e12, 19.5e12, 80 * GB, 2.039e12, 400),  # 80 GB, SXM
+    "H100": Device(989e12, 495e12, 67e12, 80 * GB, 3.35e12, 700),
+    "H100-PCIe": Device(756e12, 378e12, 51e12, 80 * GB, 2.0e12, 350),
+    "H200": Device(989e12, 495e12, 67e12, 141 * GB, 4.8e12, 700),
+    "B200": Device(2250e12, 1125e12, 75e12, 180 * GB, 8.0e12, 1000),
+    "L40S": Device(362e12, 183e12, 91.6e12, 48 * GB, 0.864e12, 350),
+    "A10": Device(125e12, 62.5e12, 31.2e12, 24 * GB, 0.6e12, 150),
+    "RTX4090": Device(165e12, 82.6e12, 82.6e12, 24 * GB, 1.008e12, 450),
+    "MI300X": Device(1307e12, None, 163.4e12, 192 * GB, 5.3e12, 750),
 }
 PARTS = {"NVL", "MIG"}  # in the names of slower GPUs, and of parts of a GPU, whose peaks are others
-# Bytes of memory, as their makers state them: a little less than what a program finds.
-MEMORY = {
-    "A100": 80 * 10**9,
-    "H100": 80 * 10**9,
-    "H100-PCIe": 80 * 10**9,
-    "H200": 141 * 10**9,
-    "B200": 180 * 10**9,
-    "L40S": 48 * 10**9,
-    "A10": 24 * 10**9,
-    "RTX4090": 24 * 10**9,
-    "MI300X": 192 * 10**9,
-}
 MFU = 0.2  # follows approximately from the paper's hours on 4 x H100; `clm-detour bench` measures it
 
 
@@ -69,7 +65,8 @@ def peak_of(name: str, precision: str) -> float | None:
     device = known_device(name)
     if device is None:
         return None
-    return DEVICES[device][0] if precision == "bf16" else FP32_PEAKS[device][precision == "fp32"]
+    peak: float | None = getattr(DEVICES[device], precision)
+    return peak
 
 
 @dataclass(frozen=True)
@@ -93,13 +90,13 @@ class Hardware:
     @property
     def watts(self) -> int:
         """Power of all boards under full load, without the machines that hold them."""
-        return self.gpus * DEVICES[self.device][1]
+        return self.gpus * DEVICES[self.device].watts
 
     @property
     def memory(self) -> int:
         """Memory of each GPU in bytes."""
-        return MEMORY[self.device]
+        return DEVICES[self.device].memory
 
     def seconds(self, flops: float) -> float:
         """Return the time that a number of operations takes."""
-        return flops / (self.gpus * DEVICES[self.device][0] * self.mfu)
+        return flops / (self.gpus * DEVICES[self.device].bf16 * self.mfu)

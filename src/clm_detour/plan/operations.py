@@ -39,21 +39,30 @@ class Operations:
 
 def measured(run: PhaseRun, stream: RowStream, model: ModernBertConfig) -> Operations:
     """Return the operations of a phase, extrapolated from its first rows."""
-    rows = range(run.first_row, min(run.first_row + SAMPLED_ROWS, run.next_row))
-    batch = collate([stream.example(position) for position in rows])
-    stream.release()
-    lengths = [length for row in batch["document_lengths"] for length in row]
-    sample = count(run, lengths, sum(batch["predicted"]), model)
-    return Operations.of(sample, (run.next_row - run.first_row) / len(rows))
+    rows = min(SAMPLED_ROWS, run.next_row - run.first_row)
+    return Operations.of(
+        count(run, *first_rows(run, stream, rows), model), (run.next_row - run.first_row) / rows
+    )
 
 
 def assumed(run: PhaseRun, model: ModernBertConfig) -> Operations:
     """Return the operations of a phase whose rows are full of documents of ASSUMED_LENGTH."""
+    return Operations.of(count(run, *assumed_row(run), model), run.next_row - run.first_row)
+
+
+def first_rows(run: PhaseRun, stream: RowStream, rows: int) -> tuple[list[int], int]:
+    """Return the lengths of the documents in a phase's first rows, and the number of predicted positions."""
+    batch = collate([stream.example(run.first_row + row) for row in range(rows)])
+    stream.release()
+    return [length for row in batch["document_lengths"] for length in row], sum(batch["predicted"])
+
+
+def assumed_row(run: PhaseRun) -> tuple[list[int], int]:
+    """Return the same of one row that is full of documents of ASSUMED_LENGTH."""
     whole, rest = divmod(run.row_tokens, ASSUMED_LENGTH)
     lengths = [ASSUMED_LENGTH] * whole + ([rest] if rest else [])
     rate = run.phase.mask_rate
-    predicted = run.row_tokens - len(lengths) if rate is None else round(rate * run.row_tokens)
-    return Operations.of(count(run, lengths, predicted, model), run.next_row - run.first_row)
+    return lengths, run.row_tokens - len(lengths) if rate is None else round(rate * run.row_tokens)
 
 
 def count(run: PhaseRun, lengths: list[int], predicted: int, model: ModernBertConfig) -> Flops:

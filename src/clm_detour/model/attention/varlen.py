@@ -1,5 +1,8 @@
 """torch's own FlashAttention over documents, `varlen_attn`: half precision on CUDA, from torch 2.11 on.
 
+It is an operator that a graph can contain, so `torch.compile` compiles a layer with its attention. The shapes
+of such a graph are fixed: `Documents.padded` adds empty documents, for which the kernels compute nothing.
+
 Under `torch.use_deterministic_algorithms(True)` torch takes the deterministic backward by itself.
 
 Shapes: T tokens, H heads, D size of a head.
@@ -11,7 +14,6 @@ import inspect
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from clm_detour.model.attention import probe
 from clm_detour.model.documents import Documents
 from clm_detour.model.kernels import FLASH_HEADS, check_flash, half_on_cuda, no_gpu, window_sides
 
+Operator = Callable[..., Tensor]
 NAME = "varlen"
 HEADS = FLASH_HEADS
 suits = half_on_cuda
@@ -44,9 +47,7 @@ def attend(
         UserError: If the tensors are not on CUDA, not in half precision, or have heads of an unsupported
             size.
     """
-    check_flash(NAME, q_THD)
-    run = find()
-    assert run is not None
+    run = operator_for(q_THD)
     cu_seqlens, longest = documents.cu_seqlens, documents.longest
     # the window implies the mask: (-1, 0) is causal
     return run(
@@ -61,8 +62,20 @@ def attend(
     )
 
 
+def operator_for(q_THD: Tensor) -> Operator:
+    """Return `varlen_attn`, after the check that it takes queries like these.
+
+    Raises:
+        UserError: If it does not.
+    """
+    check_flash(NAME, q_THD)
+    run = find()
+    assert run is not None
+    return run
+
+
 @cache
-def find() -> Callable[..., Any] | None:
+def find() -> Operator | None:
     """Return `varlen_attn`, if this torch has it with a window, else None."""
     try:
         run = import_module("torch.nn.attention.varlen").varlen_attn

@@ -47,7 +47,7 @@ def cost_of(run: Run, id: str, end: PhaseRecord) -> Cost:
     if device is None:
         hours = board_seconds / 3600 if end.device != "cpu" else None
         return Cost(end.seconds, hours, operations, None, None)
-    peak, watts = peak_of(end.device, end.precision), DEVICES[device][1]
+    peak, watts = peak_of(end.device, end.precision), DEVICES[device].watts
     reached = operations / (board_seconds * peak) if operations and board_seconds and peak else None
     return Cost(end.seconds, board_seconds / 3600, operations, board_seconds * watts / JOULES, reached)
 

@@ -1,0 +1,1 @@
+"""Triton kernels for GPUs, where Inductor does not fuse by itself."""
