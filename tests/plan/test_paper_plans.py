@@ -70,7 +70,16 @@ def test_a_config_of_the_paper_fits_at_the_largest_micro_batch_that_does(publish
 
 def test_the_plan_shows_the_micro_batch_as_an_estimate(published, monkeypatch, capsys):
     path = CONFIGS / "paper" / "cpt-en-base.yaml"
-    words = ["plan", str(path), "data.root=somewhere", "tokenizer.path=nowhere", "--gpus", "4", "--device", "H100"]
+    words = [
+        "plan",
+        str(path),
+        "data.root=somewhere",
+        "tokenizer.path=nowhere",
+        "--gpus",
+        "4",
+        "--device",
+        "H100",
+    ]
     monkeypatch.setattr(sys, "argv", ["clm-detour", *words])
     monkeypatch.setattr(Recipe, "has_tokenizer", False)
     with pytest.raises(SystemExit) as left:

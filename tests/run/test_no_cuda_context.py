@@ -14,7 +14,7 @@ from clm_detour.recipe.recipe import Recipe
 from clm_detour.run import check
 from clm_detour.run.check.attention import check_attention
 from clm_detour.run.pipeline import run_recipe
-from clm_detour.train import launch
+from clm_detour.train import launch, phase
 from clm_detour.utils import gpus
 from clm_detour.utils.allocator import let_gpu_memory_grow
 from clm_detour.utils.environment import describe_environment
@@ -102,6 +102,18 @@ def test_a_process_that_has_a_context_asks_torch(monkeypatch):
     visible_gpus.cache_clear()
     assert visible_gpus() == (Gpu("A10", 24 * 10**9),)
     visible_gpus.cache_clear()
+
+
+def test_every_rank_sets_its_allocator_before_it_connects(tiny_recipe, tmp_path, monkeypatch):
+    def connects() -> None:
+        raise LaunchedError(os.environ.get("PYTORCH_CUDA_ALLOC_CONF"))
+
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "")
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF")
+    monkeypatch.setattr(phase, "start_processes", connects)
+    recipe = Recipe(load_config(tiny_recipe(tmp_path / "run")))
+    with pytest.raises(LaunchedError, match="expandable_segments:True"):
+        phase.train_phase(recipe, recipe.phase("base", "pretrain"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The micro-batch that `train.micro_rows: auto` takes, by trial and by the recipe, and the end when memory runs out."""
+"""`train.micro_rows: auto` takes what fits, or follows from the recipe; no rank waits for one without memory."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ def test_the_largest_size_that_fits_is_found_and_kept(setup, limited, monkeypatc
     model, tried = model_of(here), []
     monkeypatch.setattr(PretrainingModel, "forward", fail_above(BIGGEST, where, error))
     fits = micro_rows.fits_everywhere
-    monkeypatch.setattr(
-        micro_rows, "fits_everywhere", lambda *args: tried.append(args[2]) or fits(*args)
-    )
+    monkeypatch.setattr(micro_rows, "fits_everywhere", lambda *args: tried.append(args[2]) or fits(*args))
     assert choose_micro_rows(here, model).rows == 4
     assert tried == [8, 4]
     again = choose_micro_rows(here, model)
@@ -133,9 +131,7 @@ def test_a_trial_holds_what_a_step_holds(setup, limited, monkeypatch):
     here = setup("train.ema_half_life=2ktok")
     model, held = model_of(here), []
     empty = torch.empty
-    monkeypatch.setattr(
-        micro_rows.torch, "empty", lambda size, **rest: held.append(size) or empty(0, **rest)
-    )
+    monkeypatch.setattr(micro_rows.torch, "empty", lambda size, **rest: held.append(size) or empty(0, **rest))
     with_gradients = []
     forward = PretrainingModel.forward
 
@@ -156,7 +152,9 @@ def test_one_row_that_does_not_fit_is_one_sentence_with_the_remedies(setup, limi
     here = setup()
     error = torch.OutOfMemoryError("CUDA out of memory.")
     monkeypatch.setattr(PretrainingModel, "forward", fail_above(0, "backward", error))
-    with pytest.raises(UserError, match=r"one row of 64 tokens; set train\.activation_checkpointing=true, or "):
+    with pytest.raises(
+        UserError, match=r"one row of 64 tokens; set train\.activation_checkpointing=true, or "
+    ):
         choose_micro_rows(here, model_of(here))
     assert not here.folder.micro_rows.exists()
 
@@ -183,9 +181,7 @@ def test_sizes_that_cannot_fit_are_not_tried(setup, limited, monkeypatch):
 
 
 @pytest.mark.parametrize(("deterministic", "gpu"), [(False, False), (True, True)])
-def test_on_a_cpu_and_under_deterministic_it_follows_from_the_recipe(
-    setup, monkeypatch, deterministic, gpu
-):
+def test_on_a_cpu_and_under_deterministic_it_follows_from_the_recipe(setup, monkeypatch, deterministic, gpu):
     here = setup(f"train.deterministic={str(deterministic).lower()}")
     monkeypatch.setattr(micro_rows, "memory_can_run_out", lambda: gpu)
     monkeypatch.setattr(micro_rows, "fits_everywhere", lambda *_: pytest.fail("a trial was made"))
@@ -240,6 +236,26 @@ def test_memory_that_runs_out_with_a_size_that_is_set_names_a_smaller_one(prepar
         train_phase(Recipe(config), Recipe(config).phase("base", "pretrain"))
 
 
+def test_a_phase_that_was_started_with_the_old_defaults_resumes_to_the_same_bits(
+    prepared, stop_after, monkeypatch
+):
+    old = ["train.micro_rows=null", "train.compile=false", "train.checkpoint_every=1ktok"]
+    weights = []
+    for name, then in (("through", old), ("resumed", old[2:])):
+        config = prepared(name, *old)
+        run = Recipe(config).phase("base", "pretrain")
+        if name == "resumed":
+            with monkeypatch.context():
+                stop_after(5)
+                with pytest.raises(KeyboardInterrupt):
+                    train_phase(Recipe(config), run)
+            monkeypatch.undo()
+        recipe = Recipe(prepared(name, *then))
+        assert train_phase(recipe, recipe.phase("base", "pretrain"))
+        weights.append((recipe.folder.phase("pretrain").model / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
 @pytest.fixture
 def traced_only(monkeypatch):
     """Layers are traced for each shape, as ever, but no seconds are spent on making code of them."""
@@ -254,9 +270,7 @@ def traced_only(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("growing", [False, True])
-def test_a_size_that_does_not_divide_costs_no_other_compilation(
-    prepared, traced_only, monkeypatch, growing
-):
+def test_a_size_that_does_not_divide_costs_no_other_compilation(prepared, traced_only, monkeypatch, growing):
     words = ["phases.pretrain.duration=5120tok", "arms={base: [pretrain]}"]
     if growing:
         words.append("phases.pretrain.batch_warmup={rows: 2, duration: 2ktok}")
@@ -331,10 +345,11 @@ with exit_on_user_error(), delay_errors():
 
 @pytest.fixture(scope="module")
 def two_ranks(tiny_recipe, tmp_path_factory):
-    """A function from cases to their phase folders, which two ranks train one after the other in one launch."""
+    """A function from cases to their phase folders, which two ranks train one after the other."""
     root = tmp_path_factory.mktemp("ranks")
     (root / "ranks.py").write_text(RANKS)
-    always = ["train.workers=0", "phases.pretrain.duration=3072tok", f"data.dir={root}/data"]
+    always = ["train.workers=0", f"data.dir={root}/data"]
+    always += ["phases.pretrain.duration=1536tok", "phases.pretrain.schedule.warmup=0tok"]
 
     def train(cases: dict[str, dict]) -> tuple[dict[str, Path], int, str]:
         given = []
@@ -345,7 +360,7 @@ def two_ranks(tiny_recipe, tmp_path_factory):
             given.append({**defaults, **case, "recipe": str(path), "words": words})
         launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2"]
         command = [*launcher, str(root / "ranks.py"), json.dumps(given)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
         folders = {name: root / name / "phases" / "pretrain" for name in cases}
         return folders, done.returncode, " ".join((done.stdout + done.stderr).split())
 

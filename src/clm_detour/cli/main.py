@@ -121,7 +121,9 @@ def plan(
         float | None, typer.Option(min=0.001, help="Training speed of all processes together, for the hours.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
-    device: Annotated[str | None, typer.Option(help="Kind of GPU, like H100, for memory, hours, energy.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Kind of GPU, like H100, for memory, hours, energy.")
+    ] = None,
     mfu: Annotated[float | None, typer.Option(help="Share of the GPU's peak speed, like 0.3.")] = None,
 ) -> None:
     """Show what a recipe needs: passes over sources, steps, operations, memory, disk; hours on hardware."""
