@@ -1,4 +1,4 @@
-"""`train.micro_rows: auto` takes what fits, or follows from the recipe; no rank waits for one without memory."""
+"""`train.micro_rows: auto` fits or follows from the recipe, and no rank waits for one without memory."""
 
 from __future__ import annotations
 
@@ -122,7 +122,6 @@ def test_a_trial_leaves_no_trace(setup, limited, monkeypatch, fits):
     assert torch.equal(torch.get_rng_state(), random_state)
     assert not model.training
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(not parameter._post_accumulate_grad_hooks for parameter in model.parameters())
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
 
