@@ -1,4 +1,4 @@
-"""The micro-batch that `train.micro_rows: auto` takes, by trial and by the recipe, and the end when memory runs out."""
+"""`train.micro_rows: auto` fits or follows from the recipe, and no rank waits for one without memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,7 +122,6 @@ def test_a_trial_leaves_no_trace(setup, limited, monkeypatch, fits):
     assert torch.equal(torch.get_rng_state(), random_state)
     assert not model.training
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(not parameter._post_accumulate_grad_hooks for parameter in model.parameters())
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
 
@@ -237,6 +235,26 @@ def test_memory_that_runs_out_with_a_size_that_is_set_names_a_smaller_one(prepar
         train_phase(Recipe(config), Recipe(config).phase("base", "pretrain"))
 
 
+def test_a_phase_that_was_started_with_the_old_defaults_resumes_to_the_same_bits(
+    prepared, stop_after, monkeypatch
+):
+    old = ["train.micro_rows=null", "train.compile=false", "train.checkpoint_every=1ktok"]
+    weights = []
+    for name, then in (("through", old), ("resumed", old[2:])):
+        config = prepared(name, *old)
+        run = Recipe(config).phase("base", "pretrain")
+        if name == "resumed":
+            with monkeypatch.context():
+                stop_after(5)
+                with pytest.raises(KeyboardInterrupt):
+                    train_phase(Recipe(config), run)
+            monkeypatch.undo()
+        recipe = Recipe(prepared(name, *then))
+        assert train_phase(recipe, recipe.phase("base", "pretrain"))
+        weights.append((recipe.folder.phase("pretrain").model / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
 @pytest.fixture
 def traced_only(monkeypatch):
     """Layers are traced for each shape, as ever, but no seconds are spent on making code of them."""
@@ -280,16 +298,19 @@ def test_a_size_that_does_not_divide_costs_no_other_compilation(prepared, traced
 
 
 RANKS = """
-import os
+import json
 import sys
 import torch
-from clm_detour.train import micro_rows
+from clm_detour.config import load_config
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.train import micro_rows, phase
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.main import main
+from clm_detour.train.main import delay_errors
+from clm_detour.train.parallel import dist, start_processes
+from clm_detour.utils.errors import exit_on_user_error
 
 forward = PretrainingModel.forward
-where, failing, most, calls = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1)), int(sys.argv.pop(1))
-called = 0
+case, calls = {}, 0
 
 class Fails(torch.autograd.Function):
     @staticmethod
@@ -301,82 +322,77 @@ class Fails(torch.autograd.Function):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
 def short_of_memory(self, batch):
-    global called
-    called += 1
+    global calls
+    calls += 1
     output = forward(self, batch)
-    if os.environ["RANK"] in failing and (len(batch["input_ids"]) > most or called == calls):
-        if where == "forward":
+    fails = len(batch["input_ids"]) > case["most"] or calls == case["call"]
+    if fails and dist.get_global_rank() in case["ranks"]:
+        if case["where"] == "forward":
             raise torch.OutOfMemoryError("CUDA out of memory.")
         output.loss = Fails.apply(output.loss)
     return output
 
 PretrainingModel.forward = short_of_memory
 micro_rows.memory_can_run_out = lambda: True
-main()
+with exit_on_user_error(), delay_errors():
+    for case in json.loads(sys.argv[1]):
+        calls = 0
+        recipe = Recipe(load_config(case["recipe"], case["words"]))
+        phase.train_phase(recipe, recipe.phase("base", "pretrain"))
 """
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tiny_recipe, tmp_path_factory):
-    """A function that trains a phase on two ranks, of which some run out of memory; the run folder and the output."""
+    """A function from cases to their phase folders, which two ranks train one after the other."""
     root = tmp_path_factory.mktemp("ranks")
     (root / "ranks.py").write_text(RANKS)
-    words = ["train.workers=0", "phases.pretrain.duration=3072tok", f"data.dir={root}/data"]
+    always = ["train.workers=0", f"data.dir={root}/data"]
+    always += ["phases.pretrain.duration=1536tok", "phases.pretrain.schedule.warmup=0tok"]
 
-    def train(name: str, where: str, failing: str, most: int, calls: int, *overrides: str):
-        path = tiny_recipe(root / name)
-        prepare_data(load_config(path, words))
-        injected = [where, failing, str(most), str(calls)]
-        launched = [
-            sys.executable,
-            "-m",
-            "clm_detour.train.launcher",
-            "-n",
-            "2",
-            str(root / "ranks.py"),
-            *injected,
-        ]
-        command = [*launched, str(path), "arm=base", "phase=pretrain", *words, *overrides]
-        started = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        said = " ".join((done.stdout + done.stderr).split())
-        return root / name / "phases" / "pretrain", done.returncode, said, time.monotonic() - started
+    def train(cases: dict[str, dict]) -> tuple[dict[str, Path], int, str]:
+        given = []
+        for name, case in cases.items():
+            path, words = tiny_recipe(root / name), [*always, *case.pop("words", [])]
+            prepare_data(load_config(path, words))
+            defaults = {"most": 8, "call": 0, "ranks": [], "where": "nowhere"}
+            given.append({**defaults, **case, "recipe": str(path), "words": words})
+        launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2"]
+        command = [*launcher, str(root / "ranks.py"), json.dumps(given)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
+        folders = {name: root / name / "phases" / "pretrain" for name in cases}
+        return folders, done.returncode, " ".join((done.stdout + done.stderr).split())
 
     return train
 
 
-@pytest.fixture(scope="module")
-def with_two_rows(two_ranks) -> dict[str, torch.Tensor]:
-    """The weights of two ranks that were told to take two rows."""
-    folder, code, said, _ = two_ranks("told", "nowhere", "", 8, 0, "train.micro_rows=2")
+@pytest.mark.slow
+def test_ranks_agree_and_train_as_if_they_had_been_told(two_ranks):
+    cases = {"told": {"words": ["train.micro_rows=2"]}}
+    for where in ("forward", "backward"):
+        for ranks in ([1], [0, 1]):
+            for parallel in ("ddp", "fsdp"):
+                name = f"{parallel}-{where}-{len(ranks)}"
+                words = [f"train.parallel={parallel}"]
+                cases[name] = {"where": where, "ranks": ranks, "most": 2, "words": words}
+    folders, code, said = two_ranks(cases)
     assert code == 0, said
-    return load_file(folder / "model" / "model.safetensors")
+    assert said.count("micro-batches of 2 rows (found by trial)") == 8
+    found = {name: load_file(folder / "model" / "model.safetensors") for name, folder in folders.items()}
+    for name, weights in found.items():
+        for key, expected in found["told"].items():
+            if "fsdp" in name:
+                assert (weights[key] - expected).norm() <= 2e-4 * expected.norm(), (name, key)
+            else:
+                assert torch.equal(weights[key], expected), (name, key)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("failing", ["1", "01"], ids=["on one rank", "on both"])
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_ranks_agree_and_train_as_if_they_had_been_told(two_ranks, with_two_rows, where, failing, parallel):
-    folder, code, said, _ = two_ranks(
-        f"{where}{failing}{parallel}", where, failing, 2, 0, f"train.parallel={parallel}"
-    )
-    assert code == 0, said
-    assert "micro-batches of 2 rows (found by trial)" in said
-    found = load_file(folder / "model" / "model.safetensors")
-    for name, tensor in with_two_rows.items():
-        if parallel == "ddp":
-            assert torch.equal(found[name], tensor), name
-        else:
-            assert (found[name] - tensor).norm() <= 2e-4 * tensor.norm(), name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_a_rank_that_runs_out_of_memory_in_training_ends_all_with_a_sentence(two_ranks, where):
-    folder, code, said, seconds = two_ranks(f"later-{where}", where, "1", 8, 4)
+def test_a_rank_that_runs_out_of_memory_in_training_ends_all_with_a_sentence(two_ranks):
+    # The first call is the trial.
+    folders, code, said = two_ranks({"later": {"where": "backward", "ranks": [1], "call": 4}})
     assert code == 2, said
     assert "Error: Memory ran out in training with 4 rows in a forward pass" in said
     assert "train.micro_rows=2" in said
     assert "Traceback" not in said
-    assert json.loads((folder / "micro_rows.json").read_text())["rows"] == 2
+    assert json.loads((folders["later"] / "micro_rows.json").read_text())["rows"] == 2
