@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from clm_detour.config.protocols import Protocol
-from clm_detour.evaluate.finetune import training
+from clm_detour.evaluate.finetune import run, training
 from clm_detour.evaluate.finetune.batch import Batch, EpochBatches
 from clm_detour.evaluate.finetune.classifier import positive_weights
 from clm_detour.evaluate.finetune.loop import FitSettings, make_optimizer, schedule_factor
@@ -326,3 +326,21 @@ def test_a_test_without_the_classes_that_its_metric_counts_is_refused(encoders):
         UserError, match="No document of the test split of made-single_label has a label that counts"
     ):
         prepare(task, splits, load_encoder(encoders["bert"])[1], 48)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_a_run_uses_tf32_only_if_it_is_asked_to(encoders, tmp_path, monkeypatch, precision):
+    task, splits = make_task("single_label")
+    seen = []
+
+    def stop(*arguments):
+        seen.append((torch.backends.cuda.matmul.allow_tf32, arguments[-1]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "train", stop)
+    options = run.RunOptions(precision=precision)
+    one = run.Run("encoder", encoders["modernbert"], task, 42, options, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run.fine_tune(one, splits, lambda *_: None)
+    assert seen == [(precision == "tf32", precision == "bf16")]
+    assert torch.backends.cuda.matmul.allow_tf32 is False

@@ -1,4 +1,4 @@
-"""The training loop of fine-tuning keeps no model in memory."""
+"""The training loop of fine-tuning keeps no model in memory, and leaves the precision of products alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from clm_detour.evaluate.finetune.loop import FitSettings, fit
+from clm_detour.model.precision import fp32_products
 
 
 class Problem(nn.Module):
@@ -64,3 +65,21 @@ def test_nor_does_one_that_was_stopped():
     del problem
     gc.collect()
     assert left() is None
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_it_computes_as_it_is_told_on_a_gpu(tf32, monkeypatch):
+    """Exactly in fp32: it used to switch TF32 on, also for everything that came after it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)  # optimizers ask
+    seen = []
+
+    class Watched(Problem):
+        def loss(self, batch):
+            seen.append(torch.backends.cuda.matmul.allow_tf32)
+            return super().loss(batch)
+
+    with fp32_products(tf32):
+        fit(Watched(), Batches(), FitSettings(2, 1e-3, None, 0.0, 0.1, seed=1), [], stop_all, lambda _: None)
+    assert seen == [tf32, tf32]
+    assert torch.backends.cuda.matmul.allow_tf32 is False

@@ -25,14 +25,15 @@ from kernel_standins import (
     varlen_attn,
     varlen_attn_of_torch_2_10,
 )
-from model_reference import assert_close, packed_ids, randomise, tiny_config, tokens
-from test_attention import ROWS, WINDOWS, check, projected
+from model_reference import assert_close, eager_attention, packed_ids, randomise, tiny_config, tokens
+from test_attention import ROWS, WINDOWS, check, flex_trains_here, projected
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from clm_detour.model import ModernBertForPretraining, kernels
 from clm_detour.model.attention import attention, choose_backend, flash, flex
+from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.cpu import attention as onednn
 from clm_detour.model.documents import Documents
 from clm_detour.utils.errors import UserError
@@ -314,14 +315,35 @@ def test_flex_compiles_once_for_both_modes_every_window_and_any_documents() -> N
 
 def test_flex_compiles_for_any_number_of_tokens_and_several_models() -> None:
     """torch refuses a function's ninth version by default."""
+    modes = (True, False) if flex_trains_here() else (False,)
     torch.compiler.reset()
     counter = CompileCounterWithBackend("eager")
     for heads in (2, 3, 4, 5, 6, 7):
         for tokens_of_batch in (512, 256, 1, 700, 1000):
             whole = flex.in_whole_blocks(Documents([tokens_of_batch]))
-            for gradients in (True, False):
+            for gradients in modes:
                 through_the_kernel(counter, whole, False, None, heads, gradients)
-    assert counter.frame_count == 2 * (1 + 6)  # for the first number of tokens, then for any
+    assert counter.frame_count == len(modes) * (1 + 6)  # for the first number of tokens, then for any
+
+
+@pytest.mark.slow
+def test_flex_compiled_by_inductor_equals_the_definition() -> None:
+    """The function that a GPU runs, as C++. torch compiles no backward of it for a CPU."""
+    if reason := cannot_compile("cpu"):
+        pytest.skip(reason)
+    torch.compiler.reset()
+    flex.compiled.cache_clear()
+    for lengths in ([256], [100, 156], [65, 64, 63, 64], [1] * 40 + [216], [384], [300, 84]):
+        q, k, v = (x.transpose(0, 1)[None] for x in projected(sum(lengths), size=16).detach().unbind(1))
+        for causal in (False, True):
+            for window in WINDOWS:
+                mask = flex.block_mask(Documents(lengths), causal, window)
+                with torch.no_grad():
+                    out = flex.compiled(False)(q, k, v, mask)
+                expected = eager_attention(
+                    *(x[0].transpose(0, 1) for x in (q, k, v)), lengths, causal, window
+                )
+                assert_close(out[0].transpose(0, 1), expected)
 
 
 def through_the_kernel(

@@ -31,8 +31,8 @@ from clm_detour.train.composer_model import PretrainingModel, data_spec
 from clm_detour.train.deterministic import prepare_environment
 from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
-from clm_detour.train.numerics import FixedPrecision, numerics
 from clm_detour.train.micro_rows import MicroRows, choose_micro_rows
+from clm_detour.train.numerics import FixedPrecision, numerics
 from clm_detour.train.optim import load_optimizer_state, make_optimizer
 from clm_detour.train.out_of_memory import explain_out_of_memory
 from clm_detour.train.parallel import (
