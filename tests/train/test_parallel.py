@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import subprocess
 import sys
@@ -20,11 +21,12 @@ from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import PhaseFolder
 from clm_detour.run.pipeline import prepare_data
-from clm_detour.train import parallel
+from clm_detour.train import parallel, phase
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.checkpoints import sealed
 from clm_detour.train.launch import launch_processes
 from clm_detour.train.phase import train_phase
+from clm_detour.utils.errors import UserError
 from clm_detour.utils.locks import exclusive
 
 pytestmark = pytest.mark.slow
@@ -144,14 +146,44 @@ def test_every_logged_loss_and_norm_is_the_same(trained, how):
                 assert theirs["clm"]["loss"] == pytest.approx(mine["clm"]["loss"], rel=1e-4)
 
 
-def test_the_others_wait_for_a_checkpoint_of_the_first_longer_than_composers_five_minutes(monkeypatch):
+@pytest.mark.parametrize(("asked", "seconds"), [(None, 600), ("90", 90)])
+def test_a_step_waits_ten_minutes_or_what_the_environment_says_and_the_first_process_has_days(
+    monkeypatch, asked, seconds
+):
     given = {}
     monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(
-        parallel.dist, "initialize_dist", lambda device, timeout=300.0: given.update(timeout=timeout)
+        parallel.dist, "initialize_dist", lambda device, timeout=300.0: given.update(step=timeout)
     )
+    monkeypatch.setattr(parallel.torch.distributed, "new_group", lambda **settings: given.update(settings))
+    parallel.waiting_group.cache_clear()
+    monkeypatch.delenv(parallel.TIMEOUT_VARIABLE, raising=False)
+    if asked is not None:
+        monkeypatch.setenv(parallel.TIMEOUT_VARIABLE, asked)
     parallel.start_processes()
-    assert given["timeout"] >= 3600
+    parallel.waiting_group.cache_clear()
+    assert given["step"] == seconds
+    assert given["backend"] == "gloo"
+    assert given["timeout"] >= datetime.timedelta(days=1)
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan"])
+def test_a_time_limit_that_is_no_number_is_one_sentence(monkeypatch, text):
+    monkeypatch.setenv(parallel.TIMEOUT_VARIABLE, text)
+    with pytest.raises(UserError, match=f"CLM_DETOUR_TIMEOUT is {text}; set it to a number of seconds"):
+        parallel.timeout()
+
+
+def test_processes_that_gloo_cannot_connect_are_told_how(monkeypatch):
+    def fail(**settings: object) -> None:
+        raise RuntimeError("[../gloo/transport/tcp/device.cc:84] ifa != nullptr\nmore")
+
+    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(parallel.dist, "initialize_dist", lambda *_, **__: None)
+    monkeypatch.setattr(parallel.torch.distributed, "new_group", fail)
+    parallel.waiting_group.cache_clear()
+    with pytest.raises(UserError, match="set GLOO_SOCKET_IFNAME"):
+        parallel.start_processes()
 
 
 def test_only_the_first_process_copies_whole_tensors_from_its_device(monkeypatch, tmp_path):
@@ -170,13 +202,13 @@ from pathlib import Path
 from clm_detour.utils.errors import UserError, exit_on_user_error
 from clm_detour.utils.locks import exclusive
 from clm_detour.train import parallel
-from clm_detour.train.parallel import run_on_main_process, is_main_process, extend_timeout
+from clm_detour.train.parallel import run_on_main_process, is_main_process
 
 parallel.TIMEOUT = 4.0
 folder = Path(sys.argv[1])
 
 def decide():
-    with exclusive(folder, "A test works", extend_timeout):
+    with exclusive(folder, "A test works"):
         return is_main_process()
 
 def refuse():
@@ -206,7 +238,7 @@ def test_all_do_what_the_first_decides_however_long_it_takes_and_leave_with_its_
         said = ""
         while "A test works" not in said and launched.poll() is None:
             said += launched.stdout.readline()
-        time.sleep(9)  # more than twice the time for which the others listen
+        time.sleep(9)  # more than twice the time limit of a step
     said += launched.communicate(timeout=60)[0]
     assert launched.returncode == 2, said
     for rank in "01":
@@ -220,11 +252,7 @@ def test_a_phase_is_finished_for_all_or_for_none(monkeypatch, prepared):
     told = [None, True]  # the lock is held; the phase is finished
     monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(parallel.dist, "get_global_rank", lambda: 1)
-    monkeypatch.setattr(parallel.dist, "initialize_dist", lambda *_, **__: None)
-    monkeypatch.setattr(
-        parallel.dist,
-        "broadcast_object_list",
-        lambda values, src: values.__setitem__(0, told.pop(0)),
-    )
+    monkeypatch.setattr(phase, "start_processes", lambda: None)
+    monkeypatch.setattr(parallel, "broadcast", lambda value: told.pop(0))
     assert not train_phase(Recipe(config), run)
     assert not told

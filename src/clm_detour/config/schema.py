@@ -152,8 +152,9 @@ class Train:
     # Rows that a process puts through the model at once. null: all of its rows; auto: as many as fit into
     # memory.
     micro_rows: PositiveInt | Literal["auto"] | None = None
-    # Whether every process holds the whole model (ddp) or a share of it (fsdp).
-    parallel: Literal["ddp", "fsdp"] = "ddp"
+    # Whether every process holds the whole model (ddp) or a share of it: over all processes (fsdp), or over
+    # those of its machine (hsdp), which then average gradients with the other machines.
+    parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"
     # Precision of the computation; bf16 is autocast. On a CPU that is slow in bf16, fp32 is used instead, and
     # a message says so.
     precision: Literal["bf16", "fp32"] = "bf16"

@@ -28,6 +28,7 @@ from clm_detour.data.batch_size import StepRows
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.train.callbacks.checkpoint import Checkpoints
+from clm_detour.train.callbacks.gradient_sync import gradient_sync
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.composer_model import PretrainingModel
@@ -159,7 +160,9 @@ def measure(setup: Setup, size: int, steps: int) -> Measured:
         batches = make_batches(setup)
         checkpoints = NoCheckpoints(setup.folder.checkpoints, network, average=None, every_tokens=1, keep=1)
         gradients = Gradients(config.optimizer.clip_norm, "skip", None, batches, checkpoints)
-        trainer = make_trainer(setup, model, optimizer, batches, [gradients, timer])
+        sync = gradient_sync(network, setup.precision == "bf16")
+        callbacks = [each for each in (sync, gradients, timer) if each is not None]
+        trainer = make_trainer(setup, model, optimizer, batches, callbacks)
         trainer.state.auto_microbatching = dist.get_world_size() > 1 and train.parallel == "ddp"
         try:
             trainer.fit()

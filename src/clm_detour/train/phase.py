@@ -28,11 +28,11 @@ from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
 from clm_detour.train.optim import load_optimizer_state, make_optimizer
 from clm_detour.train.parallel import (
-    extend_timeout,
     is_main_process,
     run_on_main_process,
     shard,
     start_processes,
+    wait_for_main_process,
 )
 from clm_detour.train.setup import Setup, computation_lines
 from clm_detour.utils.allocator import keep_freed_memory
@@ -58,7 +58,7 @@ def train_phase(recipe: Recipe, run: PhaseRun) -> bool:
     start_processes()
     folder = recipe.folder.phase(run.id).root
     with ExitStack() as stack:
-        lock = exclusive(folder, f"Another process trains {run.id}", extend_timeout)
+        lock = exclusive(folder, f"Another process trains {run.id}")
         run_on_main_process(lambda: stack.enter_context(lock))
         if run_on_main_process(lambda: recipe.is_finished(run)):
             return False
@@ -95,7 +95,7 @@ def train_unfinished(setup: Setup) -> None:
         finally:
             close(trainer)
             setup.stream.release()
-    dist.barrier()
+    wait_for_main_process()
 
 
 def record_start(setup: Setup) -> None:
@@ -137,8 +137,8 @@ def make_network(setup: Setup) -> ModernBertForPretraining:
         network.compile_layers()
     if train.activation_checkpointing:
         network.gradient_checkpointing_enable()
-    if train.parallel == "fsdp" and dist.get_world_size() > 1:
-        shard(network)
+    if train.parallel != "ddp" and dist.get_world_size() > 1:
+        shard(network, by_node=train.parallel == "hsdp", bf16=setup.precision == "bf16")
     return network
 
 

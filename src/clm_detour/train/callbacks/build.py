@@ -15,6 +15,7 @@ from clm_detour.recipe.schedules import phase_rate
 from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.export import Exports, ModelWriter
+from clm_detour.train.callbacks.gradient_sync import gradient_sync
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.held_out import HeldOutLoss
 from clm_detour.train.callbacks.metrics import Metrics
@@ -64,6 +65,7 @@ def make_callbacks(
     callbacks = [
         LearningRate(phase_rate(run.phase)),
         DropoutSeed(run.seed, run.first_row),
+        gradient_sync(network, setup.precision == "bf16"),
         gradients,
         throughput,
         average,
