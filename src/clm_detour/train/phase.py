@@ -17,7 +17,9 @@ from composer.core import Callback, Engine
 from composer.utils import dist
 
 from clm_detour.data.loader import StepBatches
+from clm_detour.model.compiling import start_compile_workers
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.model.precision import best_device
 from clm_detour.recipe.boundary import boundary_table, starting_network
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
@@ -74,6 +76,8 @@ def train_unfinished(setup: Setup) -> None:
     """Train a phase from its start or from the checkpoint at which it resumes."""
     keep_freed_memory()
     run, config = setup.run, setup.config
+    if best_device().type == "cuda" or config.train.compile:
+        start_compile_workers()
     network = make_network(setup)
     if is_main_process():
         record_start(setup)
