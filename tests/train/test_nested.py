@@ -76,7 +76,7 @@ def test_a_command_that_runs_once_on_a_machine_may_launch(variables, found):
 
 def test_a_phase_is_not_trained_by_tasks_that_do_not_know_of_each_other(variables):
     variables({"SLURM_STEP_TASKS_PER_NODE": "4"})
-    with pytest.raises(UserError, match="torchrun --nproc-per-node 4 -m clm_detour.train"):
+    with pytest.raises(UserError, match=r"torchrun --nproc-per-node 4 -m clm_detour\.train"):
         train("no.yaml", ["arm=base", "phase=pretrain"])
 
 

@@ -203,13 +203,19 @@ from clm_detour.utils.errors import UserError, exit_on_user_error
 from clm_detour.utils.locks import exclusive
 from clm_detour.train import parallel
 from clm_detour.train.parallel import run_on_main_process, is_main_process
+from torch.distributed.tensor import Shard, distribute_tensor
 
 parallel.TIMEOUT = 4.0
+save_file = parallel.save_file
 folder = Path(sys.argv[1])
 
 def decide():
     with exclusive(folder, "A test works"):
         return is_main_process()
+
+def save_slowly(tensors, path):
+    time.sleep(9)
+    save_file(tensors, path)
 
 def refuse():
     raise UserError("Nobody can go on.")
@@ -221,6 +227,10 @@ with exit_on_user_error():
     parallel.start_processes()
     agreed = run_on_main_process(decide)
     (folder / f"agreed{parallel.dist.get_global_rank()}").write_text(str(agreed))
+    parallel.save_file = save_slowly
+    shards = distribute_tensor(parallel.torch.arange(4.0), parallel.make_mesh(False)["shard"], [Shard(0)])
+    for name in ("first", "second"):  # the others may not be in the second's collectives too early
+        parallel.save_gathered({"weights": shards}, folder / name)
     try:
         run_on_main_process(refuse)
     except UserError as error:
@@ -241,6 +251,8 @@ def test_all_do_what_the_first_decides_however_long_it_takes_and_leave_with_its_
         time.sleep(9)  # more than twice the time limit of a step
     said += launched.communicate(timeout=60)[0]
     assert launched.returncode == 2, said
+    for name in ("first", "second"):
+        assert load_file(folder / name)["weights"].tolist() == [0, 1, 2, 3]
     for rank in "01":
         assert (folder / f"agreed{rank}").read_text() == "True", said
         assert (folder / f"refused{rank}").read_text() == "Nobody can go on."

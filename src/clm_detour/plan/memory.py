@@ -24,6 +24,7 @@ from clm_detour.recipe.freezing import frozen_layers, frozen_names
 from clm_detour.recipe.recipe import Recipe
 
 WEIGHT, MOMENTS, GRADIENT, BF16_COPY = 4, 8, 4, 2  # bytes per parameter
+OF_A_NODE = 8  # GPUs of a machine that a plan assumes for `hsdp`
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,21 @@ def memory_of(
 ) -> dict[str, int]:
     """Return the memory of each GPU in one phase, by part."""
     size, trained = numel(network, set()), numel(network, frozen_names(phase.freeze, network))
-    share = gpus if train.parallel == "fsdp" else 1
+    share = {"ddp": 1, "fsdp": gpus, "hsdp": min(gpus, OF_A_NODE)}[train.parallel]
     parts = {"weights": WEIGHT * size, "gradients": GRADIENT * trained, "moments": MOMENTS * trained}
     parts = {name: part // share for name, part in parts.items()}
     if train.parallel == "ddp" and gpus > 1:
         parts["buckets"] = GRADIENT * trained  # DDP sums in copies of the gradients
     if train.ema_half_life is not None:
         parts["average"] = WEIGHT * trained // share
-    if train.precision == "bf16":
+    if share > 1:  # kept whole for a step, if that is not much of the memory
+        matrices = sum(each.numel() for each in network.model.layers.parameters() if each.ndim > 1)
+        parts["gathered weights"] = WEIGHT * size
+        parts["gathered gradients"] = GRADIENT * trained
+        if train.precision == "bf16":
+            parts["gathered weights"] -= (WEIGHT - BF16_COPY) * matrices
+            parts["bf16 copies"] = BF16_COPY * (size - matrices)
+    elif train.precision == "bf16":
         parts["bf16 copies"] = BF16_COPY * size
     rows = train.batch_rows // gpus if train.micro_rows is None else train.micro_rows
     if isinstance(rows, int):

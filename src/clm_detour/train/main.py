@@ -82,9 +82,6 @@ def main() -> None:
         if len(sys.argv) < 2:
             raise UserError("Usage: python -m clm_detour.train CONFIG arm=ARM phase=PHASE [key=value ...].")
         train(sys.argv[1], sys.argv[2:])
-        from clm_detour.train.parallel import stop_processes
-
-        stop_processes()
 
 
 if __name__ == "__main__":

@@ -84,14 +84,6 @@ def waiting_group() -> ProcessGroup:
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
-def stop_processes() -> None:
-    """Close the connections between the processes at the end of their work. Every process must call it."""
-    if torch.distributed.is_initialized():
-        wait_for_main_process()
-        waiting_group.cache_clear()
-        torch.distributed.destroy_process_group()
-
-
 def is_main_process() -> bool:
     """Return whether this process is the one that writes files and prints."""
     return dist.get_global_rank() == 0
@@ -131,11 +123,14 @@ def run_on_main_process(function: Callable[[], Value]) -> Value:
 
 
 def is_true_on_any_process(flag: bool) -> bool:
-    """Return whether `flag` is true on at least one process. All processes must arrive together."""
+    """Return whether `flag` is true on at least one process, however late another one arrives.
+
+    It needs no memory of a GPU and does not wait for one.
+    """
     if dist.get_world_size() == 1:
         return flag
-    held = get_device(None).tensor_to_device(torch.tensor([int(flag)]))
-    dist.all_reduce(held, reduce_operation="MAX")
+    held = torch.tensor(int(flag))
+    torch.distributed.all_reduce(held, op=torch.distributed.ReduceOp.MAX, group=waiting_group())
     return bool(held.item())
 
 
@@ -181,7 +176,9 @@ def make_mesh(by_node: bool) -> DeviceMesh:
     """Return the processes as a mesh with the dimensions `replicate` and `shard`."""
     world = dist.get_world_size()
     shards = dist.get_local_world_size() if by_node else world
-    if is_true_on_any_process(world % shards != 0):
+    found = [0] * world
+    torch.distributed.all_gather_object(found, shards, group=waiting_group())
+    if set(found) != {shards} or world % shards:
         raise UserError(
             "train.parallel: hsdp needs the same number of processes on each machine; use fsdp, or machines "
             "with as many GPUs as each other."

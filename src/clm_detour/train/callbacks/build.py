@@ -20,7 +20,7 @@ from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.held_out import HeldOutLoss
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.callbacks.preemption import Preemption
-from clm_detour.train.callbacks.step_start import DropoutSeed, LearningRate
+from clm_detour.train.callbacks.step_start import DataArrives, DropoutSeed, LearningRate
 from clm_detour.train.callbacks.throughput import Throughput, peak_flops
 from clm_detour.train.checkpoints import AVERAGE
 from clm_detour.train.composer_model import PretrainingModel
@@ -63,6 +63,7 @@ def make_callbacks(
     export_at = [parse_tokens(at, "train.export_at") for at in train.export_at]
     preemption = Preemption(checkpoints)
     callbacks = [
+        DataArrives() if setup.stream.remote else None,
         LearningRate(phase_rate(run.phase)),
         DropoutSeed(run.seed, run.first_row),
         gradient_sync(network, setup.precision == "bf16"),
