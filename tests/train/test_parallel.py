@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.checkpoints import sealed
 from clm_detour.train.launch import launch_processes
 from clm_detour.train.phase import train_phase
-from clm_detour.utils.errors import UserError
 from clm_detour.utils.locks import exclusive
 
 pytestmark = pytest.mark.slow
@@ -144,46 +142,6 @@ def test_every_logged_loss_and_norm_is_the_same(trained, how):
             else:
                 assert theirs["mlm"]["loss"] == pytest.approx(mine["mlm"]["loss"], rel=1e-4)
                 assert theirs["clm"]["loss"] == pytest.approx(mine["clm"]["loss"], rel=1e-4)
-
-
-@pytest.mark.parametrize(("asked", "seconds"), [(None, 600), ("90", 90)])
-def test_a_step_waits_ten_minutes_or_what_the_environment_says_and_the_first_process_has_days(
-    monkeypatch, asked, seconds
-):
-    given = {}
-    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(
-        parallel.dist, "initialize_dist", lambda device, timeout=300.0: given.update(step=timeout)
-    )
-    monkeypatch.setattr(parallel.torch.distributed, "new_group", lambda **settings: given.update(settings))
-    parallel.waiting_group.cache_clear()
-    monkeypatch.delenv(parallel.TIMEOUT_VARIABLE, raising=False)
-    if asked is not None:
-        monkeypatch.setenv(parallel.TIMEOUT_VARIABLE, asked)
-    parallel.start_processes()
-    parallel.waiting_group.cache_clear()
-    assert given["step"] == seconds
-    assert given["backend"] == "gloo"
-    assert given["timeout"] >= datetime.timedelta(days=1)
-
-
-@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan"])
-def test_a_time_limit_that_is_no_number_is_one_sentence(monkeypatch, text):
-    monkeypatch.setenv(parallel.TIMEOUT_VARIABLE, text)
-    with pytest.raises(UserError, match=f"CLM_DETOUR_TIMEOUT is {text}; set it to a number of seconds"):
-        parallel.timeout()
-
-
-def test_processes_that_gloo_cannot_connect_are_told_how(monkeypatch):
-    def fail(**settings: object) -> None:
-        raise RuntimeError("[../gloo/transport/tcp/device.cc:84] ifa != nullptr\nmore")
-
-    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(parallel.dist, "initialize_dist", lambda *_, **__: None)
-    monkeypatch.setattr(parallel.torch.distributed, "new_group", fail)
-    parallel.waiting_group.cache_clear()
-    with pytest.raises(UserError, match="set GLOO_SOCKET_IFNAME"):
-        parallel.start_processes()
 
 
 def test_only_the_first_process_copies_whole_tensors_from_its_device(monkeypatch, tmp_path):

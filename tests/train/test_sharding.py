@@ -133,25 +133,18 @@ def lines(folder: PhaseFolder) -> list[dict[str, float]]:
     return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("how", "gathers", "reductions"),
-    [
-        ("fsdp, one micro-batch", 1, 1),
-        ("fsdp, compiled", 1, 1),
-        ("hsdp, one machine", 1, 1),
-        ("fsdp, sharded for each micro-batch", 2, 2),  # and layers again for the backward pass
-    ],
-)
-def test_weights_are_gathered_and_gradients_reduced_once_a_step_where_memory_allows(
-    trained, how, gathers, reductions
-):
-    calls = json.loads(trained[how][1].read_text())
-    steps, layers = 6, 3
-    reduced = calls["reduce_scatter_tensor"] - 1  # one measures whether the back end averages
-    assert reduced == steps * (layers + 1) * reductions
-    held_out = calls["all_gather_into_tensor"] - steps * ((layers + 1) * gathers + layers * (gathers - 1) * 2)
-    assert held_out % (layers + 1) == 0
-    assert held_out < steps * (layers + 1) * 10
+@pytest.mark.parametrize("how", ["fsdp, one micro-batch", "fsdp, compiled", "hsdp, one machine"])
+def test_weights_are_gathered_and_gradients_reduced_once_a_step(trained, how):
+    calls, steps, groups = json.loads(trained[how][1].read_text()), 6, 3 + 1  # of layers, and of the rest
+    assert calls["reduce_scatter_tensor"] == 1 + steps * groups  # the first measures what the back end does
+    assert calls["all_gather_into_tensor"] <= (steps + 3) * groups  # held-out scores are measured three times
+
+
+def test_every_micro_batch_gathers_and_reduces_where_memory_does_not_allow_it(trained):
+    calls = json.loads(trained["fsdp, sharded for each micro-batch"][1].read_text())
+    micro_batches, layers = 6 * 2, 3
+    assert calls["reduce_scatter_tensor"] == 1 + micro_batches * (layers + 1)
+    assert calls["all_gather_into_tensor"] >= micro_batches * 2 * layers  # forward and backward
 
 
 BF16 = """
