@@ -174,6 +174,20 @@ def test_the_micro_batch_of_auto_is_the_largest_divisor_that_fits(recipe):
     assert planned(int(two / 0.9) - 2) == planned(int(one / 0.9) - 2) == {1}
 
 
+@pytest.mark.parametrize("parallel", ["fsdp", "hsdp"])
+def test_sharded_processes_hold_whole_weights_and_gradients_during_a_step(recipe, parallel):
+    def memory(precision: str) -> dict[str, int]:
+        config = load_config(recipe, [f"train.parallel={parallel}", f"train.precision={precision}"])
+        return make_plan(Recipe(config), gpus=4).sizes.memory
+
+    exact, half = memory("fp32"), memory("bf16")
+    assert exact["gathered weights"] == pytest.approx(4 * exact["weights"], abs=4)
+    assert exact["gathered gradients"] == pytest.approx(4 * exact["gradients"], abs=4)
+    saved = exact["gathered weights"] - half["gathered weights"]  # two bytes of each element of a matrix
+    assert 0 < saved < exact["gathered weights"] / 2
+    assert half["bf16 copies"] == exact["gathered weights"] / 2 - saved
+
+
 def test_a_run_shows_the_plan_for_its_own_number_of_processes(recipe, tmp_path, monkeypatch, capsys):
     config = load_config(recipe)
     config.run_dir = str(tmp_path)

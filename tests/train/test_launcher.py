@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from clm_detour.train import launch as starting
@@ -159,11 +158,24 @@ def test_only_who_was_asked_to_leave_is_started_again(lowest, failed, asked, exp
     assert exit_code(lowest, failed, asked) == expected
 
 
-def test_a_process_that_has_just_left_does_not_keep_a_signal_from_the_others(monkeypatch):
-    gone, there = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
-    children = [psutil.Process(process.pid) for process in (gone, there)]
+def test_a_process_that_has_just_left_does_not_keep_a_signal_from_the_others():
+    gone, there, other = (subprocess.Popen(["sleep", "60"]) for _ in range(3))
     gone.kill()
-    gone.wait()
-    monkeypatch.setattr(psutil.Process, "children", lambda self: children)
-    signal_processes(signal.SIGTERM)
+    signal_processes({0: gone, 1: there}, signal.SIGTERM)
     assert there.wait(timeout=10) == -signal.SIGTERM
+    assert other.poll() is None  # a child process that is not a rank
+    other.kill()
+    for process in (gone, other):
+        process.wait()
+
+
+THREADS = "import os, sys\nsys.exit(int(os.environ['OMP_NUM_THREADS']))"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 3), ("7", 7)])
+def test_processes_share_the_cores_unless_the_user_says_otherwise(launch, monkeypatch, given, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(launcher, "usable_cores", lambda: 7)
+    assert launch(THREADS) == expected

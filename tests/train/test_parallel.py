@@ -20,7 +20,7 @@ from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import PhaseFolder
 from clm_detour.run.pipeline import prepare_data
-from clm_detour.train import parallel
+from clm_detour.train import parallel, phase
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.checkpoints import sealed
 from clm_detour.train.launch import launch_processes
@@ -144,16 +144,6 @@ def test_every_logged_loss_and_norm_is_the_same(trained, how):
                 assert theirs["clm"]["loss"] == pytest.approx(mine["clm"]["loss"], rel=1e-4)
 
 
-def test_the_others_wait_for_a_checkpoint_of_the_first_longer_than_composers_five_minutes(monkeypatch):
-    given = {}
-    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(
-        parallel.dist, "initialize_dist", lambda device, timeout=300.0: given.update(timeout=timeout)
-    )
-    parallel.start_processes()
-    assert given["timeout"] >= 3600
-
-
 def test_only_the_first_process_copies_whole_tensors_from_its_device(monkeypatch, tmp_path):
     tensors = {"exp_avg/bias": torch.empty(3, device="meta")}  # cannot be copied
     monkeypatch.setattr(parallel, "is_main_process", lambda: False)
@@ -170,14 +160,20 @@ from pathlib import Path
 from clm_detour.utils.errors import UserError, exit_on_user_error
 from clm_detour.utils.locks import exclusive
 from clm_detour.train import parallel
-from clm_detour.train.parallel import run_on_main_process, is_main_process, extend_timeout
+from clm_detour.train.parallel import run_on_main_process, is_main_process
+from torch.distributed.tensor import Shard, distribute_tensor
 
 parallel.TIMEOUT = 4.0
+save_file = parallel.save_file
 folder = Path(sys.argv[1])
 
 def decide():
-    with exclusive(folder, "A test works", extend_timeout):
+    with exclusive(folder, "A test works"):
         return is_main_process()
+
+def save_slowly(tensors, path):
+    time.sleep(9)
+    save_file(tensors, path)
 
 def refuse():
     raise UserError("Nobody can go on.")
@@ -189,6 +185,10 @@ with exit_on_user_error():
     parallel.start_processes()
     agreed = run_on_main_process(decide)
     (folder / f"agreed{parallel.dist.get_global_rank()}").write_text(str(agreed))
+    parallel.save_file = save_slowly
+    shards = distribute_tensor(parallel.torch.arange(4.0), parallel.make_mesh(False)["shard"], [Shard(0)])
+    for name in ("first", "second"):  # the others may not be in the second's collectives too early
+        parallel.save_gathered({"weights": shards}, folder / name)
     try:
         run_on_main_process(refuse)
     except UserError as error:
@@ -206,9 +206,11 @@ def test_all_do_what_the_first_decides_however_long_it_takes_and_leave_with_its_
         said = ""
         while "A test works" not in said and launched.poll() is None:
             said += launched.stdout.readline()
-        time.sleep(9)  # more than twice the time for which the others listen
+        time.sleep(9)  # more than twice the time limit of a step
     said += launched.communicate(timeout=60)[0]
     assert launched.returncode == 2, said
+    for name in ("first", "second"):
+        assert load_file(folder / name)["weights"].tolist() == [0, 1, 2, 3]
     for rank in "01":
         assert (folder / f"agreed{rank}").read_text() == "True", said
         assert (folder / f"refused{rank}").read_text() == "Nobody can go on."
@@ -220,11 +222,7 @@ def test_a_phase_is_finished_for_all_or_for_none(monkeypatch, prepared):
     told = [None, True]  # the lock is held; the phase is finished
     monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(parallel.dist, "get_global_rank", lambda: 1)
-    monkeypatch.setattr(parallel.dist, "initialize_dist", lambda *_, **__: None)
-    monkeypatch.setattr(
-        parallel.dist,
-        "broadcast_object_list",
-        lambda values, src: values.__setitem__(0, told.pop(0)),
-    )
+    monkeypatch.setattr(phase, "start_processes", lambda: None)
+    monkeypatch.setattr(parallel, "broadcast", lambda value: told.pop(0))
     assert not train_phase(Recipe(config), run)
     assert not told

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from clm_detour.config.loading import save_config
@@ -55,6 +56,28 @@ def test_a_signal_to_all_processes_at_once_does_not_take_the_data_away_from_the_
     assert started.wait(timeout=300) == REQUEUE, (tmp_path / "log").read_text()
     found = newest_undamaged(folder.checkpoints)
     assert found.position.step == read_json_lines(folder.metrics)[-1]["step"] >= 3
+
+
+def test_a_request_to_all_processes_of_a_job_leaves_the_workers_of_the_compiler_alive(prepared, tmp_path):
+    config = prepared("run", *ENDLESS, "train.compile=true")
+    path, folder = tmp_path / "endless.yaml", Recipe(config).folder.phase("pretrain")
+    save_config(config, path)
+    words = [sys.executable, str(SCRIPT), str(path), "arm=base", "phase=pretrain"]
+    training = Command(words, tmp_path / "log", TORCHINDUCTOR_COMPILE_THREADS="2")
+    training.wait_until(lambda: len(read_json_lines(folder.metrics)) >= 3)
+    trainer = psutil.Process(training.process.pid)
+    workers = [each for each in trainer.children(recursive=True) if "compile_worker" in str(each.cmdline())]
+    assert workers
+    trainer.suspend()  # at its end it would end the workers itself
+    for worker in workers:
+        worker.send_signal(signal.SIGUSR1)
+    time.sleep(1)
+    ended = [worker for worker in workers if worker.status() == psutil.STATUS_ZOMBIE]
+    trainer.send_signal(signal.SIGUSR1)
+    trainer.resume()
+    assert not ended
+    assert training.process.wait(timeout=300) == REQUEUE, training.said()
+    assert newest_undamaged(folder.checkpoints).position.step >= 3
 
 
 def test_ctrl_c_in_a_step_with_a_loader_process_is_one_sentence_and_the_same_command_goes_on_to_the_same_bits(

@@ -152,8 +152,9 @@ class Train:
     # Rows that a process puts through the model at once. auto: on a GPU as many as fit into its memory, found
     # by trial; on a CPU and with `deterministic` a number that follows from the recipe. null: all of them.
     micro_rows: PositiveInt | Literal["auto"] | None = "auto"
-    # Whether every process holds the whole model (ddp) or a share of it (fsdp).
-    parallel: Literal["ddp", "fsdp"] = "ddp"
+    # Whether every process holds the whole model (ddp) or a share of it: over all processes (fsdp), or over
+    # those of its machine (hsdp), which then average gradients with the other machines.
+    parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"
     # Precision of the computation; bf16 is autocast, tf32 rounds the inputs of products to 10 bits on a GPU.
     # On a CPU, fp32 is used instead of tf32, and instead of bf16 where that is slow; a message says so.
     precision: Literal["bf16", "tf32", "fp32"] = "bf16"

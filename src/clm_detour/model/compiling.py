@@ -18,8 +18,10 @@ from typing import Any, Literal
 import torch
 import torch._dynamo
 from torch._dynamo.exc import FailOnRecompileLimitHit
+from torch.utils._triton import has_triton_package
 
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.signals import started_processes_ignore_requests
 
 OLDEST = (7, 0)  # compute capability that Triton compiles for
 C_COMPILERS = ("gcc", "clang")  # in Triton's order
@@ -90,6 +92,20 @@ def allow_many_versions() -> None:
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, limits.accumulated_recompile_limit)
     limits.optimize_ddp = False
+
+
+def start_compile_workers() -> None:
+    """Start the processes in which Inductor compiles Triton kernels, before torch does so at the first use.
+
+    They would inherit the default action of SIGUSR1, with which a cluster asks all processes of a job to
+    leave, and the step that a trainer then finishes may need them.
+    """
+    if not has_triton_package():
+        return
+    with started_processes_ignore_requests():
+        from torch._inductor.async_compile import AsyncCompile  # torch 2.7 starts them here
+
+        AsyncCompile.warm_pool()
 
 
 def _has_headers() -> bool:

@@ -30,10 +30,10 @@ from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 
 WEIGHT, MOMENTS, GRADIENT, BF16_COPY = 4, 8, 4, 2  # bytes per parameter
-USED = (
-    0.9  # share of a GPU's memory that a plan fills: CUDA's context and gaps take some, and it may be wrong
-)
+# Share of a GPU's memory that a plan fills: CUDA's context and gaps take some, and the plan may be wrong.
+USED = 0.9
 BY_RECIPE = 8 << 30  # bytes of activations that a micro-batch may have where training does not search
+OF_A_NODE = 8  # GPUs of a machine that a plan assumes for `hsdp`
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,21 @@ def memory_of(
 def fixed_memory(train: Train, phase: Phase, network: ModernBertForPretraining, gpus: int) -> dict[str, int]:
     """Return the parts of the memory that do not depend on the micro-batch."""
     size, trained = numel(network, set()), numel(network, frozen_names(phase.freeze, network))
-    share = gpus if train.parallel == "fsdp" else 1
+    share = {"ddp": 1, "fsdp": gpus, "hsdp": min(gpus, OF_A_NODE)}[train.parallel]
     parts = {"weights": WEIGHT * size, "gradients": GRADIENT * trained, "moments": MOMENTS * trained}
     parts = {name: part // share for name, part in parts.items()}
     if train.parallel == "ddp" and gpus > 1:
         parts["buckets"] = GRADIENT * trained  # DDP sums in copies of the gradients
     if train.ema_half_life is not None:
         parts["average"] = WEIGHT * trained // share
-    if train.precision == "bf16":
+    if share > 1:  # kept whole for a step, if that is not much of the memory
+        matrices = sum(each.numel() for each in network.model.layers.parameters() if each.ndim > 1)
+        parts["gathered weights"] = WEIGHT * size
+        parts["gathered gradients"] = GRADIENT * trained
+        if train.precision == "bf16":
+            parts["gathered weights"] -= (WEIGHT - BF16_COPY) * matrices
+            parts["bf16 copies"] = BF16_COPY * (size - matrices)
+    elif train.precision == "bf16":
         parts["bf16 copies"] = BF16_COPY * size
     return parts
 

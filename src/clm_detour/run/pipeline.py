@@ -25,6 +25,7 @@ from clm_detour.run.check.sources import check_shards, recipe_sources
 from clm_detour.run.engine import Step, StepRunner
 from clm_detour.train import require_composer
 from clm_detour.train.launch import is_first_node, launch_phase
+from clm_detour.train.nested import check_started_once
 from clm_detour.utils.environment import describe_environment
 from clm_detour.utils.files import write_json
 from clm_detour.utils.locks import exclusive
@@ -48,6 +49,7 @@ def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
     Raises:
         UserError: If the recipe cannot be run.
     """
+    check_started_once("clm-detour run")
     recipe = recipe if isinstance(recipe, Recipe) else Recipe(recipe)
     if not all(recipe.folder.phase(id).finished for id in recipe.phases):
         require_composer()

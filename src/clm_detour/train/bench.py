@@ -30,6 +30,7 @@ from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.train.callbacks.checkpoint import Checkpoints
+from clm_detour.train.callbacks.gradient_sync import gradient_sync
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.composer_model import PretrainingModel
@@ -149,13 +150,15 @@ def measure(setup: Setup, size: int, steps: int) -> Measured:
         model = PretrainingModel(network, setup.stream.objective, bf16=train.precision == "bf16")
         if memory_can_run_out() and not fits_everywhere(setup, model, size):
             return Measured(size)
-        distribute(network, train)
+        distribute(setup, network)
         timer = StepTimer(model)
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
         batches = make_batches(setup)
         checkpoints = NoCheckpoints(setup.folder.checkpoints, network, average=None, every_tokens=1, keep=1)
         gradients = Gradients(config.optimizer.clip_norm, "skip", None, batches, checkpoints)
-        trainer = make_trainer(setup, model, optimizer, batches, [gradients, timer], size)
+        sync = gradient_sync(network, setup.precision == "bf16")
+        callbacks = [each for each in (sync, gradients, timer) if each is not None]
+        trainer = make_trainer(setup, model, optimizer, batches, callbacks, size)
         try:
             trainer.fit()
         finally:

@@ -15,7 +15,7 @@ from clm_detour.records.store import write
 from clm_detour.train.callbacks.export import ModelWriter
 from clm_detour.train.checkpoints import Position
 from clm_detour.train.optim import save_optimizer_state
-from clm_detour.train.parallel import is_main_process
+from clm_detour.train.parallel import run_on_main_process
 from clm_detour.train.setup import Setup
 
 
@@ -30,9 +30,12 @@ def finish(
     folder = setup.folder
     models.write(position.step, position.tokens, folder.model, folder.ema)
     save_optimizer_state(optimizer, models.network, folder.moments)
-    if is_main_process():
+
+    def close() -> None:
         write(phase_record(setup, started, position), folder.record)
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
+
+    run_on_main_process(close)
 
 
 def phase_record(setup: Setup, started: datetime.datetime, position: Position) -> PhaseRecord:

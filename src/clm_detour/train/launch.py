@@ -15,6 +15,7 @@ from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.train import require_composer
 from clm_detour.train.deterministic import prepare_environment
+from clm_detour.train.nested import check_started_once
 from clm_detour.utils.errors import USER_ERROR, UserError
 from clm_detour.utils.interrupt import LAUNCHED, interrupts_held
 from clm_detour.utils.signals import REQUEUE, Requeue, handlers_kept, on_signals
@@ -147,6 +148,7 @@ def launch_bench(path: str, words: list[str], gpus: str | None) -> None:
         UserError: If the phase cannot be measured, or Composer is not installed.
     """
     require_composer()
+    check_started_once("clm-detour bench")
     with handlers_kept():
         from clm_detour.train.bench import bench, numbers  # Composer takes seconds to import
 

@@ -22,6 +22,7 @@ from types import FrameType
 
 import psutil
 
+from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.errors import USER_ERROR, UserError, exit_on_user_error
 from clm_detour.utils.interrupt import LAUNCHED, interrupts_held
 from clm_detour.utils.signals import REQUEUE, handlers_kept, on_signals
@@ -65,12 +66,14 @@ def launch(arguments: argparse.Namespace) -> int:
 
     def forward(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        signal_processes(signal.Signals(number))
+        signal_processes(processes, signal.Signals(number))
 
     with tempfile.TemporaryDirectory() as logs, on_signals(forward):
         stop = signal.SIGINT
         try:
             start(arguments, logs, processes)
+            for number in set(signals):  # a process that was just being started has missed them
+                signal_processes(processes, signal.Signals(number))
             failed = wait_for_failure(processes)
             if signals or REQUEUE in failed.values():
                 stop = signal.SIGTERM  # the others may be writing a checkpoint
@@ -82,10 +85,15 @@ def launch(arguments: argparse.Namespace) -> int:
 
 
 def start(arguments: argparse.Namespace, logs: str, processes: Processes) -> None:
-    """Start the processes and add them to `processes`. All but the first of this machine print to files."""
+    """Start the processes and add them to `processes`. All but the first of this machine print to files.
+
+    They share the cores of this machine, unless OMP_NUM_THREADS says how many each of them uses.
+    """
     from composer.cli import launcher
 
-    with interrupts_held(), launcher._patch_env(**{LAUNCHED: "1"}):
+    threads = str(max(usable_cores() // arguments.nproc, 1))
+    environment = {LAUNCHED: "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    with interrupts_held(), launcher._patch_env(**environment):
         launcher._launch_processes(
             nproc=arguments.nproc,
             world_size=arguments.world_size,
@@ -116,16 +124,15 @@ def wait_for_failure(processes: Processes) -> dict[int, int]:
         time.sleep(POLL)
 
 
-def signal_processes(number: signal.Signals) -> None:
-    """Send a signal to each process that is still running."""
-    for process in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
+def signal_processes(processes: Processes, number: signal.Signals) -> None:
+    """Send a signal to each process that is still running, but not to processes that it has started."""
+    for process in list(processes.values()):
+        process.send_signal(number)  # nothing happens if it has ended
 
 
 def end(processes: Processes, number: signal.Signals) -> None:
     """Send the processes a signal, and after `GRACE` kill those that are left and their child processes."""
-    signal_processes(number)
+    signal_processes(processes, number)
     deadline = time.monotonic() + GRACE
     while any(process.poll() is None for process in processes.values()) and time.monotonic() < deadline:
         time.sleep(POLL)

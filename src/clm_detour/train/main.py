@@ -1,6 +1,7 @@
 """The command that trains one phase, in one process or under a launcher. Each of these starts it:
 
 clm-detour train CONFIG arm=ARM phase=PHASE
+torchrun --nproc-per-node 4 -m clm_detour.train CONFIG arm=ARM phase=PHASE
 composer -n 4 -m clm_detour.train CONFIG arm=ARM phase=PHASE
 composer -n 4 scripts/train.py CONFIG arm=ARM phase=PHASE
 """
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 
 from clm_detour.config import load_config, parse_selection
 from clm_detour.train import require_composer
+from clm_detour.train.nested import check_not_a_task_of_many
 from clm_detour.utils.errors import UserError, exit_on_user_error
 from clm_detour.utils.signals import handlers_kept, requeue_on_signals
 
@@ -33,6 +35,7 @@ def train(path: str, overrides: Sequence[str]) -> None:
         UserError: If no phase is selected, it cannot be trained, or Composer is not installed.
     """
     require_composer()
+    check_not_a_task_of_many()
     selected, rest = parse_selection(overrides, ("arm", "phase"))
     config = load_config(path, rest)
     if set(selected) != {"arm", "phase"}:

@@ -17,9 +17,8 @@ from composer import Trainer
 from composer.core import Callback, Engine
 from composer.utils import dist
 
-from clm_detour.config.schema import Train
 from clm_detour.data.loader import StepBatches
-from clm_detour.model.compiling import compile_choice
+from clm_detour.model.compiling import compile_choice, start_compile_workers
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device
 from clm_detour.recipe.boundary import boundary_table, starting_network
@@ -36,11 +35,11 @@ from clm_detour.train.numerics import FixedPrecision, numerics
 from clm_detour.train.optim import load_optimizer_state, make_optimizer
 from clm_detour.train.out_of_memory import explain_out_of_memory
 from clm_detour.train.parallel import (
-    extend_timeout,
     is_main_process,
     run_on_main_process,
     shard,
     start_processes,
+    wait_for_main_process,
 )
 from clm_detour.train.setup import Setup, compile_line, computation_lines
 from clm_detour.utils.allocator import keep_freed_memory, let_gpu_memory_grow
@@ -68,7 +67,7 @@ def train_phase(recipe: Recipe, run: PhaseRun) -> bool:
     start_processes()
     folder = recipe.folder.phase(run.id).root
     with ExitStack() as stack:
-        lock = exclusive(folder, f"Another process trains {run.id}", extend_timeout)
+        lock = exclusive(folder, f"Another process trains {run.id}")
         run_on_main_process(lambda: stack.enter_context(lock))
         if run_on_main_process(lambda: recipe.is_finished(run)):
             return False
@@ -86,12 +85,15 @@ def train_unfinished(setup: Setup) -> None:
     """Train a phase from its start or from the checkpoint at which it resumes."""
     keep_freed_memory()
     run, config = setup.run, setup.config
+    device = best_device().type
+    if device == "cuda" or compile_choice(config.train.compile, device)[0]:
+        start_compile_workers()
     network = make_network(setup)
     model = PretrainingModel(network, setup.start.objective, bf16=config.train.precision == "bf16")
     micro_rows = choose_micro_rows(setup, model)
     if is_main_process():
         record_start(setup, micro_rows)
-    distribute(network, config.train)
+    distribute(setup, network)
     started = datetime.datetime.now(datetime.UTC)
     with progress(f"{run.id} ({run.phase.objective})", run.tokens, "tok") as advance:
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
@@ -110,7 +112,7 @@ def train_unfinished(setup: Setup) -> None:
         finally:
             close(trainer)
             setup.stream.release()
-    dist.barrier()
+    wait_for_main_process()
 
 
 def record_start(setup: Setup, micro_rows: MicroRows) -> None:
@@ -160,10 +162,11 @@ def make_network(setup: Setup) -> ModernBertForPretraining:
     return network
 
 
-def distribute(network: ModernBertForPretraining, train: Train) -> None:
+def distribute(setup: Setup, network: ModernBertForPretraining) -> None:
     """Shard the network over the processes, if the recipe says so."""
-    if train.parallel == "fsdp" and dist.get_world_size() > 1:
-        shard(network)
+    parallel = setup.config.train.parallel
+    if parallel != "ddp" and dist.get_world_size() > 1:
+        shard(network, by_node=parallel == "hsdp", bf16=setup.precision == "bf16")
 
 
 def make_batches(setup: Setup) -> StepBatches:

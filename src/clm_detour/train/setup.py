@@ -53,6 +53,11 @@ class Setup:
         """Rows of the phase."""
         return self.recipe.stream(self.run)
 
+    @property
+    def precision(self) -> str:
+        """Precision in which this device computes the phase."""
+        return computed_precision(self.config.train.precision, best_device())[0]
+
     @cached_property
     def start(self) -> Start:
         """Weights, optimizer state and position with which the phase starts.

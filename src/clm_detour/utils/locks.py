@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ POLL_SECONDS = 1.0
 
 
 @contextmanager
-def exclusive(folder: Path, other: str, meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+def exclusive(folder: Path, other: str) -> Iterator[None]:
     """Lock a folder for the block, and wait first for a process that holds it. The folder is made if needed.
 
     Where the file system has no locks, a warning is printed and the block runs without one.
@@ -23,15 +23,10 @@ def exclusive(folder: Path, other: str, meanwhile: Callable[[], None] = lambda: 
     Args:
         folder: The folder to lock.
         other: The other process and what it does, for the line that is printed while waiting.
-        meanwhile: A function that is called every `POLL_SECONDS` while waiting.
 
     Raises:
         UserError: If the folder cannot be written.
     """
-
-    def is_cancelled() -> bool:
-        meanwhile()
-        return False
 
     path = folder / ".lock"
     with writable(folder):
@@ -43,7 +38,7 @@ def exclusive(folder: Path, other: str, meanwhile: Callable[[], None] = lambda: 
             lock.acquire(blocking=False)
         except Timeout:
             console.print(f"{other} in {folder}; waiting for it to end.", soft_wrap=True)
-            lock.acquire(poll_interval=POLL_SECONDS, cancel_check=is_cancelled)
+            lock.acquire(poll_interval=POLL_SECONDS)
     except OSError as error:  # Lustre, for one, is often mounted without locks
         warn(f"{path} cannot be locked ({error.strerror}): make sure that no other process works there.")
     try:

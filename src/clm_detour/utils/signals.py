@@ -50,6 +50,19 @@ def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 
 @contextmanager
+def started_processes_ignore_requests() -> Iterator[None]:
+    """Start processes in the block that SIGUSR1 does not reach: it is blocked in them, however they start.
+
+    A cluster sends it to every process of a job, and it ends each process that has no handler.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
 def requeue_on_signals() -> Iterator[None]:
     """End the block with `Requeue` at one of `SIGNALS`. Training steps have a handler of their own."""
 

@@ -15,11 +15,12 @@ from clm_detour.recipe.schedules import phase_rate
 from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.checkpoint import Checkpoints
 from clm_detour.train.callbacks.export import Exports, ModelWriter
+from clm_detour.train.callbacks.gradient_sync import gradient_sync
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.held_out import HeldOutLoss
 from clm_detour.train.callbacks.metrics import Metrics
 from clm_detour.train.callbacks.preemption import Preemption
-from clm_detour.train.callbacks.step_start import DropoutSeed, LearningRate
+from clm_detour.train.callbacks.step_start import DataArrives, DropoutSeed, LearningRate
 from clm_detour.train.callbacks.throughput import Throughput, peak_flops
 from clm_detour.train.checkpoints import AVERAGE
 from clm_detour.train.composer_model import PretrainingModel
@@ -62,8 +63,10 @@ def make_callbacks(
     export_at = [parse_tokens(at, "train.export_at") for at in train.export_at]
     preemption = Preemption(checkpoints)
     callbacks = [
+        DataArrives() if setup.stream.remote else None,
         LearningRate(phase_rate(run.phase)),
         DropoutSeed(run.seed, run.first_row),
+        gradient_sync(network, setup.precision == "bf16"),
         gradients,
         throughput,
         average,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from composer.core import Callback, State
 from composer.loggers import Logger
-from composer.utils import dist
 
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.boundary import OPTIMIZER_STATE
@@ -16,7 +15,7 @@ from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.clock import is_last_step, passed
 from clm_detour.train.checkpoints import AVERAGE, SEAL, STATE, Position, checksums, remove, sealed
 from clm_detour.train.optim import save_optimizer_state
-from clm_detour.train.parallel import gather_network, is_main_process
+from clm_detour.train.parallel import gather_network, is_main_process, run_on_main_process
 from clm_detour.utils.files import atomic_folder, write_json
 
 
@@ -56,8 +55,11 @@ class Checkpoints(Callback):
     def write(self, state: State) -> Path:
         """Write a sealed checkpoint, unless this step has one already. Every process must call it.
 
-        It returns when the checkpoint is sealed. If one process returned earlier and then ended, the launcher
-        would end the main process while it is still writing.
+        It returns on all processes when the main one has sealed the checkpoint. If one process returned
+        earlier and then ended, the launcher would end the main process while it is still writing.
+
+        Raises:
+            UserError: If the folder cannot be written, on every process.
         """
         target = self.folder / f"step-{state.timestamp.batch.value:08d}"
         if (
@@ -73,10 +75,11 @@ class Checkpoints(Callback):
                 network.save_pretrained(temporary)
                 write_json(temporary / STATE, asdict(Position.of(state.timestamp, self.skipped)))
                 write_json(temporary / SEAL, checksums(temporary))
-        if is_main_process():
-            until_now = [path for path in sealed(self.folder) if path <= target]  # later ones are damaged
-            for old in until_now[: -self.keep]:
-                remove(old)
-        dist.barrier()
+        run_on_main_process(lambda: self._remove_old(target))
         self.newest = target
         return target
+
+    def _remove_old(self, newest: Path) -> None:
+        until_now = [path for path in sealed(self.folder) if path <= newest]  # later ones are damaged
+        for old in until_now[: -self.keep]:
+            remove(old)

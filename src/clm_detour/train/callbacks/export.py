@@ -12,7 +12,7 @@ from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.export import about_phase, write_model
 from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.clock import tokens_before
-from clm_detour.train.parallel import gather_network, is_main_process
+from clm_detour.train.parallel import gather_network, is_main_process, run_on_main_process
 from clm_detour.train.setup import Setup
 from clm_detour.utils.progress import console
 
@@ -39,9 +39,12 @@ class ModelWriter:
 
     def _write(self, step: int, tokens: int, folder: Path, weights: str) -> None:
         network, recipe = gather_network(self.network), self.setup.recipe
-        if is_main_process():
+
+        def write() -> None:
             about = about_phase(self.setup.run, recipe.public_config(), step, tokens, weights)
             write_model(network, recipe.tokenizer_path, folder, about)
+
+        run_on_main_process(write)
 
 
 class Exports(Callback):

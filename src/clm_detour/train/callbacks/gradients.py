@@ -53,8 +53,10 @@ class Gradients(Callback):
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Measure the factor for sharded gradients."""
-        if state.fsdp_enabled:
-            self.scale = sharded_gradient_scale()
+        for parameter in state.model.parameters():
+            if isinstance(parameter, DTensor):
+                self.scale = sharded_gradient_scale(parameter.device_mesh.get_group())
+                break
 
     def before_train_batch(self, state: State, logger: Logger) -> None:
         """Reset the sums for a new step, or for the same step with smaller micro-batches."""

@@ -14,7 +14,7 @@ from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.records.phase import HeldOutStep
 from clm_detour.train.callbacks.clock import is_last_step, passed
 from clm_detour.train.callbacks.metrics import JsonLines
-from clm_detour.train.parallel import is_main_process
+from clm_detour.train.parallel import is_main_process, wait_for_main_process
 from clm_detour.utils.files import finite
 
 
@@ -65,5 +65,6 @@ class HeldOutLoss(Callback):
             clock = state.timestamp
             step = HeldOutStep(step=clock.batch.value, tokens=clock.token.value, **scores)
             self.lines.append(step)
+        wait_for_main_process()
         losses = {f"held_out/{kind}": score.loss for kind, score in scores.items() if score.predicted}
         logger.log_metrics({name: loss for name, loss in losses.items() if finite(loss) is not None})

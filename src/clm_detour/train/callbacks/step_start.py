@@ -9,6 +9,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from clm_detour.recipe.schedules import RateFunction
+from clm_detour.train.parallel import is_true_on_any_process
 
 
 class LearningRate(Callback):
@@ -22,6 +23,17 @@ class LearningRate(Callback):
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(state.timestamp.token.value)
+
+
+class DataArrives(Callback):
+    """Lets all processes wait until each has its rows, if these are downloaded.
+
+    Otherwise the others would wait in a collective of the step, which has a time limit.
+    """
+
+    def after_dataloader(self, state: State, logger: Logger) -> None:
+        """Wait for the process whose rows arrive last."""
+        is_true_on_any_process(False)
 
 
 class DropoutSeed(Callback):
