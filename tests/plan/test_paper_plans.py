@@ -11,7 +11,7 @@ from transformers import ModernBertConfig
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
 from clm_detour.plan import make_plan
-from clm_detour.plan.hardware import DEVICES, MEMORY, Hardware
+from clm_detour.plan.hardware import Hardware
 from clm_detour.plan.memory import divisors
 from clm_detour.recipe.recipe import Recipe
 
@@ -87,7 +87,3 @@ def test_the_plan_shows_the_micro_batch_as_an_estimate(published, monkeypatch, c
     said = " ".join(capsys.readouterr().err.split())
     assert not left.value.code, said
     assert "Micro-batch of each process: 12 rows, estimated to fill at most 90% of each GPU" in said
-
-
-def test_every_device_has_a_memory():
-    assert MEMORY.keys() == DEVICES.keys()
