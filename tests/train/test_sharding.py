@@ -104,7 +104,7 @@ def trained(tiny_recipe, tmp_path_factory):
         else:
             words += [str(path), str(local), name]
     launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(script), *words]
-    subprocess.run(launcher, check=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(launcher, check=True, timeout=1800, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return folders
 
 

@@ -168,8 +168,9 @@ def shard(network: ModernBertForPretraining, by_node: bool = False, bf16: bool =
         )
     if mesh.size(0) > 1:
         hook = average_over(mesh.get_group("replicate"))
-        for module in (network, *layers):
-            module.set_all_reduce_hook(hook)
+        for module in network.modules():
+            if isinstance(module, FSDPModule):
+                module.set_all_reduce_hook(hook)
 
 
 def make_mesh(by_node: bool) -> DeviceMesh:
