@@ -57,7 +57,8 @@ def _try(attend: Attend, causal: bool) -> None:
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         values = torch.arange(sum(LENGTHS) * 3 * HEADS * SIZE, device=device).sin().to(torch.bfloat16)
         qkv = values.view(-1, 3, HEADS, SIZE).requires_grad_()
-        out = attend(*qkv.unbind(1), Documents(list(LENGTHS), device), causal, WINDOW)
+        q, k, v = qkv.unbind(1)
+        out = attend(q, k, v, Documents(list(LENGTHS), device), causal, WINDOW)
         (grad,) = torch.autograd.grad(out.float().square().sum(), qkv)
         if not bool(out.isfinite().all() & grad.isfinite().all()):
             raise ValueError("its results are not finite")
