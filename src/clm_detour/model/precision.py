@@ -52,12 +52,19 @@ def set_tf32(allowed: bool) -> None:
 @contextlib.contextmanager
 def fp32_products(tf32: bool) -> Iterator[None]:
     """Compute products of fp32 tensors in TF32 or exactly within a block, or within a function."""
-    before = torch.backends.cuda.matmul.allow_tf32
+    before = _allows_tf32()
     set_tf32(tf32)
     try:
         yield
     finally:
         set_tf32(before)
+
+
+def _allows_tf32() -> bool:
+    matmul: Any = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # then the older flag raises where somebody set only this one
+        return matmul.fp32_precision == "tf32"
+    return matmul.allow_tf32
 
 
 def computed_precision(asked: str, device: torch.device) -> tuple[str, str]:
