@@ -46,8 +46,10 @@ def main(
         }
         found = {stream: losses_of(each) for stream, each in configs.items()}
     table = Table("steps", *(f"loss, {stream} stream" for stream in STREAMS), "difference")
+    whole = steps // stretch * stretch
     means = {
-        stream: np.array(each["training"]).reshape(-1, stretch).mean(1) for stream, each in found.items()
+        stream: np.array(each["training"])[:whole].reshape(-1, stretch).mean(1)
+        for stream, each in found.items()
     }
 
     def add_row(label: str, fp32: float, bf16: float) -> None:

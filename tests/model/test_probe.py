@@ -145,6 +145,21 @@ def not_deterministic_pair(outputs: tuple[Tensor, None], **kwargs: Any) -> tuple
     return not_deterministic(outputs[0], **kwargs), None
 
 
+def test_full_memory_is_no_fault_of_the_kernel(machine: Machine) -> None:
+    full = [True]
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        if full.pop() if full else False:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(*args, **kwargs)
+
+    whole = Calls().two
+    machine.install(FA2, functools.wraps(whole)(kernel))
+    with pytest.raises(torch.OutOfMemoryError):
+        choose_backend()
+    assert choose_backend().name == "flash"
+
+
 def test_the_attempt_leaves_no_trace_whatever_surrounds_it(machine: Machine) -> None:
     machine.install(VARLEN, varlen_attn)
     state = torch.get_rng_state()

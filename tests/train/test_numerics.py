@@ -11,6 +11,7 @@ import torch
 from composer.core import Engine
 
 from clm_detour.config.schema import Config, Train
+from clm_detour.model import precision
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.train import launch
@@ -76,12 +77,12 @@ def train(config: Config) -> bytes:
     return (recipe.folder.phase(run.id).model / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_fp32_is_exact_and_tf32_is_tf32_in_every_step(prepared, composers_gpu, seen, precision):
-    config = prepared(precision, f"train.precision={precision}")
+@pytest.mark.parametrize("asked", ["fp32", "tf32", "bf16"])
+def test_fp32_is_exact_and_tf32_is_tf32_in_every_step(prepared, composers_gpu, seen, asked):
+    config = prepared(asked, f"train.precision={asked}")
     flags = seen(tf32_flags)
     train(config)
-    wanted = {frozenset({precision == "tf32"})}
+    wanted = {frozenset({asked == "tf32"})}
     assert flags == {"held out": set(), "forward": wanted, "backward": wanted}
     assert torch.backends.cuda.matmul.allow_tf32 is False  # as before the phase
 
@@ -115,6 +116,21 @@ def test_deterministic_algorithms_are_used_in_every_step_and_not_afterwards(prep
     assert not torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.deterministic
     assert same == plain  # a CPU is deterministic anyway
+
+
+def test_a_phase_trains_with_the_residual_stream_of_the_recipe(prepared, monkeypatch):
+    monkeypatch.setattr(precision, "cpu_multiplies_bf16", lambda: True)
+    half = "train.residual=bf16"
+    exact, rounded, fp32 = (
+        train(prepared(name, *words))
+        for name, words in {
+            "exact": ["train.precision=bf16"],
+            "rounded": ["train.precision=bf16", half],
+            "fp32": [half],  # the precision of the quickstart, which has no autocast
+        }.items()
+    )
+    assert exact != rounded
+    assert fp32 == train(prepared("plain"))
 
 
 def test_launched_processes_inherit_the_variables(prepared, monkeypatch):
@@ -169,7 +185,7 @@ def test_what_was_set_before_a_phase_is_set_after_it() -> None:
 def test_mfu_divides_by_the_peak_of_the_precision(monkeypatch, gpu, bf16, tf32, fp32):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: gpu)
-    assert [peak_flops(precision) for precision in ("bf16", "tf32", "fp32")] == [bf16, tf32, fp32]
+    assert [peak_flops(each) for each in ("bf16", "tf32", "fp32")] == [bf16, tf32, fp32]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert peak_flops("bf16") is None
 

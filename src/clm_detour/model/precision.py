@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -41,21 +42,29 @@ def product_dtype(device: str, dtype: torch.dtype) -> torch.dtype:
 
 def set_tf32(allowed: bool) -> None:
     """Allow or forbid TF32, which rounds the inputs of products of fp32 tensors to 10 bits, on every GPU."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
-    if hasattr(matmul, "fp32_precision"):  # torch 2.9; without it a setting for all back ends would count
-        matmul.fp32_precision = cudnn.fp32_precision = "tf32" if allowed else "ieee"
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    for backend in backends:
+        backend.allow_tf32 = allowed
+        if hasattr(backend, "fp32_precision"):  # torch 2.9; else one for all back ends would count
+            backend.fp32_precision = "tf32" if allowed else "ieee"
 
 
 @contextlib.contextmanager
 def fp32_products(tf32: bool) -> Iterator[None]:
     """Compute products of fp32 tensors in TF32 or exactly within a block, or within a function."""
-    before = torch.backends.cuda.matmul.allow_tf32
+    before = _allows_tf32()
     set_tf32(tf32)
     try:
         yield
     finally:
         set_tf32(before)
+
+
+def _allows_tf32() -> bool:
+    matmul: Any = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # then the older flag raises where somebody set only this one
+        return matmul.fp32_precision == "tf32"
+    return matmul.allow_tf32
 
 
 def computed_precision(asked: str, device: torch.device) -> tuple[str, str]:

@@ -57,5 +57,5 @@ class FixedPrecision(Callback):
         self.tf32 = train.precision == "tf32"
 
     def run_event(self, event: Event, state: State, logger: Logger) -> None:
-        """Set it."""
+        """Make the setting; callbacks after this one and the Trainer then compute with it."""
         set_tf32(self.tf32)

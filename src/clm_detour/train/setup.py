@@ -83,10 +83,12 @@ def computation_lines(train: Train, attention: str) -> list[str]:
     precision, reason = computed_precision(train.precision, best_device())
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     backend = choose_backend(attention, best_device().type, dtype)
+    details = [", residual stream in bf16"] if precision == train.residual == "bf16" else []
+    details += [", with deterministic algorithms"] if train.deterministic else []
     parallel = f", {train.parallel}" if dist.get_world_size() > 1 else ""
     return [
         f"{describe_processes()}{parallel}",
-        f"computed in {precision} ({reason})",
+        f"computed in {precision} ({reason}){''.join(details)}",
         f"attention back end {backend.name} ({backend.reason})",
     ]
 

@@ -28,6 +28,9 @@ def problem(attend: Attend) -> str | None:
 
     It computes one forward and one backward pass with a window over two documents, causal and not, in bf16.
     The answer is kept for each kind of GPU and for the deterministic mode of torch.
+
+    Raises:
+        OutOfMemoryError: If the GPU has no memory left.
     """
     return _tried(attend, torch.cuda.get_device_capability(), torch.are_deterministic_algorithms_enabled())
 
@@ -37,6 +40,8 @@ def _tried(attend: Attend, capability: tuple[int, int], deterministic: bool) -> 
     try:
         for causal in (False, True):
             _try(attend, causal)
+    except torch.OutOfMemoryError:  # says nothing about the kernel
+        raise
     except Exception as error:  # a kernel may raise anything
         return on_one_line(error)
     return None
@@ -52,7 +57,8 @@ def _try(attend: Attend, causal: bool) -> None:
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         values = torch.arange(sum(LENGTHS) * 3 * HEADS * SIZE, device=device).sin().to(torch.bfloat16)
         qkv = values.view(-1, 3, HEADS, SIZE).requires_grad_()
-        out = attend(*qkv.unbind(1), Documents(list(LENGTHS), device), causal, WINDOW)
+        q, k, v = qkv.unbind(1)
+        out = attend(q, k, v, Documents(list(LENGTHS), device), causal, WINDOW)
         (grad,) = torch.autograd.grad(out.float().square().sum(), qkv)
         if not bool(out.isfinite().all() & grad.isfinite().all()):
             raise ValueError("its results are not finite")
