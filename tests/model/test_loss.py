@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from model_reference import assert_close, gradients, packed_ids, some_labels, tiny_model, tokens
 from torch import Tensor
 
+from clm_detour.model import kernels
+from clm_detour.model import loss as loss_module
 from clm_detour.model.loss import chunk_positions, predicted_places, summed_cross_entropy
 from clm_detour.utils.errors import UserError
 
@@ -72,6 +76,41 @@ def test_under_bf16_autocast_the_loss_is_fp32_and_gradients_are_near() -> None:
     for near, expected in zip(torch.autograd.grad(loss, (hidden, weight, offset)), exact, strict=True):
         assert near.dtype == torch.float32
         assert_close(near, expected, 2e-2)
+
+
+class Products:
+    """torch's addmm as on CUDA, where a product of half precision can be added to an fp32 sum."""
+
+    def __init__(self, refuses: bool):
+        self.refuses = refuses
+        self.added = 0
+
+    def addmm(self, total: Tensor, left: Tensor, right: Tensor, *, out_dtype: Any, out: Tensor) -> Tensor:
+        if self.refuses:
+            raise RuntimeError("self and mat2 must have the same dtype")
+        assert out is total
+        assert out_dtype is total.dtype is torch.float32
+        assert left.dtype is right.dtype is torch.bfloat16
+        self.added += 1
+        return out.add_(left.float() @ right.float())
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_the_gradient_of_the_vocabulary_is_added_up_by_the_product_where_torch_can(
+    refuses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = Products(refuses)
+    monkeypatch.setattr(torch, "addmm", products.addmm)
+    monkeypatch.setattr(kernels, "DEVICE", "cpu")
+    loss_module._product_adds.cache_clear()
+    hidden, weight, offset, labels = problem()
+    exact = torch.autograd.grad(summed_cross_entropy(hidden, weight, offset, labels)[0], weight)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = summed_cross_entropy(hidden, weight, offset, labels, 7)
+    assert_close(torch.autograd.grad(loss, weight)[0], exact, 2e-2)
+    chunks = -(-len(labels) // 7)
+    assert products.added == (0 if refuses else 1 + chunks)  # the first one tries it
+    loss_module._product_adds.cache_clear()
 
 
 def test_without_gradients_it_also_counts_the_right_answers() -> None:

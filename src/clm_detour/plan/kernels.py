@@ -10,9 +10,13 @@ for weights, gradients and optimizer state.
 - FlashAttention keeps nothing of the size T x T. Its backward computes the scores again (10 operations where
   the count of `model.flops` has 8), reads the output and its gradient once more for their product, and sums
   the gradient of the queries in fp32.
-- Attention stands between two graphs, so the two gradients of a layer's input are added by another kernel.
+- Queries and keys are rotated in place. Their gradients are rotated back while those of queries, keys and
+  values are packed.
+- Where attention stands between two graphs, the two gradients of a layer's input are added by one more
+  kernel. Torch 2.11 and newer compile a layer with its attention (`fused`).
 - Embedding, final norm and prediction head are not compiled: each cast is a kernel.
-- The vocabulary is computed in chunks of `model.loss.chunk_positions` positions.
+- The vocabulary is computed in chunks of `model.loss.chunk_positions` positions. The product adds up its
+  gradient in fp32 (`fused`), or returns it in bf16, which is then added.
 - Weights are cast to bf16 for each micro-batch, and their gradients from bf16 and added up.
 
 Communication between GPUs, and reading twice what does not stay in a cache, are not counted.
@@ -69,6 +73,7 @@ class MicroBatch:
         causal: Whether the mask is causal.
         per_step: Number of micro-batches in a step, over which the optimizer step is spread.
         stream: Bytes of an element of the residual stream.
+        fused: Whether torch is 2.11 or newer, whose graphs contain attention and whose products add in fp32.
         checkpointing: Whether layers are computed again in the backward pass.
         clips: Whether gradients are clipped.
     """
@@ -78,6 +83,7 @@ class MicroBatch:
     causal: bool
     per_step: int = 1
     stream: int = FULL
+    fused: bool = False
     checkpointing: bool = False
     clips: bool = True
 
@@ -184,7 +190,8 @@ def _layer(
     if to_input:
         if number:
             yield Kernel("norms", True, "memory", wide * (2 * stream + HALF) + norm * trains)
-        yield Kernel("residual sum", True, "memory", 3 * stream * wide)
+        if not batch.fused:
+            yield Kernel("residual sum", True, "memory", 3 * stream * wide)
 
 
 def _gradients(row: str, tokens: float, inner: int, outer: int, number: int) -> Iterator[Kernel]:
@@ -193,9 +200,10 @@ def _gradients(row: str, tokens: float, inner: int, outer: int, number: int) -> 
 
 
 def _rotary(model: ModernBertConfig, tokens: int, backward: bool) -> Kernel:
-    """Return the rotation of queries and keys, which copies values, and the tables of sines and cosines."""
+    """Return the rotation, which also reads the sines and cosines of one head."""
     tables = FULL * model.hidden_size // model.num_attention_heads
-    return Kernel("rotary", backward, "memory", tokens * (6 * HALF * model.hidden_size + tables))
+    units = (6 if backward else 4) * model.hidden_size
+    return Kernel("rotary", backward, "memory", tokens * (units * HALF + tables))
 
 
 def _weights(number: int, trains: bool, batch: MicroBatch) -> Iterator[Kernel]:
@@ -238,9 +246,12 @@ def _vocabulary(model: ModernBertConfig, batch: MicroBatch, trains: bool) -> Ite
     operands = HALF * (positions * (hidden + entries) + chunks * weight)
     flops = 2 * positions * hidden * entries
     for number in range(2 + trains):
-        yield Kernel(row, number > 0, "product", operands, flops, flops)
+        adds = batch.fused and number == 2
+        sums = (2 * FULL - HALF) * chunks * weight if adds else 0
+        yield Kernel(row, number > 0, "product", operands + sums, flops, flops)
     yield Kernel("softmax", False, "memory", 2 * HALF * positions * entries)
     yield Kernel("weights and their gradients", False, "memory", (FULL + HALF) * weight)
     if trains:
-        yield Kernel("vocabulary gradient", True, "memory", (HALF + 2 * FULL) * weight * chunks)
+        if not batch.fused:
+            yield Kernel("vocabulary gradient", True, "memory", (HALF + 2 * FULL) * weight * chunks)
         yield Kernel("vocabulary gradient", True, "memory", 5 * FULL * weight)  # scaled, and added up

@@ -19,6 +19,7 @@ from rich.table import Table
 from transformers import ModernBertConfig
 
 from clm_detour.config.schema import Train
+from clm_detour.model.attention import varlen
 from clm_detour.plan.hardware import DEVICES
 from clm_detour.plan.kernels import FULL, HALF, Kernel, MicroBatch, kernels
 from clm_detour.plan.make import model_config
@@ -122,6 +123,7 @@ def micro_batch(recipe: Recipe, run: PhaseRun, gpus: int) -> MicroBatch:
         predicted,
         run.objective.causal,
         per_step=-(-of_gpu // rows),
+        fused=varlen.find() is not None,
         stream=HALF if getattr(train, "residual", "fp32") == "bf16" else FULL,
         checkpointing=train.activation_checkpointing,
         clips=recipe.config.optimizer.clip_norm is not None,
