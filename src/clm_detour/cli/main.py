@@ -214,11 +214,35 @@ def probe(
 
 
 @app.command()
-def doctor() -> None:
-    """Show versions, hardware, extras, attention back ends and limits, and warn of problems."""
-    from clm_detour.run.doctor import print_environment
+def doctor(
+    overrides: Overrides,
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG]", help="With --verify: a recipe whose step is tried, e.g. mine.yaml."
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check kernels, processes, recovery and memory: two minutes.")
+    ] = False,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="With --verify: number of GPUs; default: all.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="With --verify: file for the results.")] = None,
+) -> None:
+    """Show versions, hardware, back ends and limits; --verify tries them out before a long run."""
+    if not verify:
+        from clm_detour.run.doctor import print_environment
 
-    print_environment()
+        if config or gpus or json:
+            raise UserError("A config, --gpus and --json need --verify.")
+        print_environment()
+        return
+    from clm_detour.run.verify.command import verify as verify_machine
+
+    loaded = None if config is None else load_config(config, overrides)
+    if not verify_machine(loaded, gpus, json):
+        raise typer.Exit(1)
 
 
 for shows in reporting.VERBS:
