@@ -1,4 +1,4 @@
-"""The records of `clm-detour doctor --verify`: the file of `--json`, and what is remembered of this machine."""
+"""The records of `clm-detour doctor --verify`: the file of `--json`, and which machines have passed."""
 
 from __future__ import annotations
 
