@@ -54,7 +54,7 @@ def through_composer(setup: Setup) -> Times:
     times = Times()
     model, optimizer, batches = parts(setup)
     callbacks = make_callbacks(setup, model, batches, lambda *_, **__: None)
-    trainer = make_trainer(setup, model, optimizer, batches, [*callbacks.all, times])
+    trainer = make_trainer(setup, model, optimizer, batches, [*callbacks.all, times], micro_rows_of(setup))
     trainer.fit()
     trainer.engine.close()
     return times
@@ -73,7 +73,7 @@ def bare_loop(setup: Setup) -> Times:
             group["lr"] = rate(run.step_rows.before(step) * run.row_tokens)
         optimizer.zero_grad(set_to_none=True)
         total, predicted = torch.zeros((), device=device), sum(batch["predicted"])
-        for rows in split_batch(batch, config.train.micro_rows or len(batch["predicted"])):  # type: ignore[arg-type]
+        for rows in split_batch(batch, micro_rows_of(setup)):
             part: dict[str, Any] = {
                 key: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
                 for key, value in rows.items()
@@ -87,6 +87,12 @@ def bare_loop(setup: Setup) -> Times:
         times.losses.append(total.item())
         times.ends.append(time.perf_counter())
     return times
+
+
+def micro_rows_of(setup: Setup) -> int:
+    """Return the rows of a micro-batch, which this benchmark sets."""
+    assert isinstance(setup.config.train.micro_rows, int)
+    return setup.config.train.micro_rows
 
 
 def parts(setup: Setup) -> tuple[Any, ...]:

@@ -88,10 +88,6 @@ WRONG = {
     ),
     "text for a number": ("train.batch_rows=many", "train.batch_rows"),
     "half a row": ("train.batch_rows=1.5", "train.batch_rows"),
-    "auto with shards": (
-        "train={parallel: fsdp, micro_rows: auto}",
-        "train.micro_rows: auto does not go with train.parallel: fsdp",
-    ),
     "a half-life of nothing": ("train.ema_half_life=0tok", "train.ema_half_life: 0tok is not positive"),
     "micro-batch": (
         "train.micro_rows=-2", "train.micro_rows: -2 is not valid; use an integer of 1 or more or auto",
@@ -121,7 +117,7 @@ WRONG = {
     "evaluation": ("evaluate.rows=0", "evaluate.rows: 0 is too small"),
     "true for a number": ("train.batch_rows=true", "train.batch_rows: true is not valid; use an integer"),
     "text that spells a number": ("train.batch_rows='8'", "train.batch_rows: '8' is not valid"),
-    "one for true": ("train.compile=1", "train.compile: 1 is not valid; use true or false"),
+    "one for true": ("train.compile=1", "train.compile: 1 is not valid; use true or false or auto"),
     "a number for text": ("model.base=3", "model.base: 3 is not a string; put it in quotes"),
     "a short list": ("optimizer.betas=[0.9]", "optimizer.betas: [0.9] is not valid; use a list of 2 items"),
     "an unknown logger": (

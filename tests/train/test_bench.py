@@ -86,6 +86,7 @@ def test_each_size_lets_go_of_the_one_before(recipe, monkeypatch):
 
 OUT_OF_MEMORY = """
 import sys, torch
+from clm_detour.train import bench
 from clm_detour.train.bench import main
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.parallel import is_main_process
@@ -98,29 +99,31 @@ def short_of_memory(self, batch):
     return forward(self, batch)
 
 PretrainingModel.forward = short_of_memory
+bench.memory_can_run_out = lambda: {tried}
 main()
 """
 
 
 @pytest.mark.parametrize(
-    ("parallel", "most", "last"),
+    ("parallel", "most", "tried", "last"),
     [
-        ("ddp", 1, "2 does not fit"),
-        ("ddp", 0, "1 does not fit"),
-        ("fsdp", 1, "ran out of memory with 2 rows"),
+        ("ddp", 1, True, "2 does not fit"),
+        ("ddp", 0, True, "1 does not fit"),
+        ("fsdp", 1, True, "2 does not fit"),
+        ("fsdp", 1, False, "ran out of memory with 2 rows"),
     ],
 )
 def test_one_process_short_of_memory_ends_it_for_all_after_what_was_measured(
-    recipe, tmp_path, parallel, most, last
+    recipe, tmp_path, parallel, most, tried, last
 ):
     script = tmp_path / "bench.py"
-    script.write_text(OUT_OF_MEMORY.format(most=most))
+    script.write_text(OUT_OF_MEMORY.format(most=most, tried=tried))
     words = [str(recipe), "arm=detour", "phase=clm", "steps=1", "sizes=1,2,4", f"train.parallel={parallel}"]
     launched = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(script), *words]
     done = subprocess.run(launched, capture_output=True, text=True, timeout=300, check=False)
     said = " ".join((done.stdout + done.stderr).split())
     assert last in said
-    assert (done.returncode == 0) == (parallel == "ddp")
+    assert (done.returncode == 0) == tried
     assert "4 does not fit" not in said
     assert re.search(r"memory 1 [\d.e-]+ ", said) or not most
 

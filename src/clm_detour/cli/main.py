@@ -121,19 +121,21 @@ def plan(
         float | None, typer.Option(min=0.001, help="Training speed of all processes together, for the hours.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
-    device: Annotated[str | None, typer.Option(help="Kind of GPU, like H100, for hours and energy.")] = None,
+    device: Annotated[str | None, typer.Option(help="Kind of GPU, like H100, for memory, hours, energy.")] = None,
     mfu: Annotated[float | None, typer.Option(help="Share of the GPU's peak speed, like 0.3.")] = None,
 ) -> None:
     """Show what a recipe needs: passes over sources, steps, operations, memory, disk; hours on hardware."""
     from clm_detour.plan import make_plan, print_plan
     from clm_detour.plan.hardware import MFU, Hardware
     from clm_detour.recipe.recipe import Recipe
+    from clm_detour.utils.gpus import smallest_memory
 
     if mfu is not None and device is None:
         raise UserError("--mfu needs --device, whose peak it is a share of.")
     hardware = None if device is None else Hardware(gpus, device, MFU if mfu is None else mfu)
     recipe = Recipe(load_config(config, overrides))
-    print_plan(make_plan(recipe, gpus), tokens_per_second, hardware)
+    memory = smallest_memory() if hardware is None else hardware.memory
+    print_plan(make_plan(recipe, gpus, gpu_memory=memory), tokens_per_second, hardware)
 
 
 @app.command()

@@ -149,15 +149,19 @@ class Train:
     """
 
     batch_rows: PositiveInt = 384  # rows in a step, over all processes
-    # Rows that a process puts through the model at once. null: all of its rows; auto: as many as fit into
-    # memory.
-    micro_rows: PositiveInt | Literal["auto"] | None = None
+    # Rows that a process puts through the model at once. auto: on a GPU as many as fit into its memory, found
+    # by trial; on a CPU and with `deterministic` a number that follows from the recipe. null: all of its rows.
+    micro_rows: PositiveInt | Literal["auto"] | None = "auto"
     # Whether every process holds the whole model (ddp) or a share of it (fsdp).
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    # Precision of the computation; bf16 is autocast. On a CPU that is slow in bf16, fp32 is used instead, and
-    # a message says so.
-    precision: Literal["bf16", "fp32"] = "bf16"
-    compile: bool = False  # use torch.compile for the layers: a minute at the start, then faster steps
+    # Precision of the computation; bf16 is autocast, tf32 rounds the inputs of products to 10 bits on a GPU.
+    # On a CPU, fp32 is used instead of tf32, and instead of bf16 where that is slow; a message says so.
+    precision: Literal["bf16", "tf32", "fp32"] = "bf16"
+    # Use only algorithms that give the same bits each time on the same GPUs; slower. On a CPU all do.
+    deterministic: bool = False
+    # Use torch.compile for the layers: a minute at the start, then faster steps. auto: on a GPU, if torch can
+    # compile there.
+    compile: bool | Literal["auto"] = "auto"
     activation_checkpointing: bool = False  # compute a third more and use a fraction of the memory
     # Data-loading processes for each training process; 0: load in the training process.
     workers: NonNegativeInt = 1

@@ -12,6 +12,7 @@ import sysconfig
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch._dynamo
@@ -35,6 +36,20 @@ def cannot_compile(device: str) -> str | None:
     if not _has_headers():
         return "Python's headers, which Triton needs, are not installed (python3-dev)"
     return _missing("CC", C_COMPILERS, "C")
+
+
+def compile_choice(asked: bool | Literal["auto"], device: str) -> tuple[bool, str]:
+    """Return whether layers are compiled for this type of device, and the reason.
+
+    Args:
+        asked: The user's setting; `auto` compiles for a GPU if torch can.
+    """
+    if asked != "auto":
+        return asked, "asked for"
+    if device != "cuda":
+        return False, "on a CPU only if asked for"
+    reason = cannot_compile(device)
+    return reason is None, reason or "torch can compile for this GPU"
 
 
 def allow_many_versions() -> None:

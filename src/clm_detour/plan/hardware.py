@@ -19,6 +19,18 @@ DEVICES = {
     "RTX4090": (165e12, 450),
     "MI300X": (1307e12, 750),
 }
+# Bytes of memory, as their makers state them: a little less than what a program finds.
+MEMORY = {
+    "A100": 80 * 10**9,
+    "H100": 80 * 10**9,
+    "H100-PCIe": 80 * 10**9,
+    "H200": 141 * 10**9,
+    "B200": 180 * 10**9,
+    "L40S": 48 * 10**9,
+    "A10": 24 * 10**9,
+    "RTX4090": 24 * 10**9,
+    "MI300X": 192 * 10**9,
+}
 MFU = 0.2  # follows approximately from the paper's hours on 4 x H100; `clm-detour bench` measures it
 
 
@@ -44,6 +56,11 @@ class Hardware:
     def watts(self) -> int:
         """Power of all boards under full load, without the machines that hold them."""
         return self.gpus * DEVICES[self.device][1]
+
+    @property
+    def memory(self) -> int:
+        """Memory of each GPU in bytes."""
+        return MEMORY[self.device]
 
     def seconds(self, flops: float) -> float:
         """Return the time that a number of operations takes."""

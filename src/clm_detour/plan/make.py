@@ -72,12 +72,15 @@ class RecipePlan:
     matched: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
-def make_plan(recipe: Recipe, gpus: int = 1, read_data: bool = True) -> RecipePlan:
+def make_plan(
+    recipe: Recipe, gpus: int = 1, read_data: bool = True, gpu_memory: int | None = None
+) -> RecipePlan:
     """Return the plan of a recipe.
 
     Args:
-        gpus: Number of GPUs on which it is to run. Without `train.micro_rows` they share the rows of a step.
+        gpus: Number of GPUs on which it is to run. They share the rows of a step.
         read_data: Whether to use the tokenizer and the prepared rows, as far as they exist.
+        gpu_memory: Memory of each GPU in bytes, for `train.micro_rows: auto`; None plans for a CPU.
 
     Raises:
         UserError: If a phase freezes layers that the model does not have, a source would be repeated more
@@ -93,7 +96,7 @@ def make_plan(recipe: Recipe, gpus: int = 1, read_data: bool = True) -> RecipePl
     if model is None:
         return RecipePlan(phases, None)
     operations = {phase.run.id: phase.operations for phase in phases if phase.operations is not None}
-    return RecipePlan(phases, sizes_of(recipe, model, gpus), matched(recipe.arms.values(), operations))
+    return RecipePlan(phases, sizes_of(recipe, model, gpus, gpu_memory), matched(recipe.arms.values(), operations))
 
 
 def model_config(

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from clm_detour.plan.hardware import Hardware
 from clm_detour.plan.make import PhasePlan, RecipePlan, SourcePlan
+from clm_detour.plan.memory import USED, Sizes
 from clm_detour.plan.operations import ASSUMED_LENGTH
 from clm_detour.utils.progress import console, human, human_bytes
 
@@ -160,22 +161,38 @@ def time_lines(plan: RecipePlan, speed: float | None, hardware: Hardware | None)
 
 
 def size_lines(plan: RecipePlan) -> list[str]:
-    """Return a sentence with parameters, memory and disk space, if they are known."""
+    """Return sentences with parameters, memory, micro-batch and disk space, if they are known."""
     if plan.sizes is None:
         return []
     sizes = plan.sizes
-    known = "activations" in sizes.memory
     parts = ", ".join(
         f"{name} {human_bytes(size)}" + (" (estimated)" if name == "activations" else "")
         for name, size in sizes.memory.items()
     )
-    rest = "" if known else ", and activations, which depend on the micro-batch"
     return [
         f"{human(sizes.parameters)} parameters. "
         f"Memory of each GPU: {human_bytes(sum(sizes.memory.values()))}: "
-        f"{parts}{rest}. Disk: {human_bytes(sizes.disk)} for models and optimizer state, and up to "
-        f"{human_bytes(sizes.peak_disk)} for checkpoints."
+        f"{parts}. Disk: {human_bytes(sizes.disk)} for models and optimizer state, and up to "
+        f"{human_bytes(sizes.peak_disk)} for checkpoints.",
+        *micro_batch_lines(sizes),
     ]
+
+
+def micro_batch_lines(sizes: Sizes) -> list[str]:
+    """Return a sentence with the micro-batch of each phase, unless the user has set it."""
+    if sizes.chosen == "set":
+        return []
+    phases: dict[int, list[str]] = {}
+    for phase, rows in sizes.micro_rows.items():
+        phases.setdefault(rows, []).append(phase)
+    counts = [f"{rows} row{'s' * (rows > 1)}" for rows in phases]
+    if len(phases) > 1:
+        counts = [f"{count} ({', '.join(phases[rows])})" for count, rows in zip(counts, phases, strict=True)]
+    why = {
+        "recipe": "which follows from the recipe, as on a CPU; --device names a GPU to plan for",
+        "estimate": f"estimated to fill at most {USED:.0%} of each GPU; training finds its own by trial",
+    }[sizes.chosen]
+    return [f"Micro-batch of each process: {', '.join(counts)}, {why}."]
 
 
 def matched_lines(plan: RecipePlan) -> list[str]:

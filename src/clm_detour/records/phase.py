@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -78,6 +78,24 @@ class PhaseRecord:
     parallel: str | None = None
     device: str
     precision: str
+    format: Literal[1] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroRowsRecord:
+    """`micro_rows.json`: the micro-batch that was found by trial, and all that it depends on.
+
+    Args:
+        rows: Rows in one forward pass of each process.
+        gpus: Name and memory in bytes of the GPU of each process, by rank.
+        versions: Version of each package that decides how much memory a step takes.
+        settings: Settings of the recipe and the phase that do.
+    """
+
+    rows: int
+    gpus: list[tuple[str, int]]
+    versions: dict[str, str | None]
+    settings: dict[str, Any]
     format: Literal[1] = 1
 
 

@@ -103,6 +103,11 @@ class PhaseFolder:
         return self.root / "settings.json"
 
     @property
+    def micro_rows(self) -> Path:
+        """The micro-batch that was found by trial: `records.phase.MicroRowsRecord`."""
+        return self.root / "micro_rows.json"
+
+    @property
     def metrics(self) -> Path:
         """A `records.phase.LoggedStep` on each line."""
         return self.root / "metrics.jsonl"

@@ -5,9 +5,9 @@ moving average, held-out losses and checkpoints are left out, and the learning r
 first steps of each size warm up kernels and compiler and are not counted. On several GPUs the launcher runs
 this module: CONFIG arm=ARM phase=PHASE steps=N [sizes=4,8].
 
-With several processes, memory may run out in one of them only. Under `ddp` the processes agree on that as
-with `micro_rows: auto`, which Composer does. Under `fsdp` the others would wait for that process's shard of a
-layer, so the measurement ends with an error; sizes that fit have been printed before that.
+Before a size is measured on a GPU, the processes try it as `micro_rows: auto` does and agree whether it fits.
+If memory runs out nevertheless and there are several processes, the others would wait for the one that failed,
+so the measurement ends with an error; sizes that fit have been printed before that.
 """
 
 from __future__ import annotations
@@ -32,19 +32,18 @@ from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.main import delay_errors
+from clm_detour.train.micro_rows import fits_everywhere
 from clm_detour.train.optim import make_optimizer
+from clm_detour.train.out_of_memory import is_out_of_memory, memory_can_run_out
 from clm_detour.train.parallel import is_main_process, start_processes
-from clm_detour.train.phase import close, make_batches, make_network, make_trainer
-from clm_detour.train.setup import Setup, computation_lines, describe_processes
+from clm_detour.train.phase import close, distribute, make_batches, make_network, make_trainer
+from clm_detour.train.setup import Setup, compile_line, computation_lines, describe_processes
+from clm_detour.utils.allocator import let_gpu_memory_grow
 from clm_detour.utils.errors import UserError, exit_on_user_error
 from clm_detour.utils.progress import console, human, human_bytes
 
 WARMUP = 2  # steps; the first creates the optimizer state, so the second is the first with full memory
 HEADER = ("micro_rows", "s per step", "tokens/s", "MFU", "memory")
-
-
-class DoesNotFitError(Exception):
-    """A process ran out of memory, and all processes know it."""
 
 
 @dataclass(frozen=True)
@@ -67,31 +66,19 @@ class Measured:
 
 
 class StepTimer(Callback):
-    """Measures seconds and operations of the steps after the warm-up.
+    """Measures seconds and operations of the steps after the warm-up."""
 
-    Args:
-        size: Rows in a forward pass. Composer lowers it once the processes agree that one ran out of memory.
-    """
-
-    def __init__(self, model: PretrainingModel, size: int):
+    def __init__(self, model: PretrainingModel):
         self.model = model
-        self.size = size
         self.start = self.seconds = 0.0
         self.flops = 0
 
     def batch_start(self, state: State, logger: Logger) -> None:
-        """Start the clock after the warm-up, and stop agreeing on memory with others, which takes time."""
+        """Start the clock after the warm-up, and count operations from there on."""
         if state.timestamp.batch.value == WARMUP:
-            state.auto_microbatching = False
             self.start = now()
         if state.timestamp.batch.value >= WARMUP:
             self.flops += self.model.flops_per_batch(state.batch)
-
-    def before_forward(self, state: State, logger: Logger) -> None:
-        """Raise DoesNotFitError on every process if the rows did not fit on one."""
-        assert isinstance(state.device_train_microbatch_size, int)
-        if state.device_train_microbatch_size < self.size:
-            raise DoesNotFitError
 
     def fit_end(self, state: State, logger: Logger) -> None:
         """Stop the clock."""
@@ -131,6 +118,7 @@ def bench_phase(recipe: Recipe, run: PhaseRun, steps: int, sizes: Sequence[int] 
     """
     config = recipe.config
     recipe.check_world_size(dist.get_world_size())
+    let_gpu_memory_grow()
     start_processes()
     rows = config.train.batch_rows // dist.get_world_size()
     tokens = (WARMUP + steps) * run.batch_tokens
@@ -154,29 +142,27 @@ def measure(setup: Setup, size: int, steps: int) -> Measured:
     try:
         network = make_network(setup)
         model = PretrainingModel(network, setup.stream.objective, bf16=train.precision == "bf16")
-        timer = StepTimer(model, size)
+        if memory_can_run_out() and not fits_everywhere(setup, model, size):
+            return Measured(size)
+        distribute(network, train)
+        timer = StepTimer(model)
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
         batches = make_batches(setup)
         checkpoints = NoCheckpoints(setup.folder.checkpoints, network, average=None, every_tokens=1, keep=1)
         gradients = Gradients(config.optimizer.clip_norm, "skip", None, batches, checkpoints)
-        trainer = make_trainer(setup, model, optimizer, batches, [gradients, timer])
-        trainer.state.auto_microbatching = dist.get_world_size() > 1 and train.parallel == "ddp"
+        trainer = make_trainer(setup, model, optimizer, batches, [gradients, timer], size)
         try:
             trainer.fit()
         finally:
             close(trainer)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         if dist.get_world_size() > 1:  # the launcher ends the others, which wait for this process
             raise UserError(
                 f"One of the processes ran out of memory with {size} rows in a forward pass and could not "
                 "tell the others, so the measurement ends here; ask for smaller sizes with --micro-rows."
             ) from None
-        return Measured(size)
-    except (DoesNotFitError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "out of memory" not in str(
-            error
-        ):  # Composer's error for one row
-            raise
         return Measured(size)
     seconds, peak = timer.seconds / steps, peak_flops(train.precision)
     return Measured(
@@ -226,7 +212,7 @@ def bench(path: str, words: Sequence[str]) -> list[Measured]:
         if is_main_process():
             if not results:
                 lines = computation_lines(config.train, config.model.attention)
-                for line in [*lines, f"{run.id} on {describe_processes()}"]:
+                for line in [*lines, compile_line(config.train), f"{run.id} on {describe_processes()}"]:
                     console.print(line, soft_wrap=True)
                 print_row(HEADER)
             print_row(cells_of(measured))

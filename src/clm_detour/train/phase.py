@@ -16,8 +16,11 @@ from composer import Trainer
 from composer.core import Callback, Engine
 from composer.utils import dist
 
+from clm_detour.config.schema import Train
 from clm_detour.data.loader import StepBatches
+from clm_detour.model.compiling import compile_choice
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.model.precision import best_device
 from clm_detour.recipe.boundary import boundary_table, starting_network
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
@@ -26,7 +29,9 @@ from clm_detour.train.checkpoints import Position, clear_leftovers, resume_point
 from clm_detour.train.composer_model import PretrainingModel, data_spec
 from clm_detour.train.finish import finish
 from clm_detour.train.loggers import make_loggers, unique_name
+from clm_detour.train.micro_rows import MicroRows, choose_micro_rows
 from clm_detour.train.optim import load_optimizer_state, make_optimizer
+from clm_detour.train.out_of_memory import explain_out_of_memory
 from clm_detour.train.parallel import (
     extend_timeout,
     is_main_process,
@@ -34,8 +39,8 @@ from clm_detour.train.parallel import (
     shard,
     start_processes,
 )
-from clm_detour.train.setup import Setup, computation_lines
-from clm_detour.utils.allocator import keep_freed_memory
+from clm_detour.train.setup import Setup, compile_line, computation_lines
+from clm_detour.utils.allocator import keep_freed_memory, let_gpu_memory_grow
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import write_json
 from clm_detour.utils.locks import exclusive
@@ -55,6 +60,7 @@ def train_phase(recipe: Recipe, run: PhaseRun) -> bool:
         Requeue: If the process was asked to stop. It has written a checkpoint.
     """
     recipe.check_world_size(dist.get_world_size())
+    let_gpu_memory_grow()
     start_processes()
     folder = recipe.folder.phase(run.id).root
     with ExitStack() as stack:
@@ -75,20 +81,23 @@ def train_unfinished(setup: Setup) -> None:
     keep_freed_memory()
     run, config = setup.run, setup.config
     network = make_network(setup)
+    model = PretrainingModel(network, setup.start.objective, bf16=config.train.precision == "bf16")
+    micro_rows = choose_micro_rows(setup, model)
     if is_main_process():
-        record_start(setup)
+        record_start(setup, micro_rows)
+    distribute(network, config.train)
     started = datetime.datetime.now(datetime.UTC)
     with progress(f"{run.id} ({run.phase.objective})", run.tokens, "tok") as advance:
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
         if (path := setup.start.optimizer_state) is not None:
             load_optimizer_state(optimizer, network, path, new=setup.start.parameters_without_state(network))
-        model = PretrainingModel(network, setup.start.objective, bf16=config.train.precision == "bf16")
         batches = make_batches(setup)
         callbacks = make_callbacks(setup, model, batches, advance)
-        trainer = make_trainer(setup, model, optimizer, batches, callbacks.all)
+        trainer = make_trainer(setup, model, optimizer, batches, callbacks.all, micro_rows.rows)
         try:
             with on_signals(callbacks.preemption.handle), explain_loader_errors():
-                trainer.fit()
+                with explain_out_of_memory(setup, micro_rows.rows):
+                    trainer.fit()
                 end = Position.of(trainer.state.timestamp, callbacks.checkpoints.skipped)
                 finish(setup, callbacks.models, trainer.state.optimizers[0], started, end)
                 callbacks.preemption.phase_end()
@@ -98,7 +107,7 @@ def train_unfinished(setup: Setup) -> None:
     dist.barrier()
 
 
-def record_start(setup: Setup) -> None:
+def record_start(setup: Setup, micro_rows: MicroRows) -> None:
     """Write the settings of the phase, and print what crosses the boundary and how the phase is computed."""
     run, resumed, config = setup.run, setup.resumed, setup.config
     write_json(setup.folder.settings, setup.recipe.settings(run))
@@ -106,7 +115,11 @@ def record_start(setup: Setup) -> None:
     if resumed is not None:
         position = f"step {resumed.position.step:,} of {run.steps:,}, {resumed.position.tokens:,} tokens"
     console.print(boundary_table(setup.start, position))
-    for line in computation_lines(config.train, config.model.attention):
+    for line in [
+        *computation_lines(config.train, config.model.attention),
+        compile_line(config.train),
+        micro_rows.line,
+    ]:
         console.print(f"{run.id}: {line}", soft_wrap=True)
 
 
@@ -126,20 +139,24 @@ def explain_loader_errors() -> Iterator[None]:
 
 
 def make_network(setup: Setup) -> ModernBertForPretraining:
-    """Return the network with the weights with which the phase starts or resumes, ready to train.
+    """Return the network with the weights with which the phase starts or resumes, not sharded.
 
     Raises:
         UserError: If the phase before has not finished, or weights cannot be loaded.
     """
     train = setup.config.train
     network = starting_network(setup.start, setup.config.model, setup.tokenizer)
-    if train.compile:
+    if compile_choice(train.compile, best_device().type)[0]:
         network.compile_layers()
     if train.activation_checkpointing:
         network.gradient_checkpointing_enable()
+    return network
+
+
+def distribute(network: ModernBertForPretraining, train: Train) -> None:
+    """Shard the network over the processes, if the recipe says so."""
     if train.parallel == "fsdp" and dist.get_world_size() > 1:
         shard(network)
-    return network
 
 
 def make_batches(setup: Setup) -> StepBatches:
@@ -157,19 +174,21 @@ def make_trainer(
     optimizer: torch.optim.Optimizer,
     batches: StepBatches,
     callbacks: list[Callback],
+    micro_rows: int,
 ) -> Trainer:
-    """Return Composer's Trainer, with its clock at the step at which the phase starts or resumes."""
+    """Return Composer's Trainer, with its clock at the step at which the phase starts or resumes.
+
+    Args:
+        micro_rows: Rows in one forward pass.
+    """
     train, run, folder = setup.config.train, setup.run, setup.folder
-    rows = train.batch_rows // dist.get_world_size()
-    auto = train.micro_rows == "auto" and torch.cuda.is_available()
-    fixed = train.micro_rows if isinstance(train.micro_rows, int) else rows
     name = unique_name(folder.root, run.id) if train.loggers else run.id
     trainer = Trainer(
         model=model,
         train_dataloader=data_spec(batches, train.workers),
         optimizers=optimizer,
         max_duration=f"{run.tokens}tok",
-        device_train_microbatch_size="auto" if auto else fixed,
+        device_train_microbatch_size=micro_rows,
         accumulate_train_batch_on_tokens=True,
         precision="fp32",  # PretrainingModel sets its own
         seed=run.seed,
@@ -179,8 +198,6 @@ def make_trainer(
         progress_bar=False,
         run_name=name,
     )
-    if auto:  # our batches have no size at which Composer could start its search
-        trainer.state.device_train_microbatch_size = rows
     if setup.resumed is not None:
         trainer.state.timestamp = setup.resumed.position.clock()
     return trainer

@@ -12,6 +12,7 @@ from clm_detour.config.schema import Config, Train
 from clm_detour.data.loader import RowStream
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.model.attention import choose_backend
+from clm_detour.model.compiling import compile_choice
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.recipe.boundary import Start, cross_boundary
 from clm_detour.recipe.phases import PhaseRun
@@ -83,6 +84,12 @@ def computation_lines(train: Train, attention: str) -> list[str]:
         f"computed in {precision} ({reason})",
         f"attention back end {backend.name} ({backend.reason})",
     ]
+
+
+def compile_line(train: Train) -> str:
+    """Return a line that says whether the layers are compiled, and why."""
+    compiled, reason = compile_choice(train.compile, best_device().type)
+    return f"layers {'compiled' if compiled else 'not compiled'} ({reason})"
 
 
 def describe_processes() -> str:

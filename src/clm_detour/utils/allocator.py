@@ -1,4 +1,4 @@
-"""Set how the C library allocates memory, which holds the tensors on a CPU.
+"""Set how memory is allocated: by the C library, which holds the tensors on a CPU, and by torch on a GPU.
 
 glibc returns each block of more than 32 MiB to the kernel as soon as it is freed. The next step gets it back
 page by page, filled with zeros, which took a quarter of a training step (benchmarks/results, `train_step`).
@@ -7,8 +7,10 @@ page by page, filled with zeros, which took a quarter of a training step (benchm
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 
+SETTINGS_OF_TORCH = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # newer releases read both
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
@@ -19,6 +21,15 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20}
     return all(libc.mallopt(key, value) for key, value in settings.items())
+
+
+def let_gpu_memory_grow() -> None:
+    """Let torch's segments of GPU memory grow, so that shapes which differ leave no gaps between them.
+
+    A setting of the user stays. torch reads it when CUDA starts, so call this before.
+    """
+    if not any(name in os.environ for name in SETTINGS_OF_TORCH):
+        os.environ[SETTINGS_OF_TORCH[0]] = "expandable_segments:True"
 
 
 def give_back_freed_memory() -> None:

@@ -21,7 +21,7 @@ PACKAGES = {
 
 def describe_environment() -> dict[str, Any]:
     """Return versions, hardware, commit and date as values for JSON."""
-    import torch
+    from clm_detour.utils.gpus import visible_gpus
 
     return {
         "clm_detour": VERSION,
@@ -31,7 +31,7 @@ def describe_environment() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "gpus": [gpu.name for gpu in visible_gpus()],
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

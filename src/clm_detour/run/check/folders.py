@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import torch
-
 from clm_detour.data.cache import is_remote
 from clm_detour.plan import RecipePlan
 from clm_detour.recipe.export import check_replaceable
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.gpus import smallest_memory
 from clm_detour.utils.progress import human_bytes
 
 
@@ -58,14 +57,17 @@ def room_warnings(plan: RecipePlan, folder: RunFolder, arms: Iterable[str]) -> I
     if needed > free:
         amount = f"{human_bytes(needed)}{' more' if written else ''}"
         yield f"The run takes {amount} below {folder.root}, and {human_bytes(free)} are free there."
-    memory = sum(plan.sizes.memory.values())
-    if torch.cuda.is_available():
-        available = torch.cuda.get_device_properties(0).total_memory
-        if memory > available:
-            yield (
-                f"Training takes about {human_bytes(memory)} on each GPU, which has "
-                f"{human_bytes(available)}; lower train.micro_rows, or set it to auto."
-            )
+    memory, available = sum(plan.sizes.memory.values()), smallest_memory()
+    if available is not None and memory > available:
+        takes = f"{human_bytes(memory)} on each GPU, which has {human_bytes(available)}"
+        yield {
+            "set": f"Training is estimated to take {takes}; lower train.micro_rows, or set it to auto.",
+            "recipe": f"Training is estimated to take {takes}; set train.micro_rows.",
+            "estimate": (
+                f"Training is estimated to take {takes}, with one row in a forward pass; a trial at the start "
+                "of each phase will show whether it fits."
+            ),
+        }[plan.sizes.chosen]
 
 
 def size_of_weights(folders: Iterable[Path]) -> int:

@@ -28,6 +28,7 @@ from clm_detour.run.check.warnings import (
     step_warnings,
 )
 from clm_detour.train.launch import world_size
+from clm_detour.utils.gpus import smallest_memory
 from clm_detour.utils.progress import console, human, warn
 
 
@@ -90,7 +91,7 @@ def plan_with_warnings(recipe: Recipe, size_warnings: bool = True) -> tuple[Reci
     """Return the plan of a recipe, and warnings of what works but may be unintended."""
     config = recipe.config
     tokenizer = recipe.tokenizer if recipe.has_tokenizer else None
-    plan = make_plan(recipe, training_processes())
+    plan = make_plan(recipe, training_processes(), gpu_memory=smallest_memory())
     used = list(dict.fromkeys(run.phase.mixture for run in recipe.phases.values()))
     mixtures = {name: config.data.mixtures[name] for name in used}
     warnings = [*room_warnings(plan, recipe.folder, recipe.arms), *share_warnings(mixtures)]
