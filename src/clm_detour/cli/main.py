@@ -41,9 +41,11 @@ def run(config: ConfigPath, overrides: Overrides) -> None:
     """Run a whole recipe. Finished steps are skipped, and an interrupted phase is resumed."""
     from clm_detour.recipe.recipe import Recipe
     from clm_detour.run.pipeline import run_recipe
+    from clm_detour.run.verify.remembered import point_to_verify
     from clm_detour.utils.progress import console
 
     recipe = Recipe(load_config(config, overrides))
+    point_to_verify()
     steps = run_recipe(recipe, size_warnings=DEBUG not in overrides)
     done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
     console.print(done, style="bold", end=" ")
@@ -121,7 +123,9 @@ def plan(
         float | None, typer.Option(min=0.001, help="Training speed of all processes together, for the hours.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
-    device: Annotated[str | None, typer.Option(help="Kind of GPU, like H100, for memory, hours, energy.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Kind of GPU, like H100, for memory, hours, energy.")
+    ] = None,
     mfu: Annotated[float | None, typer.Option(help="Share of the GPU's peak speed, like 0.3.")] = None,
 ) -> None:
     """Show what a recipe needs: passes over sources, steps, operations, memory, disk; hours on hardware."""

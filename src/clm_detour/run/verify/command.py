@@ -15,15 +15,20 @@ from clm_detour.config.schema import Config
 from clm_detour.records.store import write
 from clm_detour.records.verify import Check, Verification
 from clm_detour.run.verify.checks import TITLES, Group, lines_of
-from clm_detour.run.verify.programs import single
+from clm_detour.run.verify.programs import launched, single
+from clm_detour.run.verify.recovery import AskToLeave, check_resuming
+from clm_detour.run.verify.remembered import remember_pass
 from clm_detour.run.verify.settings import Settings
+from clm_detour.run.verify.small_recipe import folder_of, recipe_file, shape_of
 from clm_detour.train import require_composer
 from clm_detour.utils.environment import describe_environment
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.signals import REQUEUE
 
 CPU_PROCESSES = 2
-# Seconds after which a program is ended; each takes a fraction of it, even where it compiles.
-DEADLINE = 240.0
+# Seconds after which a program is ended, so that one that hangs is found. Each takes a fraction of it; the
+# cores of a CPU may be shared with other work.
+DEADLINE = {"cuda": 300.0, "cpu": 900.0}
 LATER = ("memory", "figures")  # groups whose lines come from several programs, printed at the end
 
 
@@ -52,7 +57,7 @@ def verify(config: Config | None, processes: int | None, json: Path | None) -> b
             device="cuda" if found else "cpu",
             processes=processes or found or CPU_PROCESSES,
             compiles=bool(found) or (config is not None and config.train.compile is True),
-            shape={},
+            shape=shape_of(config, "cuda" if found else "cpu"),
         )
         settings.save()
         checks = print_checks(run_programs(settings))
@@ -66,15 +71,37 @@ def verify(config: Config | None, processes: int | None, json: Path | None) -> b
     print_summary(result)
     if json is not None:
         write(result, json)
+    if not result.failed:
+        remember_pass()
     return not result.failed
 
 
 def run_programs(settings: Settings) -> Iterator[Check]:
-    """Run the programs one after another, and yield their checks."""
-    with single(settings, "kernels", CUBLAS_WORKSPACE_CONFIG=":4096:8") as program:
-        yield from program.checks(Group("kernels"), DEADLINE)
-    with single(settings, "network") as program:
-        yield from program.checks(Group("network"), DEADLINE)
+    """Run the programs one after another, and yield their checks.
+
+    On a GPU each group has a process of its own, since a kernel may leave a GPU process broken.
+    """
+    deadline = DEADLINE[settings.device]
+    first = ["kernels", "network", "alone"] if settings.device == "cuda" else ["kernels+network+alone"]
+    for name in first:
+        group = Group(name.partition("+")[0].replace("alone", "ranks"))
+        with single(settings, name, CUBLAS_WORKSPACE_CONFIG=":4096:8") as program:
+            yield from program.checks(group, deadline)
+    if not is_trained(settings):
+        why = "the small recipe could not be trained alone"
+        yield from (Group(name).left_out("all", why) for name in ("ranks", "recovery", *LATER))
+        return
+    asking = AskToLeave(settings)
+    with launched(settings, "ranks") as program:
+        yield from program.checks(Group("ranks"), deadline, accepted=REQUEUE, watch=asking.watch)
+        yield from asking.checks(program)
+    if asking.asked:
+        yield from check_resuming(settings, deadline)
+
+
+def is_trained(settings: Settings) -> bool:
+    """Return whether one process has trained the small recipe, with which the others are compared."""
+    return recipe_file(settings).exists() and folder_of(settings, "alone").finished
 
 
 def print_checks(checks: Iterator[Check]) -> list[Check]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from clm_detour.run.verify.checks import Group
 from clm_detour.run.verify.settings import Settings, results_file
 from clm_detour.utils.interrupt import LAUNCHED
 
-POLL = 0.02  # seconds
+POLL = 0.05  # seconds
 WORKER = "clm_detour.run.verify.worker"
 # Of a launcher around this command, which the processes started here are no part of.
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR",
@@ -49,28 +49,39 @@ class Program:
             )
         self.start = time.monotonic()
 
-    def checks(self, group: Group, deadline: float) -> Iterator[Check]:
+    def checks(
+        self,
+        group: Group,
+        deadline: float,
+        accepted: int = 0,
+        watch: Callable[[Program], None] = lambda program: None,
+    ) -> Iterator[Check]:
         """Yield the program's checks as they come, and a failed one if it dies or does not end.
 
         Args:
-            group: Group in whose name its death is reported.
+            group: Group in whose name its death is reported, until it has made a check.
             deadline: Seconds from its start after which it is ended.
+            accepted: Exit code beside 0 that is no failure here.
+            watch: Called again and again while the program runs.
         """
-        seen = 0
+        seen = size = 0
         last = "its start"
         while True:
             over = self.process.poll() is not None or time.monotonic() - self.start > deadline
-            for check in list(read_lines(Check, self.results))[seen:]:
-                seen, last = seen + 1, check.name
-                yield check
+            if (now := size_of(self.results)) > size:
+                size = now
+                for check in list(read_lines(Check, self.results))[seen:]:
+                    seen, last, group = seen + 1, check.name, Group(check.group)
+                    yield check
             if over:
                 break
+            watch(self)
             time.sleep(POLL)
         code = self.process.poll()
         self.end()
         if code is None:
             yield group.failed(f"{self.name}: ends", f"no end after {deadline:.0f} s; last done: {last}")
-        elif code:
+        elif code not in (0, accepted):
             why = f"exit code {code} after {last!r}: {last_line(self.log)}"
             yield group.failed(f"{self.name}: ends", why)
 
@@ -91,7 +102,7 @@ class Program:
 
 
 def single(settings: Settings, name: str, **variables: str) -> Program:
-    """Start a program in one process."""
+    """Start a program, or several like `kernels+network`, in one process."""
     return Program(settings, name, ["-m", WORKER, name, settings.folder], **variables)
 
 
@@ -103,6 +114,11 @@ def launched(settings: Settings, name: str) -> Program:
 def launcher(processes: int) -> list[str]:
     """Return the arguments of Python that start the launcher."""
     return ["-m", "clm_detour.train.launcher", "-n", str(processes)]
+
+
+def size_of(file: Path) -> int:
+    """Return the size of a file, 0 if it does not exist."""
+    return file.stat().st_size if file.exists() else 0
 
 
 def last_line(log: Path) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from pathlib import Path
 
 from clm_detour.records.store import as_line
@@ -33,15 +35,45 @@ def network(settings: Settings) -> Iterator[Check]:
     yield from check_network(settings.device, settings.compiles)
 
 
-PROGRAMS: dict[str, Program] = {"kernels": kernels, "network": network}
+def alone(settings: Settings) -> Iterator[Check]:
+    """Prepare the small recipe, and train it in one process."""
+    from clm_detour.run.verify.ranks import train_alone
+
+    yield from train_alone(settings)
+
+
+def ranks(settings: Settings) -> Iterator[Check]:
+    """Check several processes, memory and speed, and train until asked to leave."""
+    from clm_detour.run.verify.memory import check_memory
+    from clm_detour.run.verify.ranks import check_ranks
+    from clm_detour.run.verify.recovery import train_until_asked
+    from clm_detour.run.verify.speed import check_speed
+
+    yield from check_ranks(settings)
+    yield from check_memory(settings)
+    yield from check_speed(settings)
+    train_until_asked(settings)
+
+
+PROGRAMS: dict[str, Program] = {"kernels": kernels, "network": network, "alone": alone, "ranks": ranks}
 
 
 def main() -> None:
-    """Run the program that the command line names."""
-    name, folder = sys.argv[1:]
+    """Run the programs that the command line names, like `kernels+network`."""
+    names, folder = sys.argv[1:]
     settings = load_settings(folder)
-    with exit_on_user_error(), requeue_on_signals(), handlers_kept():
-        write_checks(PROGRAMS[name](settings), results_file(settings.path, name))
+    with exit_on_user_error(), delayed_errors(names), requeue_on_signals(), handlers_kept():
+        checks = chain.from_iterable(PROGRAMS[name](settings) for name in names.split("+"))
+        write_checks(checks, results_file(settings.path, names))
+
+
+def delayed_errors(names: str) -> AbstractContextManager[object]:
+    """Return the context in which a process lets another one that can explain an error speak first."""
+    if names != "ranks":
+        return nullcontext()
+    from clm_detour.train.main import delay_errors
+
+    return delay_errors()
 
 
 def write_checks(checks: Iterator[Check], path: Path) -> None:
