@@ -9,11 +9,8 @@ ours; a profile of one step; and the losses of 200 steps of the mini recipe on t
 part is a process with a time limit of its own, so that none can keep the others from running, and all results
 are one JSON in benchmarks/results. What did not run has a reason in place of a number.
 
-On a machine without network, carry the packages that torch and transformers do not need themselves:
-
-    pip download --no-deps -d wheels $(sed 's/#.*//' constraints/composer-needs.txt)
-    pip install --no-deps --no-index wheels/*    # there, beside its own torch and transformers
-    PYTHONPATH=src python benchmarks/gpu.py
+It needs no network. To carry Composer and its pure-Python requirements to a machine without one, beside its
+own torch and transformers, see "Check your GPUs first" in docs/training.md.
 """
 
 from __future__ import annotations

@@ -6,17 +6,26 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from clm_detour.config import load_config
 from clm_detour.records.store import as_line
 from clm_detour.records.verify import Check, Remembered
 from clm_detour.run.verify import command, remembered
 from clm_detour.run.verify.checks import WIDTH, Group, lines_of
 from clm_detour.run.verify.programs import Program
 from clm_detour.run.verify.settings import Settings, results_file
+from clm_detour.run.verify.small_recipe import (
+    BASE_VOCABULARY,
+    ROWS_OF_SHAPE,
+    shape_of,
+    shaped_recipe,
+    write_recipe,
+)
 
 # A file that Python runs in every process of the checks when it starts. The faults wait for the module that
 # they change to be imported.
@@ -47,7 +56,8 @@ FAULTS = {
     "a wrong window": (
         "clm_detour.model.attention.portable",
         "_right = attend\ndef attend(q, k, v, documents, causal, window):\n"
-        "    return _right(q, k, v, documents, causal, window and window + 1)",
+        "    wrong = 1 if window and q.element_size() == 4 else 0\n"
+        "    return _right(q, k, v, documents, causal, window and window + wrong)",
         "kernels: portable fp32: output",
     ),
     "a loss of its own": (
@@ -114,7 +124,7 @@ def test_a_planted_fault_fails_its_line(tmp_path, module, fault, line):
     assert done.returncode == 1, done.stdout + done.stderr
     failed = [text.removeprefix("FAILED: ") for text in done.stdout.splitlines() if text.startswith("FAILED")]
     assert line in failed, done.stdout
-    assert {text.partition(":")[0] for text in failed} == {line.partition(":")[0]}, done.stdout
+    assert failed[0].partition(":")[0] == line.partition(":")[0], done.stdout  # and none before it
     assert not (tmp_path / "cache" / "clm-detour" / "verified.json").exists()
 
 
@@ -217,3 +227,24 @@ def test_a_cache_that_cannot_be_read_or_written_is_no_error(gpus, capsys, conten
         remembered.file().write_text(content)
     remembered.point_to_verify()
     assert "doctor --verify" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_shape_of_a_recipe_is_kept_and_its_step_is_cut(tiny_recipe, tmp_path):
+    path = tiny_recipe(tmp_path / "mine")
+    config = load_config(path, ["train.batch_rows=96", "train.precision=fp32", "train.compile=false"])
+    made = replace(settings(tmp_path), shape=shape_of(config, "cuda"))
+    write_recipe(made)
+    shaped = shaped_recipe(made).config
+    assert shaped.model.config == {**config.model.config, "vocab_size": BASE_VOCABULARY}
+    assert shaped.data.sequence_length == config.data.sequence_length
+    assert (shaped.train.precision, shaped.train.compile) == ("fp32", False)
+    assert shaped.train.batch_rows == 2 * ROWS_OF_SHAPE
+
+
+def test_without_a_recipe_a_gpu_takes_a_step_of_base(tmp_path):
+    made = replace(settings(tmp_path), shape=shape_of(None, "cuda"))
+    write_recipe(made)
+    shaped = shaped_recipe(made).config
+    assert shaped.model.config == {"vocab_size": BASE_VOCABULARY}  # all else is ModernBERT-base's
+    assert shaped.data.sequence_length == 8192
+    assert shape_of(None, "cpu") == {}

@@ -13,7 +13,6 @@ import torch.distributed as dist
 
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.records.verify import Check
-from clm_detour.run.pipeline import prepare_data
 from clm_detour.run.verify.checks import Group
 from clm_detour.run.verify.compare import compare
 from clm_detour.run.verify.settings import Settings, is_first_process
@@ -35,6 +34,8 @@ ranks = Group("ranks")
 
 def train_alone(settings: Settings) -> Iterator[Check]:
     """Prepare the rows, and train the phase in this process."""
+    from clm_detour.run.pipeline import prepare_data  # takes seconds, and no other program needs it
+
     write_recipe(settings)
     recipe = recipe_of(settings, "alone")
     prepare_data(recipe)

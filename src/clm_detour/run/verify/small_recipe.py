@@ -7,6 +7,7 @@ compared. Every step writes a checkpoint, so that a run can be stopped and resum
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from clm_detour.records.run_folder import PhaseFolder
 from clm_detour.run.verify.settings import Settings
 
 ARM, PHASE = "checked", "mlm"
-STEPS, ROW_TOKENS, MICRO_BATCHES = 12, 256, 3
+ROW_TOKENS, MICRO_BATCHES = 128, 3
+STEPS = {"cuda": 40, "cpu": 8}  # enough to stop a run in between, though a GPU takes them in a second
+SOURCES = ("abstracts", "notes")
 ROWS_OF_SHAPE = 8  # at most, for each process: enough to find the rows of a micro-batch that fit
 DOCUMENTS, VOCABULARY = 400, 800
+BASE_VOCABULARY = 50_368  # of ModernBERT
 SHAPE_KEYS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "local_attention", "global_attn_every_n_layers",
@@ -35,7 +39,8 @@ TRAIN_KEYS = ("precision", "compile", "activation_checkpointing", "parallel", "m
 def write_recipe(settings: Settings) -> None:
     """Write the recipe with its text and its tokenizer."""
     folder = settings.path
-    files = write_sample(folder / "sample", DOCUMENTS)
+    written = write_sample(folder / "sample", DOCUMENTS)
+    files = {name: written[name] for name in SOURCES}
     texts = (text for path in files.values() for text in read_documents(str(path)))
     train_tokenizer(texts, VOCABULARY, folder / "tokenizer")
     tokens = MICRO_BATCHES * settings.processes * ROW_TOKENS  # of a step
@@ -62,7 +67,7 @@ def write_recipe(settings: Settings) -> None:
             "compile": settings.compiles,
             "workers": 1 if settings.device == "cuda" else 0,
             "checkpoint_every": f"{tokens}tok",
-            "evaluate_every": f"{tokens * STEPS // 2}tok",
+            "evaluate_every": f"{tokens * STEPS[settings.device]}tok",
             "ema_half_life": f"{tokens * 4}tok",
         },
         "phases": {
@@ -70,12 +75,12 @@ def write_recipe(settings: Settings) -> None:
                 "objective": "mlm",
                 "mask_rate": 0.3,
                 "mixture": "all",
-                "duration": f"{tokens * STEPS}tok",
+                "duration": f"{tokens * STEPS[settings.device]}tok",
                 "schedule": {"name": "warmup_constant", "peak": 1e-3},
             }
         },
         "arms": {ARM: [PHASE]},
-        "evaluate": {"rows": 4, "fill_masks": 0},
+        "evaluate": {"rows": 2, "fill_masks": 0},
     }  # fmt: skip
     recipe_file(settings).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -112,10 +117,12 @@ def shape_of(config: Config | None, device: str) -> dict[str, Any]:
         UserError: If the model that the recipe starts from cannot be read.
     """
     if config is None:
-        model = {"vocab_size": 50368}
+        model: dict[str, Any] = {"vocab_size": BASE_VOCABULARY}
         return {"model": model, "row_tokens": 8192, "train": {}} if device == "cuda" else {}
     if config.model.base is None:
-        model = dict(config.model.config or {})
+        trained = config.tokenizer.train
+        vocabulary = BASE_VOCABULARY if trained is None else max(trained.vocab_size, VOCABULARY)
+        model = {"vocab_size": vocabulary, **(config.model.config or {})}
     else:
         base = base_config(config.model.base)
         model = {key: getattr(base, key) for key in SHAPE_KEYS}
@@ -134,10 +141,10 @@ def shaped_recipe(settings: Settings) -> Recipe:
     train = {"micro_rows": "auto", **shape["train"]}
     if isinstance(train["micro_rows"], int):
         train["micro_rows"] = min(train["micro_rows"], rows // settings.processes)
-    return recipe_of(
+    small = recipe_of(
         settings, "shape", f"data.dir={settings.path / 'shaped-data'}",
         f"data.sequence_length={shape['row_tokens']}", f"train.batch_rows={rows}",
         f"phases.{PHASE}.duration={rows * int(shape['row_tokens'])}tok",
-        f"model={json.dumps({'config': shape['model']})}",
         *(f"train.{key}={json.dumps(value)}" for key, value in train.items()),
-    )  # fmt: skip
+    ).config  # fmt: skip
+    return Recipe(replace(small, model=replace(small.model, config=shape["model"])))
