@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,7 @@ MINUTES = 9.0
 SPARE = 15.0  # seconds kept at the end to write the record
 SHORTEST = 10.0  # seconds; with less time left a part is not started
 PATIENCE = 10.0  # factor of all limits in a dry run, which measures nothing and may share its cores
+KEPT_LINES = 60  # of the output of a part with a problem
 PARTS = str(Path(__file__).with_name("gpu_parts.py"))
 console = Console(width=110)
 
@@ -76,14 +78,19 @@ def make_parts(folder: Path, scale: str, backends: list[str], sizes: list[str]) 
 
     doctor = [sys.executable, "-m", "clm_detour", "doctor", "--verify", "--json", str(folder / "verify.json")]
     small, large = sizes[0], sizes[-1]
-    parts = [of("data", "data", 60), of("losses-gpu", "losses", 60, device="gpu")]
-    parts += [Part("verify", doctor, 150, accepted=(0, 1))] if scale == "full" else []
+    parts = [of("data", "data", 60), of("losses-gpu", "losses", 75, device="gpu")]
+    parts += [Part("verify", doctor, 180, accepted=(0, 1))] if scale == "full" else []
     parts += [of(f"steps-{small}-{name}", "steps", 75, size=small, backend=name) for name in backends]
     parts += [of(f"steps-{large}", "steps", 90, size=large)] if large != small else []
-    parts.append(of("peers", "steps", 75, size=small, peer=True))
+    parts += [of(f"peers-{kind}", "steps", 75, size=small, peer=kind) for kind in peer_kernels()]
     profiled = ("clm", "mlm30") if scale == "full" else ("clm",)
     parts += [of(f"profile-{case}", "profile", 50, size=small, case=case) for case in profiled]
     return parts
+
+
+def peer_kernels() -> list[str]:
+    """Return the attention with which transformers is measured."""
+    return ["sdpa", "flash_attention_2"] if find_spec("flash_attn") is not None else ["sdpa"]
 
 
 def start(part: Part, folder: Path) -> Running:
@@ -103,13 +110,15 @@ def outcome(running: Running, seconds: float, folder: Path) -> dict[str, Any]:
     try:
         code = running.process.wait(max(seconds, 0.1))
         if code not in running.part.accepted:
-            why = f"exit code {code}: {last_line(folder / f'{running.part.name}.log')}"
+            why = f"exit code {code}: {last_lines(folder / f'{running.part.name}.log', 1)[0]}"
     except subprocess.TimeoutExpired:
         end(running.process)
         why = f"ended at its limit of {seconds:.0f} s"
     taken = round(time.monotonic() - running.start, 1)
     found: dict[str, Any] = {"seconds": taken, "result": read_result(running.out)}
-    return found if why is None else {**found, "problem": why}
+    if why is None:
+        return found
+    return {**found, "problem": why, "log": last_lines(folder / f"{running.part.name}.log", KEPT_LINES)}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -122,10 +131,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def last_line(log: Path) -> str:
-    """Return the last line of a log, which names the error."""
+def last_lines(log: Path, number: int) -> list[str]:
+    """Return the last lines of a log; the very last one names the error."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "it printed nothing"
+    return [line.rstrip() for line in lines[-number:]] or ["it printed nothing"]
 
 
 def measure(parts: list[Part], beside: Part, folder: Path, minutes: float) -> dict[str, Any]:

@@ -77,9 +77,13 @@ def data(folder: Path, scale: Scale) -> Iterator[dict[str, Any]]:
 
 
 def steps(
-    folder: Path, scale: Scale, size: str, backend: str = "auto", peer: bool = False
+    folder: Path, scale: Scale, size: str, backend: str = "auto", peer: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Measure training steps in CLM and MLM 30 %, of our network or of transformers' beside it."""
+    """Measure training steps in CLM and MLM 30 %, of our network alone, or of transformers' beside it.
+
+    Args:
+        peer: Attention of transformers' network; None measures ours alone.
+    """
     import torch
     from train_step import run_case
 
@@ -94,11 +98,12 @@ def steps(
     settings = {
         "size": size, "layers": scale.layers, "tokens": scale.tokens, "rows": dict(scale.rows)[size],
         "precision": scale.precision, "device": device, "backend": backend,
-        "compile": scale.compile and not peer,
-        "checkpointing": False, "peer": peer, "peer_micro_batches": 4, "rounds": scale.rounds, "warm_up": 2,
-        "give_back": peer, "keep_memory": True,
+        "compile": scale.compile and peer is None,
+        "checkpointing": False, "peer": peer is not None,
+        "peer_attention": peer, "peer_micro_batches": 4, "rounds": scale.rounds, "warm_up": 2,
+        "give_back": peer is not None, "keep_memory": True,
     }  # fmt: skip
-    if peer:
+    if peer is not None:
         settings["rows"] = 1  # transformers pads each document to the longest one
     known = load_tokenizer(str(folder / "tokenizer"))
     shown = {**settings, "device": str(device), "attention": asdict(chosen)}
@@ -106,7 +111,7 @@ def steps(
     for case in ("clm", "mlm30"):
         result = run_case("packed", case, folder / "papers.jsonl.gz", known, settings)
         sheet = result["data_sheet_peak"]
-        for whose in ("ours", "theirs") if peer else ("ours",):
+        for whose in ("ours", "theirs") if peer is not None else ("ours",):
             speed = result[whose]["flops_per_second"]
             result[whose]["mfu"] = None if sheet is None else speed / sheet
         cases.append(result)

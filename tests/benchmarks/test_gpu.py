@@ -88,7 +88,7 @@ def test_a_dry_run_measures_every_part(tmp_path):
     assert not {name: found for name, found in results["parts"].items() if "problem" in found}
     speeds = results["parts"]["steps-mini-portable"]["result"]["cases"]
     assert [case["case"] for case in speeds] == ["clm", "mlm30"]
-    assert "theirs" in results["parts"]["peers"]["result"]["cases"][0]
+    assert "theirs" in results["parts"]["peers-sdpa"]["result"]["cases"][0]
     assert results["parts"]["profile-clm"]["result"]["operators"]
     assert torch.cuda.is_available() or results["losses"]["largest_difference"] == 0  # both on the CPU
     assert results["losses"]["steps"] == 3
