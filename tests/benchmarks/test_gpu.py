@@ -59,7 +59,7 @@ def test_the_whole_measurement_asks_for_every_part_of_the_plan(gpu, tmp_path):
         "steps-base-flash",
         "steps-base-flex",
         "steps-large",
-        "peers",
+        "peers-sdpa",
         "losses-gpu",
     } < parts.keys()
     assert "--verify" in parts["verify"].command
