@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from clm_detour.cli.main import app
 from clm_detour.config import load_config
 from clm_detour.records.store import as_line
 from clm_detour.records.verify import Check, Remembered
 from clm_detour.run.verify import command, remembered
 from clm_detour.run.verify.checks import WIDTH, Group, lines_of
-from clm_detour.run.verify.programs import Program
+from clm_detour.run.verify.command import DEADLINE
+from clm_detour.run.verify.programs import Program, launched, single
+from clm_detour.run.verify.recovery import AskToLeave
 from clm_detour.run.verify.settings import Settings, results_file
 from clm_detour.run.verify.small_recipe import (
     BASE_VOCABULARY,
@@ -26,6 +32,7 @@ from clm_detour.run.verify.small_recipe import (
     shaped_recipe,
     write_recipe,
 )
+from clm_detour.utils.signals import REQUEUE
 
 # A file that Python runs in every process of the checks when it starts. The faults wait for the module that
 # they change to be imported.
@@ -78,7 +85,7 @@ FAULTS = {
     "processes that do not agree on memory": (
         "clm_detour.train.micro_rows",
         "is_true_on_any_process = lambda flag: flag",
-        "memory: out of memory in forward, one process",
+        "memory: no memory in forward, one process",
     ),
     "too few cores": (
         "clm_detour.utils.environment",
@@ -88,44 +95,87 @@ FAULTS = {
 }
 
 
-def verify(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command on two CPU processes, with the file of planted faults on the path of its processes."""
-    (tmp_path / "sitecustomize.py").write_text(PLANTED)
-    variables = {
-        **os.environ,
-        "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-        "CUDA_VISIBLE_DEVICES": "",
-        "HOME": str(tmp_path / "home"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        **environment,
-    }
-    done = [sys.executable, "-m", "clm_detour", "doctor", "--verify", *words]
-    return subprocess.run(done, capture_output=True, text=True, env=variables, timeout=1800, check=False)
+@pytest.fixture
+def plant(tmp_path, monkeypatch) -> Callable[[str, str], None]:
+    """A function that plants a fault in a module, in every process that is started from now on."""
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted" / "sitecustomize.py").write_text(PLANTED)
+
+    def arrange(module: str, fault: str) -> None:
+        paths = [str(tmp_path / "planted"), os.environ.get("PYTHONPATH", "")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        monkeypatch.setenv("PLANTED_MODULE", module)
+        monkeypatch.setenv("PLANTED_FAULT", fault)
+
+    return arrange
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A folder in which one process has trained the small recipe."""
+    folder = tmp_path_factory.mktemp("verify")
+    with single(settings(folder), "alone") as program:
+        assert not [c for c in program.checks(Group("ranks"), DEADLINE["cpu"]) if c.status == "FAILED"]
+    return folder
+
+
+def failed_in_ranks(folder: Path) -> list[str]:
+    """Return the checks of several processes that fail, up to the first request to leave."""
+    made = settings(folder)
+    asking = AskToLeave(made)
+    with launched(made, "ranks") as program:
+        checks = list(program.checks(Group("ranks"), DEADLINE["cpu"], accepted=REQUEUE, watch=asking.watch))
+        checks += asking.checks(program)
+    return [f"{check.group}: {check.name}" for check in checks if check.status == "FAILED"]
 
 
 @pytest.mark.slow
-def test_two_processes_on_a_cpu_pass_and_what_is_left_out_has_a_reason(tmp_path):
-    done = verify(tmp_path, "--gpus", "2", "--json", str(tmp_path / "verify.json"))
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_a_planted_fault_fails_its_line(request, tmp_path, plant, fault):
+    module, code, line = FAULTS[fault]
+    group = line.partition(":")[0]
+    if group in ("kernels", "network"):
+        plant(module, code)
+        with single(settings(tmp_path), group) as program:
+            checks = list(program.checks(Group(group), DEADLINE["cpu"]))
+        assert line in [f"{check.group}: {check.name}" for check in checks if check.status == "FAILED"]
+        return
+    folder = tmp_path / "folder"
+    shutil.copytree(request.getfixturevalue("trained"), folder)
+    for file in (folder / "recipe.yaml", *folder.rglob("*.json")):
+        file.write_text(file.read_text().replace(str(request.getfixturevalue("trained")), str(folder)))
+    plant(module, code)
+    failed = failed_in_ranks(folder)
+    assert line in failed
+    assert {name.partition(":")[0] for name in failed} == {group}
+
+
+@pytest.mark.slow
+def test_two_processes_on_a_cpu_pass_and_what_is_left_out_has_a_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ["doctor", "--verify", "--gpus", "2", "--json", str(tmp_path / "verify.json")]
+    command = [sys.executable, "-m", "clm_detour", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "verify.json").read_text())
-    assert {check["group"] for check in found["checks"]} == {
-        "kernels", "network", "ranks", "recovery", "memory", "figures",
-    }  # fmt: skip
+    groups = {"kernels", "network", "ranks", "recovery", "memory", "figures"}
+    assert {check["group"] for check in found["checks"]} == groups
     assert all(check["why"] for check in found["checks"] if check["status"] == "left out")
     assert max(map(len, done.stdout.splitlines())) <= WIDTH
     kept = json.loads((tmp_path / "cache" / "clm-detour" / "verified.json").read_text())
     assert len(kept["passed"]) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("module", "fault", "line"), FAULTS.values(), ids=FAULTS)
-def test_a_planted_fault_fails_its_line(tmp_path, module, fault, line):
-    done = verify(tmp_path, PLANTED_FAULT=fault, PLANTED_MODULE=module)
-    assert done.returncode == 1, done.stdout + done.stderr
-    failed = [text.removeprefix("FAILED: ") for text in done.stdout.splitlines() if text.startswith("FAILED")]
-    assert line in failed, done.stdout
-    assert failed[0].partition(":")[0] == line.partition(":")[0], done.stdout  # and none before it
-    assert not (tmp_path / "cache" / "clm-detour" / "verified.json").exists()
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("FAILED", 1), ("left out", 0)])
+def test_the_exit_code_says_whether_a_check_failed(tmp_path, monkeypatch, status, code):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = Check("ranks", "all_reduce", status, "7", "<= 0", "it is wrong")
+    monkeypatch.setattr(command, "run_programs", lambda settings: iter([made]))
+    done = CliRunner().invoke(app, ["doctor", "--verify"])
+    assert done.exit_code == code
+    assert ("FAILED: ranks: all_reduce" in done.output) == (code == 1)
+    assert remembered.file().exists() == (code == 0)
 
 
 def settings(folder: Path) -> Settings:
@@ -174,7 +224,10 @@ def test_lines_fit_into_eighty_columns_and_name_the_place_of_a_failure():
     lines = list(lines_of(check))
     assert "FAILED" in lines[0]
     assert "causal, window none" in lines[1]
-    for made in (check, group.left_out("flash", "there is no CUDA device " * 9), group.failed("x", "y" * 40)):
+    figure = group.figure("memory beside the plan", "31.2GB, plan 33.0GB")
+    exact = group.equal("no memory in backward, all processes", "2, 4 rows", "2 rows")
+    left_out = group.left_out("flash", "there is no CUDA device " * 9)
+    for made in (check, left_out, group.failed("x", "y" * 40), figure, exact):
         assert max(map(len, lines_of(made))) <= WIDTH
 
 

@@ -77,17 +77,18 @@ def _number(value: float) -> str:
 
 def lines_of(check: Check) -> Iterator[str]:
     """Yield the lines of a check, at most `WIDTH` wide but for a long reason, which has lines of its own."""
-    first = f"  {check.name:<35} {check.figure:>12} {check.limit:>15} {check.status:>9}".rstrip()
+    cells = f"{check.figure:>15} {check.limit:>13}" if check.limit else f"{check.figure:>15}"
+    first = f"  {check.name:<38}{cells:<29} {check.status:>9}"
     if check.status != "left out":
         yield first
         if check.why:
             yield from _wrapped(check.why)
         return
-    short = f"  {check.name:<35} left out: {check.why}"
+    short = f"  {check.name:<38} left out: {check.why}"
     if len(short) <= WIDTH:
         yield short
     else:
-        yield f"  {check.name:<35} left out:"
+        yield f"  {check.name:<38} left out:"
         yield from _wrapped(check.why)
 
 

@@ -56,7 +56,7 @@ def check_search(setup: Setup, place: str, who: str) -> Check:
         sizes = [0] * dist.get_world_size()
         dist.all_gather_object(sizes, size)
     return memory.equal(
-        f"out of memory in {place}, {who}",
+        f"no memory in {place}, {who}",
         ", ".join(map(str, sorted(set(sizes)))) + " rows",
         f"{FITTING} rows",
         "the processes do not agree on the largest micro-batch that fits",
