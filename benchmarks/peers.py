@@ -88,11 +88,18 @@ class Batch:
 
 
 def same_network(
-    ours: ModernBertForPretraining, device: torch.device, options: dict[str, Any]
+    ours: ModernBertForPretraining,
+    device: torch.device,
+    options: dict[str, Any],
+    attention: str | None = None,
 ) -> PreTrainedModel:
-    """Return transformers' class for our mask, with our weights, in training mode."""
+    """Return transformers' class for our mask, with our weights, in training mode.
 
-    attention = "flash_attention_2" if device.type == "cuda" and _has_flash() else "sdpa"
+    Args:
+        attention: `sdpa` or `flash_attention_2`; None is the second one where it is installed.
+    """
+    if attention is None:
+        attention = "flash_attention_2" if device.type == "cuda" and _has_flash() else "sdpa"
     if ours.causal:
         theirs = ours.to_decoder()
         theirs.set_attn_implementation(attention)

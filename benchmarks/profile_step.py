@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import typer
 from peak import gemm_peak
+from peers import Batch
 from record import ResultName, record
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +25,7 @@ from clm_detour.utils.allocator import keep_freed_memory
 
 KINDS = {  # parts of the names of torch's operators; the first kind that matches counts
     "attention": ("scaled_dot_product", "flash", "varlen", "flex", "_Attention"),  # the last: onednn
-    "products": ("::mm", "::addmm", "::bmm", "::linear", "gemm"),
+    "products": ("::mm", "::addmm", "::bmm", "::linear", "gemm", "nvjet", "cutlass"),
     "optimizer": ("adam",),
     "norms": ("layer_norm",),
     "activation": ("gelu",),
@@ -32,11 +33,54 @@ KINDS = {  # parts of the names of torch's operators; the first kind that matche
     "copies and casts": ("copy_", "::cat", "contiguous"),
 }
 OTHER = "sums, products by element, the rest"
+OPERATORS = 30  # the longest ones are listed
 
 
 def kind_of(operator: str) -> str:
     """Return the kind of an operator."""
     return next((kind for kind, parts in KINDS.items() if any(part in operator for part in parts)), OTHER)
+
+
+def profile(
+    batch: Batch,
+    size: str = "base",
+    layers: int = 0,
+    precision: str = "bf16",
+    compile: bool = False,
+    warm_up: int = 3,
+) -> dict[str, Any]:
+    """Profile one step of our network.
+
+    Returns:
+        `gemm_peak`, and `kinds` and `operators`: seconds and share of each, the longest first.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = config_of(size, layers)
+    options = {"backend": "auto", "compile": compile, "checkpointing": False, "precision": precision}
+    ours = make_ours(config, batch, {**options, "device": device})
+    ours.warm_up(warm_up)
+    peak = gemm_peak(device, DTYPES[precision])
+    seconds = operator_seconds(ours.step, device)
+    whole = sum(seconds.values())
+    by_kind: dict[str, float] = {}
+    for operator, spent in seconds.items():
+        by_kind[kind_of(operator)] = by_kind.get(kind_of(operator), 0.0) + spent
+    useful = flops_per_batch(config, batch.lengths, batch.predicted, batch.causal)
+    operations = {"attention": useful.attention, "products": useful.linear + useful.head}
+    kinds: dict[str, Any] = longest_first(by_kind, whole)
+    for kind in operations.keys() & kinds.keys():
+        kinds[kind]["of_gemm_peak"] = operations[kind] / kinds[kind]["seconds"] / peak
+    return {
+        "gemm_peak": peak,
+        "kinds": kinds,
+        "operators": dict(list(longest_first(seconds, whole).items())[:OPERATORS]),
+    }
+
+
+def longest_first(seconds: dict[str, float], whole: float) -> dict[str, dict[str, float]]:
+    """Return seconds and share of each, the longest first."""
+    ordered = sorted(seconds.items(), key=lambda pair: -pair[1])
+    return {name: {"seconds": spent, "share": spent / whole} for name, spent in ordered}
 
 
 def main(
@@ -55,51 +99,32 @@ def main(
 ) -> None:
     """Profile one step, print the shares, and write them to benchmarks/results."""
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = make_batch(workload, case, papers, load_tokenizer(tokenizer), tokens, rows)
-    config = config_of(size, layers)
-    options = {"backend": "auto", "compile": compile, "checkpointing": False, "precision": precision}
-    ours = make_ours(config, batch, {**options, "device": device})
-    ours.warm_up(warm_up)
-    peak = gemm_peak(device, DTYPES[precision])
-    seconds, whole = shares(ours.step, device)
-    useful = flops_per_batch(config, batch.lengths, batch.predicted, batch.causal)
-    operations = {"attention": useful.attention, "products": useful.linear + useful.head}
-    results: dict[str, Any] = {
-        kind: {
-            "seconds": spent,
-            "share": spent / whole,
-            **({"of_gemm_peak": operations[kind] / spent / peak} if kind in operations else {}),
-        }
-        for kind, spent in sorted(seconds.items(), key=lambda pair: -pair[1])
-    }
+    results = profile(batch, size, layers, precision, compile, warm_up)
     title = f"{workload}, {case}, {batch.tokens} tokens, {precision}"
     table = Table("kind", "share of time", "GEMM peak", title=title)
-    for kind, found in results.items():
+    for kind, found in results["kinds"].items():
         of_peak = f"{found['of_gemm_peak']:.0%}" if "of_gemm_peak" in found else ""
         table.add_row(kind, f"{found['share']:.1%}", of_peak)
     Console().print(table)
     if name:
         settings = {
-            "size": size, "layers": config.num_hidden_layers, "workload": workload, "case": case,
-            "tokens": batch.tokens, "rows": rows, "precision": precision, "compile": compile,
-            "gemm_peak": peak,
+            "size": size, "layers": config_of(size, layers).num_hidden_layers, "workload": workload,
+            "case": case, "tokens": batch.tokens, "rows": rows, "precision": precision, "compile": compile,
         }  # fmt: skip
-        Console().print(f"Wrote {record(name, {'settings': settings, 'kinds': results})}")
+        Console().print(f"Wrote {record(name, {'settings': settings, **results})}")
 
 
-def shares(step: Any, device: torch.device) -> tuple[dict[str, float], float]:
-    """Return the seconds of each kind of operator in one step, and their sum."""
-
+def operator_seconds(step: Any, device: torch.device) -> dict[str, float]:
+    """Return the seconds of each operator of one step; on a GPU those of each kernel."""
     on_gpu = device.type == "cuda"
     activities = [torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as run:
         step()
-    seconds: dict[str, float] = {}
-    for event in run.key_averages():
-        own = (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
-        seconds[kind_of(event.key)] = seconds.get(kind_of(event.key), 0.0) + own
-    return seconds, sum(seconds.values())
+    return {
+        event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
+        for event in run.key_averages()
+    }
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def make_theirs(
     ours: Competitor, batch: peers.Batch, options: dict[str, Any], settings: dict[str, Any]
 ) -> Competitor:
     """Return transformers' network with our weights and the padded documents."""
-    network = peers.same_network(ours.network, settings["device"], options)
+    network = peers.same_network(ours.network, settings["device"], options, settings["peer_attention"])
     if settings["compile"]:
         network.compile()
     parts = batch.padded(settings["device"], settings["peer_micro_batches"])
@@ -266,6 +266,9 @@ def main(
     keep_memory: Annotated[bool, typer.Option(help="Keep freed memory, as our trainer does.")] = True,
     peer: Annotated[bool, typer.Option(help="Measure transformers too.")] = True,
     peer_micro_batches: Annotated[int, typer.Option(help="Micro-batches of transformers' padded rows.")] = 1,
+    peer_attention: Annotated[
+        str | None, typer.Option(help="sdpa or flash_attention_2; default: the latter where installed.")
+    ] = None,
     give_back: Annotated[
         bool, typer.Option(help="Free unused memory between turns, if both networks do not fit into it.")
     ] = False,
@@ -279,7 +282,8 @@ def main(
         "size": size, "layers": layers, "tokens": tokens, "rows": rows, "precision": precision,
         "device": device, "backend": backend, "compile": compile, "checkpointing": checkpointing,
         "keep_memory": keep_memory, "give_back": give_back, "peer": peer,
-        "peer_micro_batches": peer_micro_batches, "rounds": rounds, "warm_up": warm_up,
+        "peer_micro_batches": peer_micro_batches, "peer_attention": peer_attention, "rounds": rounds,
+        "warm_up": warm_up,
     }  # fmt: skip
     shown = {**settings, "device": str(device), "threads": torch.get_num_threads()}
     known = load_tokenizer(tokenizer)

@@ -41,9 +41,11 @@ def run(config: ConfigPath, overrides: Overrides) -> None:
     """Run a whole recipe. Finished steps are skipped, and an interrupted phase is resumed."""
     from clm_detour.recipe.recipe import Recipe
     from clm_detour.run.pipeline import run_recipe
+    from clm_detour.run.verify.remembered import point_to_verify
     from clm_detour.utils.progress import console
 
     recipe = Recipe(load_config(config, overrides))
+    point_to_verify()
     steps = run_recipe(recipe, size_warnings=DEBUG not in overrides)
     done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
     console.print(done, style="bold", end=" ")
@@ -229,11 +231,35 @@ def probe(
 
 
 @app.command()
-def doctor() -> None:
-    """Show versions, hardware, extras, attention back ends and limits, and warn of problems."""
-    from clm_detour.run.doctor import print_environment
+def doctor(
+    overrides: Overrides,
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG]", help="With --verify: a recipe whose step is tried, e.g. mine.yaml."
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check kernels, processes, recovery and memory: two minutes.")
+    ] = False,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="With --verify: number of GPUs; default: all.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="With --verify: file for the results.")] = None,
+) -> None:
+    """Show versions, hardware, back ends and limits; --verify tries them out before a long run."""
+    if not verify:
+        from clm_detour.run.doctor import print_environment
 
-    print_environment()
+        if config or gpus or json:
+            raise UserError("A config, --gpus and --json need --verify.")
+        print_environment()
+        return
+    from clm_detour.run.verify.command import verify as verify_machine
+
+    loaded = None if config is None else load_config(config, overrides)
+    if not verify_machine(loaded, gpus, json):
+        raise typer.Exit(1)
 
 
 for shows in reporting.VERBS:
