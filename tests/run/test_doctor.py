@@ -54,3 +54,22 @@ def test_low_limits_come_with_a_remedy(monkeypatch):
     warnings = " ".join(doctor.low_limits())
     assert "--shm-size" in warnings
     assert "ulimit -n" in warnings
+
+
+@pytest.mark.parametrize(
+    ("back_end", "has_varlen", "capability", "expected"),
+    [
+        ("flex", False, 9, "torch 2.11 or newer has varlen_attn"),
+        ("varlen", True, 9, "FlashAttention 3 or 4"),
+        ("varlen", True, 8, None),
+        ("flash", True, 9, None),
+    ],
+)
+def test_a_change_that_makes_attention_faster_is_named(
+    monkeypatch, back_end, has_varlen, capability, expected
+):
+    monkeypatch.setattr(doctor.varlen, "find", lambda: print if has_varlen else None)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (capability, 0))
+    said = doctor.faster_attention(back_end, "cuda")
+    assert said is None if expected is None else expected in said
+    assert doctor.faster_attention(back_end, "cpu") is None

@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from packaging.requirements import Requirement
+from packaging.version import Version
 from rich.table import Table
 
-from clm_detour.model.attention import BACKENDS, choose_backend
+from clm_detour.model.attention import BACKENDS, choose_backend, flash, varlen
 from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.cpu import softmax
 from clm_detour.model.precision import best_device
@@ -20,6 +22,7 @@ from clm_detour.utils.progress import console, human_bytes, warn
 
 COMPOSER = "mosaicml"
 NO_COMPOSER = "not installed (needed to train: pip install 'clm-detour[train]')"
+THIRD_OR_FOURTH = (9, 10, 11)  # major compute capabilities of Hopper and Blackwell
 MIN_OPEN_FILES = 4096  # each loader process keeps a file open for each shard that it reads
 MIN_SHARED_MEMORY = 1 << 30  # loader processes pass batches through it; containers often have 64 MiB
 MIN_DISK = 20 << 30
@@ -36,6 +39,8 @@ def print_environment() -> None:
     for key, text in [*extras(), *back_ends(), *limits()]:
         table.add_row(key, text)
     console.print(table)
+    if (advice := faster_attention(choose_backend(None).name, best_device().type)) is not None:
+        console.print(advice)
     problems = [*unmet_requirements(), *low_limits()]
     for problem in problems:
         warn(problem)
@@ -53,18 +58,30 @@ def requirements(package: str, extra: str = "") -> list[Requirement]:
 
 
 def unmet_requirements() -> Iterator[str]:
-    """Yield a sentence for each unmet requirement of this package and Composer, as `pip check` does."""
+    """Yield a sentence for each unmet requirement of this package and Composer, as `pip check` does.
+
+    Composer limits torch and others from above. The extra `train-newest` names those that are tested without
+    these limits, so its requirements take the place of Composer's where the installed torch is newer.
+    """
     extra = "train" if version_of(COMPOSER) else ""
+    tested = {each.name for each in [*requirements("clm-detour", "train-newest"), Requirement("torch")]}
     for package in ("clm-detour", COMPOSER):
         for wanted in requirements(package, extra if package == "clm-detour" else ""):
             found = version_of(wanted.name)
             if found is None:
                 yield f"{package} requires {wanted.name}, which is not installed; install it."
-            elif not wanted.specifier.contains(found, prereleases=True):
+            elif not wanted.specifier.contains(found, prereleases=True) and not (
+                package == COMPOSER and wanted.name in tested and is_newer(found, wanted)
+            ):
                 yield (
                     f"{package} requires {wanted.name} {wanted.specifier}, but {found} is installed; install "
                     "a version that fits, or see 'Newer releases of torch' in docs/training.md."
                 )
+
+
+def is_newer(found: str, wanted: Requirement) -> bool:
+    """Return whether a version is above all that a requirement allows."""
+    return all(Version(found) >= Version(each.version) for each in wanted.specifier)
 
 
 def extras() -> Iterator[tuple[str, str]]:
@@ -89,6 +106,28 @@ def back_ends() -> Iterator[tuple[str, str]]:
     slow = "torch's operators one after another, 4 to 10 times slower"
     yield "softmax over the vocabulary", "compiled" if reason is None else f"{slow}: {reason}"
     yield "torch.compile", cannot_compile(device) or "runs here"
+
+
+def faster_attention(name: str, device: str) -> str | None:
+    """Return what a change of the environment would bring to attention on a GPU; None if nothing.
+
+    Args:
+        name: The back end in use.
+        device: Type of the device.
+    """
+    if device != "cuda" or name == flash.NAME:
+        return None
+    if varlen.find() is None:
+        return (
+            f"Attention uses {name}. torch 2.11 or newer has varlen_attn, FlashAttention over documents, and "
+            "compiles a layer with it into one graph: see 'Newer releases of torch' in docs/training.md."
+        )
+    if torch.cuda.get_device_capability()[0] in THIRD_OR_FOURTH:
+        return (
+            f"Attention uses {name}. Kernels of FlashAttention 3 or 4 exist for this GPU; clm-detour uses them "
+            "once they are installed (github.com/Dao-AILab/flash-attention)."
+        )
+    return None
 
 
 def limits() -> Iterator[tuple[str, str]]:
