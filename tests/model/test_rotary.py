@@ -131,6 +131,7 @@ def traced_only(monkeypatch: pytest.MonkeyPatch):
 
 @triton_only
 def test_the_interpreted_kernels_are_the_definition(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
     program = tmp_path / "interpret.py"
     program.write_text(INTERPRETED)
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
