@@ -119,6 +119,14 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
+def moved(trained: Path, folder: Path) -> Path:
+    """Return a copy of the folder of the checks, whose files name the new place."""
+    shutil.copytree(trained, folder)
+    for file in (folder / "recipe.yaml", *folder.rglob("*.json")):
+        file.write_text(file.read_text().replace(str(trained), str(folder)))
+    return folder
+
+
 def failed_in_ranks(folder: Path) -> list[str]:
     """Return the checks of several processes that fail, up to the first request to leave."""
     made = settings(folder)
@@ -140,14 +148,31 @@ def test_a_planted_fault_fails_its_line(request, tmp_path, plant, fault):
             checks = list(program.checks(Group(group), DEADLINE["cpu"]))
         assert line in [f"{check.group}: {check.name}" for check in checks if check.status == "FAILED"]
         return
-    folder = tmp_path / "folder"
-    shutil.copytree(request.getfixturevalue("trained"), folder)
-    for file in (folder / "recipe.yaml", *folder.rglob("*.json")):
-        file.write_text(file.read_text().replace(str(request.getfixturevalue("trained")), str(folder)))
+    folder = moved(request.getfixturevalue("trained"), tmp_path / "folder")
     plant(module, code)
     failed = failed_in_ranks(folder)
     assert line in failed
     assert {name.partition(":")[0] for name in failed} == {group}
+
+
+NOISE = """
+import os
+_right = MLP.forward
+def forward(self, states):
+    return _right(self, states) + 1e-3 * (os.urandom(1)[0] / 256)
+MLP.forward = forward
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [False, True])
+def test_two_runs_that_should_be_equal_are_compared(trained, tmp_path, plant, noise):
+    folder = moved(trained, tmp_path / "folder")
+    if noise:
+        plant("clm_detour.model.layers", NOISE)
+    with single(settings(folder), "repeated") as program:
+        checks = list(program.checks(Group("ranks"), DEADLINE["cpu"]))
+    assert [check.status for check in checks] == ["FAILED" if noise else "ok"]
 
 
 @pytest.mark.slow

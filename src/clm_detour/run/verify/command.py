@@ -91,6 +91,11 @@ def run_programs(settings: Settings) -> Iterator[Check]:
         why = "the small recipe could not be trained alone"
         yield from (Group(name).left_out("all", why) for name in ("ranks", "recovery", *LATER))
         return
+    if settings.device == "cuda":
+        with launched(settings, "repeated") as program:
+            yield from program.checks(Group("ranks"), deadline)
+    else:
+        yield Group("ranks").left_out("deterministic", "a CPU repeats itself without train.deterministic")
     asking = AskToLeave(settings)
     with launched(settings, "ranks") as program:
         yield from program.checks(Group("ranks"), deadline, accepted=REQUEUE, watch=asking.watch)

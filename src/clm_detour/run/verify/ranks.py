@@ -16,7 +16,7 @@ from clm_detour.records.phase import LoggedStep
 from clm_detour.records.store import read_lines
 from clm_detour.records.verify import Check
 from clm_detour.run.verify.checks import Group
-from clm_detour.run.verify.compare import compare
+from clm_detour.run.verify.compare import compare, distance
 from clm_detour.run.verify.settings import Settings, is_first_process
 from clm_detour.run.verify.small_recipe import (
     folder_of,
@@ -64,6 +64,20 @@ def check_ranks(settings: Settings) -> Iterator[Check]:
         if is_first_process():
             found, alone = folder_of(settings, parallel), folder_of(settings, "alone")
             yield from compare(ranks, label, found, alone, precision)
+
+
+def check_repeated(settings: Settings) -> Iterator[Check]:
+    """Train twice under `train.deterministic`: the weights must be equal to the bit. Every process must call
+    it, in a program of its own, because the setting must be known before a GPU is started.
+    """
+    names = ("first", "second")
+    for name in names:
+        recipe = recipe_of(settings, name, "train.deterministic=true")
+        train_phase(recipe, phase_of(recipe))
+    if is_first_process():
+        files = [folder_of(settings, name).model / "model.safetensors" for name in names]
+        tensor, away = distance(*files)
+        yield ranks.at_most("deterministic: weights of two runs", away, 0.0, where=tensor)
 
 
 def check_collectives(processes: int) -> Iterator[Check]:

@@ -55,7 +55,20 @@ def ranks(settings: Settings) -> Iterator[Check]:
     train_until_asked(settings)
 
 
-PROGRAMS: dict[str, Program] = {"kernels": kernels, "network": network, "alone": alone, "ranks": ranks}
+def repeated(settings: Settings) -> Iterator[Check]:
+    """Train twice under `train.deterministic`."""
+    from clm_detour.run.verify.ranks import check_repeated
+
+    yield from check_repeated(settings)
+
+
+PROGRAMS: dict[str, Program] = {
+    "kernels": kernels,
+    "network": network,
+    "alone": alone,
+    "ranks": ranks,
+    "repeated": repeated,
+}
 
 
 def main() -> None:
@@ -69,7 +82,7 @@ def main() -> None:
 
 def delayed_errors(names: str) -> AbstractContextManager[object]:
     """Return the context in which a process lets another one that can explain an error speak first."""
-    if names != "ranks":
+    if names not in ("ranks", "repeated"):
         return nullcontext()
     from clm_detour.train.main import delay_errors
 
