@@ -124,7 +124,7 @@ def micro_batch(recipe: Recipe, run: PhaseRun, gpus: int) -> MicroBatch:
         run.objective.causal,
         per_step=-(-of_gpu // rows),
         fused=varlen.find() is not None,
-        stream=HALF if getattr(train, "residual", "fp32") == "bf16" else FULL,
+        stream=HALF if train.residual == "bf16" else FULL,
         checkpointing=train.activation_checkpointing,
         clips=recipe.config.optimizer.clip_norm is not None,
     )
