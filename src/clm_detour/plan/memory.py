@@ -187,7 +187,8 @@ def activations(train: Train, phase: Phase, model: ModernBertConfig, tokens: int
     layer, stream = layer_bytes(model, train.precision), 4
     if train.precision == "bf16" and train.residual == "bf16":
         stream = 2
-        layer -= 4 * hidden if train.compile else 0  # otherwise the norms keep fp32 copies of their inputs
+        # Layers that are not compiled keep fp32 copies of the inputs of norms. `auto` compiles on a GPU.
+        layer -= 4 * hidden if train.compile else 0
     kept = stream * hidden * layers + layer if train.activation_checkpointing else layer * layers
     logits = min(CHUNK_BYTES["cuda"], 4 * model.vocab_size * tokens)
     return tokens * kept + 2 * logits + 4 * model.vocab_size * hidden

@@ -198,6 +198,7 @@ def describe(setup: Setup) -> MicroRowsRecord:
         "mask_rate": run.phase.mask_rate,
         "freeze": None if run.phase.freeze is None else asdict(run.phase.freeze),
         "precision": train.precision,
+        "residual": train.residual,
         "compile": compile_choice(train.compile, device.type)[0],
         "activation_checkpointing": train.activation_checkpointing,
         "parallel": train.parallel,
