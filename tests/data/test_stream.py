@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,6 +89,25 @@ def test_micro_batches_are_the_batch_cut_in_order(stream, micro_rows):
         assert [row for part in parts for row in part[key]] == batch[key]
     for key in ("input_ids", "labels"):
         np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), batch[key])
+
+
+@pytest.mark.parametrize("micro_rows", [1, 5, 24, 100])
+def test_a_shorter_last_micro_batch_is_filled_with_rows_without_labels(stream, micro_rows):
+    batch = StepBatches(stream, FIRST, SIZES[0]).step(2)
+    *whole, last = split_batch(batch, micro_rows, filler=stream.vocabulary.pad)
+    *same, shorter = split_batch(batch, micro_rows)
+    assert len(whole) == len(same)
+    rows = len(shorter["predicted"])
+    for key, value in shorter.items():
+        assert len(last[key]) == micro_rows
+        if torch.is_tensor(value):
+            assert torch.equal(last[key][:rows], value)
+        else:
+            assert last[key][:rows] == value
+    assert (last["input_ids"][rows:] == stream.vocabulary.pad).all()
+    assert (last["labels"][rows:] == -100).all()
+    assert sum(last["predicted"]) == sum(shorter["predicted"])
+    assert all(sum(lengths) == batch["input_ids"].shape[1] for lengths in last["document_lengths"])
 
 
 @settings(max_examples=200, deadline=None)

@@ -10,7 +10,7 @@ import torch
 from kernel_standins import Machine, forget
 from model_reference import tiny_model
 
-from clm_detour.model.compiling import cannot_compile
+from clm_detour.model.compiling import cannot_compile, compile_choice
 from clm_detour.utils.errors import UserError
 
 
@@ -84,3 +84,14 @@ def test_a_gpu_needs_pythons_headers(machine: Machine) -> None:
 def test_without_a_gpu_none_is_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cannot_compile("cuda") == "there is no CUDA device"
+
+
+def test_auto_compiles_on_a_gpu_where_torch_can(machine: Machine) -> None:
+    assert compile_choice("auto", "cpu") == (False, "on a CPU only if asked for")
+    assert compile_choice("auto", "cuda") == (True, "torch can compile for this GPU")
+    machine.has_triton(False)
+    compiled, reason = compile_choice("auto", "cuda")
+    assert not compiled
+    assert "Triton" in reason
+    for asked in (True, False):
+        assert compile_choice(asked, "cuda") == (asked, "asked for")

@@ -140,6 +140,40 @@ def test_only_several_processes_under_ddp_hold_buckets_of_gradients(recipe):
     assert "buckets" not in memory(4, "fsdp")
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "with one row in a forward pass; a trial at the start of each phase will show whether it fits"),
+        (["train.micro_rows=4"], "lower train.micro_rows, or set it to auto"),
+        (["train.deterministic=true"], "set train.micro_rows"),
+    ],
+)
+def test_a_plan_beyond_the_memory_of_the_gpu_is_a_warning(recipe, monkeypatch, words, expected):
+    for module in ("clm_detour.run.check.recipe", "clm_detour.run.check.folders"):
+        monkeypatch.setattr(f"{module}.smallest_memory", lambda: 10**6)
+    plan, warnings = plan_with_warnings(Recipe(load_config(recipe, words)))
+    (warning,) = [each for each in warnings if "on each GPU" in each]
+    assert expected in warning
+    if not words:
+        assert set(plan.sizes.micro_rows.values()) == {1}
+
+
+def test_the_micro_batch_of_auto_is_the_largest_divisor_that_fits(recipe):
+    found = Recipe(load_config(recipe))
+
+    def planned(gpu_memory: int | None, gpus: int = 1) -> set[int]:
+        return set(make_plan(found, gpus, gpu_memory=gpu_memory).sizes.micro_rows.values())
+
+    assert planned(80 * 10**9) == planned(None) == {8}
+    assert planned(80 * 10**9, gpus=4) == {2}
+    one, two = (
+        sum(make_plan(Recipe(load_config(recipe, [f"train.micro_rows={rows}"]))).sizes.memory.values())
+        for rows in (1, 2)
+    )
+    assert planned(int(two / 0.9) + 2) == {2}
+    assert planned(int(two / 0.9) - 2) == planned(int(one / 0.9) - 2) == {1}
+
+
 def test_a_run_shows_the_plan_for_its_own_number_of_processes(recipe, tmp_path, monkeypatch, capsys):
     config = load_config(recipe)
     config.run_dir = str(tmp_path)

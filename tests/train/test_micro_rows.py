@@ -1,19 +1,21 @@
-"""The micro-batch that `train.micro_rows: auto` takes, by trial and by the recipe, and the end when memory runs out."""
+"""`train.micro_rows: auto` fits or follows from the recipe, and no rank waits for one without memory."""
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 
 from clm_detour.config import load_config
+from clm_detour.model import backbone, layers
 from clm_detour.plan import memory
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.run.pipeline import prepare_data
@@ -86,9 +88,7 @@ def test_the_largest_size_that_fits_is_found_and_kept(setup, limited, monkeypatc
     model, tried = model_of(here), []
     monkeypatch.setattr(PretrainingModel, "forward", fail_above(BIGGEST, where, error))
     fits = micro_rows.fits_everywhere
-    monkeypatch.setattr(
-        micro_rows, "fits_everywhere", lambda *args: tried.append(args[2]) or fits(*args)
-    )
+    monkeypatch.setattr(micro_rows, "fits_everywhere", lambda *args: tried.append(args[2]) or fits(*args))
     assert choose_micro_rows(here, model).rows == 4
     assert tried == [8, 4]
     again = choose_micro_rows(here, model)
@@ -122,7 +122,6 @@ def test_a_trial_leaves_no_trace(setup, limited, monkeypatch, fits):
     assert torch.equal(torch.get_rng_state(), random_state)
     assert not model.training
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(not parameter._post_accumulate_grad_hooks for parameter in model.parameters())
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
 
@@ -131,9 +130,7 @@ def test_a_trial_holds_what_a_step_holds(setup, limited, monkeypatch):
     here = setup("train.ema_half_life=2ktok")
     model, held = model_of(here), []
     empty = torch.empty
-    monkeypatch.setattr(
-        micro_rows.torch, "empty", lambda size, **rest: held.append(size) or empty(0, **rest)
-    )
+    monkeypatch.setattr(micro_rows.torch, "empty", lambda size, **rest: held.append(size) or empty(0, **rest))
     with_gradients = []
     forward = PretrainingModel.forward
 
@@ -154,7 +151,9 @@ def test_one_row_that_does_not_fit_is_one_sentence_with_the_remedies(setup, limi
     here = setup()
     error = torch.OutOfMemoryError("CUDA out of memory.")
     monkeypatch.setattr(PretrainingModel, "forward", fail_above(0, "backward", error))
-    with pytest.raises(UserError, match=r"one row of 64 tokens; set train\.activation_checkpointing=true, or "):
+    with pytest.raises(
+        UserError, match=r"one row of 64 tokens; set train\.activation_checkpointing=true, or "
+    ):
         choose_micro_rows(here, model_of(here))
     assert not here.folder.micro_rows.exists()
 
@@ -181,9 +180,7 @@ def test_sizes_that_cannot_fit_are_not_tried(setup, limited, monkeypatch):
 
 
 @pytest.mark.parametrize(("deterministic", "gpu"), [(False, False), (True, True)])
-def test_on_a_cpu_and_under_deterministic_it_follows_from_the_recipe(
-    setup, monkeypatch, deterministic, gpu
-):
+def test_on_a_cpu_and_under_deterministic_it_follows_from_the_recipe(setup, monkeypatch, deterministic, gpu):
     here = setup(f"train.deterministic={str(deterministic).lower()}")
     monkeypatch.setattr(micro_rows, "memory_can_run_out", lambda: gpu)
     monkeypatch.setattr(micro_rows, "fits_everywhere", lambda *_: pytest.fail("a trial was made"))
@@ -238,17 +235,82 @@ def test_memory_that_runs_out_with_a_size_that_is_set_names_a_smaller_one(prepar
         train_phase(Recipe(config), Recipe(config).phase("base", "pretrain"))
 
 
+def test_a_phase_that_was_started_with_the_old_defaults_resumes_to_the_same_bits(
+    prepared, stop_after, monkeypatch
+):
+    old = ["train.micro_rows=null", "train.compile=false", "train.checkpoint_every=1ktok"]
+    weights = []
+    for name, then in (("through", old), ("resumed", old[2:])):
+        config = prepared(name, *old)
+        run = Recipe(config).phase("base", "pretrain")
+        if name == "resumed":
+            with monkeypatch.context():
+                stop_after(5)
+                with pytest.raises(KeyboardInterrupt):
+                    train_phase(Recipe(config), run)
+            monkeypatch.undo()
+        recipe = Recipe(prepared(name, *then))
+        assert train_phase(recipe, recipe.phase("base", "pretrain"))
+        weights.append((recipe.folder.phase("pretrain").model / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.fixture
+def traced_only(monkeypatch):
+    """Layers are traced for each shape, as ever, but no seconds are spent on making code of them."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(backbone, "cannot_compile", lambda device: None)
+    layers.compiled_halves.cache_clear()
+    torch._dynamo.reset()
+    yield
+    layers.compiled_halves.cache_clear()
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_size_that_does_not_divide_costs_no_other_compilation(prepared, traced_only, monkeypatch, growing):
+    words = ["phases.pretrain.duration=5120tok", "arms={base: [pretrain]}"]
+    if growing:
+        words.append("phases.pretrain.batch_warmup={rows: 2, duration: 2ktok}")
+    found, graphs = [], []
+    forward = PretrainingModel.forward
+
+    def run(self, batch):
+        assert len(batch["input_ids"]) == 3
+        output = forward(self, batch)
+        graphs.append(counters["stats"]["unique_graphs"])
+        return output
+
+    for name, compiled in (("eager", False), ("compiled", True)):
+        config = prepared(name, *words, "train.micro_rows=3", f"train.compile={str(compiled).lower()}")
+        pretrain = Recipe(config).phase("base", "pretrain")
+        assert pretrain.steps >= 10
+        with monkeypatch.context() as patch:
+            if compiled:
+                patch.setattr(PretrainingModel, "forward", run)
+            train_phase(Recipe(config), pretrain)
+        found.append(load_file(Path(config.run_dir, "phases", "pretrain", "model", "model.safetensors")))
+    assert len(graphs) >= 30
+    assert len(set(graphs)) == 1, "something was compiled after the first micro-batch"
+    for name, tensor in found[0].items():
+        assert (found[1][name] - tensor).norm() <= 2e-4 * tensor.norm(), name
+
+
 RANKS = """
-import os
+import json
 import sys
 import torch
-from clm_detour.train import micro_rows
+from clm_detour.config import load_config
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.train import micro_rows, phase
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.main import main
+from clm_detour.train.main import delay_errors
+from clm_detour.train.parallel import dist, start_processes
+from clm_detour.utils.errors import exit_on_user_error
 
 forward = PretrainingModel.forward
-where, failing, most, calls = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1)), int(sys.argv.pop(1))
-called = 0
+case, calls = {}, 0
 
 class Fails(torch.autograd.Function):
     @staticmethod
@@ -260,74 +322,77 @@ class Fails(torch.autograd.Function):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
 def short_of_memory(self, batch):
-    global called
-    called += 1
+    global calls
+    calls += 1
     output = forward(self, batch)
-    if os.environ["RANK"] in failing and (len(batch["input_ids"]) > most or called == calls):
-        if where == "forward":
+    fails = len(batch["input_ids"]) > case["most"] or calls == case["call"]
+    if fails and dist.get_global_rank() in case["ranks"]:
+        if case["where"] == "forward":
             raise torch.OutOfMemoryError("CUDA out of memory.")
         output.loss = Fails.apply(output.loss)
     return output
 
 PretrainingModel.forward = short_of_memory
 micro_rows.memory_can_run_out = lambda: True
-main()
+with exit_on_user_error(), delay_errors():
+    for case in json.loads(sys.argv[1]):
+        calls = 0
+        recipe = Recipe(load_config(case["recipe"], case["words"]))
+        phase.train_phase(recipe, recipe.phase("base", "pretrain"))
 """
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tiny_recipe, tmp_path_factory):
-    """A function that trains a phase on two ranks, of which some run out of memory; the run folder and the output."""
+    """A function from cases to their phase folders, which two ranks train one after the other."""
     root = tmp_path_factory.mktemp("ranks")
     (root / "ranks.py").write_text(RANKS)
-    words = ["train.workers=0", "phases.pretrain.duration=3072tok", f"data.dir={root}/data"]
+    always = ["train.workers=0", f"data.dir={root}/data"]
+    always += ["phases.pretrain.duration=1536tok", "phases.pretrain.schedule.warmup=0tok"]
 
-    def train(name: str, where: str, failing: str, most: int, calls: int, *overrides: str):
-        path = tiny_recipe(root / name)
-        prepare_data(load_config(path, words))
-        injected = [where, failing, str(most), str(calls)]
-        launched = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2", str(root / "ranks.py"), *injected]
-        command = [*launched, str(path), "arm=base", "phase=pretrain", *words, *overrides]
-        started = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        said = " ".join((done.stdout + done.stderr).split())
-        return root / name / "phases" / "pretrain", done.returncode, said, time.monotonic() - started
+    def train(cases: dict[str, dict]) -> tuple[dict[str, Path], int, str]:
+        given = []
+        for name, case in cases.items():
+            path, words = tiny_recipe(root / name), [*always, *case.pop("words", [])]
+            prepare_data(load_config(path, words))
+            defaults = {"most": 8, "call": 0, "ranks": [], "where": "nowhere"}
+            given.append({**defaults, **case, "recipe": str(path), "words": words})
+        launcher = [sys.executable, "-m", "clm_detour.train.launcher", "-n", "2"]
+        command = [*launcher, str(root / "ranks.py"), json.dumps(given)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
+        folders = {name: root / name / "phases" / "pretrain" for name in cases}
+        return folders, done.returncode, " ".join((done.stdout + done.stderr).split())
 
     return train
 
 
-@pytest.fixture(scope="module")
-def with_two_rows(two_ranks) -> dict[str, torch.Tensor]:
-    """The weights of two ranks that were told to take two rows."""
-    folder, code, said, _ = two_ranks("told", "nowhere", "", 8, 0, "train.micro_rows=2")
+@pytest.mark.slow
+def test_ranks_agree_and_train_as_if_they_had_been_told(two_ranks):
+    cases = {"told": {"words": ["train.micro_rows=2"]}}
+    for where in ("forward", "backward"):
+        for ranks in ([1], [0, 1]):
+            for parallel in ("ddp", "fsdp"):
+                name = f"{parallel}-{where}-{len(ranks)}"
+                words = [f"train.parallel={parallel}"]
+                cases[name] = {"where": where, "ranks": ranks, "most": 2, "words": words}
+    folders, code, said = two_ranks(cases)
     assert code == 0, said
-    return load_file(folder / "model" / "model.safetensors")
+    assert said.count("micro-batches of 2 rows (found by trial)") == 8
+    found = {name: load_file(folder / "model" / "model.safetensors") for name, folder in folders.items()}
+    for name, weights in found.items():
+        for key, expected in found["told"].items():
+            if "fsdp" in name:
+                assert (weights[key] - expected).norm() <= 2e-4 * expected.norm(), (name, key)
+            else:
+                assert torch.equal(weights[key], expected), (name, key)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("failing", ["1", "01"], ids=["on one rank", "on both"])
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_ranks_agree_and_train_as_if_they_had_been_told(two_ranks, with_two_rows, where, failing, parallel):
-    folder, code, said, _ = two_ranks(
-        f"{where}{failing}{parallel}", where, failing, 2, 0, f"train.parallel={parallel}"
-    )
-    assert code == 0, said
-    assert "micro-batches of 2 rows (found by trial)" in said
-    found = load_file(folder / "model" / "model.safetensors")
-    for name, tensor in with_two_rows.items():
-        if parallel == "ddp":
-            assert torch.equal(found[name], tensor), name
-        else:
-            assert (found[name] - tensor).norm() <= 2e-4 * tensor.norm(), name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_a_rank_that_runs_out_of_memory_in_training_ends_all_with_a_sentence(two_ranks, where):
-    folder, code, said, seconds = two_ranks(f"later-{where}", where, "1", 8, 4)
+def test_a_rank_that_runs_out_of_memory_in_training_ends_all_with_a_sentence(two_ranks):
+    # The first call is the trial.
+    folders, code, said = two_ranks({"later": {"where": "backward", "ranks": [1], "call": 4}})
     assert code == 2, said
     assert "Error: Memory ran out in training with 4 rows in a forward pass" in said
     assert "train.micro_rows=2" in said
     assert "Traceback" not in said
-    assert json.loads((folder / "micro_rows.json").read_text())["rows"] == 2
+    assert json.loads((folders["later"] / "micro_rows.json").read_text())["rows"] == 2

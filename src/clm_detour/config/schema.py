@@ -150,7 +150,7 @@ class Train:
 
     batch_rows: PositiveInt = 384  # rows in a step, over all processes
     # Rows that a process puts through the model at once. auto: on a GPU as many as fit into its memory, found
-    # by trial; on a CPU and with `deterministic` a number that follows from the recipe. null: all of its rows.
+    # by trial; on a CPU and with `deterministic` a number that follows from the recipe. null: all of them.
     micro_rows: PositiveInt | Literal["auto"] | None = "auto"
     # Whether every process holds the whole model (ddp) or a share of it (fsdp).
     parallel: Literal["ddp", "fsdp"] = "ddp"

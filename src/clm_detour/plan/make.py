@@ -96,7 +96,9 @@ def make_plan(
     if model is None:
         return RecipePlan(phases, None)
     operations = {phase.run.id: phase.operations for phase in phases if phase.operations is not None}
-    return RecipePlan(phases, sizes_of(recipe, model, gpus, gpu_memory), matched(recipe.arms.values(), operations))
+    return RecipePlan(
+        phases, sizes_of(recipe, model, gpus, gpu_memory), matched(recipe.arms.values(), operations)
+    )
 
 
 def model_config(

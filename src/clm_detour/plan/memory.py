@@ -30,7 +30,9 @@ from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 
 WEIGHT, MOMENTS, GRADIENT, BF16_COPY = 4, 8, 4, 2  # bytes per parameter
-USED = 0.9  # share of a GPU's memory that a plan fills: CUDA's context and gaps take some, and it may be wrong
+USED = (
+    0.9  # share of a GPU's memory that a plan fills: CUDA's context and gaps take some, and it may be wrong
+)
 BY_RECIPE = 8 << 30  # bytes of activations that a micro-batch may have where training does not search
 
 
@@ -154,9 +156,7 @@ def memory_of(
     return {**parts, "activations": activations(train, phase, network.config, tokens)}
 
 
-def fixed_memory(
-    train: Train, phase: Phase, network: ModernBertForPretraining, gpus: int
-) -> dict[str, int]:
+def fixed_memory(train: Train, phase: Phase, network: ModernBertForPretraining, gpus: int) -> dict[str, int]:
     """Return the parts of the memory that do not depend on the micro-batch."""
     size, trained = numel(network, set()), numel(network, frozen_names(phase.freeze, network))
     share = gpus if train.parallel == "fsdp" else 1

@@ -11,7 +11,6 @@ from pathlib import Path
 from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.config.loading import save_config
 from clm_detour.config.schema import Config
-from clm_detour.model.attention import choose_backend
 from clm_detour.plan import RecipePlan, print_plan
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.recipe import Recipe
@@ -20,6 +19,7 @@ from clm_detour.records.store import write
 from clm_detour.run import after_training as after
 from clm_detour.run.before_training import prepare_sources, prepare_tokenizer
 from clm_detour.run.check import check_before_run, plan_with_warnings
+from clm_detour.run.check.attention import check_attention
 from clm_detour.run.check.model import check_tokenizer
 from clm_detour.run.check.sources import check_shards, recipe_sources
 from clm_detour.run.engine import Step, StepRunner
@@ -55,7 +55,7 @@ def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
         return sum(launch_phase(recipe, phase) for phase in recipe.phases.values())
     for warning in check_before_run(recipe, read_prepared=False):
         warn(warning)
-    choose_backend(recipe.config.model.attention)
+    check_attention(recipe.config.model.attention)
     with exclusive(recipe.folder.root, "Another run works"):
         return run_steps(recipe, size_warnings)
 

@@ -6,8 +6,8 @@ first steps of each size warm up kernels and compiler and are not counted. On se
 this module: CONFIG arm=ARM phase=PHASE steps=N [sizes=4,8].
 
 Before a size is measured on a GPU, the processes try it as `micro_rows: auto` does and agree whether it fits.
-If memory runs out nevertheless and there are several processes, the others would wait for the one that failed,
-so the measurement ends with an error; sizes that fit have been printed before that.
+If memory runs out nevertheless, and there are several processes, the others would wait for the one that
+failed, so the measurement ends with an error; sizes that fit have been printed before that.
 """
 
 from __future__ import annotations

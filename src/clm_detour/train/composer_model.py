@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from composer import DataSpec
 from composer.models import ComposerModel
 
 from clm_detour.data.loader import Batch, StepBatches, make_loader
-from clm_detour.data.objectives import Objective
+from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.model.flops import Frozen, flops_per_batch
 from clm_detour.model.modernbert import ModernBertForPretraining, PretrainingOutput
 
@@ -63,11 +65,16 @@ class PretrainingModel(ComposerModel):
         ).total
 
 
-def data_spec(batches: StepBatches, workers: int) -> DataSpec:
-    """Return the loader, with functions that count and split its batches."""
+def data_spec(batches: StepBatches, workers: int, equal: bool = False) -> DataSpec:
+    """Return the loader, with functions that count and split its batches.
+
+    Args:
+        equal: Whether a shorter last micro-batch is filled, since compiled layers take time for each shape.
+    """
+    filler = batches.stream.vocabulary.pad if equal else None
     return DataSpec(
         make_loader(batches, workers, pin_memory=torch.cuda.is_available()),
-        split_batch=split_batch,
+        split_batch=partial(split_batch, filler=filler),
         get_num_samples_in_batch=lambda batch: len(batch["predicted"]),
         get_num_tokens_in_batch=lambda batch: {
             "total": batch["input_ids"].numel(),
@@ -76,10 +83,28 @@ def data_spec(batches: StepBatches, workers: int) -> DataSpec:
     )
 
 
-def split_batch(batch: Batch, rows: int | float) -> list[Batch]:
-    """Split a batch into micro-batches of `rows` rows."""
+def split_batch(batch: Batch, rows: int | float, filler: int | None = None) -> list[Batch]:
+    """Split a batch into micro-batches of `rows` rows.
+
+    Args:
+        filler: Id of a token with which the last one is filled; None leaves it shorter.
+    """
     rows = int(rows)
-    return [
+    parts = [
         {key: value[first : first + rows] for key, value in batch.items()}
         for first in range(0, len(batch["predicted"]), rows)
     ]
+    if filler is not None and (missing := rows - len(parts[-1]["predicted"])):
+        parts[-1] = add_rows(parts[-1], missing, filler)
+    return parts
+
+
+def add_rows(batch: Batch, rows: int, filler: int) -> Batch:
+    """Return a batch with more rows, each one document without a label, which change no gradient."""
+    tokens = batch["input_ids"].shape[1]
+    return {
+        "input_ids": F.pad(batch["input_ids"], (0, 0, 0, rows), value=filler),
+        "labels": F.pad(batch["labels"], (0, 0, 0, rows), value=IGNORED),
+        "document_lengths": [*batch["document_lengths"], *([[tokens]] * rows)],
+        "predicted": [*batch["predicted"], *([0] * rows)],
+    }

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -131,16 +129,15 @@ def fits_everywhere(setup: Setup, model: PretrainingModel, size: int) -> bool:
 def attempt(setup: Setup, model: PretrainingModel, size: int) -> bool:
     """Return whether forward and backward of a micro-batch fit, beside all that a step holds."""
     try:
-        with whole_gradients_dropped(model, is_sharded(setup)):
-            ballast = torch.empty(ballast_bytes(setup, model), dtype=torch.uint8, device=best_device())
-            for parameter in model.parameters():
-                if parameter.requires_grad and not is_sharded(setup):
-                    parameter.grad = torch.zeros_like(parameter)
-            batch = worst_batch(size, setup.run.row_tokens, setup.run.objective)
-            model.loss(model(batch), batch).backward()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            del ballast
+        ballast = torch.empty(ballast_bytes(setup, model), dtype=torch.uint8, device=best_device())
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+        batch = worst_batch(size, setup.run.row_tokens, setup.run.objective)
+        model.loss(model(batch), batch).backward()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        del ballast
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -148,39 +145,18 @@ def attempt(setup: Setup, model: PretrainingModel, size: int) -> bool:
     return True
 
 
-@contextmanager
-def whole_gradients_dropped(model: PretrainingModel, sharded: bool) -> Iterator[None]:
-    """Drop each gradient as soon as it is complete, if training would keep a share of it only."""
-    hooks = [
-        parameter.register_post_accumulate_grad_hook(drop_gradient)
-        for parameter in model.parameters()
-        if sharded and parameter.requires_grad
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def drop_gradient(parameter: torch.Tensor) -> None:
-    """Free the gradient of a parameter."""
-    parameter.grad = None
-
-
 def ballast_bytes(setup: Setup, model: PretrainingModel) -> int:
-    """Return the bytes that a step of training holds on each process and a trial does not."""
+    """Return the bytes that a step of training holds on each process and a trial does not.
+
+    A trial has all weights and their gradients. Where training shards them, a step may gather whole gradients
+    in addition to the shares that the plan counts, so only the weights are subtracted.
+    """
     train, world = setup.config.train, dist.get_world_size()
     parts = fixed_memory(train, setup.run.phase, model.network, world)
-    held = sum(parameter.nbytes for parameter in model.parameters())
-    if not is_sharded(setup):
-        held += sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    sharded = train.parallel != "ddp" and world > 1
+    parameters = list(model.parameters())
+    held = sum(each.nbytes * (1 if sharded or not each.requires_grad else 2) for each in parameters)
     return RESERVE + max(sum(parts.values()) - parts.get("bf16 copies", 0) - held, 0)
-
-
-def is_sharded(setup: Setup) -> bool:
-    """Return whether each process will hold only a share of the network."""
-    return setup.config.train.parallel != "ddp" and dist.get_world_size() > 1
 
 
 def worst_batch(rows: int, row_tokens: int, objective: Objective) -> Batch:

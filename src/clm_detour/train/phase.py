@@ -185,7 +185,9 @@ def make_trainer(
     name = unique_name(folder.root, run.id) if train.loggers else run.id
     trainer = Trainer(
         model=model,
-        train_dataloader=data_spec(batches, train.workers),
+        train_dataloader=data_spec(
+            batches, train.workers, equal=compile_choice(train.compile, best_device().type)[0]
+        ),
         optimizers=optimizer,
         max_duration=f"{run.tokens}tok",
         device_train_microbatch_size=micro_rows,

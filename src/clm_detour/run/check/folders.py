@@ -64,8 +64,8 @@ def room_warnings(plan: RecipePlan, folder: RunFolder, arms: Iterable[str]) -> I
             "set": f"Training is estimated to take {takes}; lower train.micro_rows, or set it to auto.",
             "recipe": f"Training is estimated to take {takes}; set train.micro_rows.",
             "estimate": (
-                f"Training is estimated to take {takes}, with one row in a forward pass; a trial at the start "
-                "of each phase will show whether it fits."
+                f"Training is estimated to take {takes}, with one row in a forward pass; a trial at the "
+                "start of each phase will show whether it fits."
             ),
         }[plan.sizes.chosen]
 
