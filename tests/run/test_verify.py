@@ -32,6 +32,7 @@ from clm_detour.run.verify.small_recipe import (
     shaped_recipe,
     write_recipe,
 )
+from clm_detour.utils.errors import UserError
 from clm_detour.utils.signals import REQUEUE
 
 # A file that Python runs in every process of the checks when it starts. The faults wait for the module that
@@ -192,6 +193,21 @@ def test_two_processes_on_a_cpu_pass_and_what_is_left_out_has_a_reason(tmp_path,
     assert len(kept["passed"]) == 1
 
 
+def test_a_recipe_and_changes_to_it_are_taken(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shapes = []
+    monkeypatch.setattr(command, "run_programs", lambda settings: iter(shapes.append(settings.shape) or []))
+    path = tiny_recipe(tmp_path / "mine")
+    done = CliRunner().invoke(app, ["doctor", "--verify", str(path), "train.batch_rows=32"])
+    assert done.exit_code == 0, done.output
+    assert (shapes[0]["row_tokens"], shapes[0]["batch_rows"]) == (64, 32)
+
+
+def test_a_recipe_without_verify_is_a_mistake():
+    done = CliRunner().invoke(app, ["doctor", "--gpus", "2"])
+    assert isinstance(done.exception, UserError)
+
+
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("FAILED", 1), ("left out", 0)])
 def test_the_exit_code_says_whether_a_check_failed(tmp_path, monkeypatch, status, code):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -316,7 +332,7 @@ def test_the_shape_of_a_recipe_is_kept_and_its_step_is_cut(tiny_recipe, tmp_path
     assert shaped.model.config == {**config.model.config, "vocab_size": BASE_VOCABULARY}
     assert shaped.data.sequence_length == config.data.sequence_length
     assert (shaped.train.precision, shaped.train.compile) == ("fp32", False)
-    assert shaped.train.batch_rows == 2 * ROWS_OF_SHAPE
+    assert shaped.train.batch_rows == 2 * ROWS_OF_SHAPE[made.device]
 
 
 def test_without_a_recipe_a_gpu_takes_a_step_of_base(tmp_path):

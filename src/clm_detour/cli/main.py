@@ -232,13 +232,15 @@ def probe(
 
 @app.command()
 def doctor(
-    overrides: Overrides,
     config: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CONFIG]", help="With --verify: a recipe whose step is tried, e.g. mine.yaml."
+            metavar="[CONFIG]",
+            default_factory=lambda: None,
+            help="With --verify: a recipe whose step is tried, e.g. mine.yaml.",
         ),
-    ] = None,
+    ],
+    overrides: Overrides,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check kernels, processes, recovery and memory: two minutes.")
     ] = False,

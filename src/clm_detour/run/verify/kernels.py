@@ -133,7 +133,8 @@ class Case:
     def run(self, qkv: Tensor) -> tuple[Tensor, Tensor]:
         """Return the output and the gradient of `qkv`."""
         qkv = qkv.detach().requires_grad_()
-        output = attention(*qkv.unbind(1), self.documents, self.causal, self.window, self.backend)
+        q, k, v = qkv.unbind(1)
+        output = attention(q, k, v, self.documents, self.causal, self.window, self.backend)
         (gradient,) = torch.autograd.grad(output, qkv, self.grad)
         return output.detach(), gradient
 

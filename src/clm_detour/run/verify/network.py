@@ -87,12 +87,14 @@ class Step:
 
     def __init__(self, device: str, causal: bool, compiled: bool = False, checkpointed: bool = False):
         torch.manual_seed(0)
-        config = ModernBertConfig(
-            vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=192, num_hidden_layers=2,
-            num_attention_heads=2, global_attn_every_n_layers=2, local_attention=128,
-            pad_token_id=0, cls_token_id=1, bos_token_id=1, sep_token_id=2, eos_token_id=2,
-        )  # fmt: skip
-        self.network = ModernBertForPretraining(config).to(device).train()
+        keys: dict[str, Any] = {
+            "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": 192,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "global_attn_every_n_layers": 2,
+            "local_attention": 128, "pad_token_id": 0, "cls_token_id": 1, "bos_token_id": 1,
+            "sep_token_id": 2, "eos_token_id": 2,
+        }  # fmt: skip
+        self.network = ModernBertForPretraining(ModernBertConfig(**keys)).train()
+        torch.nn.Module.to(self.network, device)
         self.network.causal = causal
         if compiled:
             self.network.compile_layers()
@@ -167,7 +169,8 @@ def check_fused_loss(device: str, dtype: torch.dtype) -> Iterator[Check]:
     tensors = [torch.randn(size, generator=random).to(dtype).to(device) for size in sizes.values()]
     labels = torch.randint(0, VOCABULARY, (700,), generator=random).to(device)
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
-    total, _ = summed_cross_entropy(*leaves, labels, chunk=256)
+    hidden, weight, bias = leaves
+    total, _ = summed_cross_entropy(hidden, weight, bias, labels, chunk=256)
     total.backward()
     exact = [tensor.double().requires_grad_() for tensor in tensors]
     expected = F.cross_entropy(exact[0] @ exact[1].T + exact[2], labels, reduction="sum")

@@ -26,7 +26,7 @@ ARM, PHASE = "checked", "mlm"
 ROW_TOKENS, MICRO_BATCHES = 128, 3
 STEPS = {"cuda": 40, "cpu": 8}  # enough to stop a run in between, though a GPU takes them in a second
 SOURCES = ("abstracts", "notes")
-ROWS_OF_SHAPE = 8  # at most, for each process: enough to find the rows of a micro-batch that fit
+ROWS_OF_SHAPE = {"cuda": 8, "cpu": 1}  # at most, for each process: enough to search, and what a CPU can do
 DOCUMENTS, VOCABULARY = 400, 800
 BASE_VOCABULARY = 50_368  # of ModernBERT
 SHAPE_KEYS = (
@@ -136,8 +136,9 @@ def shaped_recipe(settings: Settings) -> Recipe:
     shape: dict[str, Any] = settings.shape
     if not shape:
         return recipe_of(settings, "shape", "train.micro_rows=auto")
-    most = shape.get("batch_rows", ROWS_OF_SHAPE * settings.processes) // settings.processes
-    rows = min(most, ROWS_OF_SHAPE) * settings.processes
+    most = ROWS_OF_SHAPE[settings.device]
+    rows = min(shape.get("batch_rows", most * settings.processes) // settings.processes, most)
+    rows = max(rows, 1) * settings.processes
     train = {"micro_rows": "auto", **shape["train"]}
     if isinstance(train["micro_rows"], int):
         train["micro_rows"] = min(train["micro_rows"], rows // settings.processes)
