@@ -124,8 +124,8 @@ def faster_attention(name: str, device: str) -> str | None:
         )
     if torch.cuda.get_device_capability()[0] in THIRD_OR_FOURTH:
         return (
-            f"Attention uses {name}. Kernels of FlashAttention 3 or 4 exist for this GPU; clm-detour uses them "
-            "once they are installed (github.com/Dao-AILab/flash-attention)."
+            f"Attention uses {name}. Kernels of FlashAttention 3 or 4 exist for this GPU; clm-detour uses "
+            "them once they are installed (github.com/Dao-AILab/flash-attention)."
         )
     return None
 
