@@ -81,7 +81,7 @@ def test_a_sum_in_random_order_is_found(short, monkeypatch):
     attend = portable.attend
 
     def noisy(*arguments):
-        return attend(*arguments) * (1 + 1e-7 * torch.rand(()))
+        return attend(*arguments) * (1 + 1e-5 * torch.rand(()))
 
     monkeypatch.setattr(portable, "attend", noisy)
     assert "portable fp32: differs when repeated" in check_portable()
