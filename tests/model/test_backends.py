@@ -313,6 +313,7 @@ def test_flex_compiles_once_for_both_modes_every_window_and_any_documents() -> N
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_flex_compiles_for_any_number_of_tokens_and_several_models() -> None:
     """torch refuses a function's ninth version by default."""
     modes = (True, False) if flex_trains_here() else (False,)

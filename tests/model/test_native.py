@@ -95,6 +95,7 @@ def test_an_error_of_the_compiler_is_said_in_a_line(cache_folder: Path, sources:
 
 
 @compiles_here
+@pytest.mark.slow
 def test_processes_that_compile_at_once_do_not_disturb_each_other(cache_folder: Path) -> None:
     code = "from clm_detour.model.cpu import softmax; assert softmax.unavailable() is None"
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]

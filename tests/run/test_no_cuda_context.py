@@ -62,6 +62,7 @@ def test_until_the_ranks_are_launched_no_context_is_opened(
     assert smallest_memory() == 84 * 10**9
 
 
+@pytest.mark.slow
 def test_a_back_end_that_is_named_is_tried_in_another_process(two_gpus, monkeypatch):
     check_attention("auto")
     check_attention("portable")
