@@ -75,7 +75,7 @@ FAULTS = {
     ),
     "gradients that are not averaged over shards": (
         "clm_detour.train.callbacks.gradients",
-        "def sharded_gradient_scale():\n    return 1.0",
+        "def sharded_gradient_scale(group=None):\n    return 1.0",
         "ranks: FSDP2: gradient norm",
     ),
     "a step that hears no signal": (

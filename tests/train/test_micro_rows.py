@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from clm_detour.config import load_config
-from clm_detour.model import backbone, layers
+from clm_detour.model import backbone, compiling
 from clm_detour.plan import memory
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.run.pipeline import prepare_data
@@ -260,10 +260,10 @@ def traced_only(monkeypatch):
     """Layers are traced for each shape, as ever, but no seconds are spent on making code of them."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     monkeypatch.setattr(backbone, "cannot_compile", lambda device: None)
-    layers.compiled_halves.cache_clear()
+    compiling.compiled.cache_clear()
     torch._dynamo.reset()
     yield
-    layers.compiled_halves.cache_clear()
+    compiling.compiled.cache_clear()
     torch._dynamo.reset()
 
 
