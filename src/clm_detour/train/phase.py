@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -183,7 +183,7 @@ def make_trainer(
     model: PretrainingModel,
     optimizer: torch.optim.Optimizer,
     batches: StepBatches,
-    callbacks: list[Callback],
+    callbacks: Sequence[Callback],
     micro_rows: int,
 ) -> Trainer:
     """Return Composer's Trainer, with its clock at the step at which the phase starts or resumes.
