@@ -85,11 +85,11 @@ def test_a_point_of_the_trajectory_is_the_comparison_of_its_two_models(finished)
 @pytest.mark.slow
 def test_a_start_without_a_tokenizer_is_read_with_that_of_the_run(finished, tmp_path, monkeypatch):
     before = {name: analysis_of(finished, name) for name in ("trajectory", "gradients")}
-    bare = shutil.copytree(
-        common_start(Recipe(finished)), tmp_path / "bare", ignore=shutil.ignore_patterns("*token*")
-    )
-    monkeypatch.setattr("clm_detour.analyze.run.common_start", lambda recipe: str(bare))
-    assert analyze_run(Recipe(finished)) is None
+    recipe = Recipe(finished)
+    start = common_start(recipe.arms, None, recipe.folder)
+    bare = shutil.copytree(start, tmp_path / "bare", ignore=shutil.ignore_patterns("*token*"))
+    monkeypatch.setattr("clm_detour.analyze.run.common_start", lambda *arguments: str(bare))
+    assert analyze_run(recipe) is None
     after = {name: analysis_of(finished, name) for name in before}
     assert after["gradients"] == {**before["gradients"], "model": str(bare)}
     told = [

@@ -217,8 +217,9 @@ def test_a_causal_decoder_is_a_base_and_a_spoilt_one_is_not(load, base, tmp_path
     config = load(
         f"model={{base: {decoder}, config: null}}", "arms={detour: [clm, decay], twin: [mlm, decay]}"
     )
-    check_before_run(Recipe(config))
-    assert common_start(Recipe(config)) is None  # the analysis cannot open it
+    recipe = Recipe(config)
+    check_before_run(recipe)
+    assert common_start(recipe.arms, str(decoder), recipe.folder) is None  # the analysis cannot open it
     rename(decoder, lambda name: name.replace("lm_head.dense", "head.dense"))
     with pytest.raises(
         UserError, match=r"\(missing: lm_head\.dense\.weight; unexpected: head\.dense\.weight\)"

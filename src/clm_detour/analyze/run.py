@@ -51,14 +51,19 @@ def analysis_inputs(arms: Arms, folder: RunFolder) -> list[Path]:
     return [folder.phase(run.id).record for arm in (DETOUR, TWIN, CONTROL) for run in arms.get(arm, ())]
 
 
-def common_start(recipe: Recipe) -> str | None:
+def common_start(arms: Arms, base: str | None, folder: RunFolder) -> str | None:
     """Return the model from which detour and twin start.
+
+    Args:
+        arms: Phases of each arm.
+        base: Setting `model.base`.
+        folder: Folder of the run.
 
     Returns None if each of them initializes its own, or if that model is a decoder, which cannot fill masks.
     """
-    parent, base = own_phases(recipe.arms, DETOUR)[0].parent, recipe.config.model.base
+    parent = own_phases(arms, DETOUR)[0].parent
     if parent is not None:
-        return str(recipe.folder.phase(parent.id).model)
+        return str(folder.phase(parent.id).model)
     return None if base is None or is_decoder(base) else base
 
 
@@ -81,7 +86,8 @@ def analyze_run(recipe: Recipe) -> str | None:
         max_tokens=wanted.max_tokens,
         seed=seed,
     )
-    start, arms = common_start(recipe), recipe.arms
+    arms = recipe.arms
+    start = common_start(arms, recipe.config.model.base, recipe.folder)
     tokenizer = recipe.tokenizer_path  # a base may have no tokenizer
     points = trajectory_points(arms, recipe.folder, start)
     references = trajectory_references(arms, recipe.folder, start)

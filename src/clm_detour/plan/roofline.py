@@ -19,6 +19,7 @@ from rich.table import Table
 from transformers import ModernBertConfig
 
 from clm_detour.config.schema import Train
+from clm_detour.data.loader import RowStream
 from clm_detour.model.attention import varlen
 from clm_detour.plan.hardware import DEVICES
 from clm_detour.plan.kernels import FULL, HALF, Kernel, MicroBatch, kernels
@@ -107,14 +108,17 @@ def seconds(kernel: Kernel, peak: float, bandwidth: float) -> float:
     return max(kernel.computed / peak, kernel.bytes / bandwidth)
 
 
-def micro_batch(recipe: Recipe, run: PhaseRun, gpus: int) -> MicroBatch:
-    """Return a micro-batch of a phase: its first rows, or, before there are rows, assumed ones."""
-    train = recipe.config.train
+def micro_batch(run: PhaseRun, train: Train, gpus: int, stream: RowStream | None, clips: bool) -> MicroBatch:
+    """Return a micro-batch of a phase.
+
+    Args:
+        stream: Rows of the phase, of which the first ones are taken. None: they are assumed.
+        clips: Whether gradients are clipped.
+    """
     of_gpu = max(run.step_rows.full // gpus, 1)
     rows = rows_at_once(train, of_gpu, run.row_tokens)
-    sources = recipe.config.data.mixtures[run.phase.mixture]
-    if recipe.has_tokenizer and all(map(recipe.prepared.has_rows, sources)):
-        lengths, predicted = first_rows(run, recipe.stream(run), rows)
+    if stream is not None:
+        lengths, predicted = first_rows(run, stream, rows)
     else:
         lengths, predicted = assumed_row(run)
         lengths, predicted = lengths * rows, predicted * rows
@@ -126,7 +130,7 @@ def micro_batch(recipe: Recipe, run: PhaseRun, gpus: int) -> MicroBatch:
         fused=varlen.find() is not None,
         stream=HALF if train.residual == "bf16" else FULL,
         checkpointing=train.activation_checkpointing,
-        clips=recipe.config.optimizer.clip_norm is not None,
+        clips=clips,
     )
 
 
@@ -145,7 +149,8 @@ def print_roofline(recipe: Recipe, device: str, gpus: int = 1) -> None:
             not known yet.
     """
     one_of(device, DEVICES, "--device")
-    if recipe.config.train.precision != "bf16":
+    train = recipe.config.train
+    if train.precision != "bf16":
         raise UserError("--roofline: it counts bytes and peaks of bf16; set train.precision=bf16.")
     needed = recipe.config.model.base is None and recipe.has_tokenizer
     tokenizer = recipe.tokenizer if needed else None
@@ -154,7 +159,10 @@ def print_roofline(recipe: Recipe, device: str, gpus: int = 1) -> None:
         raise UserError("--roofline: the size of the vocabulary is not known; run clm-detour prepare first.")
     shown: list[tuple[MicroBatch, object]] = []
     for run in recipe.phases.values():
-        batch = micro_batch(recipe, run, gpus)
+        sources = recipe.config.data.mixtures[run.phase.mixture]
+        complete = recipe.has_tokenizer and all(map(recipe.prepared.has_rows, sources))
+        stream = recipe.stream(run) if complete else None
+        batch = micro_batch(run, train, gpus, stream, recipe.config.optimizer.clip_norm is not None)
         if (batch, run.phase.freeze) in shown:
             continue
         shown.append((batch, run.phase.freeze))

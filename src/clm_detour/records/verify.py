@@ -55,7 +55,7 @@ class Verification:
 
 @dataclass
 class Remembered:
-    """What is known of the machines of one user: `verified.json` in the user's cache folder.
+    """Results of the machines of one user: `verified.json` in the user's cache folder.
 
     Args:
         passed: Key of a machine with its versions -> time at which the checks were passed.

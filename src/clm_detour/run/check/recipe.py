@@ -75,7 +75,7 @@ def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
         check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
     base, tasks = config.model.base, config.evaluate.tasks
     if base is not None and not is_decoder(base):  # a decoder cannot fill masks and is not opened
-        analyzed = can_be_analyzed(recipe.arms) and common_start(recipe) == base
+        analyzed = can_be_analyzed(recipe.arms) and common_start(recipe.arms, base, recipe.folder) == base
         needed_by = {"evaluate.tasks": tasks is not None, "the analysis": analyzed}
         check_base_tokenizer(base, [name for name, needs in needed_by.items() if needs])
     sources = recipe_sources(recipe.prepared, folder)

@@ -17,7 +17,7 @@ from clm_detour.plan.memory import memory_of
 from clm_detour.records.verify import Check
 from clm_detour.run.verify.checks import Group
 from clm_detour.run.verify.settings import Settings
-from clm_detour.run.verify.small_recipe import phase_of, recipe_of, shaped_recipe
+from clm_detour.run.verify.small_recipe import ARM, PHASE, recipe_of, shaped_recipe
 from clm_detour.train.bench import Measured, bench_phase
 from clm_detour.train.composer_model import PretrainingModel
 from clm_detour.train.micro_rows import choose_micro_rows, find_micro_rows
@@ -34,7 +34,7 @@ figures = Group("figures")
 def check_memory(settings: Settings) -> Iterator[Check]:
     """Plant errors for lack of memory, and run a step. Every process must call it."""
     recipe = recipe_of(settings, "memory", "train.micro_rows=auto")
-    setup = Setup(recipe, phase_of(recipe))
+    setup = Setup(recipe, recipe.phase(ARM, PHASE))
     for place in ("forward", "backward"):
         for who in ("one process", "all processes"):
             if who == "one process" and settings.processes == 1:
@@ -98,7 +98,7 @@ def failing(model: PretrainingModel, place: str | None) -> Iterator[None]:
 def check_step(settings: Settings) -> Iterator[Check]:
     """Run steps at the shape of the user's recipe, and yield their size, speed and memory."""
     recipe = shaped_recipe(settings)
-    setup = Setup(recipe, phase_of(recipe))
+    setup = Setup(recipe, recipe.phase(ARM, PHASE))
     chosen = choose_micro_rows(setup, make_model(setup))
     measured = next(iter(bench_phase(recipe, setup.run, 1, [chosen.rows])))
     name = "a step at the recipe's shape" if settings.shape else "a step of a small network"

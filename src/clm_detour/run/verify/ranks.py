@@ -19,8 +19,9 @@ from clm_detour.run.verify.checks import Group
 from clm_detour.run.verify.compare import compare, distance
 from clm_detour.run.verify.settings import Settings, is_first_process
 from clm_detour.run.verify.small_recipe import (
+    ARM,
+    PHASE,
     folder_of,
-    phase_of,
     recipe_of,
     shaped_recipe,
     write_recipe,
@@ -43,7 +44,7 @@ def train_alone(settings: Settings) -> Iterator[Check]:
     prepare_data(recipe)
     if settings.shape:
         prepare_data(shaped_recipe(settings))
-    train_phase(recipe, phase_of(recipe))
+    train_phase(recipe, recipe.phase(ARM, PHASE))
     losses = [line.loss for line in read_lines(LoggedStep, folder_of(settings, "alone").metrics)]
     yield ranks.at_most(f"alone: loss after {len(losses)} steps", losses[-1], losses[0], "nats")
 
@@ -54,13 +55,13 @@ def check_ranks(settings: Settings) -> Iterator[Check]:
     if settings.processes == 1:
         yield ranks.left_out("several processes", "there is one GPU")
         recipe = recipe_of(settings, "ddp")  # the run that recovery is compared with
-        train_phase(recipe, phase_of(recipe))
+        train_phase(recipe, recipe.phase(ARM, PHASE))
         return
     yield from check_collectives(settings.processes)
     precision, _ = computed_precision("bf16", best_device())
     for label, parallel in WAYS.items():
         recipe = recipe_of(settings, parallel, f"train.parallel={parallel}")
-        train_phase(recipe, phase_of(recipe))
+        train_phase(recipe, recipe.phase(ARM, PHASE))
         if is_first_process():
             found, alone = folder_of(settings, parallel), folder_of(settings, "alone")
             yield from compare(ranks, label, found, alone, precision)
@@ -73,7 +74,7 @@ def check_repeated(settings: Settings) -> Iterator[Check]:
     names = ("first", "second")
     for name in names:
         recipe = recipe_of(settings, name, "train.deterministic=true")
-        train_phase(recipe, phase_of(recipe))
+        train_phase(recipe, recipe.phase(ARM, PHASE))
     if is_first_process():
         files = [folder_of(settings, name).model / "model.safetensors" for name in names]
         tensor, away = distance(*files)

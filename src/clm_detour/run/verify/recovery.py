@@ -25,7 +25,6 @@ from clm_detour.run.verify.small_recipe import (
     PHASE,
     folder_of,
     overrides,
-    phase_of,
     recipe_file,
     recipe_of,
 )
@@ -42,7 +41,7 @@ def train_until_asked(settings: Settings) -> None:
     from clm_detour.train.phase import train_phase
 
     recipe = recipe_of(settings, RUN)
-    train_phase(recipe, phase_of(recipe))
+    train_phase(recipe, recipe.phase(ARM, PHASE))
 
 
 class AskToLeave:

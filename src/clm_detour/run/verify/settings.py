@@ -1,4 +1,4 @@
-"""What the command and its processes agree on, in a file of their folder."""
+"""Settings that the command and its processes share, in a file of their folder."""
 
 from __future__ import annotations
 

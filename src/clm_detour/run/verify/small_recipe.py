@@ -16,7 +16,6 @@ from clm_detour.config.schema import Config
 from clm_detour.data.sample import write_sample
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer_training import train_tokenizer
-from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import base_config
 from clm_detour.records.run_folder import PhaseFolder
@@ -100,14 +99,9 @@ def recipe_of(settings: Settings, name: str, *more: str) -> Recipe:
     return Recipe(load_config(recipe_file(settings), overrides(settings, name, *more)))
 
 
-def phase_of(recipe: Recipe) -> PhaseRun:
-    """Return the one phase."""
-    return recipe.phase(ARM, PHASE)
-
-
 def folder_of(settings: Settings, name: str) -> PhaseFolder:
     """Return the folder of the phase of a run."""
-    return PhaseFolder(settings.path / name / "phases" / phase_of(recipe_of(settings, name)).id)
+    return PhaseFolder(settings.path / name / "phases" / recipe_of(settings, name).phase(ARM, PHASE).id)
 
 
 def shape_of(config: Config | None, device: str) -> dict[str, Any]:

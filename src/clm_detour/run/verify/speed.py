@@ -19,7 +19,7 @@ from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.records.verify import Check
 from clm_detour.run.verify.checks import Group
 from clm_detour.run.verify.settings import Settings
-from clm_detour.run.verify.small_recipe import PHASE, phase_of, recipe_of
+from clm_detour.run.verify.small_recipe import ARM, PHASE, recipe_of
 from clm_detour.train.callbacks.throughput import peak_flops
 from clm_detour.train.phase import train_phase
 from clm_detour.utils.environment import usable_cores
@@ -86,7 +86,7 @@ def check_tf32(settings: Settings) -> Check:
     )  # fmt: skip
     hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
     try:
-        train_phase(recipe, phase_of(recipe))
+        train_phase(recipe, recipe.phase(ARM, PHASE))
     finally:
         hook.remove()
     name = "TF32 in a step in fp32"
