@@ -72,7 +72,8 @@ def test_it_computes_as_it_is_told_on_a_gpu(tf32, monkeypatch):
     """Exactly in fp32: it used to switch TF32 on, also for everything that came after it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for check in ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check"):
-        monkeypatch.setattr(torch.optim.Optimizer, check, lambda self: None, raising=False)  # it asks the driver
+        # It asks the driver.
+        monkeypatch.setattr(torch.optim.Optimizer, check, lambda self: None, raising=False)
     seen = []
 
     class Watched(Problem):
