@@ -26,7 +26,6 @@ from composer.utils import dist
 
 from clm_detour.config import load_config, parse_selection
 from clm_detour.data.batch_size import StepRows
-from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.train.callbacks.checkpoint import Checkpoints
@@ -172,8 +171,7 @@ def measure(setup: Setup, size: int, steps: int) -> Measured:
                 "tell the others, so the measurement ends here; ask for smaller sizes with --micro-rows."
             ) from None
         return Measured(size)
-    precision, _ = computed_precision(train.precision, best_device())
-    seconds, peak = timer.seconds / steps, peak_flops(precision)
+    seconds, peak = timer.seconds / steps, peak_flops(setup.precision)
     return Measured(
         rows=size,
         seconds=seconds,

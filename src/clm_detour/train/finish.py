@@ -9,7 +9,7 @@ from dataclasses import asdict
 import torch
 from composer.utils import dist
 
-from clm_detour.model.precision import best_device, computed_precision
+from clm_detour.model.precision import best_device
 from clm_detour.records.phase import FreezeRecord, PhaseRecord, ScheduleRecord, Share
 from clm_detour.records.store import write
 from clm_detour.train.callbacks.export import ModelWriter
@@ -72,5 +72,5 @@ def phase_record(setup: Setup, started: datetime.datetime, position: Position) -
         world_size=dist.get_world_size(),
         parallel=config.train.parallel if dist.get_world_size() > 1 else None,
         device=torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
-        precision=computed_precision(config.train.precision, best_device())[0],
+        precision=setup.precision,
     )

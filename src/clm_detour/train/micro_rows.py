@@ -22,7 +22,6 @@ from composer.utils import dist, get_device
 from clm_detour.data.loader import Batch
 from clm_detour.data.objectives import Objective
 from clm_detour.model.attention import choose_backend
-from clm_detour.model.compiling import compile_choice
 from clm_detour.model.precision import best_device
 from clm_detour.plan.memory import activations, divisors, fixed_memory, rows_by_recipe
 from clm_detour.records.phase import MicroRowsRecord
@@ -60,7 +59,7 @@ def choose_micro_rows(setup: Setup, model: PretrainingModel) -> MicroRows:
     Raises:
         UserError: If not even one row fits on one of the processes.
     """
-    train, rows = setup.config.train, rows_of_process(setup)
+    train, rows = setup.config.train, setup.rows
     if isinstance(train.micro_rows, int):
         return MicroRows(min(train.micro_rows, rows), "asked for")
     if train.micro_rows is None:
@@ -78,11 +77,6 @@ def choose_micro_rows(setup: Setup, model: PretrainingModel) -> MicroRows:
         setup.folder.root.mkdir(parents=True, exist_ok=True)
         write(replace(wanted, rows=size), setup.folder.micro_rows)
     return MicroRows(size, "found by trial")
-
-
-def rows_of_process(setup: Setup) -> int:
-    """Return the rows of a full step that each process takes."""
-    return setup.run.step_rows.full // dist.get_world_size()
 
 
 def searches(setup: Setup) -> bool:
@@ -178,7 +172,7 @@ def worth_a_trial(setup: Setup, model: PretrainingModel, found: MicroRowsRecord)
     train, run = setup.config.train, setup.run
     most = HOPELESS * min((memory for _, memory in found.gpus if memory), default=math.inf)
     config = model.network.config
-    sizes = divisors(rows_of_process(setup))
+    sizes = divisors(setup.rows)
     kept = [size for size in sizes if activations(train, run.phase, config, size * run.row_tokens) <= most]
     return kept or [1]
 
@@ -192,14 +186,14 @@ def describe(setup: Setup) -> MicroRowsRecord:
         properties = torch.cuda.get_device_properties(device)
         gpu = (properties.name, properties.total_memory)
     settings: dict[str, Any] = {
-        "rows of a process": rows_of_process(setup),
+        "rows of a process": setup.rows,
         "row_tokens": run.row_tokens,
         "objective": run.phase.objective,
         "mask_rate": run.phase.mask_rate,
         "freeze": None if run.phase.freeze is None else asdict(run.phase.freeze),
         "precision": train.precision,
         "residual": train.residual,
-        "compile": compile_choice(train.compile, device.type)[0],
+        "compile": setup.compiles,
         "activation_checkpointing": train.activation_checkpointing,
         "parallel": train.parallel,
         "average": train.ema_half_life is not None,

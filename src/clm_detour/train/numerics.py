@@ -1,4 +1,4 @@
-"""How a GPU computes a phase: products of fp32 in TF32 or exactly, and deterministically if asked for.
+"""Set how a GPU computes a phase: products of fp32 in TF32 or exactly, and deterministically if asked for.
 
 Composer switches TF32 on each time that it describes a GPU, so `FixedPrecision` makes the setting again
 before every event of the Trainer.

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from composer.utils import dist
 
 from clm_detour.model.precision import best_device
 from clm_detour.plan.memory import divisors
@@ -50,8 +49,7 @@ def explain_out_of_memory(setup: Setup, rows: int) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        sizes = divisors(setup.run.step_rows.full // dist.get_world_size())
-        smaller = next((size for size in sizes if size < rows), None)
+        smaller = next((size for size in divisors(setup.rows) if size < rows), None)
         raise UserError(out_of_memory_message(setup, rows, smaller)) from error
 
 

@@ -18,7 +18,7 @@ from composer.core import Callback, Engine
 from composer.utils import dist
 
 from clm_detour.data.loader import StepBatches
-from clm_detour.model.compiling import compile_choice, start_compile_workers
+from clm_detour.model.compiling import start_compile_workers
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.model.precision import best_device
 from clm_detour.recipe.boundary import boundary_table, starting_network
@@ -85,8 +85,7 @@ def train_unfinished(setup: Setup) -> None:
     """Train a phase from its start or from the checkpoint at which it resumes."""
     keep_freed_memory()
     run, config = setup.run, setup.config
-    device = best_device().type
-    if device == "cuda" or compile_choice(config.train.compile, device)[0]:
+    if best_device().type == "cuda" or setup.compiles:
         start_compile_workers()
     network = make_network(setup)
     model = PretrainingModel(network, setup.start.objective, bf16=config.train.precision == "bf16")
@@ -155,7 +154,7 @@ def make_network(setup: Setup) -> ModernBertForPretraining:
     train = setup.config.train
     network = starting_network(setup.start, setup.config.model, setup.tokenizer)
     network.model.half_residual = train.residual == "bf16"
-    if compile_choice(train.compile, best_device().type)[0]:
+    if setup.compiles:
         network.compile_layers()
     if train.activation_checkpointing:
         network.gradient_checkpointing_enable()
@@ -195,9 +194,7 @@ def make_trainer(
     name = unique_name(folder.root, run.id) if train.loggers else run.id
     trainer = Trainer(
         model=model,
-        train_dataloader=data_spec(
-            batches, train.workers, equal=compile_choice(train.compile, best_device().type)[0]
-        ),
+        train_dataloader=data_spec(batches, train.workers, equal=setup.compiles),
         optimizers=optimizer,
         max_duration=f"{run.tokens}tok",
         device_train_microbatch_size=micro_rows,

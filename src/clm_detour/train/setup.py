@@ -58,6 +58,16 @@ class Setup:
         """Precision in which this device computes the phase."""
         return computed_precision(self.config.train.precision, best_device())[0]
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the layers are compiled."""
+        return compile_choice(self.config.train.compile, best_device().type)[0]
+
+    @property
+    def rows(self) -> int:
+        """Rows of a full step that each process takes."""
+        return self.run.step_rows.full // dist.get_world_size()
+
     @cached_property
     def start(self) -> Start:
         """Weights, optimizer state and position with which the phase starts.

@@ -12,6 +12,16 @@ import triton.language as tl
 
 
 @triton.jit
+def store_rotated(source, target, cosine, sine, mask, HALF: tl.constexpr):
+    """Store pairs of numbers, of which `source` and `target` address the first, rotated by an angle."""
+    real = tl.load(source, mask=mask, other=0.0).to(tl.float32)
+    imaginary = tl.load(source + HALF, mask=mask, other=0.0).to(tl.float32)
+    kind = target.dtype.element_ty
+    tl.store(target, (real * cosine - imaginary * sine).to(kind), mask=mask)
+    tl.store(target + HALF, (imaginary * cosine + real * sine).to(kind), mask=mask)
+
+
+@triton.jit
 def rotate_packed(
     qkv,
     cos,
@@ -34,10 +44,7 @@ def rotate_packed(
     sine = tl.load(sin + token.to(tl.int64) * table_row + pair, mask=here, other=0.0)
     mask = here & (head < 2 * HEADS)
     place = qkv + token.to(tl.int64) * row + head * (2 * HALF) + pair
-    real = tl.load(place, mask=mask, other=0.0).to(tl.float32)
-    imaginary = tl.load(place + HALF, mask=mask, other=0.0).to(tl.float32)
-    tl.store(place, (real * cosine - imaginary * sine).to(qkv.dtype.element_ty), mask=mask)
-    tl.store(place + HALF, (imaginary * cosine + real * sine).to(qkv.dtype.element_ty), mask=mask)
+    store_rotated(place, place, cosine, sine, mask, HALF)
 
 
 @triton.jit
@@ -75,22 +82,10 @@ def pack_rotated_back(
     sine = tl.load(sin + wide * table_row + pair, mask=here, other=0.0)
     mask = here & (head < HEADS)
     out = packed + wide * (6 * HEADS * HALF) + head * (2 * HALF) + pair
-    kind = packed.dtype.element_ty
-
-    place = grad_q + wide * q_row + head * q_head + pair
-    real = tl.load(place, mask=mask, other=0.0).to(tl.float32)
-    imaginary = tl.load(place + HALF, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out, (real * cosine + imaginary * sine).to(kind), mask=mask)
-    tl.store(out + HALF, (imaginary * cosine - real * sine).to(kind), mask=mask)
-
-    place = grad_k + wide * k_row + head * k_head + pair
-    real = tl.load(place, mask=mask, other=0.0).to(tl.float32)
-    imaginary = tl.load(place + HALF, mask=mask, other=0.0).to(tl.float32)
+    store_rotated(grad_q + wide * q_row + head * q_head + pair, out, cosine, -sine, mask, HALF)
     out += 2 * HEADS * HALF
-    tl.store(out, (real * cosine + imaginary * sine).to(kind), mask=mask)
-    tl.store(out + HALF, (imaginary * cosine - real * sine).to(kind), mask=mask)
-
+    store_rotated(grad_k + wide * k_row + head * k_head + pair, out, cosine, -sine, mask, HALF)
+    out += 2 * HEADS * HALF
     place = grad_v + wide * v_row + head * v_head + pair
-    out += 2 * HEADS * HALF
     tl.store(out, tl.load(place, mask=mask, other=0.0), mask=mask)
     tl.store(out + HALF, tl.load(place + HALF, mask=mask, other=0.0), mask=mask)

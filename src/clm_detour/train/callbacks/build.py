@@ -10,7 +10,6 @@ from clm_detour.config.units import parse_tokens
 from clm_detour.data.loader import StepBatches
 from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.recipe.schedules import phase_rate
 from clm_detour.train.callbacks.average import Average
 from clm_detour.train.callbacks.checkpoint import Checkpoints
@@ -58,8 +57,7 @@ def make_callbacks(
         checkpoints.skipped, checkpoints.newest = resumed.position.skipped, resumed.folder
     clip = config.optimizer.clip_norm
     gradients = Gradients(clip, train.on_bad_loss, train.bad_loss_above, batches, checkpoints)
-    precision, _ = computed_precision(train.precision, best_device())
-    throughput = Throughput(model, setup.tokenizer.pad, peak_flops(precision))
+    throughput = Throughput(model, setup.tokenizer.pad, peak_flops(setup.precision))
     export_at = [parse_tokens(at, "train.export_at") for at in train.export_at]
     preemption = Preemption(checkpoints)
     callbacks = [
