@@ -120,13 +120,13 @@ def test_deterministic_algorithms_are_used_in_every_step_and_not_afterwards(prep
 
 def test_a_phase_trains_with_the_residual_stream_of_the_recipe(prepared, monkeypatch):
     monkeypatch.setattr(precision, "cpu_multiplies_bf16", lambda: True)
-    half = "train.residual=bf16"
+    half, full = "train.residual=bf16", "train.residual=fp32"
     exact, rounded, fp32 = (
         train(prepared(name, *words))
         for name, words in {
-            "exact": ["train.precision=bf16"],
+            "exact": ["train.precision=bf16", full],
             "rounded": ["train.precision=bf16", half],
-            "fp32": [half],  # the precision of the quickstart, which has no autocast
+            "fp32": [half],  # without autocast
         }.items()
     )
     assert exact != rounded

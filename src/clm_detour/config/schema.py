@@ -159,7 +159,7 @@ class Train:
     # On a CPU, fp32 is used instead of tf32, and instead of bf16 where that is slow; a message says so.
     precision: Literal["bf16", "tf32", "fp32"] = "bf16"
     # Precision of the residual stream in training under bf16. bf16 moves fewer bytes, mainly with `compile`.
-    residual: Literal["bf16", "fp32"] = "fp32"
+    residual: Literal["bf16", "fp32"] = "bf16"
     # Use only algorithms that give the same bits each time on the same GPUs; slower. On a CPU all do.
     deterministic: bool = False
     # Use torch.compile for the layers: a minute at the start, then faster steps. auto: on a GPU, if torch can

@@ -44,7 +44,7 @@ def recipe_settings(config: Config, run: PhaseRun) -> dict[str, Any]:
         "sequence_length": config.data.sequence_length,
         "batch_rows": config.train.batch_rows,
         "precision": config.train.precision,
-        "residual": config.train.residual,
+        "residual": config.train.residual if config.train.precision == "bf16" else "fp32",
         "ema_half_life": config.train.ema_half_life,
         "model": {"base": config.model.base, "config": config.model.config},
         "optimizer": asdict(config.optimizer),

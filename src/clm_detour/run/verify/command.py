@@ -21,7 +21,7 @@ from clm_detour.run.verify.remembered import remember_pass
 from clm_detour.run.verify.settings import Settings
 from clm_detour.run.verify.small_recipe import folder_of, recipe_file, shape_of
 from clm_detour.train import require_composer
-from clm_detour.utils.environment import describe_environment
+from clm_detour.utils.environment import describe_environment, usable_cores
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.signals import REQUEUE
 
@@ -77,16 +77,9 @@ def verify(config: Config | None, processes: int | None, json: Path | None) -> b
 
 
 def run_programs(settings: Settings) -> Iterator[Check]:
-    """Run the programs one after another, and yield their checks.
-
-    On a GPU each group has a process of its own, since a kernel may leave a GPU process broken.
-    """
+    """Run the programs, and yield their checks."""
     deadline = DEADLINE[settings.device]
-    first = ["kernels", "network", "alone"] if settings.device == "cuda" else ["kernels+network+alone"]
-    for name in first:
-        group = Group(name.partition("+")[0].replace("alone", "ranks"))
-        with single(settings, name, CUBLAS_WORKSPACE_CONFIG=":4096:8") as program:
-            yield from program.checks(group, deadline)
+    yield from run_first(settings, deadline)
     if not is_trained(settings):
         why = "the small recipe could not be trained alone"
         yield from (Group(name).left_out("all", why) for name in ("ranks", "recovery", *LATER))
@@ -102,6 +95,26 @@ def run_programs(settings: Settings) -> Iterator[Check]:
         yield from asking.checks(program)
     if asking.asked:
         yield from check_resuming(settings, deadline)
+
+
+def run_first(settings: Settings, deadline: float) -> Iterator[Check]:
+    """Check the back ends and the network, and train the small recipe in one process.
+
+    On a GPU each has a process of its own, one after another, since a kernel may leave a GPU process broken.
+    On a CPU two processes share the cores, since each uses one core only while it imports.
+    """
+    if settings.device == "cuda":
+        for name, group in (("kernels", "kernels"), ("network", "network"), ("alone", "ranks")):
+            with single(settings, name, CUBLAS_WORKSPACE_CONFIG=":4096:8") as program:
+                yield from program.checks(Group(group), deadline)
+        return
+    threads = str(max(1, usable_cores() // 2))
+    with (
+        single(settings, "alone", OMP_NUM_THREADS=threads) as alone,
+        single(settings, "kernels+network", OMP_NUM_THREADS=threads) as program,
+    ):
+        yield from program.checks(Group("kernels"), deadline)
+        yield from alone.checks(Group("ranks"), deadline)
 
 
 def is_trained(settings: Settings) -> bool:
