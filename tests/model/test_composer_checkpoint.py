@@ -1,10 +1,10 @@
-"""Checkpoints that Composer writes of FlexBERT, the class that trained ModernBERT, become the same network."""
+"""A checkpoint that Composer writes of FlexBERT, which trained ModernBERT, becomes the same network."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,20 +12,22 @@ from torch import nn
 from transformers import BertConfig, ModernBertConfig, ModernBertForMaskedLM, PreTrainedModel
 
 from clm_detour import ModernBertForPretraining
-from clm_detour.model.composer.convert import as_folder, convert
+from clm_detour.model.composer.convert import convert
+from clm_detour.model.hf import as_folder
 from clm_detour.utils.errors import UserError
 
 pytest.importorskip("composer")
 
-OPTIONS: dict[str, Any] = dict(
-    attention_layer="rope", bert_layer="prenorm", embedding_layer="sans_pos", mlp_layer="glu",
-    normalization="layernorm", norm_kwargs={"eps": 1e-6, "bias": False}, embed_norm=True, final_norm=True,
-    skip_first_prenorm=True, head_pred_act="gelu", hidden_act="gelu", head_pred_bias=False, decoder_bias=True,
-    attn_qkv_bias=False, attn_out_bias=False, mlp_in_bias=False, mlp_out_bias=False,
-    rotary_emb_base=80_000.0, local_attn_rotary_emb_base=10_000.0, rotary_emb_dim=None,
-    sliding_window=8, global_attn_every_n_layers=2, attn_out_dropout_prob=0.1,
-    hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, tie_word_embeddings=True,
-)  # fmt: skip
+OPTIONS: dict[str, Any] = {
+    "attention_layer": "rope", "bert_layer": "prenorm", "embedding_layer": "sans_pos", "mlp_layer": "glu",
+    "normalization": "layernorm", "norm_kwargs": {"eps": 1e-6, "bias": False}, "embed_norm": True,
+    "final_norm": True, "skip_first_prenorm": True, "head_pred_act": "gelu", "hidden_act": "gelu",
+    "head_pred_bias": False, "decoder_bias": True, "attn_qkv_bias": False, "attn_out_bias": False,
+    "mlp_in_bias": False, "mlp_out_bias": False, "rotary_emb_base": 80_000.0,
+    "local_attn_rotary_emb_base": 10_000.0, "rotary_emb_dim": None, "sliding_window": 8,
+    "global_attn_every_n_layers": 2, "attn_out_dropout_prob": 0.1, "hidden_size": 32, "intermediate_size": 48,
+    "num_hidden_layers": 3, "num_attention_heads": 4, "tie_word_embeddings": True,
+}  # fmt: skip
 
 
 class FlexBertConfig(BertConfig):
@@ -39,7 +41,7 @@ class FlexBert(PreTrainedModel):
     """The modules of ModernBERT under FlexBERT's names; it is saved, never called."""
 
     config_class = FlexBertConfig
-    _tied_weights_keys = {"decoder.weight": "bert.embeddings.tok_embeddings.weight"}
+    _tied_weights_keys: ClassVar = {"decoder.weight": "bert.embeddings.tok_embeddings.weight"}
 
     def __init__(self, config: FlexBertConfig, network: ModernBertForMaskedLM):
         super().__init__(config)
@@ -66,8 +68,9 @@ def network(tokenizer: Any) -> ModernBertForMaskedLM:
     torch.manual_seed(0)
     config = ModernBertConfig(
         vocab_size=832, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        global_attn_every_n_layers=2, local_attention=8, global_rope_theta=80_000.0, local_rope_theta=10_000.0,
-        norm_eps=1e-6, pad_token_id=tokenizer.pad_token_id, attn_implementation="eager", reference_compile=False,
+        global_attn_every_n_layers=2, local_attention=8, global_rope_theta=80_000.0,
+        local_rope_theta=10_000.0, norm_eps=1e-6, pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="eager", reference_compile=False,
     )  # fmt: skip
     network = ModernBertForMaskedLM(config).eval()
     for parameter in network.parameters():
@@ -104,6 +107,21 @@ def test_the_folder_has_the_logits_of_the_network(checkpoint: Path, network: Any
         ours = ModernBertForPretraining.from_pretrained(tmp_path / "folder").eval()
         torch.testing.assert_close(transformers(ids).logits, expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ours(ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_training_starts_from_a_checkpoint(
+    checkpoint: Path, network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`model.base` may name the file; its weights are checked as those of a folder are."""
+    from clm_detour.recipe.base import check_base
+    from clm_detour.recipe.start import base_config, load_base
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    check_base(str(checkpoint))
+    assert base_config(str(checkpoint)).local_attention == 8
+    loaded = load_base(str(checkpoint), None).state_dict()
+    for name, weight in network.state_dict().items():
+        assert torch.equal(loaded[name], weight), name
 
 
 def test_the_tokenizer_comes_along(checkpoint: Path, tokenizer: Any, tmp_path: Path) -> None:

@@ -100,6 +100,23 @@ def export(
 
 
 @app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="File of a checkpoint, e.g. ep0-ba52988-rank0.pt.")],
+    folder: Annotated[Path, typer.Argument(help="Hugging Face folder to write.")],
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or hub id of its tokenizer, if the checkpoint holds none.")
+    ] = None,
+    positions: Annotated[int, typer.Option(min=1, help="Longest input in tokens, for config.json.")] = 8192,
+) -> None:
+    """Write a Composer checkpoint of ModernBERT's training code as a Hugging Face folder."""
+    from clm_detour.model.composer.convert import convert as write_folder
+    from clm_detour.utils.progress import console
+
+    write_folder(checkpoint, folder, tokenizer, positions)
+    console.print(f"Wrote {folder}", soft_wrap=True)
+
+
+@app.command()
 def check(
     config: ConfigPath,
     overrides: Overrides,

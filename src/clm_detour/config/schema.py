@@ -121,7 +121,8 @@ class Tokenizer:
 class Model:
     """The weights to start from. Give either `base` or `config`."""
 
-    # Folder or hub id of a masked language model, or of a causal decoder, to continue from.
+    # Folder or hub id of a masked language model, or of a causal decoder, to continue from; or a checkpoint
+    # (.pt) that Composer wrote in the training of ModernBERT or of a model like it.
     base: str | None = None
     config: dict[str, Any] | None = None  # keys of ModernBertConfig for a new model with random weights
     attention: str = "auto"  # the attention back end: auto, flash, varlen, flex, onednn or portable

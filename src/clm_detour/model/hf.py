@@ -165,6 +165,7 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: 
     """
     if not isinstance(path, str | os.PathLike):
         raise UserError(f"Give the path of a model's folder or its hub id, not a {type(path).__name__}.")
+    path = as_folder(path)
     if Path(path).exists() or Path(path).is_absolute():
         return Path(path)
     try:
@@ -175,6 +176,19 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: 
             f"{path} is neither a folder nor a model that can be fetched from the Hugging Face Hub "
             f"({hub_reason(error)}); check the name, and the network or cache."
         ) from error
+
+
+def as_folder(path: str | os.PathLike[str]) -> str:
+    """Return the folder into which a Composer checkpoint `FILE.pt` is converted, and any other path as it is.
+
+    Raises:
+        UserError: If it cannot be converted.
+    """
+    if os.fspath(path).endswith(".pt") and os.path.isfile(os.path.expanduser(path)):
+        from clm_detour.model.composer.convert import converted  # few need it, and it imports much
+
+        return str(converted(Path(path).expanduser()))
+    return os.fspath(path)
 
 
 def check_kind(path: str | os.PathLike[str], kind: Any) -> None:

@@ -35,6 +35,7 @@ def read_config(path: str) -> Any:
     Raises:
         UserError: If there is none.
     """
+    path = hf.as_folder(path)
     if path.startswith(("/", "~", "./", "../")) and not Path(path).expanduser().exists():
         raise UserError(f"{path} does not exist; give a Hugging Face folder or hub id.")
     hf.check_folder(Path(path))
@@ -95,6 +96,7 @@ def load_fast_tokenizer(path: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: If there is none, or it is not a fast one.
     """
+    path = hf.as_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, split_special_tokens=True)
     except Exception as error:  # its type differs between releases and tokenizers
@@ -139,6 +141,7 @@ def load_body(path: str) -> nn.Module:
     Raises:
         UserError: If it cannot be read, or a weight is missing.
     """
+    path = hf.as_folder(path)
     if Path(path).is_dir():
         weight_files(Path(path))
     try:

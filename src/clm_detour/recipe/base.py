@@ -121,6 +121,7 @@ def shapes_of(path: str) -> Shapes:
 
 def local_folder(path: str) -> Path | None:
     """Return the folder itself, or the cache folder of a hub id; None if its weights are not in the cache."""
+    path = hf.as_folder(path)
     if Path(path).exists() or Path(path).is_absolute():
         return Path(path)
     try:

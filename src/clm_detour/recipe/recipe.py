@@ -16,6 +16,7 @@ from clm_detour.config.schema import Config
 from clm_detour.data.loader import RowStream
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
+from clm_detour.model import hf
 from clm_detour.recipe.phases import PhaseRun, check_world_size, plan_phases, sources_of_last_phases
 from clm_detour.recipe.prepared import PreparedData
 from clm_detour.recipe.settings import check_unchanged, data_settings, recipe_settings
@@ -89,7 +90,7 @@ class Recipe:
             UserError: If the run has not trained it yet.
         """
         if self.config.tokenizer.path is not None:
-            return self.config.tokenizer.path
+            return hf.as_folder(self.config.tokenizer.path)
         if not self.has_tokenizer:
             raise UserError(
                 f"{self.folder.tokenizer} has no tokenizer yet; run clm-detour prepare first, "

@@ -1,1 +1,1 @@
-"""Checkpoints of Composer as they were written by the training code of ModernBERT, as Hugging Face folders."""
+"""Checkpoints that the training code of ModernBERT wrote with Composer, as Hugging Face folders."""

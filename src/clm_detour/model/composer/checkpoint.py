@@ -19,8 +19,6 @@ from torch import Tensor
 
 from clm_detour.utils.errors import UserError
 
-SUFFIX = ".pt"
-
 
 class Unread:
     """An object of a checkpoint that is not read."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, ModernBertConfig, ModernBertForMaskedLM
 
-from clm_detour.model import hf
-from clm_detour.model.composer.checkpoint import SUFFIX, Checkpoint, read_checkpoint
+from clm_detour.model.composer.checkpoint import Checkpoint, read_checkpoint
 from clm_detour.model.composer.flexbert import modernbert_config, modernbert_weights
 from clm_detour.model.cpu.compiler import cache_folder
-from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.model.weights import DECODER, EMBEDDING, check_fit, check_tied
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import atomic_folder
 from clm_detour.utils.locks import exclusive
@@ -42,9 +42,24 @@ def convert(checkpoint: Path, folder: Path, tokenizer: str | None = None, positi
     with atomic_folder(folder) as temporary:
         special = write_tokenizer(read, checkpoint, temporary, tokenizer)
         config = modernbert_config(read.config, weights, positions, **special)
-        network = hf.without_weights(ModernBertForPretraining, config, None)
-        hf.fill(network, weights, str(checkpoint), None)
-        hf.save(network, temporary)
+        filled(config, weights, str(checkpoint)).save_pretrained(temporary)
+
+
+def filled(config: ModernBertConfig, weights: Mapping[str, Tensor], source: str) -> ModernBertForMaskedLM:
+    """Return the network of transformers with these weights.
+
+    Raises:
+        UserError: If they are not exactly its own, or its decoder is not its embedding.
+    """
+    with torch.device("meta"):
+        network = ModernBertForMaskedLM(config)
+    expected = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    weights = {DECODER: weights[EMBEDDING], **weights}
+    check_fit(expected, weights, source, "ModernBertForMaskedLM", "give a checkpoint that is whole")
+    check_tied(weights, source, "only a network whose decoder is its embedding can be converted")
+    network.load_state_dict(weights, assign=True)
+    network.tie_weights()
+    return network
 
 
 def write_tokenizer(
@@ -86,22 +101,18 @@ def stored_files(tokenizer: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return files
 
 
-def as_folder(path: str) -> str:
-    """Return the Hugging Face folder of a checkpoint `FILE.pt`, and any other path as it is.
-
-    A checkpoint is converted once, into the user's cache.
+def converted(checkpoint: Path) -> Path:
+    """Return the folder of a checkpoint in the user's cache, into which it is converted once.
 
     Raises:
         UserError: If it cannot be converted.
     """
-    file = Path(path).expanduser()
-    if file.suffix != SUFFIX or not file.is_file():
-        return path
-    found = file.stat()
-    identity = f"{file.resolve()} {found.st_size} {found.st_mtime_ns}"
-    folder = cache_folder() / "converted" / f"{file.stem}-{sha256(identity.encode()).hexdigest()[:16]}"
-    if not (folder / hf.CONFIG).exists():
-        with exclusive(folder.with_name(folder.name + ".lock"), f"Process {os.getpid()} converts {file.name}"):
-            if not (folder / hf.CONFIG).exists():
-                convert(file, folder)
-    return str(folder)
+    found = checkpoint.stat()
+    identity = f"{checkpoint.resolve()} {found.st_size} {found.st_mtime_ns}"
+    name = f"{checkpoint.stem}-{sha256(identity.encode()).hexdigest()[:16]}"
+    folder = cache_folder() / "converted" / name
+    if not folder.exists():
+        with exclusive(folder.with_name(f"{name}.lock"), f"Another process converts {checkpoint.name}"):
+            if not folder.exists():
+                convert(checkpoint, folder)
+    return folder

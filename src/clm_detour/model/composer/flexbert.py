@@ -119,8 +119,8 @@ def check_options(flex: Mapping[str, Any]) -> None:
     """
     head_size = flex["hidden_size"] // flex["num_attention_heads"] if "hidden_size" in flex else None
     allowed: dict[str, tuple[Any, ...]] = {key: (value,) for key, value in FIXED.items()}
-    allowed |= {key: (None,) for key in FIRST_LAYERS}
-    allowed |= {key: (None, head_size) for key in ("rotary_emb_dim", "local_attn_rotary_emb_dim")}
+    allowed |= dict.fromkeys(FIRST_LAYERS, (None,))
+    allowed |= dict.fromkeys(("rotary_emb_dim", "local_attn_rotary_emb_dim"), (None, head_size))
     allowed["attn_out_bias"] = (flex.get("attn_qkv_bias", False),)
     allowed["mlp_out_bias"] = (flex.get("mlp_in_bias", False),)
     for key, values in allowed.items():

@@ -11,6 +11,7 @@ from clm_detour.config.schema import Model
 from clm_detour.data.auto_tokenizer import check_auto_tokenizer
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.measure.encoder import check_measurable
+from clm_detour.model import hf
 from clm_detour.model.attention import AUTO, BACKENDS
 from clm_detour.recipe.base import check_base
 from clm_detour.recipe.start import base_config, check_fit, fresh_config
@@ -68,6 +69,7 @@ def check_base_tokenizer(base: str, needed_by: Sequence[str]) -> None:
 
 def has_tokenizer(base: str) -> bool:
     """Return whether a base comes with a tokenizer. A model on the Hub is assumed to have one."""
+    base = hf.as_folder(base)
     return not Path(base).is_dir() or (Path(base) / "tokenizer.json").is_file()
 
 
@@ -76,7 +78,7 @@ def tokenizer_warnings(base: str | None, path: str, tokenizer: Tokenizer) -> Ite
     if base is None or base == path or not has_tokenizer(base):
         return
     with suppress(UserError):
-        if load_tokenizer(base).fingerprint != tokenizer.fingerprint:
+        if load_tokenizer(hf.as_folder(base)).fingerprint != tokenizer.fingerprint:
             yield (
                 f"model.base: {base} comes with another tokenizer than {path}, with which the data is "
                 "prepared; the base may do badly on it."
