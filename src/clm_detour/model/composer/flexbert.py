@@ -84,17 +84,11 @@ def modernbert_config(
             "ModernBERT can be converted."
         )
     norm = flex.get("norm_kwargs") or {}
-    keys = {key: flex[theirs] for key, theirs in SAME.items() if theirs in flex}
-    return ModernBertConfig(
-        **keys,
-        **attention_keys(flex),
-        vocab_size=len(weights[EMBEDDING]),
-        max_position_embeddings=positions,
-        norm_eps=norm.get("eps", 1e-5),
-        norm_bias=norm.get("bias", True),
-        tie_word_embeddings=True,
-        **special,
-    )
+    keys: dict[str, Any] = {key: flex[theirs] for key, theirs in SAME.items() if theirs in flex}
+    keys |= attention_keys(flex) | special
+    keys |= {"norm_eps": norm.get("eps", 1e-5), "norm_bias": norm.get("bias", True)}
+    keys |= {"vocab_size": len(weights[EMBEDDING]), "max_position_embeddings": positions}
+    return ModernBertConfig(**keys, tie_word_embeddings=True)
 
 
 def attention_keys(flex: Mapping[str, Any]) -> dict[str, Any]:
