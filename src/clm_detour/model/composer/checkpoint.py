@@ -51,7 +51,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             its config.
     """
     state = load(path).get("state")
-    weights = state.get("model") if isinstance(state, dict) else None
+    state = state if isinstance(state, dict) else {}
+    weights = state.get("model")
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise UserError(
             f"{path} holds no whole model (state.model); give a checkpoint that was saved on one GPU or "
