@@ -37,6 +37,18 @@ def test_a_phase_goes_on_in_its_mixture_where_the_one_before_stopped():
     assert decay.first_row == clm.next_row == clm.steps * config.train.batch_rows
 
 
+def test_a_phase_may_read_its_mixture_from_the_start_again():
+    words = [
+        "phases.again=${phases.decay}",
+        "phases.again.position=restart",
+        "arms.again=[pretrain, clm, again]",
+    ]
+    config = load_config(QUICKSTART, words)
+    clm, restarted = (Recipe(config).phase("again", name) for name in ("clm", "again"))
+    assert clm.next_row > 0
+    assert (restarted.first_row, restarted.next_row) == (0, restarted.steps * config.train.batch_rows)
+
+
 def test_both_arms_see_the_same_rows():
     config = load_config(QUICKSTART)
     for ours, twins in zip(Recipe(config).arm("detour"), Recipe(config).arm("twin"), strict=True):

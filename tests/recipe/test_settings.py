@@ -6,10 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from clm_detour.recipe.settings import check_unchanged
+from clm_detour.config import load_config
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.recipe.settings import check_unchanged, recipe_settings
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import write_json
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+def test_a_folder_that_names_no_position_went_on_in_its_data(tmp_path: Path) -> None:
+    """The settings of a phase that continues are those that 0.2.0 wrote."""
+    words = [
+        "phases.again=${phases.decay}",
+        "phases.again.position=restart",
+        "arms.again=[pretrain, clm, again]",
+    ]
+    recipe = Recipe(load_config(QUICKSTART, words))
+    phases = recipe_settings(recipe.config, recipe.phase("again", "again"))["phases"]
+    assert "position" not in phases["clm"]
+    assert phases["again"]["position"] == "restart"
 
 
 def test_a_folder_that_names_no_residual_stream_was_made_with_fp32(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class PhaseRun:
         step_rows: Number of rows in each step.
         row_tokens: Tokens in a row.
         first_row: Position in the stream of its mixture at which the phase starts: that at which the last
-            phase of the arm on the same mixture stopped.
+            phase of the arm on the same mixture stopped, or 0 if the phase restarts it.
         seed: Seed of masks, dropout and a reset prediction head.
     """
 
@@ -98,7 +98,7 @@ def plan_phases(
     runs: list[PhaseRun] = []
     for name in names:
         phase = phases[name]
-        same_mixture = [run for run in runs if run.phase.mixture == phase.mixture]
+        read = [run.next_row for run in runs if run.phase.mixture == phase.mixture]
         run = PhaseRun(
             id=".".join([*(run.name for run in runs), name]),
             name=name,
@@ -107,7 +107,7 @@ def plan_phases(
             duration=parse_tokens(phase.duration, f"phases.{name}.duration"),
             step_rows=rows_of_steps(phase, batch_rows, row_tokens),
             row_tokens=row_tokens,
-            first_row=same_mixture[-1].next_row if same_mixture else 0,
+            first_row=read[-1] if read and phase.position == "continue" else 0,
             seed=seed if phase.seed is None else phase.seed,
         )
         runs.append(run)

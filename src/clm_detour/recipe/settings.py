@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from clm_detour.config.schema import Config
+from clm_detour.config.schema import Config, Phase
 from clm_detour.data.packing import PackedSource
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.prepared import PreparedData
@@ -49,10 +49,18 @@ def recipe_settings(config: Config, run: PhaseRun) -> dict[str, Any]:
         "model": {"base": config.model.base, "config": config.model.config},
         "optimizer": asdict(config.optimizer),
         "phases": {
-            step.name: {**asdict(step.phase), "shares": config.data.mixtures[step.phase.mixture]}
+            step.name: {**phase_settings(step.phase), "shares": config.data.mixtures[step.phase.mixture]}
             for step in run.lineage
         },
     }
+
+
+def phase_settings(phase: Phase) -> dict[str, Any]:
+    """Return the settings of a phase. Older folders do not name the position in the data, which went on."""
+    settings = asdict(phase)
+    if phase.position == "continue":
+        del settings["position"]
+    return settings
 
 
 def data_settings(
