@@ -236,8 +236,8 @@ class Phase:
     moments: Literal["keep", "fresh"] = "keep"
     freeze: Freeze | None = None  # weights that are not trained; null: all are trained
     reset_head: bool = False  # start with a new random prediction head and decoder bias
-    # Where the phase starts in the data: after the rows that earlier phases took from its mixture (continue), or
-    # at the first row of the mixture again (restart).
+    # Where the phase starts in the data: after the rows that earlier phases took from its mixture (continue),
+    # or at the first row of the mixture again (restart).
     position: Literal["continue", "restart"] = "continue"
     # Seed of masks and dropout; null: the recipe's. The order of rows stays the same.
     seed: Seed | None = None
