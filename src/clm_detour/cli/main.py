@@ -117,6 +117,26 @@ def convert(
 
 
 @app.command()
+def merge(
+    models: Annotated[list[str], typer.Argument(help="Folders or hub ids of the models.")],
+    out: Annotated[Path, typer.Option(help="Hugging Face folder to write.")],
+    weights: Annotated[
+        str | None, typer.Option(help="A number for each model, like 2,1,1; equal ones without it.")
+    ] = None,
+) -> None:
+    """Average models of one base, such as several decays or seeds, into one model."""
+    from clm_detour.recipe.merge import merge as write_average
+    from clm_detour.utils.progress import console
+
+    try:
+        shares = None if weights is None else [float(share) for share in weights.split(",")]
+    except ValueError:
+        raise UserError(f"--weights {weights} are not numbers; write them like 2,1,1.") from None
+    write_average(models, out, shares)
+    console.print(f"Wrote {out}", soft_wrap=True)
+
+
+@app.command()
 def check(
     config: ConfigPath,
     overrides: Overrides,
