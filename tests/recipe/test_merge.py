@@ -75,7 +75,7 @@ def test_models_that_differ_in_more_than_weights_are_refused(models: list[str], 
         merge([models[0], changed(models[1], tmp_path / "a", "config.json", local_attention=32)], out)
     with pytest.raises(UserError, match="different tokenizers"):
         merge([models[0], changed(models[1], tmp_path / "b", "tokenizer.json", pre_tokenizer=None)], out)
-    larger = ModernBertConfig(vocab_size=832, **SIZES | {"intermediate_size": 64})
+    larger = ModernBertConfig(vocab_size=832, pad_token_id=0, **SIZES | {"intermediate_size": 64})
     ModernBertForPretraining(larger).save_pretrained(tmp_path / "c")
     with pytest.raises(UserError, match="intermediate_size: 48 and 64"):
         merge([models[0], str(tmp_path / "c")], out)
