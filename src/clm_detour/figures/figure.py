@@ -55,8 +55,9 @@ class Figure:
     def views(self) -> dict[str, str]:
         """What the files show: suffix of the name -> SVG, one for each option of the chart's switch."""
         for place, parameter in enumerate(self.spec.get("params", ())):
-            if parameter.get("bind", {}).get("input") == "radio":
-                return {f"-{one}": self._drawn(place, one) for one in parameter["bind"]["options"]}
+            match parameter:
+                case {"bind": {"input": "radio", "options": options}}:
+                    return {f"-{option}": self._drawn(place, option) for option in options}
         return {"": self._drawn()}
 
     def inline(self, label: str) -> Markup:
