@@ -108,7 +108,7 @@ def test_every_id_is_there_once_and_every_reference_has_its_id(whole_page):
 
 def test_every_figure_says_what_it_shows(whole_page):
     figures = [attributes for tag, attributes in Parsed(whole_page).tags if tag == "svg"]
-    assert len(figures) == 12
+    assert len(figures) == 13
     assert all(figure["role"] == "img" and len(figure["aria-label"]) > 40 for figure in figures)
 
 
