@@ -12,11 +12,11 @@ from html import unescape
 
 import numpy as np
 import pytest
+from clm_detour.figures.canvas import LIGHT
 from matplotlib.image import imread
 from test_report_page import page_and_sheets, page_of, table_rows
 
 from clm_detour.config.loading import load_config, save_config
-from clm_detour.figures.canvas import LIGHT
 from clm_detour.report.caveats import caveats
 from clm_detour.report.load import load_run
 from clm_detour.report.page import write_page
