@@ -25,11 +25,12 @@ COLLECTING: ContextVar[Collected | None] = ContextVar("collecting", default=None
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and what stands under it; `folded` until a reader opens it."""
 
     anchor: str
     title: str
     body: Markup
+    folded: bool = False
 
 
 @contextmanager
@@ -102,6 +103,28 @@ def figure(
     made = Figure(name, chart, names)
     collect(made)
     return render("figure.html", svg=made.inline(label), title=title, caption=caption)
+
+
+def folded(summary: str, *parts: Markup | None) -> Markup | None:
+    """Return blocks that are hidden until a reader opens them; None if there are none."""
+    body = join(*parts)
+    opening = Markup('<details class="more"><summary>{}</summary>').format(summary)
+    return Markup("\n").join([opening, body, Markup("</details>")]) if body else None
+
+
+def sortable(made: Markup) -> Markup:
+    """Return a table that a click on a heading sorts."""
+    return Markup('<div class="sortable">{}</div>').format(made)
+
+
+def tabs(label: str, figures: Sequence[Markup]) -> Markup:
+    """Return figures of which one is shown at a time; all of them without JavaScript and in print.
+
+    Args:
+        label: What a reader chooses, for those who do not see it.
+    """
+    group = Markup('<div class="tabs" aria-label="{}" role="group">{}</div>')
+    return group.format(label, join(*figures))
 
 
 def side_by_side(*figures: Markup) -> Markup:

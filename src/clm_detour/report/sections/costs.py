@@ -64,7 +64,7 @@ def costs_section(run: Run) -> Section | None:
         phase_table(run, ended),
         arm_table(run) if run.arms else None,
     )
-    return Section("costs", "Speed and costs", body)
+    return Section("costs", "Costs", body, folded=True)
 
 
 def speed_table(ended: Ended) -> Markup:

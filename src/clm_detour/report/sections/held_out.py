@@ -13,8 +13,9 @@ from clm_detour.figures.canvas import COLORS, MARKERS
 from clm_detour.figures.dots import Dot, DotPlot
 from clm_detour.figures.table import Cell, Row, Text, number, with_best
 from clm_detour.records.run import HeldOutRecord, Score, Scores
-from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side, table
+from clm_detour.report.markup import Section, figure, folded, heading, join, key, paragraph, side_by_side, sortable, table
 from clm_detour.report.run import Run
+from clm_detour.report.sections.tasks import tasks_are_shown
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ def held_out_section(run: Run) -> Section | None:
     models, sources = held_out.models, held_out.sources
     body = join(
         paragraph(introduction(held_out)),
-        loss_table(run, models, sources),
-        accuracy_table(run, models, sources),
-        figures(run, models, [source for source in sources if source not in held_out.unmeasured]),
+        figures(run, held_out),
+        sortable(loss_table(run, models, sources)),
+        folded("Accuracy, and changes from the base", accuracy_table(run, models, sources), summary_table(run)),
         phases_table(run, held_out.phases),
     )
     return Section("held-out", "Held-out text", body)
@@ -125,18 +126,21 @@ def predicted(models: dict[str, Scores], source: str | None) -> Cell:
     return Cell(text, {"": counts[0] if len(counts) == 1 else None})
 
 
-def figures(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup | None:
-    """Return dot plots of the losses by source, and of detour minus twin."""
-    if not sources:
+def figures(run: Run, held_out: HeldOutRecord) -> Markup:
+    """Return the losses by source, unless the first screen has them, and detour minus twin."""
+    shown = [loss_figure(run)] if tasks_are_shown(run) else []
+    if {"detour", "twin"} <= held_out.models.keys():
+        shown.append(difference_figure(held_out))
+    return side_by_side(*filter(None, shown))
+
+
+def loss_figure(run: Run) -> Markup | None:
+    """Return a dot plot with a row for each source and a dot for each model; None if nothing was measured."""
+    held_out = run.held_out
+    sources = [source for source in held_out.sources if source not in held_out.unmeasured] if held_out else []
+    if not held_out or not sources:
         return None
-    plots = [loss_figure(run, models, sources)]
-    if {"detour", "twin"} <= models.keys():
-        plots.append(difference_figure(models["detour"], models["twin"], sources))
-    return side_by_side(*plots)
-
-
-def loss_figure(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup:
-    """Return a dot plot with a row for each source and a dot for each model."""
+    models = held_out.models
     slots = run.color_slots(models)
     rows = {
         source: [
@@ -153,11 +157,14 @@ def loss_figure(run: Run, models: dict[str, Scores], sources: list[str]) -> Mark
     return figure("held-out-loss", plot, label, "Held-out loss by source", legend, slots)
 
 
-def difference_figure(detour: Scores, twin: Scores, sources: list[str]) -> Markup:
+def difference_figure(held_out: HeldOutRecord) -> Markup | None:
     """Return a dot plot of the loss of the detour minus that of its twin, in the color of the better one."""
-    pairs = {source: (detour.of(source), twin.of(source)) for source in sources}
+    detour, twin = held_out.models["detour"], held_out.models["twin"]
+    pairs = {source: (detour.of(source), twin.of(source)) for source in held_out.sources}
     changes = {source: one.loss - other.loss for source, (one, other) in pairs.items() if one and other}
     changes = {source: value for source, value in changes.items() if math.isfinite(value)}
+    if not changes:
+        return None
     rows = {
         source: [Dot(value, COLORS["detour" if value < 0 else "twin"], label=wording.signed(value))]
         for source, value in changes.items()
@@ -194,3 +201,27 @@ def phases_table(run: Run, phases: dict[str, Scores]) -> Markup | None:
         paragraph(explanation),
         table("Ends of the phases", head, rows, left={1, 2}),
     )
+
+
+def summary_table(run: Run) -> Markup | None:
+    """Return loss and accuracy of each model that was measured, and their changes from the base."""
+    models = run.held_out.totals if run.held_out else {}
+    if not models:
+        return None
+    losses = with_best([score.loss for score in models.values()], wording.loss, lowest=True)
+    accuracies = with_best([score.accuracy for score in models.values()], wording.percent, lowest=False)
+    names: list[Text | Cell] = [key(run.color_slot(name), name) for name in models]
+    columns: list[list[Text | Cell]] = [names, [*losses], [*accuracies]]
+    head: list[Text] = ["Model", "Loss", "Accuracy"]
+    note = "The best is in bold."
+    if base := models.get("base"):
+        changes = [
+            (score.loss - base.loss, score.accuracy - base.accuracy) if name != "base" else (None, None)
+            for name, score in models.items()
+        ]
+        columns.insert(2, [number(loss, wording.signed) for loss, _ in changes])
+        columns.append([number(accuracy, wording.points) for _, accuracy in changes])
+        head[2:] = ["Loss − base", "Accuracy", "Accuracy − base"]
+        note += " “− base” is the change from the base, of accuracy in points."
+    rows = [Row(cells) for cells in zip(*columns, strict=True)]
+    return table("Held-out masked language modeling", head, rows, note=note)

@@ -13,7 +13,17 @@ from clm_detour.figures.charts import Line, LineChart
 from clm_detour.figures.table import Cell, Row, Text, number
 from clm_detour.records.analysis import NetworkComparison, Quotient, TrajectoryRecord, Variant, WeightChange
 from clm_detour.records.store import OptionalInterval
-from clm_detour.report.markup import Section, figure, heading, join, paragraph, side_by_side, table
+from clm_detour.report.markup import (
+    Section,
+    figure,
+    folded,
+    heading,
+    join,
+    paragraph,
+    side_by_side,
+    table,
+    tabs,
+)
 from clm_detour.report.run import Run
 
 NAMES = {
@@ -65,8 +75,9 @@ def similarity(found: NetworkComparison) -> Markup:
     return join(
         paragraph(text),
         estimator_table(found),
-        side_by_side(*maps, divergence_figure(found)),
-        layer_table(found),
+        divergence_figure(found),
+        tabs("Estimator of CKA", maps) if maps else None,
+        folded("Divergence by layer as a table", layer_table(found)),
         *(paragraph(note) for note in found.notes),
     )
 

@@ -11,26 +11,38 @@ from clm_detour.figures.dots import Dot, DotPlot
 from clm_detour.figures.table import Cell, Row, Text, number, with_best, with_spread
 from clm_detour.records.evaluation import Group, MeanScore, Summary, TaskComparison
 from clm_detour.records.store import OptionalInterval
-from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side, table
+from clm_detour.report.markup import Section, figure, folded, join, key, paragraph, side_by_side, sortable, table
 from clm_detour.report.run import Run
 
 
 def tasks_section(run: Run) -> Section | None:
     """Return scores, differences and published scores."""
     found = run.evaluation
-    if not found or not any(found.scores.values()):
+    if not found or not tasks_are_shown(run):
         return None
     main = found.difference("detour", "twin")
     body = join(
         paragraph(introduction(found)),
-        score_table(run, found),
-        left_out_table(found) if any(task.left_out for task in found.tasks) else None,
-        difference_table(found) if found.comparisons else None,
-        difference_figure(main) if main and len(main.by_task) > 1 else None,
-        join(heading("Published"), published_table(found)) if found.published else None,
+        sortable(score_table(run, found)),
+        published_table(found) if found.published else None,
         missing_table(found) if found.missing else None,
+        difference_figure(main) if main and len(main.by_task) > 1 else None,
+        folded("Differences of all pairs", difference_table(found)) if found.comparisons else None,
+        folded("What the scores leave out", left_out_table(found))
+        if any(task.left_out for task in found.tasks)
+        else None,
     )
     return Section("tasks", "Tasks", body)
+
+
+def tasks_are_shown(run: Run) -> bool:
+    """Return whether a model has a score on a task."""
+    return run.evaluation is not None and any(run.evaluation.scores.values())
+
+
+def tasks_figure(run: Run) -> Markup | None:
+    """Return None for now."""
+    return None
 
 
 def introduction(found: Summary) -> str:
