@@ -5,22 +5,28 @@ The tables and figures of a page are also written as files: `collected` gathers 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from markupsafe import Markup
 
-from clm_detour.figures.canvas import Chart, Figure
+from clm_detour.figures.figure import Chart, Figure
 from clm_detour.figures.renderers import html, html_templates
 from clm_detour.figures.table import Row, Table, Text
 
 Collected = list[Figure | Table]
 COLLECTING: ContextVar[Collected | None] = ContextVar("collecting", default=None)
+
+
+class Drawn(Protocol):
+    """What draws a chart."""
+
+    def draw(self) -> Chart:
+        """Return the chart."""
 
 
 @dataclass(frozen=True)
@@ -86,23 +92,16 @@ def table(
     return html(made)
 
 
-def figure(
-    name: str,
-    chart: Chart,
-    label: str,
-    title: str,
-    caption: Text = "",
-    names: Mapping[str, str] = MappingProxyType({}),
-) -> Markup:
+def figure(name: str, chart: Drawn, label: str, title: str, caption: Text = "") -> Markup:
     """Return a chart under its title.
 
     Args:
-        name, names: See `figures.canvas.Figure`.
+        name: See `figures.figure.Figure`.
         label: What the chart shows, for those who do not see it.
     """
-    made = Figure(name, chart, names)
+    made = Figure(name, chart.draw())
     collect(made)
-    return render("figure.html", svg=made.inline(label), title=title, caption=caption)
+    return render("figure.html", chart=made.inline(label), title=title, caption=caption)
 
 
 def folded(summary: str, *parts: Markup | None) -> Markup | None:
@@ -115,16 +114,6 @@ def folded(summary: str, *parts: Markup | None) -> Markup | None:
 def sortable(made: Markup) -> Markup:
     """Return a table that a click on a heading sorts."""
     return Markup('<div class="sortable">{}</div>').format(made)
-
-
-def tabs(label: str, figures: Sequence[Markup]) -> Markup:
-    """Return figures of which one is shown at a time; all of them without JavaScript and in print.
-
-    Args:
-        label: What a reader chooses, for those who do not see it.
-    """
-    group = Markup('<div class="tabs" aria-label="{}" role="group">{}</div>')
-    return group.format(label, join(*figures))
 
 
 def side_by_side(*figures: Markup) -> Markup:

@@ -1,4 +1,4 @@
-// Sorting of tables, tabs, chips of arms, and folds. Without this script all content stays readable.
+// Sorting of tables, and folds. Without this script all content stays readable.
 (() => {
   "use strict";
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -36,40 +36,6 @@
     heading.append(button);
     heading.setAttribute("aria-sort", "none");
   }
-
-  // Tabs: one figure of a group at a time. The others keep their width, so that charts fit when they are shown.
-  all(".tabs").forEach((group, number) => {
-    const panels = all(":scope > figure", group);
-    const list = make("div", { className: "tablist" });
-    list.setAttribute("role", "tablist");
-    list.setAttribute("aria-label", group.getAttribute("aria-label"));
-    const tabs = panels.map((panel, place) => {
-      const title = panel.querySelector(".figure-title");
-      const tab = make("button", { type: "button", id: `tab-${number}-${place}`, textContent: title.textContent });
-      panel.id ||= `panel-${number}-${place}`;
-      tab.setAttribute("role", "tab");
-      tab.setAttribute("aria-controls", panel.id);
-      panel.setAttribute("role", "tabpanel");
-      panel.setAttribute("aria-labelledby", tab.id);
-      tab.addEventListener("click", () => show(place));
-      tab.addEventListener("keydown", (event) => {
-        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-        if (step) show((place + step + panels.length) % panels.length, true);
-      });
-      return tab;
-    });
-    const show = (chosen, focus = false) => {
-      panels.forEach((panel, place) => panel.classList.toggle("away", place !== chosen));
-      tabs.forEach((tab, place) => {
-        tab.setAttribute("aria-selected", place === chosen);
-        tab.tabIndex = place === chosen ? 0 : -1;
-      });
-      if (focus) tabs[chosen].focus();
-    };
-    list.append(...tabs);
-    group.prepend(list);
-    show(0);
-  });
 
   // Folds: opened in print and where a link of the contents leads into one.
   let folded = [];

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from clm_detour.figures import interactive
 from clm_detour.figures.renderers import csv_lines, csv_text
 from clm_detour.figures.table import Table, Value
 from clm_detour.records.run_folder import RunFolder
@@ -52,8 +53,9 @@ def page_text(run: Run) -> str:
         "page.html",
         run=run,
         generated=is_all_generated(run),
-        style=style,
+        style=interactive.style() + style,
         script=script,
+        charts=interactive.bundle(),
         keys={name: key(run.color_slot(name), name) for name in run.names},
         facts=facts(run),
         verdict=verdict(run),

@@ -17,7 +17,7 @@ from clm_detour.records.evaluation import Summary
 from clm_detour.records.phase import PhaseRecord
 from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, StepRecord
 
-NAMED_SLOTS = ("base", "detour", "twin")
+NAMED_SLOTS = ("base", "detour", "twin", "control")
 OTHER_SLOTS = ("other-1", "other-2", "other-3")
 
 
@@ -30,6 +30,7 @@ class Curve:
         mfu: Share of the device's peak that the model's operations come to.
         packing: Share of the rows' positions that hold text.
         data_wait: Share of the time in which the device waited for data.
+        gradient_norm: Before clipping.
     """
 
     tokens: np.ndarray
@@ -39,6 +40,7 @@ class Curve:
     mfu: np.ndarray
     packing: np.ndarray
     data_wait: np.ndarray
+    gradient_norm: np.ndarray
 
 
 @dataclass(frozen=True)

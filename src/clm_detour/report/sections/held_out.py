@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from clm_detour.figures import wording
-from clm_detour.figures.canvas import COLORS, MARKERS
+from clm_detour.figures.axes import Values
 from clm_detour.figures.dots import Dot, DotPlot
+from clm_detour.figures.lines import Line, LineChart
 from clm_detour.figures.table import Cell, Row, Text, number, with_best
 from clm_detour.records.run import HeldOutRecord, Score, Scores
-from clm_detour.report.markup import Section, figure, folded, heading, join, key, paragraph, side_by_side, sortable, table
+from clm_detour.report.curves import tokens_of
+from clm_detour.report.markup import Section, figure, folded, join, key, paragraph, side_by_side, sortable, table
 from clm_detour.report.run import Run
 from clm_detour.report.sections.tasks import tasks_are_shown
 
@@ -52,7 +54,7 @@ def held_out_section(run: Run) -> Section | None:
         figures(run, held_out),
         sortable(loss_table(run, models, sources)),
         folded("Accuracy, and changes from the base", accuracy_table(run, models, sources), summary_table(run)),
-        phases_table(run, held_out.phases),
+        folded("Ends of the phases as a table", phases_table(run, held_out.phases)),
     )
     return Section("held-out", "Held-out text", body)
 
@@ -127,11 +129,11 @@ def predicted(models: dict[str, Scores], source: str | None) -> Cell:
 
 
 def figures(run: Run, held_out: HeldOutRecord) -> Markup:
-    """Return the losses by source, unless the first screen has them, and detour minus twin."""
+    """Return the losses by source, unless the first screen has them, their differences, and ends of phases."""
     shown = [loss_figure(run)] if tasks_are_shown(run) else []
     if {"detour", "twin"} <= held_out.models.keys():
         shown.append(difference_figure(held_out))
-    return side_by_side(*filter(None, shown))
+    return side_by_side(*filter(None, [*shown, ends_figure(run, held_out.phases)]))
 
 
 def loss_figure(run: Run) -> Markup | None:
@@ -141,20 +143,15 @@ def loss_figure(run: Run) -> Markup | None:
     if not held_out or not sources:
         return None
     models = held_out.models
-    slots = run.color_slots(models)
     rows = {
         source: [
-            Dot(score.loss, COLORS[slots[model]], marker=MARKERS[slots[model]])
-            if (score := scores.of(source))
-            else None
-            for model, scores in models.items()
+            Dot(score.loss, model) if (score := scores.of(source)) else None for model, scores in models.items()
         ]
         for source in sources
     }
     label = f"Held-out loss of {', '.join(models)} on each source; the table has the values."
-    legend = Markup(", ").join(key(slot, model) for model, slot in slots.items())
-    plot = DotPlot(rows, "loss (lower is better)")
-    return figure("held-out-loss", plot, label, "Held-out loss by source", legend, slots)
+    plot = DotPlot(rows, run.color_slots(models), Values("loss in nats (lower is better)", "~g", ".3f"))
+    return figure("held-out-loss", plot, label, "Held-out loss by source")
 
 
 def difference_figure(held_out: HeldOutRecord) -> Markup | None:
@@ -166,15 +163,35 @@ def difference_figure(held_out: HeldOutRecord) -> Markup | None:
     if not changes:
         return None
     rows = {
-        source: [Dot(value, COLORS["detour" if value < 0 else "twin"], label=wording.signed(value))]
+        source: [Dot(value, "detour" if value < 0 else "twin", label=wording.signed(value))]
         for source, value in changes.items()
     }
     label = "Loss of detour minus loss of twin by source: "
     label += ", ".join(f"{source} {wording.signed(value)}" for source, value in changes.items())
     reach = 2 * max([abs(value) for value in changes.values()] + [1e-6])
-    plot = DotPlot(rows, "← detour better   |   twin better →", zero=True, reach=reach)
-    caption = "There is one run of each, so no difference has a margin of error."
-    return figure("held-out-difference", plot, label, "Detour minus twin", caption)
+    axis = Values("loss in nats: ← detour better   |   twin better →", "~g", "+.3f")
+    better = {"detour": "detour", "twin": "twin"}
+    plot = DotPlot(rows, better, axis, zero=True, reach=reach, legend=False)
+    caption = "In the color of the better one. There is one run of each, so no difference has a margin of error."
+    return figure("held-out-difference", plot, label, "Held-out loss, detour minus twin", caption)
+
+
+def ends_figure(run: Run, phases: dict[str, Scores]) -> Markup | None:
+    """Return the losses at the ends of the phases of each arm; None if no arm has two."""
+    lines = []
+    for arm, ids in run.arms.items():
+        ends = [(run.start_token(id) + run.phases[id].tokens, phases[id].total) for id in ids if id in phases]
+        points = [(tokens, score.loss) for tokens, score in ends if score and math.isfinite(score.loss)]
+        if len(points) > 1:
+            lines.append(Line([tokens for tokens, _ in points], [loss for _, loss in points], arm))
+    if not lines:
+        return None
+    axis = Values("held-out masked loss (nats)", "~g", ".3f")
+    arms = run.color_slots(line.name for line in lines)
+    chart = LineChart(lines, arms, tokens_of(run, [*run.phases.values()]), axis, points=True)
+    label = "Held-out masked loss at the end of every phase, a line for each arm; the table has the values."
+    caption = "A model that comes straight from causal training is not used to filling masks from both sides."
+    return figure("held-out-phases", chart, label, "Held-out loss at the ends of the phases", caption)
 
 
 def phases_table(run: Run, phases: dict[str, Scores]) -> Markup | None:
@@ -191,16 +208,8 @@ def phases_table(run: Run, phases: dict[str, Scores]) -> Markup | None:
         accuracy = number(total.accuracy if total else None, wording.percent)
         arms = wording.listing(run.arms_of(id))
         rows.append(Row([Cell(text, {"": id}), (objective or wording.ABSENT).upper(), arms, loss, accuracy]))
-    explanation = (
-        "The same measure at the end of every phase. A model that comes straight from causal training is not "
-        "used to filling masks from both sides, so its loss after the decay is what counts."
-    )
     head: list[Text] = ["Phase", "Trained as", "In arms", "Loss", "Accuracy"]
-    return join(
-        heading("After each phase"),
-        paragraph(explanation),
-        table("Ends of the phases", head, rows, left={1, 2}),
-    )
+    return table("Ends of the phases", head, rows, left={1, 2})
 
 
 def summary_table(run: Run) -> Markup | None:

@@ -6,10 +6,11 @@ import math
 
 from markupsafe import Markup
 
-from clm_detour.analyze.figures import CURVES, REFERENCE, divergence_chart, similarity_maps, trajectory_chart
+from clm_detour.analyze.figures import CURVES, REFERENCE, divergence_chart, similarity_map, trajectory_chart
 from clm_detour.figures import wording
-from clm_detour.figures.canvas import COLORS
-from clm_detour.figures.charts import Line, LineChart
+from clm_detour.figures.axes import Layers, Values
+from clm_detour.figures.lines import Line, LineChart
+from clm_detour.figures.parts import Switch
 from clm_detour.figures.table import Cell, Row, Text, number
 from clm_detour.records.analysis import NetworkComparison, Quotient, TrajectoryRecord, Variant, WeightChange
 from clm_detour.records.store import OptionalInterval
@@ -22,7 +23,6 @@ from clm_detour.report.markup import (
     paragraph,
     side_by_side,
     table,
-    tabs,
 )
 from clm_detour.report.run import Run
 
@@ -34,6 +34,7 @@ NAMES = {
     "minibatch": "debiased, over all texts in batches",
     "tokens": "single tokens instead of texts",
 }
+KINDS = {"attention": "attention", "mlp": "MLP"}
 
 
 def network_section(run: Run) -> Section | None:
@@ -45,7 +46,7 @@ def network_section(run: Run) -> Section | None:
         gradients(run) if run.gradients else None,
     ]
     body = join(*parts)
-    return Section("network", "What the detour changed in the network", body) if body else None
+    return Section("network", "Network", body) if body else None
 
 
 def similarity(found: NetworkComparison) -> Markup:
@@ -63,23 +64,22 @@ def similarity(found: NetworkComparison) -> Markup:
             " The control is a second twin that differs from the first only in its seed. Its divergence is "
             "the noise floor."
         )
-    maps = [
-        figure(
-            f"cka-{name}", chart,
-            f"Similarity of all layers of the detour with all of the twin, {name}; the table has the matched "
-            "layers.",
-            f"Similarity of layers, {name}",
-        )
-        for name, chart in similarity_maps(found, "the detour", "the twin").items()
-    ]  # fmt: skip
     return join(
         paragraph(text),
+        side_by_side(*filter(None, (divergence_figure(found), map_figure(found)))),
         estimator_table(found),
-        divergence_figure(found),
-        tabs("Estimator of CKA", maps) if maps else None,
         folded("Divergence by layer as a table", layer_table(found)),
         *(paragraph(note) for note in found.notes),
     )
+
+
+def map_figure(found: NetworkComparison) -> Markup | None:
+    """Return the heat map of all layers with all layers; None if it was not measured."""
+    chart = similarity_map(found, "the detour", "the twin")
+    if chart is None:
+        return None
+    label = "Similarity of all layers of the detour with all of the twin; the table has the matched layers."
+    return figure("cka", chart, label, "Similarity of layers")
 
 
 def estimator_table(found: NetworkComparison) -> Markup:
@@ -130,10 +130,11 @@ def divergence_figure(found: NetworkComparison) -> Markup:
     layers = len(found.main.pairs)
     label = f"Divergence of detour and twin at {layers} layers by estimator; the table has the values."
     caption = (
-        "From the embeddings (emb.) to the final norm. Dashed: control. Bands: 95 % intervals of the "
-        "debiased curves."
+        "From the embeddings (emb.) to the final norm. What lies above the line of twin and control is more "
+        "than another seed changes."
     )
-    return figure("divergence", divergence_chart(found), label, "Divergence by layer", caption)
+    names = {"detour_twin": "detour and twin", "control": "twin and control"}
+    return figure("divergence", divergence_chart(found, names), label, "Divergence by layer", caption)
 
 
 def layer_table(found: NetworkComparison) -> Markup:
@@ -176,10 +177,8 @@ def trajectory(found: TrajectoryRecord) -> Markup:
         "change remains."
     )
     label = f"Divergence of the detour from the twin before its decay, at {len(points)} checkpoints."
-    title, caption = (
-        "Divergence during training",
-        "Bands: 95 % intervals over texts. Vertical line: the decay begins.",
-    )
+    title = "Divergence of the detour from the twin before its decay"
+    caption = "Debiased, for each third of the layers. Bands: 95 % intervals over texts."
     drawing = figure("trajectory", trajectory_chart(found), label, title, caption)
     head: list[Text] = ["Checkpoint of", "Tokens", *(f"{name} layers" for name in found.groups)]
     note = (
@@ -187,7 +186,7 @@ def trajectory(found: TrajectoryRecord) -> Markup:
         "part."
     )
     values = table("Divergence during training", head, rows, note=note)
-    return join(heading("During training"), paragraph(text), side_by_side(drawing), values)
+    return join(heading("During training"), paragraph(text), drawing, folded("As a table", values))
 
 
 def weights(run: Run) -> Markup:
@@ -203,8 +202,8 @@ def weights(run: Run) -> Markup:
     return join(
         heading("Weights"),
         paragraph(text),
-        side_by_side(weight_figure(whole)) if whole else None,
-        table("Weight change", ["Arm and phases", *kinds], rows, note=note),
+        weight_figure(run, whole) if whole else None,
+        folded("As a table", table("Weight change", ["Arm and phases", *kinds], rows, note=note)),
     )
 
 
@@ -215,24 +214,22 @@ def is_whole(run: Run, change: WeightChange) -> bool:
     return bool(own) and (change.phases[0], change.phases[-1]) == (own[0], own[-1])
 
 
-def weight_figure(whole: list[WeightChange]) -> Markup:
+def weight_figure(run: Run, whole: list[WeightChange]) -> Markup:
     """Return the change of attention and MLP by layer, a line for each arm."""
     layers = [layer for layer in whole[0].layers if layer.isdigit()]
     lines = []
     for change in whole:
-        for kind, name in (("attention", "attention"), ("mlp", "MLP")):
-            values = [100 * change.change.get(layer, {}).get(kind, math.nan) for layer in layers]
-            color = COLORS[change.arm if change.arm in COLORS else "base"]
-            label = f"{change.arm}, {name}"
-            lines.append(Line(range(len(layers)), values, color, label, dashed=kind == "mlp", marker=3))
+        for kind in KINDS:
+            values = [change.change.get(layer, {}).get(kind, math.nan) for layer in layers]
+            lines.append(Line(range(len(layers)), values, change.arm, option=kind))
     chart = LineChart(
         lines,
-        layers=layers,
-        y_label="change, % of the weights' norm",
-        y_format="{:g} %".format,
+        run.color_slots(change.arm for change in whole),
+        Layers(layers),
+        Values("change, in % of the weights' norm", "~%", ".2%"),
+        switch=Switch("kind", "Weights", KINDS),
+        points=True,
         from_zero=True,
-        legend="",
-        height=3.2,
     )
     label = "Relative change of the weights by layer in attention and MLP; the table has it over all layers."
     title, caption = "Change of the weights by layer", "Each arm over all its own phases."
@@ -263,7 +260,7 @@ def gradients(run: Run) -> Markup:
     )
     head: list[Text] = ["Objective", "Share of positions", "Loss"]
     positions = table("Positions with a target", head, rows)
-    return join(heading("Supervision"), paragraph(text), positions, gradient_table(run))
+    return join(heading("Supervision"), paragraph(text), positions, folded("Gradient by layer", gradient_table(run)))
 
 
 def gradient_table(run: Run) -> Markup:

@@ -6,12 +6,12 @@ from markupsafe import Markup
 
 from clm_detour.evaluate.statistics import FEWEST_TASKS
 from clm_detour.figures import wording
-from clm_detour.figures.canvas import COLORS
+from clm_detour.figures.axes import Values
 from clm_detour.figures.dots import Dot, DotPlot
 from clm_detour.figures.table import Cell, Row, Text, number, with_best, with_spread
 from clm_detour.records.evaluation import Group, MeanScore, Summary, TaskComparison
 from clm_detour.records.store import OptionalInterval
-from clm_detour.report.markup import Section, figure, folded, join, key, paragraph, side_by_side, sortable, table
+from clm_detour.report.markup import Section, figure, folded, join, key, paragraph, sortable, table
 from clm_detour.report.run import Run
 
 
@@ -41,8 +41,22 @@ def tasks_are_shown(run: Run) -> bool:
 
 
 def tasks_figure(run: Run) -> Markup | None:
-    """Return None for now."""
-    return None
+    """Return the scores of all models, a dot for each fine-tuning seed; None if there are none."""
+    found = run.evaluation
+    if not found or not tasks_are_shown(run):
+        return None
+    rows = {
+        task.name: [
+            None if score is None else Dot(score.mean, model, singles=score.seeds)
+            for model in found.scored
+            for score in [found.scores[model].get(task.name)]
+        ]
+        for task in found.tasks
+    }
+    label = f"Scores of {', '.join(found.scored)} on each task; the table of the section on tasks has the values."
+    metrics = wording.listing(list(dict.fromkeys(task.metric.replace("_", " ") for task in found.tasks)))
+    axis = Values(f"test {metrics}, %: a dot for each fine-tuning seed, bar = mean", "~g", ".1f")
+    return figure("tasks", DotPlot(rows, run.color_slots(found.scored), axis), label, "Scores on tasks")
 
 
 def introduction(found: Summary) -> str:
@@ -153,11 +167,9 @@ def difference_figure(row: TaskComparison) -> Markup:
     core = [abs(value) for value in (*(whole[1] or ()), whole[0], *(value for value, _ in entries.values()))]
     reach = 1.1 * max(min(max(ends, default=max(core)), 3 * max(core)), 0.1)
     rows = {
-        name: [Dot(value, COLORS["detour" if value > 0 else "twin"], interval, marker)]
-        for name, (value, interval), marker in (
-            *((task, entry, "o") for task, entry in entries.items()), ("all tasks", whole, "D")
-        )
-    }  # fmt: skip
+        name: [Dot(value, "detour" if value > 0 else "twin", interval)]
+        for name, (value, interval) in (*entries.items(), ("all tasks", whole))
+    }
     label = f"{row.a} minus {row.b} in points by task: "
     label += ", ".join(f"{task} {wording.signed(value, 1)}" for task, (value, _) in entries.items())
     whole_interval = (
@@ -170,8 +182,10 @@ def difference_figure(row: TaskComparison) -> Markup:
         f"whose seeds do not differ, have none.{whole_interval} A line that reaches the edge continues "
         "beyond it."
     )
-    plot = DotPlot(rows, f"points: ← {row.b} better   |   {row.a} better →", zero=True, reach=reach)
-    return side_by_side(figure("task-differences", plot, label, f"Tasks, {row.a} minus {row.b}", caption))
+    axis = Values(f"points: ← {row.b} better   |   {row.a} better →", "~g", "+.2f")
+    better = {"detour": "detour", "twin": "twin"}
+    plot = DotPlot(rows, better, axis, zero=True, reach=reach, legend=False)
+    return figure("task-differences", plot, label, f"Tasks, {row.a} minus {row.b}", caption)
 
 
 def published_table(found: Summary) -> Markup:
