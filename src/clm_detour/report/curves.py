@@ -11,7 +11,7 @@ import numpy as np
 from clm_detour.figures.axes import Tokens, Values
 from clm_detour.figures.lines import Line, LineChart
 from clm_detour.figures.parts import Switch
-from clm_detour.report.run import Curve, Phase, Run
+from clm_detour.report.run import Phase, Run
 
 MOST_POINTS = 400  # of the loss of a phase: more than a screen shows, and few enough for a small page
 FEWER_POINTS = 150  # of everything else that is logged
@@ -38,7 +38,9 @@ def of_curve(name: str, most: int = FEWER_POINTS) -> Callable[[Phase], tuple[np.
 
     def read(phase: Phase) -> tuple[np.ndarray, np.ndarray] | None:
         values = getattr(phase.curve, name) if phase.curve else np.array([])
-        return thinned(phase.curve.tokens, values, most) if phase.curve and np.isfinite(values).any() else None
+        return (
+            thinned(phase.curve.tokens, values, most) if phase.curve and np.isfinite(values).any() else None
+        )
 
     return read
 
@@ -57,8 +59,8 @@ MEASURES = {
     "loss": Measure("Loss", LOSS, of_curve("loss", MOST_POINTS)),
     "masked": Measure("Held-out masked loss", LOSS, of_watched("masked")),
     "causal": Measure("Held-out causal loss", LOSS, of_watched("causal")),
-    "rate": Measure("Learning rate", Values("learning rate", "~g", ".3~g"), of_curve("learning_rate")),
-    "norm": Measure("Gradient norm", Values("gradient norm", "~g", ".3~g"), of_curve("gradient_norm")),
+    "rate": Measure("Learning rate", Values("learning rate", "~r", ".3~g"), of_curve("learning_rate")),
+    "norm": Measure("Gradient norm", Values("gradient norm", "~r", ".3~g"), of_curve("gradient_norm")),
     "speed": Measure("Tokens/s", Values("tokens per second", "~s", ".3~s"), of_curve("tokens_per_second")),
 }
 

@@ -1,8 +1,8 @@
 """The cards of the first screen: a difference of detour and twin, that of two equal twins, and one word.
 
 The two equal twins are the arms `twin` and `control`, which differ in their seed only. `report.outcome` has
-the rules by which loss and tasks are judged; the rules of the other two cards are here, and all of them are in
-docs/statistics.md.
+the rules by which loss and tasks are judged. The rules of the other two cards are here. docs/statistics.md
+states all of them.
 """
 
 from __future__ import annotations

@@ -15,7 +15,17 @@ from clm_detour.figures.lines import Line, LineChart
 from clm_detour.figures.table import Cell, Row, Text, number, with_best
 from clm_detour.records.run import HeldOutRecord, Score, Scores
 from clm_detour.report.curves import tokens_of
-from clm_detour.report.markup import Section, figure, folded, join, key, paragraph, side_by_side, sortable, table
+from clm_detour.report.markup import (
+    Section,
+    figure,
+    folded,
+    join,
+    key,
+    paragraph,
+    side_by_side,
+    sortable,
+    table,
+)
 from clm_detour.report.run import Run
 from clm_detour.report.sections.tasks import tasks_are_shown
 
@@ -53,7 +63,9 @@ def held_out_section(run: Run) -> Section | None:
         paragraph(introduction(held_out)),
         figures(run, held_out),
         sortable(loss_table(run, models, sources)),
-        folded("Accuracy, and changes from the base", accuracy_table(run, models, sources), summary_table(run)),
+        folded(
+            "Accuracy, and changes from the base", accuracy_table(run, models, sources), summary_table(run)
+        ),
         folded("Ends of the phases as a table", phases_table(run, held_out.phases)),
     )
     return Section("held-out", "Held-out text", body)
@@ -129,11 +141,12 @@ def predicted(models: dict[str, Scores], source: str | None) -> Cell:
 
 
 def figures(run: Run, held_out: HeldOutRecord) -> Markup:
-    """Return the losses by source, unless the first screen has them, their differences, and ends of phases."""
+    """Return losses by source (unless the first screen has them), their differences, and ends of phases."""
     shown = [loss_figure(run)] if tasks_are_shown(run) else []
+    shown.append(ends_figure(run, held_out.phases))
     if {"detour", "twin"} <= held_out.models.keys():
         shown.append(difference_figure(held_out))
-    return side_by_side(*filter(None, [*shown, ends_figure(run, held_out.phases)]))
+    return side_by_side(*filter(None, shown))
 
 
 def loss_figure(run: Run) -> Markup | None:
@@ -145,12 +158,13 @@ def loss_figure(run: Run) -> Markup | None:
     models = held_out.models
     rows = {
         source: [
-            Dot(score.loss, model) if (score := scores.of(source)) else None for model, scores in models.items()
+            Dot(score.loss, model) if (score := scores.of(source)) else None
+            for model, scores in models.items()
         ]
         for source in sources
     }
     label = f"Held-out loss of {', '.join(models)} on each source; the table has the values."
-    plot = DotPlot(rows, run.color_slots(models), Values("loss in nats (lower is better)", "~g", ".3f"))
+    plot = DotPlot(rows, run.color_slots(models), Values("loss in nats (lower is better)", "~r", ".3f"))
     return figure("held-out-loss", plot, label, "Held-out loss by source")
 
 
@@ -169,10 +183,12 @@ def difference_figure(held_out: HeldOutRecord) -> Markup | None:
     label = "Loss of detour minus loss of twin by source: "
     label += ", ".join(f"{source} {wording.signed(value)}" for source, value in changes.items())
     reach = 2 * max([abs(value) for value in changes.values()] + [1e-6])
-    axis = Values("loss in nats: ← detour better   |   twin better →", "~g", "+.3f")
+    axis = Values("loss in nats: ← detour better   |   twin better →", "~r", "+.3f")
     better = {"detour": "detour", "twin": "twin"}
     plot = DotPlot(rows, better, axis, zero=True, reach=reach, legend=False)
-    caption = "In the color of the better one. There is one run of each, so no difference has a margin of error."
+    caption = (
+        "In the color of the better one. There is one run of each, so no difference has a margin of error."
+    )
     return figure("held-out-difference", plot, label, "Held-out loss, detour minus twin", caption)
 
 
@@ -186,7 +202,7 @@ def ends_figure(run: Run, phases: dict[str, Scores]) -> Markup | None:
             lines.append(Line([tokens for tokens, _ in points], [loss for _, loss in points], arm))
     if not lines:
         return None
-    axis = Values("held-out masked loss (nats)", "~g", ".3f")
+    axis = Values("held-out masked loss (nats)", "~r", ".3f")
     arms = run.color_slots(line.name for line in lines)
     chart = LineChart(lines, arms, tokens_of(run, [*run.phases.values()]), axis, points=True)
     label = "Held-out masked loss at the end of every phase, a line for each arm; the table has the values."

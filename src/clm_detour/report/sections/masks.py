@@ -17,7 +17,7 @@ from clm_detour.report.run import Run
 MASK = re.compile(r"\[MASK\]|<mask>")  # as tokenizers write it
 SHOWN = 5  # guesses of a model
 UNFOLDED = 3
-ENDS = ".!?:;)\"”"  # after which a text is whole
+ENDS = '.!?:;)"”'  # after which a text is whole
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def card(run: Run, item: FilledMask) -> dict[str, object]:
 
 
 def cut_at_word(text: str) -> str:
-    """Return a text without its last word, which may be half of one, unless a sentence or the mask ends it."""
+    """Return a text without its last word, which may be cut, unless a sentence or the mask ends there."""
     text = text.rstrip()
     if not text or text[-1] in ENDS or MASK.fullmatch(text.split()[-1]):
         return text

@@ -260,7 +260,9 @@ def gradients(run: Run) -> Markup:
     )
     head: list[Text] = ["Objective", "Share of positions", "Loss"]
     positions = table("Positions with a target", head, rows)
-    return join(heading("Supervision"), paragraph(text), positions, folded("Gradient by layer", gradient_table(run)))
+    return join(
+        heading("Supervision"), paragraph(text), positions, folded("Gradient by layer", gradient_table(run))
+    )
 
 
 def gradient_table(run: Run) -> Markup:

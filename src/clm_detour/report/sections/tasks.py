@@ -53,9 +53,11 @@ def tasks_figure(run: Run) -> Markup | None:
         ]
         for task in found.tasks
     }
-    label = f"Scores of {', '.join(found.scored)} on each task; the table of the section on tasks has the values."
+    label = (
+        f"Scores of {', '.join(found.scored)} on each task; the table of the section on tasks has the values."
+    )
     metrics = wording.listing(list(dict.fromkeys(task.metric.replace("_", " ") for task in found.tasks)))
-    axis = Values(f"test {metrics}, %: a dot for each fine-tuning seed, bar = mean", "~g", ".1f")
+    axis = Values(f"test {metrics}, %: a dot for each fine-tuning seed, bar = mean", "~r", ".1f")
     return figure("tasks", DotPlot(rows, run.color_slots(found.scored), axis), label, "Scores on tasks")
 
 
@@ -182,7 +184,7 @@ def difference_figure(row: TaskComparison) -> Markup:
         f"whose seeds do not differ, have none.{whole_interval} A line that reaches the edge continues "
         "beyond it."
     )
-    axis = Values(f"points: ← {row.b} better   |   {row.a} better →", "~g", "+.2f")
+    axis = Values(f"points: ← {row.b} better   |   {row.a} better →", "~r", "+.2f")
     better = {"detour": "detour", "twin": "twin"}
     plot = DotPlot(rows, better, axis, zero=True, reach=reach, legend=False)
     return figure("task-differences", plot, label, f"Tasks, {row.a} minus {row.b}", caption)

@@ -19,14 +19,14 @@ def training_section(run: Run) -> Section | None:
     objectives = {phase.objective for phase in run.phases.values() if phase.curve}
     if len(objectives) > 1:
         text += (
-            " A causal loss and a masked loss belong to different tasks and cannot be compared; nor can masked "
-            "losses at different mask rates, since more masking makes the task harder."
+            " A causal loss and a masked loss belong to different tasks and cannot be compared; nor can "
+            "masked losses at different mask rates, since more masking makes the task harder."
         )
     caption = ""
     if any(phase.watched for phase in run.phases.values()):
         caption = (
-            "Held-out losses are on text that no phase trains on: the text of the mixture of each phase, once "
-            "with masked tokens that the model predicts from both sides, and once causally."
+            "Held-out losses are on text that no phase trains on: the text of the mixture of each phase, "
+            "once with masked tokens that the model predicts from both sides, and once causally."
         )
     made = figure("training", chart, in_words(run), "Training", caption)
     return Section("training", "Training", join(paragraph(text), made))
