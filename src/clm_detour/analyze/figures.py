@@ -90,7 +90,9 @@ def trajectory_chart(found: TrajectoryRecord, reference: str = "undecayed twin")
     lines, entries = [], {}
     for place, (group, span) in enumerate(groups.items(), start=1):
         estimates = [point.estimate(REFERENCE, "debiased", group) for point in points]
-        name = f"{group} ({span[0]} to {span[1]})"
+        name = (
+            f"{group} layers ({span[0]} to {span[1]})" if span[0] != span[1] else f"{group} layer ({span[0]})"
+        )
         entries[name] = f"neutral-{place}"
         lines.append(
             Line(tokens, [each.divergence for each in estimates], name, [each.interval for each in estimates])
@@ -107,7 +109,6 @@ def trajectory_chart(found: TrajectoryRecord, reference: str = "undecayed twin")
         Values(f"divergence from the {reference} (debiased)", "~%", ".2%"),
         points=True,
         from_zero=True,
-        legend="layers",
     )
 
 

@@ -78,8 +78,10 @@ class Tokens:
                 {"x": (start + end) / 2, "share": (end - start) / whole, "span": name}
                 for start, end, name in self.spans
             ]
-            room = alt.ExprRef("datum.share * width - 2")
-            names = alt.Chart(data_of(rows, ["x", "share"])).mark_text(baseline="bottom", dy=-4, limit=room)
+            room = alt.ExprRef("datum.share * width + 6")
+            names = alt.Chart(data_of(rows, ["x", "share"])).mark_text(
+                baseline="bottom", dy=-4, fontSize=10, limit=room
+            )
             layers.append(names.encode(self.encoding(), y=alt.value(0), text="span:N"))
         return layers
 

@@ -16,7 +16,7 @@ function showArms(view, arms) {
 
 async function embed(chart) {
   const spec = JSON.parse(chart.querySelector("script").textContent);
-  const options = { renderer: "svg", actions: false, ast: true };
+  const options = { renderer: "svg", actions: false, ast: true, bind: chart.querySelector(".switches") };
   const { view } = await vegaEmbed(chart.querySelector(".live"), spec, options);
   chart.classList.add("embedded");
   const arms = (spec.params ?? []).find((param) => param.name === "arms");

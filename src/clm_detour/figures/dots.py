@@ -16,6 +16,7 @@ from clm_detour.figures.parts import (
     color_of,
     data_of,
     is_of_arms,
+    legend_of,
     shape_of,
 )
 from clm_detour.figures.theme import INK
@@ -63,7 +64,6 @@ class DotPlot:
         title: Lines above the plot.
         single: What a single measurement is.
         legend: Whether the plot has a legend.
-        aside: Whether the dots of a row stand below each other, so that equal values do not hide each other.
     """
 
     rows: Mapping[str, Sequence[Dot | None]]
@@ -96,23 +96,37 @@ class DotPlot:
         return alt.Chart(alt.InlineData(values=[{}])).mark_rule(strokeWidth=0.8).encode(x=alt.datum(0))
 
     def _layers(self, aside: bool, singles: bool) -> list[alt.Chart]:
-        """Return intervals, single measurements, values and labels."""
+        """Return intervals, single measurements, values and labels.
+
+        Args:
+            aside: Whether the dots of a row stand below each other, so that equal values do not hide each
+                other.
+            singles: Whether there are single measurements.
+        """
         ends = [] if self.reach is None else [-self.reach, self.reach]
         scale = alt.Scale(zero=False, **({"domain": ends, "nice": False} if ends else {"padding": 14}))
         axis = alt.Axis(title=self.x.title, format=self.x.format, tickCount=5, labelOverlap=True)
         precise = self.x.precise or self.x.format
         tips = [alt.Tooltip("row:N", title=" "), alt.Tooltip("name:N", title="of")]
         value = alt.Tooltip("value:Q", title="value", format=precise)
+        legend = legend_of(self.entries, room=220) if self.legend else None
         base = alt.Chart().encode(
             alt.X("value:Q", scale=scale, axis=axis),
-            alt.Y("row:N", sort=[*self.rows], axis=alt.Axis(title=None), scale=alt.Scale(paddingInner=0.2)),
-            color=color_of(self.entries, self.legend),
+            alt.Y(
+                "row:N",
+                sort=[*self.rows],
+                axis=alt.Axis(title=None),
+                scale=alt.Scale(type="band", paddingInner=0.2),
+            ),
+            color=color_of(self.entries, legend_of(self.entries) if self.legend else None),
             **({"yOffset": alt.YOffset("name:N", scale=alt.Scale(domain=[*self.entries]))} if aside else {}),
         )
         means, layers = base.transform_filter("!isValid(datum.single)"), []
-        reaches = means.transform_filter("isValid(datum.low)")
-        layers.append(reaches.mark_rule(strokeWidth=1.6, clip=True).encode(x="low:Q", x2="high:Q"))
-        shape = shape_of(self.entries, self.legend)
+        dots = [dot for dots in self.rows.values() for dot in dots if dot]
+        if any(dot.interval for dot in dots):
+            reaches = means.transform_filter("isValid(datum.low)")
+            layers.append(reaches.mark_rule(strokeWidth=1.6, clip=True).encode(x="low:Q", x2="high:Q"))
+        shape = shape_of(self.entries, legend)
         if singles:
             single = base.transform_filter("isValid(datum.single)").encode(shape=shape)
             seen = [*tips, alt.Tooltip("single:N", title=self.single), value]
@@ -125,6 +139,6 @@ class DotPlot:
             "align": alt.ExprRef("datum.value < 0 ? 'right' : 'left'"),
             "dx": alt.ExprRef("datum.value < 0 ? -8 : 8"),
         }
-        if any(dot and dot.label for dots in self.rows.values() for dot in dots):
+        if any(dot.label for dot in dots):
             layers.append(means.mark_text(**side).encode(text="label:N", color=alt.ColorValue(INK)))
         return layers

@@ -67,7 +67,9 @@ class Figure:
         opening = Markup('<svg class="static" viewBox="{}" role="img" aria-label="{}">').format(box[1], label)
         static = opening + Markup(drawing[drawing.index(">") + 1 :])
         live = on_page(self.spec) | {"description": label, "width": "container"}
-        parts = Markup('{}<div class="live"></div>{}').format(static, script_of(live))
+        parts = Markup('<div class="switches"></div>{}<div class="live"></div>{}').format(
+            static, script_of(live)
+        )
         return Markup('<div class="chart" data-name="{}">{}</div>').format(self.name, parts)
 
     def svg(self, dark: bool = False) -> str:

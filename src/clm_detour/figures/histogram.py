@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from clm_detour.figures.parts import Value, data_of
-from clm_detour.figures.theme import INK, SOFT
+from clm_detour.figures.theme import INK, SHADES
 
 WIDTH, HEIGHT, FACTS = 400, 200, 250  # pixels of the histogram, and the width of the facts
 LINE = 16  # pixels of a fact
@@ -38,8 +38,13 @@ def histogram(
     )
     bars = (
         alt.Chart(data_of(rows, numbers=("from", "below", "documents")))
-        .mark_bar(color=SOFT, binSpacing=1)
-        .encode(lengths, alt.X2("below"), alt.Y("documents:Q", axis=alt.Axis(title="documents", tickCount=5)))
+        .mark_rect(color=SHADES[3], stroke="white", strokeWidth=0.6)
+        .encode(
+            lengths,
+            alt.X2("below"),
+            alt.Y("documents:Q", scale=alt.Scale(zero=True), axis=alt.Axis(title="documents", tickCount=5)),
+            y2=alt.datum(0),
+        )
     )
     marks: list[dict[str, Value]] = [
         {"x": float(row_length), "mark": "a row"}, {"x": float(median), "mark": "median"}
@@ -55,8 +60,8 @@ def histogram(
             ),
         )
     )  # fmt: skip
-    plot = alt.layer(bars, lines, title=title, width=WIDTH, height=HEIGHT)
-    return alt.hconcat(plot, facts_beside(facts), spacing=30)
+    plot = alt.layer(bars, lines, width=WIDTH, height=HEIGHT)
+    return alt.hconcat(plot, facts_beside(facts), spacing=30, title=title)
 
 
 def facts_beside(facts: Sequence[tuple[str, str]]) -> alt.LayerChart:

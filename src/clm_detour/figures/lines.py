@@ -20,11 +20,13 @@ from clm_detour.figures.parts import (
     dash_of,
     data_of,
     is_of_arms,
+    legend_of,
     quoted,
     shape_of,
 )
+from clm_detour.figures.theme import LOOKS
 
-SMOOTHING = {"off": 0, "little": 3, "medium": 10, "strong": 30}  # neighbors on each side in a running mean
+SMOOTHING = {"off": 0, "little": 2, "medium": 5, "strong": 15}  # neighbors on each side in a running mean
 SMOOTHED = "smoothing"  # name of the parameter
 
 
@@ -90,7 +92,7 @@ class LineChart:
         title = alt.ExprRef(self._of_option(lambda axis: axis.title))
         chart = alt.layer(
             *self.x.layers(),
-            *self._layers({key for row in rows for key in row}),
+            *self._layers({key for row in rows for key, value in row.items() if is_known(value)}),
             data=data_of(rows, numbers=("x", "y", "low", "high")),
             height=self.height,
             title=alt.Title(text=title),
@@ -117,27 +119,41 @@ class LineChart:
 
     def _layers(self, fields: set[str]) -> list[alt.Chart]:
         """Return bands, lines, markers and the layer for the pointer, of data with these fields."""
-        shown = self.legend is not None
+        legend = self._legend()
         labels = f"format(datum.value, {self._of_option(lambda axis: axis.format)})"
         axis = alt.Axis(title=None, tickCount=5, labelExpr=labels)
         parts = ["part"] if "part" in fields else []
         base = alt.Chart().encode(
             self.x.encoding(),
             alt.Y("y:Q", scale=alt.Scale(zero=self.from_zero), axis=axis),
-            color=color_of(self.entries, shown, self.legend or None, 24 if has_names(self.x) else 8),
+            color=color_of(self.entries, legend),
             detail=[f"{part}:N" for part in parts],
         )
-        strokes, layers = base.encode(strokeDash=dash_of(self.entries, shown)), []
+        layers = []
         if "low" in fields:
             layers.append(base.mark_area(opacity=0.15, clip=True).encode(y="low:Q", y2="high:Q"))
+        if self.points:
+            # One layer for each line: dashes from a scale would cut up the markers of the legend.
+            layers += [
+                base.mark_line(clip=True, strokeDash=[*LOOKS[slot].dash]).transform_filter(is_named(name))
+                for name, slot in self.entries.items()
+            ]
+            base = base.encode(shape=shape_of(self.entries, legend))
+            return [*layers, base.mark_point(clip=True, size=32), self._hover(base, fields)]
+        strokes = base.encode(strokeDash=dash_of(self.entries, legend))
         if self.smoothing:
             layers.append(base.mark_line(strokeWidth=0.8, opacity=0.35, clip=True))
             strokes = smoothed(strokes, ["name", *parts]).encode(y="mean:Q")
         layers.append(strokes.mark_line(clip=True))
-        if self.points:
-            shape = shape_of(self.entries, shown)
-            layers.append(base.mark_point(clip=True, size=32).encode(shape=shape))
         return [*layers, self._hover(base, fields)]
+
+    def _legend(self) -> alt.Legend | None:
+        """Return the legend: markers or pieces of lines, above the names of an axis of tokens."""
+        if self.legend is None:
+            return None
+        lines = {} if self.points else {"symbolType": "stroke", "symbolSize": 500}
+        named = isinstance(self.x, Tokens) and self.x.spans
+        return legend_of(self.entries, title=self.legend or None, offset=22 if named else 8, **lines)
 
     def _hover(self, base: alt.Chart, fields: set[str]) -> alt.Chart:
         """Return invisible points, of which the one next to the pointer is shown with its values."""
@@ -175,6 +191,11 @@ def smoothed(chart: alt.Chart, groups: Sequence[str]) -> alt.Chart:
     return chart.transform_calculate(mean=f"isValid(datum.y) ? {choice} : null")
 
 
-def has_names(x: Tokens | Layers) -> bool:
-    """Return whether there are names between the plot and the legend."""
-    return isinstance(x, Tokens) and bool(x.spans)
+def is_known(value: Value) -> bool:
+    """Return whether a value is a text or a finite number."""
+    return isinstance(value, str) or (value is not None and math.isfinite(value))
+
+
+def is_named(name: str) -> str:
+    """Return the condition that a point belongs to a line of this name."""
+    return f"datum.name == {quoted(name)}"

@@ -14,7 +14,7 @@ import altair as alt
 from clm_detour.figures.theme import ARMS, looks
 
 Value = str | float | None
-LETTER, SYMBOL = 7, 34  # pixels of a letter of a legend, and of the space beside a name
+LETTER, SYMBOL = 6, 36  # pixels of a letter of a legend, and of the space beside a name
 
 
 @dataclass(frozen=True)
@@ -74,37 +74,26 @@ def text_of(value: Value) -> str:
     return "" if value is None or not math.isfinite(value) else f"{value:.6g}"
 
 
-def color_of(
-    entries: Mapping[str, str], legend: bool = True, title: str | None = None, offset: int = 8
-) -> alt.Color:
-    """Return the colors of the field `name`.
-
-    Args:
-        entries: Name -> slot of `theme.LOOKS`.
-        offset: Pixels between legend and plot.
-        legend: Whether the names stand above the chart, in as many columns as there is room for.
-    """
-    longest = max(map(len, entries), default=1)
-    columns = f"max(1, floor(width / {LETTER * longest + SYMBOL}))"
-    above = alt.Legend(
-        orient="top", title=title, columns=alt.ExprRef(columns), symbolOpacity=1, offset=offset
-    )
-    return alt.Color("name:N", scale=scale_of(entries, "light"), legend=above if legend else None)
+def legend_of(entries: Mapping[str, str], room: int = 330, **settings: Any) -> alt.Legend:
+    """Return a legend above the chart, in as many columns as fit into `room` pixels."""
+    columns = max(1, room // (LETTER * max(map(len, entries), default=1) + SYMBOL))
+    above = {"orient": "top", "title": None, "columns": columns, "symbolOpacity": 1}
+    return alt.Legend(**(above | settings))
 
 
-def shape_of(entries: Mapping[str, str], legend: bool = True) -> alt.Shape:
-    """Return the markers of the field `name`."""
-    return alt.Shape("name:N", scale=scale_of(entries, "shape"), **hidden(legend))
+def color_of(entries: Mapping[str, str], legend: alt.Legend | None) -> alt.Color:
+    """Return the colors of the field `name`; entries are names with their slots of `theme.LOOKS`."""
+    return alt.Color("name:N", scale=scale_of(entries, "light"), legend=legend)
 
 
-def dash_of(entries: Mapping[str, str], legend: bool = True) -> alt.StrokeDash:
-    """Return the dashes of the field `name`."""
-    return alt.StrokeDash("name:N", scale=scale_of(entries, "dash"), **hidden(legend))
+def shape_of(entries: Mapping[str, str], legend: alt.Legend | None) -> alt.Shape:
+    """Return the markers of the field `name`; its legend is that of the colors."""
+    return alt.Shape("name:N", scale=scale_of(entries, "shape"), legend=legend)
 
 
-def hidden(legend: bool) -> dict[str, Any]:
-    """Return the argument that leaves a legend out."""
-    return {} if legend else {"legend": None}
+def dash_of(entries: Mapping[str, str], legend: alt.Legend | None) -> alt.StrokeDash:
+    """Return the dashes of the field `name`; their legend is that of the colors."""
+    return alt.StrokeDash("name:N", scale=scale_of(entries, "dash"), legend=legend)
 
 
 def scale_of(entries: Mapping[str, str], part: str) -> alt.Scale:

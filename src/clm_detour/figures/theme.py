@@ -33,7 +33,7 @@ class Look:
 
 
 ARMS = {
-    "base": Look("#6b7077", "#a4a8b0", "circle", (1, 2)),
+    "base": Look("#6b7077", "#a4a8b0", "circle", (2, 2)),
     "detour": Look("#d55e00", "#d65f01", "diamond"),
     "twin": Look("#0072b2", "#2f86bd", "square", (7, 3)),
     "control": Look("#3897cf", "#56b4e9", "triangle-up", (3, 3)),
@@ -75,6 +75,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 CONFIG: dict[str, Any] = {
     "background": None,
     "font": FONT,
+    "padding": {"left": 0, "right": 5, "top": 5, "bottom": 5},
     "view": {"stroke": None},
     "axis": {
         "domain": False, "ticks": False, "gridColor": LINE, "gridWidth": 0.6, "labelColor": INK,
@@ -88,7 +89,7 @@ CONFIG: dict[str, Any] = {
     "title": {"color": INK, "fontSize": 12, "fontWeight": "normal", "anchor": "start", "offset": 8},
     "text": {"color": INK, "fontSize": 11},
     "rule": {"color": INK},
-    "line": {"strokeWidth": 1.8, "strokeCap": "round"},
+    "line": {"strokeWidth": 1.8},
     "point": {"filled": True, "size": 40, "opacity": 1},
 }  # fmt: skip
 
