@@ -65,7 +65,7 @@ def test_tasks_are_judged_as_in_the_title_where_there_is_a_second_twin(fake_run,
     make_tasks(fake_run, seeds=(1, 2, 3), **settings)
     found = card(fake_run, TASKS)
     assert found.word == word
-    assert found.title == "Tasks (7 tasks × 3 seeds), detour − twin"
+    assert found.title == "Tasks (7 × 3 seeds), detour − twin"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def task_card(run: Run) -> Card:
         return Card("Tasks, detour − twin", wording.ABSENT, UNMEASURED, NOT_MEASURED)
     seeds = {len(run.evaluation.scores["twin"][task].seeds) for task in found.tasks}
     over = f" × {wording.counted(max(seeds), 'seed')}" if len(seeds) == 1 else ""
-    title = f"Tasks ({wording.counted(len(found.tasks), 'task')}{over}), detour − twin"
+    title = f"Tasks ({wording.count(len(found.tasks))}{over}), detour − twin"
     value = f"{wording.signed(found.difference, 1)} points"
     noise = signed_task_noise(run)
     if noise is None:
