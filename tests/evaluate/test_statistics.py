@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from scipy import stats
 
 from clm_detour.evaluate.figure import difference_plot, write_differences
@@ -30,7 +29,6 @@ from clm_detour.evaluate.statistics import (
 )
 from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.evaluate.tables import as_csv, latex, markdown, score_table, write_tables
-from clm_detour.figures.canvas import INK
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.store import as_json, parse
 
@@ -306,12 +304,11 @@ def test_sentences_name_what_an_interval_speaks_of():
 @pytest.mark.parametrize(("tasks", "intervals"), [(3, 4), (7, 1)])
 def test_a_figure_has_one_kind_of_interval(tasks, intervals):
     (found,) = summary_apart(*SEVEN[:tasks]).comparisons
-    axes = Figure().subplots()
-    difference_plot(found, several=False).paint(axes)
-    bars = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"]
-    assert len([bar for bar in bars if bar.get_color() != INK]) == intervals
+    plot = difference_plot(found, several=False)
+    dots = [dot for row in plot.rows.values() for dot in row if dot]
+    assert sum(dot.interval is not None for dot in dots) == intervals
     kind = "over seeds, on these tasks only" if tasks < 6 else "over tasks like these"
-    assert kind in axes.get_title(loc="left")
+    assert kind in plot.title
 
 
 def test_tables_and_figure_print_no_inference_where_there_is_none(tmp_path):

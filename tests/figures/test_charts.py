@@ -1,80 +1,163 @@
-"""Charts are the same bytes for the same data, and show what they are given."""
+"""Charts hold every point that they are given, and nothing that was not measured."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 
-from matplotlib.figure import Figure as Canvas
+import pytest
 
-from clm_detour.figures.canvas import COLORS, INK, LIGHT, Figure, png
-from clm_detour.figures.charts import HeatMap, Line, LineChart, lowest_of
+from clm_detour.figures.axes import Layers, Tokens, Values
 from clm_detour.figures.dots import Dot, DotPlot
+from clm_detour.figures.figure import Figure
+from clm_detour.figures.heatmap import HeatMap, lowest_of
+from clm_detour.figures.histogram import histogram
+from clm_detour.figures.lines import Line, LineChart
+from clm_detour.figures.parts import Switch
+from clm_detour.figures.theme import ARMS
+
+HOSTILE = "a 'quoted\\' <b>name</b>, \"with\" commas"
+ESTIMATORS = Switch("estimator", "Estimator", {"biased": "biased", "debiased": "debiased"})
 
 
-def painted(chart):
-    axes = Canvas().subplots()
-    chart.paint(axes)
-    return axes
-
-
-def test_a_dot_plot_has_a_dot_for_each_group_its_intervals_and_the_line_at_zero():
-    rows = {
-        "first": [Dot(1.0, COLORS["detour"], (0.5, 1.5)), Dot(-1.0, COLORS["twin"])],
-        "a name that is much too long for the plot": [None, Dot(math.nan, COLORS["twin"])],
-    }
-    axes = painted(DotPlot(rows, "points", zero=True, reach=2.0))
-    dots = [line for line in axes.lines if len(line.get_xdata()) == 1]
-    assert [(dot.get_xdata()[0], dot.get_color()) for dot in dots] == [
-        (1.0, COLORS["detour"]),
-        (-1.0, COLORS["twin"]),
+def lines(**settings) -> LineChart:
+    drawn = [
+        Line([0, 1e6, 2e6, 3e6], [3.0, 2.5, math.nan, 2.0], arm, part="mlm") for arm in ("detour", "twin")
     ]
-    assert dots[0].get_ydata()[0] < 0 < dots[1].get_ydata()[0]  # apart, in one row
-    assert [line.get_color() for line in axes.lines if len(line.get_xdata()) == 2] == [COLORS["detour"], INK]
-    assert axes.get_xlim() == (-2.0, 2.0)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["first", "a name that is much…"]
+    axis = Tokens(5e6, borders=[2e6], spans=[(0, 2e6, "mlm"), (2e6, 5e6, "clm")])
+    return LineChart(drawn, {"detour": "detour", "twin": "twin"}, axis, Values("loss"), **settings)
 
 
-def test_lines_over_tokens_have_a_unit_that_suits_them():
-    chart = LineChart(
-        [Line([0, 5e6], [1.0, 2.0], COLORS["base"])], last=10_000_000, borders=[5e6], spans=[(0, 5e6, "clm")]
+def layers(**settings) -> LineChart:
+    line = Line(range(4), [0.1, 0.2, 0.3, math.nan], HOSTILE, [(0.05, 0.15), None, (0.2, 0.4), None])
+    names = Layers(["embeddings", "0", "1", "final_norm"])
+    return LineChart([line], {HOSTILE: "neutral-1"}, names, Values("divergence", "~%"), **settings)
+
+
+def dots() -> DotPlot:
+    rows = {
+        "first": [Dot(1.0, "detour", (0.5, 1.5)), Dot(-1.0, "twin", singles={"42": -1.5, "43": -0.5})],
+        HOSTILE: [None, Dot(math.nan, "twin")],
+    }
+    return DotPlot(rows, {"detour": "detour", "twin": "twin"}, Values("points"), zero=True, reach=2.0)
+
+
+def heat_map() -> HeatMap:
+    matrices = {"biased": [[1.0, 0.5]], "debiased": [[0.42, math.nan]]}
+    return HeatMap(matrices, ["0"], ["0", HOSTILE], "layer of B", "layer of A", ESTIMATORS)
+
+
+def card():
+    bins = [{"from": 0, "below": 2, "documents": 3}, {"from": 2, "below": 4, "documents": 8}]
+    return histogram(HOSTILE, bins, 512, 3.0, [("documents", "11"), (HOSTILE, "1")])
+
+
+CHARTS = {
+    "lines": lines().draw(),
+    "smoothed": lines(smoothing="medium").draw(),
+    "layers": layers(points=True).draw(),
+    "dots": dots().draw(),
+    "heat-map": heat_map().draw(),
+    "card": card(),
+}
+
+
+def rows_of(chart) -> list[dict[str, str]]:
+    """Return all rows of the data of a chart."""
+    data = Figure("x", chart).spec["datasets"].values()
+    return [row for text in data if isinstance(text, str) for row in csv.DictReader(io.StringIO(text))]
+
+
+def layer_of(spec, kind: str):
+    """Return the layers with a mark."""
+    return [layer for layer in spec["layer"] if layer["mark"]["type"] == kind]
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_charts_follow_the_schema_of_vega_lite(name):
+    assert CHARTS[name].to_dict(validate=True)
+
+
+def test_every_point_of_a_line_is_in_the_data_and_what_is_not_a_number_is_left_out():
+    found = [(row["x"], row["y"]) for row in rows_of(CHARTS["lines"]) if row.get("name") == "twin"]
+    assert found == [("0", "3"), ("1e+06", "2.5"), ("2e+06", ""), ("3e+06", "2")]
+    bounds = [(row["low"], row["high"]) for row in rows_of(CHARTS["layers"])]
+    assert bounds == [("0.05", "0.15"), ("", ""), ("0.2", "0.4"), ("", "")]
+
+
+def test_a_line_breaks_where_nothing_was_measured():
+    whole = LineChart(
+        [Line(range(4), [1.0, 2.0, 2.5, 3.0], "twin")], {"twin": "twin"}, Tokens(3), Values("loss")
     )
-    axes = painted(chart)
-    assert axes.get_xlabel() == "tokens trained (millions)"
-    assert [text.get_text() for text in axes.texts] == ["clm"]
-    assert len(axes.lines) == 2
-
-
-def test_lines_over_layers_name_their_layers_and_have_bands():
-    layers = ["embeddings", "0", "1", "final_norm"]
-    line = Line(
-        range(4),
-        [1.0, 2.0, 3.0, math.nan],
-        COLORS["twin"],
-        "debiased",
-        band=[(0.5, 1.5), None, (2.0, 4.0), None],
+    gap = LineChart(
+        [Line(range(4), [1.0, 2.0, math.nan, 3.0], "twin")], {"twin": "twin"}, Tokens(3), Values("loss")
     )
-    axes = painted(LineChart([line], layers=layers, legend=""))
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["emb.", "0", "1", "norm"]
-    assert len(axes.collections) == 1
-    assert axes.get_legend().get_texts()[0].get_text() == "debiased"
+    strokes = [
+        Figure("x", chart.draw()).svg().partition("mark-line")[2].partition("</g>")[0]
+        for chart in (whole, gap)
+    ]
+    assert [stroke.count("M") for stroke in strokes] == [1, 2]
+    assert all("NaN" not in stroke for stroke in strokes)
+
+
+def test_lines_over_tokens_have_a_unit_that_suits_them_and_the_names_of_their_spans():
+    drawing = Figure("x", CHARTS["lines"]).svg()
+    assert "tokens trained (millions)" in drawing
+    assert all(f">{text}<" in drawing for text in ("mlm", "clm", "loss", "detour", "twin", "5"))
+
+
+def test_lines_over_layers_name_their_layers():
+    drawing = Figure("x", CHARTS["layers"]).svg()
+    assert all(f">{text}<" in drawing for text in ("emb.", "0", "1", "norm", "layer", "20%"))
+
+
+def test_lines_have_the_colors_markers_and_dashes_of_their_arms():
+    spec = Figure("x", CHARTS["smoothed"]).spec
+    encoding = layer_of(spec, "line")[1]["encoding"]
+    assert encoding["color"]["scale"]["range"] == [ARMS["detour"].light, ARMS["twin"].light]
+    assert encoding["strokeDash"]["scale"]["range"] == [[1, 0], list(ARMS["twin"].dash)]
+    dots = layer_of(Figure("x", CHARTS["dots"]).spec, "point")
+    assert dots[0]["encoding"]["shape"]["scale"]["range"] == ["diamond", "square"]
+
+
+def test_only_charts_of_arms_follow_the_chips_of_the_page():
+    has_arms = {
+        name: [one["value"] for one in Figure("x", chart).spec.get("params", []) if one["name"] == "arms"]
+        for name, chart in CHARTS.items()
+    }
+    assert {name for name, value in has_arms.items() if value} == {"lines", "smoothed", "dots"}
+    assert has_arms["dots"] == [["detour", "twin"]]
+
+
+def test_a_running_mean_stays_inside_its_part_and_stands_beside_every_point():
+    spec = Figure("x", CHARTS["smoothed"]).spec
+    pale, mean = layer_of(spec, "line")
+    assert pale["encoding"]["y"]["field"] == "y"
+    assert mean["encoding"]["y"]["field"] == "mean"
+    assert all(step["groupby"] == ["name", "part"] for step in mean["transform"] if "window" in step)
+
+
+def test_a_dot_plot_has_each_value_its_interval_and_each_single_measurement():
+    found = [(row["row"], row["single"], row["value"], row["low"]) for row in rows_of(CHARTS["dots"])]
+    assert found == [
+        ("first", "", "1", "0.5"),
+        ("first", "", "-1", ""),
+        ("first", "42", "-1.5", ""),
+        ("first", "43", "-0.5", ""),
+    ]
+    x = layer_of(Figure("x", CHARTS["dots"]).spec, "tick")[0]["encoding"]["x"]
+    assert x["scale"]["domain"] == [-2.0, 2.0]
 
 
 def test_several_heat_maps_have_one_scale_from_a_round_number():
     assert lowest_of([[[0.42, 1.0]], [[0.31, math.nan]]]) == 0.3
     assert lowest_of([]) == 0.0
-    axes = painted(HeatMap([[1.0, 0.5]], ["0"], ["0", "1"], "layer of B", "layer of A", 0.3))
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer of B", "layer of A")
+    found = [(row["option"], row["cka"]) for row in rows_of(CHARTS["heat-map"])]
+    assert found == [("biased", "1"), ("biased", "0.5"), ("debiased", "0.42"), ("debiased", "")]
 
 
-def test_the_same_chart_gives_the_same_bytes_in_the_page_and_in_files():
-    def make() -> Figure:
-        return Figure("dots", DotPlot({"a": [Dot(1.0, COLORS["detour"])]}, "points"), {"detour": "detour"})
-
-    assert (make().svg(), make().png(), make().inline("x")) == (
-        make().svg(),
-        make().png(),
-        make().inline("x"),
-    )
-    assert "var(--detour)" in make().inline("x")
-    assert LIGHT[4] in make().svg()
-    assert png([make().chart] * 2, width=6.0)[:4] == b"\x89PNG"
+def test_a_card_shows_its_facts_and_the_lengths_from_one_token():
+    drawing = Figure("x", CHARTS["card"]).svg()
+    assert all(f">{text}<" in drawing for text in ("11", "a row", "median", "documents"))
+    assert [row["from"] for row in rows_of(CHARTS["card"]) if row.get("below")] == ["1", "2"]

@@ -181,7 +181,7 @@ def test_a_run_without_the_records_has_no_such_section(fake_run, section, record
 
 
 def test_the_page_names_no_address_and_no_folder_of_the_machine(whole_run, whole_page):
-    shown = re.sub("<script type=\"module\">.*?</script>", "", whole_page, flags=re.DOTALL)
+    shown = re.sub('<script type="module">.*?</script>', "", whole_page, flags=re.DOTALL)
     addresses = set(re.findall(r"https?://[^\"\\s<]*", shown))
     assert all(re.match("http://www.w3.org/|https://vega.github.io/schema/", found) for found in addresses)
     assert str(whole_run.path.parent) not in whole_page
@@ -192,7 +192,9 @@ def test_every_figure_is_a_png_and_an_svg_and_every_table_a_csv(whole_run, whole
     charts = re.findall('class="chart" data-name="([^"]*)"', whole_page)
     files = {ending: sorted(path.stem for path in folder.glob(f"*.{ending}")) for ending in ("svg", "png")}
     assert files["svg"] == files["png"]
-    assert all(any(name == chart or name.startswith(f"{chart}-") for name in files["svg"]) for chart in charts)
+    assert all(
+        any(name == chart or name.startswith(f"{chart}-") for name in files["svg"]) for chart in charts
+    )
     titles = re.findall(r'<table aria-label="([^"]*)"', whole_page)
     for title in titles:
         name = re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")

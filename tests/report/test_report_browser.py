@@ -29,8 +29,12 @@ TOO_WIDE = """[...document.body.querySelectorAll("*")]
   .filter((each) => !each.parentElement.closest(".scroll, nav, .chips, pre, svg, .unseen"))
   .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
   .map((each) => each.outerHTML.slice(0, 120))"""
-MARKS = """document.querySelectorAll('.chart[data-name="tasks"] .live .mark-symbol path[aria-label]').length"""
-FIRST_COLUMN = """[...document.querySelectorAll('table[aria-label="Loss"] tbody th')].map((each) => each.textContent)"""
+MARKS = (
+    """document.querySelectorAll('.chart[data-name="tasks"] .live .mark-symbol path[aria-label]').length"""
+)
+FIRST_COLUMN = (
+    """[...document.querySelectorAll('table[aria-label="Loss"] tbody th')].map((each) => each.textContent)"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +93,9 @@ def test_a_chip_hides_its_arm_and_shows_it_again(tab, pages):
     })()"""
     drawn = """document.querySelector('.chart[data-name="tasks"] .live').innerHTML.includes("var(--twin)")"""
     everywhere = f"{drawn}"
-    dots = """document.querySelectorAll('.chart[data-name="tasks"] .live .mark-symbol.role-mark path').length"""
+    dots = (
+        """document.querySelectorAll('.chart[data-name="tasks"] .live .mark-symbol.role-mark path').length"""
+    )
     before = tab.run(dots)
     assert (before > 0, tab.run(everywhere)) == (True, True)
     assert tab.run(press) == "false"

@@ -10,14 +10,13 @@ import altair as alt
 
 from clm_detour.figures.axes import Values
 from clm_detour.figures.parts import (
-    ARM_IS_SHOWN,
     Value,
-    arms_parameter,
     color_of,
     data_of,
-    is_of_arms,
     legend_of,
+    quoted,
     shape_of,
+    with_choice,
 )
 from clm_detour.figures.theme import INK
 
@@ -87,9 +86,7 @@ class DotPlot:
             height=len(self.rows) * (ROW * places + BETWEEN),
             **({"title": alt.Title(self.title.split("\n"))} if self.title else {}),
         )
-        if is_of_arms(self.entries) and self.legend:
-            return chart.transform_filter(ARM_IS_SHOWN).add_params(arms_parameter(self.entries))
-        return chart
+        return with_choice(chart, self.entries) if self.legend else chart
 
     def _zero(self) -> alt.Chart:
         """Return the line at zero."""
@@ -105,7 +102,8 @@ class DotPlot:
         """
         ends = [] if self.reach is None else [-self.reach, self.reach]
         scale = alt.Scale(zero=False, **({"domain": ends, "nice": False} if ends else {"padding": 14}))
-        axis = alt.Axis(title=self.x.title, format=self.x.format, tickCount=5, labelOverlap=True)
+        labels = f"format(datum.value, {quoted(self.x.format)})"
+        axis = alt.Axis(title=self.x.title, labelExpr=labels, tickCount=5, labelOverlap=True)
         precise = self.x.precise or self.x.format
         tips = [alt.Tooltip("row:N", title=" "), alt.Tooltip("name:N", title="of")]
         value = alt.Tooltip("value:Q", title="value", format=precise)
@@ -116,9 +114,9 @@ class DotPlot:
                 "row:N",
                 sort=[*self.rows],
                 axis=alt.Axis(title=None),
-                scale=alt.Scale(type="band", paddingInner=0.2),
+                scale=alt.Scale(type="band"),
             ),
-            color=color_of(self.entries, legend_of(self.entries) if self.legend else None),
+            color=color_of(self.entries, legend),
             **({"yOffset": alt.YOffset("name:N", scale=alt.Scale(domain=[*self.entries]))} if aside else {}),
         )
         means, layers = base.transform_filter("!isValid(datum.single)"), []

@@ -11,7 +11,7 @@ import json
 import re
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,12 @@ class Figure:
         """Return the chart for HTML; `label` says what it shows to those who do not see it."""
         drawings = [*self.views.values()]
         static = inlined(drawings[0], "static", label)
-        for title, drawing in zip(self._titles()[1:], drawings[1:], strict=True):  # without the script, in print
-            static += Markup('<p class="other">{}</p>').format(title) + inlined(drawing, "static other", title)
+        for title, drawing in zip(
+            self._titles()[1:], drawings[1:], strict=True
+        ):  # without the script, in print
+            static += Markup('<p class="other">{}</p>').format(title) + inlined(
+                drawing, "static other", title
+            )
         live = on_page(self.spec) | {"description": label, "width": "container"}
         parts = Markup('<div class="switches"></div>{}<div class="live"></div>{}').format(
             static, script_of(live)
@@ -104,11 +108,18 @@ class Figure:
         spec["config"]["aria"] = False  # the page gives the whole chart a label
         if option is not None:
             spec["params"][place]["value"] = option
-        drawing = vl_convert.vegalite_to_svg(spec)
+        drawing = svg_of(json.dumps(spec, ensure_ascii=False))
         start = self.name if option is None else f"{self.name}-{option}"
         ids = {id: f"{start}-{place}" for place, id in enumerate(re.findall(r'\bid="([^"]+)"', drawing), 1)}
         drawing = re.sub(r'\bid="([^"]+)"', lambda found: f'id="{ids[found[1]]}"', drawing)
         return re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", drawing)
+
+
+@lru_cache(maxsize=64)
+def svg_of(spec: str) -> str:
+    """Return a description, as JSON, as SVG; a page and its files have the same charts."""
+    drawing: str = vl_convert.vegalite_to_svg(spec)
+    return drawing
 
 
 def is_switch(parameter: dict[str, Any]) -> bool:

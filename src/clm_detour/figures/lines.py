@@ -12,17 +12,15 @@ import numpy as np
 from clm_detour.figures.axes import Layers, Tokens, Values
 from clm_detour.figures.figure import HOVER
 from clm_detour.figures.parts import (
-    ARM_IS_SHOWN,
     Switch,
     Value,
-    arms_parameter,
     color_of,
     dash_of,
     data_of,
-    is_of_arms,
     legend_of,
     quoted,
     shape_of,
+    with_choice,
 )
 from clm_detour.figures.theme import LOOKS
 
@@ -101,13 +99,11 @@ class LineChart:
         if self.switch:
             parameters.append(self.switch.parameter())
             chart = chart.transform_filter(f"datum.option == {self.switch.name}")
-        if is_of_arms(self.entries):
-            parameters.append(arms_parameter(self.entries))
-            chart = chart.transform_filter(ARM_IS_SHOWN)
         if self.smoothing:
             menu = alt.binding_select(options=[*SMOOTHING], name="Smoothing: ")
             parameters.append(alt.param(name=SMOOTHED, value=self.smoothing, bind=menu))
-        return chart.add_params(*parameters)
+        chart = chart.add_params(*parameters)
+        return chart if self.legend is None else with_choice(chart, self.entries)
 
     def _of_option(self, read: Callable[[Values], str]) -> str:
         """Return an expression for a text of the axis of values, which may depend on the switch."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,9 +109,15 @@ def is_of_arms(entries: Mapping[str, str]) -> bool:
     return all(slot in ARMS and (name == slot or slot.startswith("other-")) for name, slot in entries.items())
 
 
-def arms_parameter(names: Iterable[str]) -> alt.Parameter:
-    """Return the parameter `arms`, a list of the arms that are shown, which the page's chips set."""
-    return alt.param(name="arms", value=[*names])
+def with_choice(chart: alt.LayerChart, entries: Mapping[str, str]) -> alt.LayerChart:
+    """Return a chart whose entries can be chosen.
 
-
-ARM_IS_SHOWN = "indexof(arms, datum.name) >= 0"
+    Clicks on names of the legend choose what is shown; without any, all is. If all entries are arms, the
+    parameter `arms` holds those that are shown, and the page's chips set it.
+    """
+    picked = alt.selection_point(name="picked", fields=["name"], bind="legend", toggle="true")
+    chart = chart.add_params(picked).transform_filter(picked)
+    if not is_of_arms(entries):
+        return chart
+    arms = alt.param(name="arms", value=[*entries])
+    return chart.add_params(arms).transform_filter("indexof(arms, datum.name) >= 0")

@@ -56,9 +56,12 @@ def tasks_figure(run: Run) -> Markup | None:
     label = (
         f"Scores of {', '.join(found.scored)} on each task; the table of the section on tasks has the values."
     )
-    metrics = wording.listing(list(dict.fromkeys(task.metric.replace("_", " ") for task in found.tasks)))
-    axis = Values(f"test {metrics}, %: a dot for each fine-tuning seed, bar = mean", "~r", ".1f")
-    return figure("tasks", DotPlot(rows, run.color_slots(found.scored), axis), label, "Scores on tasks")
+    f1 = all("f1" in task.metric for task in found.tasks)
+    plot = DotPlot(
+        rows, run.color_slots(found.scored), Values(f"test {'F1' if f1 else 'score'}, %", "~r", ".1f")
+    )
+    caption = "A dot for each fine-tuning seed; the bar is their mean."
+    return figure("tasks", plot, label, "Scores on tasks", caption)
 
 
 def introduction(found: Summary) -> str:
