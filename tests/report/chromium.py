@@ -20,10 +20,11 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars", "--remote-debugging-pipe",
+    "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars",
+    "--remote-debugging-pipe",
 )  # fmt: skip
 PATIENCE = 120.0  # seconds for an answer
-ERRORS = ("error", "assert", "warning")
+ERRORS = ("error", "assert")
 
 
 def chromium() -> str | None:
@@ -34,7 +35,7 @@ def chromium() -> str | None:
 class Tab:
     """The one tab of a browser.
 
-    `problems` has what the page logged as a warning or an error, and `fetched` the addresses that it asked for.
+    `problems` has the errors that the page logged, and `fetched` the addresses that it asked for.
     """
 
     def __init__(self, read: int, write: int):
@@ -106,7 +107,7 @@ class Tab:
 
     @property
     def problems(self) -> list[Any]:
-        """What the page logged as a warning or an error, and what it threw."""
+        """The errors that the page logged or threw."""
         self.run("1")  # takes what is on the way
         found = []
         for event in self.events:

@@ -119,8 +119,8 @@ def test_a_run_without_detour_and_twin_has_no_cards_and_says_so(fake_run):
 
 
 def test_the_facts_are_those_of_the_records(fake_run):
-    seconds = sum(step["seconds"] for step in fake_run.json("steps.json"))
-    time = f"{int(round(seconds)) // 60}\u202fmin {int(round(seconds)) % 60:02d}\u202fs"
+    seconds = round(sum(step["seconds"] for step in fake_run.json("steps.json")))
+    time = f"{seconds // 60}\u202fmin {seconds % 60:02d}\u202fs"
     assert facts(load_run(fake_run.path)) == ["2 CPU cores", time, "commit 97a91d9"]
     (fake_run.path / "environment.json").unlink()
     assert facts(load_run(fake_run.path)) == ["CPU", time]

@@ -19,7 +19,7 @@ from clm_detour.report.card import model_card
 from clm_detour.report.caveats import caveats
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
-from clm_detour.report.page import page_text, write_page
+from clm_detour.report.page import page_text
 from clm_detour.report.verdict import verdict, what_was_done
 
 

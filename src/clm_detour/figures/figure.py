@@ -68,12 +68,10 @@ class Figure:
         """Return the chart for HTML; `label` says what it shows to those who do not see it."""
         drawings = [*self.views.values()]
         static = inlined(drawings[0], "static", label)
-        for title, drawing in zip(
-            self._titles()[1:], drawings[1:], strict=True
-        ):  # without the script, in print
-            static += Markup('<p class="other">{}</p>').format(title) + inlined(
-                drawing, "static other", title
-            )
+        # Without the script, and in print, the other options of a switch stand below.
+        for title, drawing in zip(self._titles()[1:], drawings[1:], strict=True):
+            static += Markup('<p class="other">{}</p>').format(title)
+            static += inlined(drawing, "static other", f"{title}: {label}")
         live = on_page(self.spec) | {"description": label, "width": "container"}
         parts = Markup('<div class="switches"></div>{}<div class="live"></div>{}').format(
             static, script_of(live)

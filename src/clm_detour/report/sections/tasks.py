@@ -56,10 +56,8 @@ def tasks_figure(run: Run) -> Markup | None:
     label = (
         f"Scores of {', '.join(found.scored)} on each task; the table of the section on tasks has the values."
     )
-    f1 = all("f1" in task.metric for task in found.tasks)
-    plot = DotPlot(
-        rows, run.color_slots(found.scored), Values(f"test {'F1' if f1 else 'score'}, %", "~r", ".1f")
-    )
+    measure = "F1" if all("f1" in task.metric for task in found.tasks) else "score"
+    plot = DotPlot(rows, run.color_slots(found.scored), Values(f"test {measure}, %", "~r", ".1f"))
     caption = "A dot for each fine-tuning seed; the bar is their mean."
     return figure("tasks", plot, label, "Scores on tasks", caption)
 
