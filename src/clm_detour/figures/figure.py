@@ -122,7 +122,8 @@ def svg_of(spec: str) -> str:
 
 def is_switch(parameter: dict[str, Any]) -> bool:
     """Return whether a parameter of a chart is a switch between its options."""
-    return parameter.get("bind", {}).get("input") == "radio"
+    bound = parameter.get("bind")
+    return isinstance(bound, dict) and bound.get("input") == "radio"
 
 
 def inlined(drawing: str, kind: str, label: str) -> Markup:
