@@ -11,15 +11,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
+import altair as alt
+
+from clm_detour.figures.figure import Figure, on_white
+from clm_detour.figures.parts import Value, data_of, legend_of
+from clm_detour.utils.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 RESULTS, IMAGES = ROOT / "benchmarks" / "results", ROOT / "docs" / "images"
-COLORS = ("#0072B2", "#E69F00", "#999999", "#CC79A7", "#009E73")
-matplotlib.rcParams["svg.fonttype"] = "none"
-matplotlib.rcParams["svg.hashsalt"] = "clm-detour"
-WIDTH, BAR = 7.0, 0.2  # inches
+SHADES = ("#1b4965", "#62a0c4", "#b9c4cc")  # of the series, none of which is an arm
+WIDTH, BAR, BETWEEN, ROOM = 700, 16, 12, 0.15  # pixels; the last is the share of the axis for a bar's number
 
 
 def results(name: str) -> Any:
@@ -29,24 +30,31 @@ def results(name: str) -> Any:
 
 def bars(name: str, unit: str, rows: Sequence[str], series: Mapping[str, Sequence[float]]) -> None:
     """Write `docs/images/NAME.svg`: for each row, one labeled bar for each series."""
-    height = BAR * len(series)  # of all bars of a row
-    figure = Figure((WIDTH, 0.9 + len(rows) * (height + 0.18)), layout="constrained")
-    axes = figure.subplots()
-    step = height + 0.18
-    for place, (label, values) in enumerate(series.items()):
-        positions = [row * step + place * BAR for row in range(len(rows))]
-        drawn = axes.barh(positions, values, BAR * 0.9, color=COLORS[place], label=label)
-        axes.bar_label(
-            drawn, [f" {value:,.3g}" if value < 1000 else f" {value:,.0f}" for value in values], fontsize=8
-        )
-    axes.set_yticks([row * step + (height - BAR) / 2 for row in range(len(rows))], rows)
-    axes.invert_yaxis()
-    axes.set_xlabel(unit)
-    axes.margins(x=0.12)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper left", ncols=len(series), frameon=False)
+    data: list[dict[str, Value]] = [
+        {"row": row, "name": label, "value": value, "text": number(value)}
+        for label, values in series.items()
+        for row, value in zip(rows, values, strict=True)
+    ]
+    longest = max(max(values) for values in series.values())
+    scale = alt.Scale(domain=[0, (1 + ROOM) * longest], nice=False)
+    base = alt.Chart(data_of(data, numbers=("value",))).encode(
+        alt.X("value:Q", scale=scale, axis=alt.Axis(title=unit, format=",~f", tickCount=6)),
+        alt.Y("row:N", sort=[*rows], axis=alt.Axis(title=None, labelLimit=320)),
+        alt.YOffset("name:N", sort=[*series], scale=alt.Scale(paddingInner=0.1)),
+    )
+    shades = alt.Scale(domain=[*series], range=SHADES[: len(series)])
+    legend = legend_of(dict.fromkeys(series, ""), room=WIDTH, symbolType="square")
+    drawn = base.mark_bar().encode(color=alt.Color("name:N", scale=shades, legend=legend))
+    texts = base.mark_text(align="left", dx=4).encode(text="text:N")
+    height = len(rows) * (BAR * len(series) + BETWEEN)
     IMAGES.mkdir(exist_ok=True)
-    figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None})
+    with atomic_write(IMAGES / f"{name}.svg", "w") as file:
+        file.write(on_white(Figure(name, alt.layer(drawn, texts, height=height), WIDTH).svg()))
+
+
+def number(value: float) -> str:
+    """Return a value with three digits, or as a whole number if it has more."""
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def training_step() -> None:

@@ -73,9 +73,9 @@ class Figure:
             static += Markup('<p class="other">{}</p>').format(title)
             static += inlined(drawing, "static other", f"{title}: {label}")
         live = on_page(self.spec) | {"description": label, "width": "container"}
-        parts = Markup('<div class="switches"></div>{}<div class="live"></div>{}').format(
-            static, script_of(live)
-        )
+        # Buttons of two charts with one name are apart only in forms of their own.
+        switches, place = Markup('<form class="switches"></form>'), Markup('<div class="live"></div>')
+        parts = Markup().join((switches, static, place, script_of(live)))
         return Markup('<div class="chart" data-name="{}">{}</div>').format(self.name, parts)
 
     def svg(self, dark: bool = False) -> str:
@@ -141,10 +141,14 @@ def inlined(drawing: str, kind: str, label: str) -> Markup:
 
 
 def png_of(drawing: str) -> bytes:
-    """Return an SVG as PNG, on white."""
+    """Return an SVG as PNG, on white paper."""
+    return vl_convert.svg_to_png(on_white(drawing), scale=SCALE)
+
+
+def on_white(drawing: str) -> str:
+    """Return an SVG on white paper."""
     end = drawing.index(">") + 1
-    paper = '<rect width="100%" height="100%" fill="white"/>'
-    return vl_convert.svg_to_png(drawing[:end] + paper + drawing[end:], scale=SCALE)
+    return f'{drawing[:end]}<rect width="100%" height="100%" fill="white"/>{drawing[end:]}'
 
 
 def still(spec: dict[str, Any]) -> dict[str, Any]:

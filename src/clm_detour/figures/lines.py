@@ -32,6 +32,8 @@ SMOOTHED = "smoothing"  # name of the parameter
 class Line:
     """A line through points; NaN leaves a gap.
 
+    A page holds every point, so lines of more than some hundred points are to be thinned before.
+
     Args:
         name: What the line is of: an entry of the chart's legend. Several lines may have one name.
         band: Lower and upper end of an interval at each point, or None where it is not known.
