@@ -99,17 +99,15 @@ def test_a_chip_hides_its_arm_and_shows_it_again(tab, pages):
 
 def test_a_click_on_a_heading_sorts_its_table(tab, pages):
     tab.open(pages["whole"], 1280)
-    names = tab.run(FIRST_COLUMN)
     click = """(() => {
       const heading = document.querySelectorAll('table[aria-label="Loss"] thead th')[1];
       heading.querySelector("button").click();
       return heading.getAttribute("aria-sort");
     })()"""
     assert tab.run(click) == "descending"
-    assert tab.run(FIRST_COLUMN) == ["base", "twin", "detour", "detour − twin", "masked tokens"]
+    assert tab.run(FIRST_COLUMN) == ["base", "detour", "twin", "detour − twin", "masked tokens"]
     assert tab.run(click) == "ascending"
-    assert tab.run(FIRST_COLUMN) == ["detour", "twin", "base", "detour − twin", "masked tokens"]
-    assert {*names} == {*tab.run(FIRST_COLUMN)}
+    assert tab.run(FIRST_COLUMN) == ["twin", "detour", "base", "detour − twin", "masked tokens"]
 
 
 def test_folds_are_open_in_print_and_where_a_link_leads(tab, pages, tmp_path):

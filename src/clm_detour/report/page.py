@@ -79,7 +79,8 @@ def first_figure(run: Run) -> Markup | None:
 def write_files(run: Run, found: Collected, folder: Path) -> None:
     """Replace `folder` by files for use elsewhere.
 
-    NAME.png, NAME.svg    each figure
+    NAME.png, NAME.svg    each figure; NAME-OPTION of one with a switch
+    NAME.json             its description in Vega-Lite
     NAME.csv              each table
     curves.csv            every logged step of every phase
     numbers.json          everything that the tables show, unrounded
