@@ -64,7 +64,7 @@ def histogram(
     return alt.hconcat(plot, facts_beside(facts), spacing=30, title=title)
 
 
-def facts_beside(facts: Sequence[tuple[str, str]]) -> alt.LayerChart:
+def facts_beside(facts: Sequence[tuple[str, str]]) -> alt.LayerChart | alt.FacetChart:
     """Return facts as lines of text: the name on the left, the value on the right."""
     rows: list[dict[str, Value]] = [
         {"place": float(place), "fact": fact, "value": value} for place, (fact, value) in enumerate(facts)

@@ -39,7 +39,7 @@ class Switch:
 
     def chosen(self, values: Mapping[str, str]) -> str:
         """Return an expression for the value that belongs to the chosen option."""
-        last, *others = reversed(self.options)
+        *others, last = [*self.options]
         expression = quoted(values[last])
         for option in others:
             expression = f"{self.name} == {quoted(option)} ? {quoted(values[option])} : ({expression})"

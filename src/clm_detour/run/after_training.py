@@ -19,7 +19,6 @@ from clm_detour.recipe.start import is_decoder
 from clm_detour.records.run import FilledMask, HeldOutRecord, Scores
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import write
-from clm_detour.report.card import write_cards
 from clm_detour.run.engine import Step
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.progress import console, progress
@@ -142,7 +141,8 @@ def report_step(folder: RunFolder) -> Step:
     """Return the step that writes the page and the model cards from the records that exist now."""
 
     def work() -> None:
-        from clm_detour.report.page import write_page  # its charts take long to import
+        from clm_detour.report.card import write_cards  # charts take long to import
+        from clm_detour.report.page import write_page
 
         write_cards(folder.root)
         write_page(folder.root)
