@@ -345,7 +345,7 @@ def test_a_page_of_generated_text_and_tasks_says_so_at_its_top(fake_run):
     assert '<p class="facts">made-up · <b class="synthetic">synthetic text</b> · 2 CPU cores · ' in top
     assert "The text of this run is generated (synthetic)" in top
     assert "on made-up (synthetic) text" in top
-    assert "SampleVerdict" not in top
+    assert "SampleVerdict is generated" not in top
 
     def sample_task(record):
         record["tasks"][0]["name"] = "SampleVerdict"
