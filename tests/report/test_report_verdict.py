@@ -19,7 +19,7 @@ from clm_detour.report.card import model_card
 from clm_detour.report.caveats import caveats
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.load import load_run
-from clm_detour.report.page import page_text, write_page
+from clm_detour.report.page import page_text
 from clm_detour.report.verdict import verdict, what_was_done
 
 
@@ -58,8 +58,12 @@ def add_control(run, loss, accuracy) -> None:
 
 
 def test_the_page_opens_with_these_sentences(fake_run):
-    top = unescape(write_page(fake_run.path).read_text(encoding="utf-8").split("<nav", 1)[0])
-    assert all(sentence in top for sentence in sentences_of(fake_run))
+    run = load_run(fake_run.path)
+    result = verdict(run)
+    top, _, rest = unescape(page_text(run)).partition('<section aria-labelledby="tasks">')
+    assert all(sentence in top for sentence in [result.title, *what_was_done(run), *result.sentences])
+    limits = rest.partition('id="limits"')[2]
+    assert all(sentence in limits for sentence in caveats(run))
 
 
 @pytest.mark.parametrize(
@@ -337,10 +341,11 @@ def test_the_title_judges_tasks_by_a_sound_test_and_beside_two_twins_on_the_same
 
 
 def test_a_page_of_generated_text_and_tasks_says_so_at_its_top(fake_run):
-    top = page_text(load_run(fake_run.path)).split("<nav", 1)[0]
-    assert '<p class="kicker">CLM detour · made-up · generated text</p>' in top
+    top = page_text(load_run(fake_run.path))
+    assert '<p class="facts">made-up · <b class="synthetic">synthetic text</b> · 2 CPU cores · ' in top
     assert "The text of this run is generated (synthetic)" in top
-    assert "SampleVerdict" not in top
+    assert "on made-up (synthetic) text" in top
+    assert "SampleVerdict is generated" not in top
 
     def sample_task(record):
         record["tasks"][0]["name"] = "SampleVerdict"
@@ -428,7 +433,7 @@ def test_tasks_networks_and_caveats_are_said_whatever_became_of_the_held_out_sco
         fake_run.edit("evaluation/held_out.json", change)
     else:
         (fake_run.path / "evaluation" / "held_out.json").unlink()
-    top = unescape(write_page(fake_run.path).read_text(encoding="utf-8").split("<nav", 1)[0])
+    top = unescape(page_text(load_run(fake_run.path)))
     for words in ("Fine-tuned on 2 tasks", "the networks of detour and twin diverge", "One seed (17)"):
         assert words in top
 

@@ -11,7 +11,7 @@ import json
 import re
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +55,23 @@ class Figure:
     def views(self) -> dict[str, str]:
         """What the files show: suffix of the name -> SVG, one for each option of the chart's switch."""
         for place, parameter in enumerate(self.spec.get("params", ())):
-            match parameter:
-                case {"bind": {"input": "radio", "options": options}}:
-                    return {f"-{option}": self._drawn(place, option) for option in options}
+            if is_switch(parameter):
+                return {f"-{one}": self._drawn(place, one) for one in parameter["bind"]["options"]}
         return {"": self._drawn()}
+
+    def _titles(self) -> list[str]:
+        """Return the texts of the options of the chart's switch; one empty text without a switch."""
+        parameters = filter(is_switch, self.spec.get("params", ()))
+        return next((parameter["bind"]["labels"] for parameter in parameters), [""])
 
     def inline(self, label: str) -> Markup:
         """Return the chart for HTML; `label` says what it shows to those who do not see it."""
-        drawing = on_page(next(iter(self.views.values())))
-        box = re.search(r'viewBox="([^"]*)"', drawing)
-        assert box, "Vega writes a viewBox"
-        opening = Markup('<svg class="static" viewBox="{}" role="img" aria-label="{}">').format(box[1], label)
-        static = opening + Markup(drawing[drawing.index(">") + 1 :])
+        drawings = [*self.views.values()]
+        static = inlined(drawings[0], "static", label)
+        # Without the script, and in print, the other options of a switch stand below.
+        for title, drawing in zip(self._titles()[1:], drawings[1:], strict=True):
+            static += Markup('<p class="other">{}</p>').format(title)
+            static += inlined(drawing, "static other", f"{title}: {label}")
         live = on_page(self.spec) | {"description": label, "width": "container"}
         # Buttons of two charts with one name are apart only in forms of their own.
         switches, place = Markup('<form class="switches"></form>'), Markup('<div class="live"></div>')
@@ -101,12 +106,38 @@ class Figure:
         spec["config"]["aria"] = False  # the page gives the whole chart a label
         if option is not None:
             spec["params"][place]["value"] = option
-        drawing = vl_convert.vegalite_to_svg(spec)
-        ids = {
-            id: f"{self.name}-{place}" for place, id in enumerate(re.findall(r'\bid="([^"]+)"', drawing), 1)
-        }
+        drawing = svg_of(json.dumps(spec, ensure_ascii=False))
+        start = self.name if option is None else f"{self.name}-{option}"
+        ids = {id: f"{start}-{place}" for place, id in enumerate(re.findall(r'\bid="([^"]+)"', drawing), 1)}
         drawing = re.sub(r'\bid="([^"]+)"', lambda found: f'id="{ids[found[1]]}"', drawing)
         return re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", drawing)
+
+
+@lru_cache(maxsize=64)
+def svg_of(spec: str) -> str:
+    """Return a description, as JSON, as SVG; a page and its files have the same charts."""
+    drawing: str = vl_convert.vegalite_to_svg(spec)
+    return drawing
+
+
+def is_switch(parameter: dict[str, Any]) -> bool:
+    """Return whether a parameter of a chart is a switch between its options."""
+    bound = parameter.get("bind")
+    return isinstance(bound, dict) and bound.get("input") == "radio"
+
+
+def inlined(drawing: str, kind: str, label: str) -> Markup:
+    """Return an SVG for HTML, with the variables of the page as colors.
+
+    Args:
+        kind: Its classes.
+        label: What it shows, for those who do not see it.
+    """
+    drawing = on_page(drawing)
+    box = re.search(r'viewBox="([^"]*)"', drawing)
+    assert box, "Vega writes a viewBox"
+    opening = Markup('<svg class="{}" viewBox="{}" role="img" aria-label="{}">').format(kind, box[1], label)
+    return opening + Markup(drawing[drawing.index(">") + 1 :])
 
 
 def png_of(drawing: str) -> bytes:

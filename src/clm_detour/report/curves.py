@@ -1,66 +1,95 @@
-"""Charts over tokens: the phases of all arms one after another, with what arms share drawn once."""
+"""The chart of training: the phases of all arms one after another, with what arms share drawn once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from clm_detour.figures.axes import Tokens, Values
 from clm_detour.figures.lines import Line, LineChart
-from clm_detour.report.run import Curve, Phase, Run
+from clm_detour.figures.parts import Switch
+from clm_detour.report.run import Phase, Run
 
-MOST_POINTS = 400  # of a line: more than a screen shows, and few enough for a small page
+MOST_POINTS = 400  # of the loss of a phase: more than a screen shows, and few enough for a small page
+FEWER_POINTS = 150  # of everything else that is logged
+OBJECTIVES = {"mlm": "masked", "clm": "causal"}
+LOSS = Values("loss (nats per predicted token)", ".1f", ".3f")
 
 
-def loss_chart(run: Run, phases: Sequence[Phase], enlarged: bool = False) -> LineChart:
-    """Return a chart of the training loss: every logged step pale, and the running mean strong.
+@dataclass(frozen=True)
+class Measure:
+    """What the chart shows of a phase.
 
     Args:
-        enlarged: Whether the axis begins at the first of these phases instead of the start of the run.
+        title: Text of its button.
+        read: Returns tokens since the start of the phase, and values; None where nothing was measured.
     """
-    lines = [curve_line(run, phase, curve, curve.loss) for phase, curve in logged(phases)]
-    first = min(run.start_token(phase.id) for phase in phases) if enlarged else 0
-    return over_tokens(run, phases, lines, Values("loss (nats)", ".1f", ".3f"), first, smoothing="medium")
+
+    title: str
+    axis: Values
+    read: Callable[[Phase], tuple[np.ndarray, np.ndarray] | None]
 
 
-def learning_rate_chart(run: Run, phases: Sequence[Phase]) -> LineChart:
-    """Return a chart of the learning rate."""
-    lines = [curve_line(run, phase, curve, curve.learning_rate) for phase, curve in logged(phases)]
-    return over_tokens(run, phases, lines, Values("learning rate", "~g", ".3~g"), from_zero=True)
+def of_curve(name: str, most: int = FEWER_POINTS) -> Callable[[Phase], tuple[np.ndarray, np.ndarray] | None]:
+    """Return what reads a field of the logged steps."""
+
+    def read(phase: Phase) -> tuple[np.ndarray, np.ndarray] | None:
+        values = getattr(phase.curve, name) if phase.curve else np.array([])
+        return (
+            thinned(phase.curve.tokens, values, most) if phase.curve and np.isfinite(values).any() else None
+        )
+
+    return read
 
 
-def watched_chart(run: Run, phases: Sequence[Phase], causal: bool) -> LineChart:
-    """Return a chart of the held-out loss during training, as a causal or as a masked language model."""
-    lines = []
-    for phase in phases:
-        if phase.watched:
-            start = run.start_token(phase.id)
-            losses = phase.watched.causal if causal else phase.watched.masked
-            tokens = [start + tokens for tokens in phase.watched.tokens]
-            lines.append(Line(tokens, losses, run.first_arm(phase.id), part=phase.id))
-    return over_tokens(run, phases, lines, Values("loss (nats)", ".1f", ".3f"), points=True)
+def of_watched(name: str) -> Callable[[Phase], tuple[np.ndarray, np.ndarray] | None]:
+    """Return what reads the held-out losses during training."""
+
+    def read(phase: Phase) -> tuple[np.ndarray, np.ndarray] | None:
+        found = phase.watched
+        return (np.array(found.tokens), np.array(getattr(found, name))) if found else None
+
+    return read
 
 
-def speed_chart(run: Run, phases: Sequence[Phase]) -> LineChart:
-    """Return a chart of tokens a second."""
-    lines = [curve_line(run, phase, curve, curve.tokens_per_second) for phase, curve in logged(phases)]
-    axis = Values("tokens per second", "~s", ".3~s")
-    return over_tokens(run, phases, lines, axis, from_zero=True, smoothing="medium")
+MEASURES = {
+    "loss": Measure("Loss", LOSS, of_curve("loss", MOST_POINTS)),
+    "masked": Measure("Held-out masked loss", LOSS, of_watched("masked")),
+    "causal": Measure("Held-out causal loss", LOSS, of_watched("causal")),
+    "rate": Measure("Learning rate", Values("learning rate", "~r", ".3~g"), of_curve("learning_rate")),
+    "norm": Measure("Gradient norm", Values("gradient norm", "~r", ".3~g"), of_curve("gradient_norm")),
+    "speed": Measure("Tokens/s", Values("tokens per second", "~s", ".3~s"), of_curve("tokens_per_second")),
+}
 
 
-def curve_line(run: Run, phase: Phase, curve: Curve, values: np.ndarray) -> Line:
-    """Return the logged values of a phase over the tokens since the start of its first arm."""
-    tokens, values = thinned(curve.tokens, values, MOST_POINTS)
-    return Line(run.start_token(phase.id) + tokens, values, run.first_arm(phase.id), part=phase.id)
+def training_chart(run: Run) -> LineChart | None:
+    """Return the chart, with a switch of what it shows; None if nothing was logged."""
+    phases = [phase for phase in run.phases.values() if phase.curve or phase.watched]
+    lines = [
+        Line(run.start_token(phase.id) + found[0], found[1], run.first_arm(phase.id), (), part(phase), option)
+        for option, measure in MEASURES.items()
+        for phase in phases
+        if (found := measure.read(phase)) is not None
+    ]
+    options = [option for option in MEASURES if any(line.option == option for line in lines)]
+    if not options:
+        return None
+    switch = Switch("measure", "Show", {option: MEASURES[option].title for option in options})
+    axes = {option: MEASURES[option].axis for option in options}
+    entries = run.color_slots(line.name for line in lines)
+    return LineChart(lines, entries, tokens_of(run, phases), axes, switch, smoothing="little", height=260)
 
 
-def over_tokens(
-    run: Run, phases: Sequence[Phase], lines: Sequence[Line], y: Values, first: float = 0, **settings: Any
-) -> LineChart:
-    """Return a chart over all tokens of the run, with the phases' borders and the names of `phases`."""
+def part(phase: Phase) -> str:
+    """Return a phase with its objective, for the words beside the pointer."""
+    return f"{phase.name} ({OBJECTIVES[phase.objective]})" if phase.objective in OBJECTIVES else phase.name
+
+
+def tokens_of(run: Run, phases: Sequence[Phase]) -> Tokens:
+    """Return an axis of all tokens of the run, with the phases' borders and the names of `phases`."""
     ends = {phase.id: run.start_token(phase.id) + phase.tokens for phase in run.phases.values()}
     last = max([*ends.values(), 1])
     names: dict[tuple[int, int], dict[str, None]] = {}
@@ -68,18 +97,7 @@ def over_tokens(
         names.setdefault((run.start_token(phase.id), ends[phase.id]), {})[phase.name] = None
     spans = [(*span, " / ".join(without_variants(found))) for span, found in names.items()]
     borders = sorted(set(ends.values()) - {last})
-    axis = Tokens(last, first, [border for border in borders if border > first], spans)
-    return LineChart(lines, slots(run, phases), axis, y, **settings)
-
-
-def logged(phases: Sequence[Phase]) -> list[tuple[Phase, Curve]]:
-    """Return the phases that have logged a step, with their curves."""
-    return [(phase, phase.curve) for phase in phases if phase.curve]
-
-
-def slots(run: Run, phases: Sequence[Phase]) -> dict[str, str]:
-    """Return the arms that the phases' colors stand for, with the names of the colors."""
-    return run.color_slots(run.first_arm(phase.id) for phase in phases)
+    return Tokens(last, 0, borders, spans, "tokens since the start of the arm")
 
 
 def without_variants(names: Collection[str]) -> list[str]:
@@ -94,11 +112,6 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.nda
     bins = np.array_split(np.arange(len(x) - 1), most - 1)
     thin = [np.array([*(values[part].mean() for part in bins), values[-1]]) for values in (x, y)]
     return thin[0], thin[1]
-
-
-def describe(phases: Sequence[Phase], read: Callable[[Curve], np.ndarray]) -> str:
-    """Return the first and last value of each phase in words, for those who do not see the figure."""
-    return "; ".join(f"{phase.id} {first_to_last(read(curve))}" for phase, curve in logged(phases))
 
 
 def first_to_last(values: Sequence[float] | np.ndarray) -> str:

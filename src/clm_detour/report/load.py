@@ -6,12 +6,14 @@ none of a run's records is an error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from clm_detour.config.loading import load_config
 from clm_detour.config.schema import Config
@@ -64,6 +66,7 @@ def load_run(run_dir: Path) -> Run:
     planned = plan.phases if plan else {}
     run.operations = {id: phase.operations for id, phase in planned.items() if phase.operations is not None}
     run.exported = [arm for arm in run.arms if is_model(folder.model(arm))]
+    run.parameters = next(filter(None, (parameters_of(folder.model(arm)) for arm in run.exported)), None)
     run.missing += absent_models(run)
     return run
 
@@ -236,6 +239,20 @@ def source_folder(inside: Path, prepared: PreparedData, name: str) -> Path | Non
 def is_model(folder: Path) -> bool:
     """Return whether a folder holds a config and weights."""
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def parameters_of(folder: Path) -> int | None:
+    """Return the number of weights in a model's files, or None if they cannot be read."""
+    try:
+        return sum(weights_in(path) for path in sorted(folder.glob("*.safetensors"))) or None
+    except (OSError, SafetensorError):
+        return None
+
+
+def weights_in(path: Path) -> int:
+    """Return the number of weights in a file, from its header."""
+    with safe_open(path, framework="numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def absent_models(run: Run) -> list[str]:

@@ -31,11 +31,12 @@ class Drawn(Protocol):
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and what stands under it; `folded` until a reader opens it."""
 
     anchor: str
     title: str
     body: Markup
+    folded: bool = False
 
 
 @contextmanager
@@ -91,13 +92,7 @@ def table(
     return html(made)
 
 
-def figure(
-    name: str,
-    chart: Drawn,
-    label: str,
-    title: str,
-    caption: Text = "",
-) -> Markup:
+def figure(name: str, chart: Drawn, label: str, title: str, caption: Text = "") -> Markup:
     """Return a chart under its title.
 
     Args:
@@ -107,6 +102,18 @@ def figure(
     made = Figure(name, chart.draw())
     collect(made)
     return render("figure.html", chart=made.inline(label), title=title, caption=caption)
+
+
+def folded(summary: str, *parts: Markup | None) -> Markup | None:
+    """Return blocks that are hidden until a reader opens them; None if there are none."""
+    body = join(*parts)
+    opening = Markup('<details class="more"><summary>{}</summary>').format(summary)
+    return Markup("\n").join([opening, body, Markup("</details>")]) if body else None
+
+
+def sortable(made: Markup) -> Markup:
+    """Return a table that a click on a heading sorts."""
+    return Markup('<div class="sortable">{}</div>').format(made)
 
 
 def side_by_side(*figures: Markup) -> Markup:

@@ -72,13 +72,19 @@ def is_clear(found: TaskComparison) -> bool:
 
 def task_noise(run: Run) -> float | None:
     """Return how many points two equal twins are apart on the tasks of detour and twin; None if not known."""
+    noise = signed_task_noise(run)
+    return None if noise is None else abs(noise)
+
+
+def signed_task_noise(run: Run) -> float | None:
+    """Return twin minus control in points, over the tasks of detour and twin; None if not known."""
     if not run.evaluation:
         return None
     found = run.evaluation.difference("detour", "twin")
     noise = run.evaluation.difference("twin", "control")
     if not found or not noise or not found.by_task.keys() <= noise.by_task.keys():
         return None
-    return abs(math.fsum(noise.by_task[task].difference for task in found.by_task) / len(found.by_task))
+    return math.fsum(noise.by_task[task].difference for task in found.by_task) / len(found.by_task)
 
 
 def sign(difference: float) -> int:

@@ -11,15 +11,20 @@ from clm_detour.figures import interactive
 from clm_detour.figures.renderers import csv_lines, csv_text
 from clm_detour.figures.table import Table, Value
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.report.caveats import caveats
+from clm_detour.report.differences import cards
 from clm_detour.report.generated import is_all_generated
+from clm_detour.report.headline import explanation, facts, main_caveat
 from clm_detour.report.load import load_run
-from clm_detour.report.markup import Collected, collected, render
+from clm_detour.report.markup import Collected, collected, key, render
 from clm_detour.report.numbers import numbers
 from clm_detour.report.run import Curve, Run
 from clm_detour.report.sections import SECTIONS
+from clm_detour.report.sections.held_out import loss_figure
+from clm_detour.report.sections.tasks import tasks_figure
 from clm_detour.report.verdict import verdict, what_was_done
 from clm_detour.utils.files import atomic_folder, atomic_write, write_json
+
+INLINED = ("page.css", "page.js")
 
 
 def write_page(run_dir: Path) -> Path:
@@ -43,25 +48,39 @@ def write_page(run_dir: Path) -> Path:
 def page_text(run: Run) -> str:
     """Return the page."""
     sections = [section for section in (build(run) for build in SECTIONS) if section]
-    style = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8")) + interactive.style()
+    style, script = (Markup(Path(__file__).with_name(name).read_text(encoding="utf-8")) for name in INLINED)
     page = render(
         "page.html",
         run=run,
         generated=is_all_generated(run),
-        style=style,
-        script=interactive.bundle(),
-        done=what_was_done(run),
+        style=interactive.style() + style,
+        script=script,
+        charts=interactive.bundle(),
+        keys={name: key(run.color_slot(name), name) for name in run.names},
+        facts=facts(run),
         verdict=verdict(run),
-        caveats=caveats(run),
+        missing=run.missing + run.left_out,
+        cards=cards(run),
+        first_figure=first_figure(run) or "",
+        caveat=main_caveat(run),
+        limits=any(section.anchor == "limits" for section in sections),
+        explanation=explanation(run),
+        done=what_was_done(run),
         sections=sections,
     )
     return str(page)
 
 
+def first_figure(run: Run) -> Markup | None:
+    """Return the figure of the first screen: scores on tasks or, without any, losses on held-out text."""
+    return tasks_figure(run) or loss_figure(run)
+
+
 def write_files(run: Run, found: Collected, folder: Path) -> None:
     """Replace `folder` by files for use elsewhere.
 
-    NAME.png, NAME.svg    each figure
+    NAME.png, NAME.svg    each figure; NAME-OPTION of one with a switch
+    NAME.json             its description in Vega-Lite
     NAME.csv              each table
     curves.csv            every logged step of every phase
     numbers.json          everything that the tables show, unrounded

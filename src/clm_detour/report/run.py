@@ -30,6 +30,7 @@ class Curve:
         mfu: Share of the device's peak that the model's operations come to.
         packing: Share of the rows' positions that hold text.
         data_wait: Share of the time in which the device waited for data.
+        gradient_norm: Before clipping.
     """
 
     tokens: np.ndarray
@@ -39,6 +40,7 @@ class Curve:
     mfu: np.ndarray
     packing: np.ndarray
     data_wait: np.ndarray
+    gradient_norm: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Run:
         phases: By their ids, in the order of the arms.
         operations: Id of a phase -> floating-point operations.
         exported: The arms with a model folder.
+        parameters: Number of weights of the exported models.
         missing: A sentence for each record that is not there, which running the recipe again makes.
         left_out: A sentence for each record that this recipe does not make.
     """
@@ -109,6 +112,7 @@ class Run:
     gradients: dict[str, ObjectiveGradient] = field(default_factory=dict)
     operations: dict[str, float] = field(default_factory=dict)
     exported: list[str] = field(default_factory=list)
+    parameters: int | None = None
     missing: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -122,6 +126,13 @@ class Run:
     def color_slots(self, arms: Iterable[str]) -> dict[str, str]:
         """Return the name of each arm's color."""
         return {arm: self.color_slot(arm) for arm in arms}
+
+    @property
+    def names(self) -> list[str]:
+        """The arms, and a base model from elsewhere that was measured, in order of display."""
+        scored = self.evaluation.scored if self.evaluation else []
+        names = [*(self.held_out.models if self.held_out else ()), *scored, *self.arms]
+        return list(dict.fromkeys(names))
 
     def first_arm(self, phase_id: str) -> str:
         """Return the first arm that has the phase, to which a phase that arms share belongs."""

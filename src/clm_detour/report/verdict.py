@@ -9,14 +9,10 @@ import math
 from dataclasses import dataclass
 from itertools import takewhile
 
-from markupsafe import Markup
-
 from clm_detour.evaluate.tables import interval_words
 from clm_detour.figures import wording
-from clm_detour.figures.table import Cell, Row, Text, number, with_best
 from clm_detour.records.evaluation import TaskComparison
 from clm_detour.records.run import Score, Scores
-from clm_detour.report.markup import key, table
 from clm_detour.report.outcome import is_clear, loss_clause, sign, task_clause, task_noise
 from clm_detour.report.run import Phase, Run
 
@@ -29,11 +25,10 @@ DECAYS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result in words and in one table."""
+    """The result in words."""
 
     title: str
     sentences: list[str]
-    summary: Markup | None
 
 
 def what_was_done(run: Run) -> list[str]:
@@ -113,9 +108,17 @@ def verdict(run: Run) -> Verdict:
     if loss or (run.evaluation and run.evaluation.difference("detour", "twin")):
         title = " ".join(filter(None, (loss or "Held-out loss: not measured.", tasks)))
     else:
-        title = "No result yet: detour and twin have not both been measured"
+        title = without_result(run)
     sentences = [*on_held_out(run), on_tasks(run), on_networks(run)]
-    return Verdict(title, [sentence for sentence in sentences if sentence], summary(run))
+    return Verdict(title, [sentence for sentence in sentences if sentence])
+
+
+def without_result(run: Run) -> str:
+    """Return the title of a run in which detour and twin cannot be compared."""
+    if run.arms and not {"detour", "twin"} <= run.arms.keys():
+        arms = list(run.arms)
+        return f"{'Arm' if len(arms) == 1 else 'Arms'} {wording.listing(arms)}: no detour and twin to compare"
+    return "No result yet: detour and twin have not both been measured"
 
 
 def on_held_out(run: Run) -> list[str]:
@@ -255,27 +258,3 @@ def against_base(base: Scores, detour: Scores, twin: Scores) -> str:
             rises.append(f"{source} ({', '.join(by)})")
     worse = f" The loss rose on {wording.listing(rises)}." if rises else ""
     return f"Against the base model, {'; '.join(parts)}.{worse}" if parts else ""
-
-
-def summary(run: Run) -> Markup | None:
-    """Return loss and accuracy of each model that was measured, and their changes from the base."""
-    models = run.held_out.totals if run.held_out else {}
-    if not models:
-        return None
-    losses = with_best([score.loss for score in models.values()], wording.loss, lowest=True)
-    accuracies = with_best([score.accuracy for score in models.values()], wording.percent, lowest=False)
-    names: list[Text | Cell] = [key(run.color_slot(name), name) for name in models]
-    columns: list[list[Text | Cell]] = [names, [*losses], [*accuracies]]
-    head: list[Text] = ["Model", "Loss", "Accuracy"]
-    note = "The best is in bold."
-    if base := models.get("base"):
-        changes = [
-            (score.loss - base.loss, score.accuracy - base.accuracy) if name != "base" else (None, None)
-            for name, score in models.items()
-        ]
-        columns.insert(2, [number(loss, wording.signed) for loss, _ in changes])
-        columns.append([number(accuracy, wording.points) for _, accuracy in changes])
-        head[2:] = ["Loss − base", "Accuracy", "Accuracy − base"]
-        note += " “− base” is the change from the base, of accuracy in points."
-    rows = [Row(cells) for cells in zip(*columns, strict=True)]
-    return table("Held-out masked language modeling", head, rows, note=note)

@@ -14,6 +14,7 @@ from clm_detour.report.sections.arms import arms_section
 from clm_detour.report.sections.costs import costs_section
 from clm_detour.report.sections.data import data_section
 from clm_detour.report.sections.held_out import held_out_section
+from clm_detour.report.sections.limits import limits_section
 from clm_detour.report.sections.masks import masks_section
 from clm_detour.report.sections.network import network_section
 from clm_detour.report.sections.process import process_section, provenance_section
@@ -21,12 +22,13 @@ from clm_detour.report.sections.tasks import tasks_section
 from clm_detour.report.sections.training import training_section
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
-    held_out_section,
     tasks_section,
-    arms_section,
-    network_section,
+    held_out_section,
     training_section,
+    network_section,
+    limits_section,
     masks_section,
+    arms_section,
     costs_section,
     process_section,
     data_section,

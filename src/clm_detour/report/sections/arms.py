@@ -33,7 +33,7 @@ def arms_section(run: Run) -> Section | None:
         for arm, row in zip(run.arms, found.rows, strict=True)
     ]
     body = paragraph(text) + table(found.caption, found.head, rows, left={1})
-    return Section("arms", "Arms", body)
+    return Section("arms", "All arms", body, folded=True)
 
 
 def reference_arm(run: Run) -> str:

@@ -12,8 +12,7 @@ from clm_detour.figures import wording
 from clm_detour.figures.table import Cell, Row, Text, number
 from clm_detour.plan.hardware import DEVICES, known_device, peak_of
 from clm_detour.records.phase import PhaseRecord
-from clm_detour.report.curves import speed_chart
-from clm_detour.report.markup import Section, figure, join, key, side_by_side, table
+from clm_detour.report.markup import Section, join, key, table
 from clm_detour.report.run import Phase, Run
 from clm_detour.utils.progress import human
 
@@ -53,18 +52,16 @@ def cost_of(run: Run, id: str, end: PhaseRecord) -> Cost:
 
 
 def costs_section(run: Run) -> Section | None:
-    """Return tables of the phases that have ended, and a chart that has the phase under way, too."""
+    """Return tables of the phases that have ended."""
     ended = [(phase, phase.end) for phase in run.phases.values() if phase.end]
-    moving = [phase for phase in run.phases.values() if phase.curve]
     if not ended:
         return None
     body = join(
         speed_table(ended),
-        speed_panel(run, moving) if moving else None,
         phase_table(run, ended),
         arm_table(run) if run.arms else None,
     )
-    return Section("costs", "Speed and costs", body)
+    return Section("costs", "Costs", body, folded=True)
 
 
 def speed_table(ended: Ended) -> Markup:
@@ -96,14 +93,6 @@ def median(phase: Phase, name: str) -> float | None:
     values = getattr(phase.curve, name) if phase.curve else np.array([])
     values = values[np.isfinite(values)]
     return float(np.median(values)) if len(values) else None
-
-
-def speed_panel(run: Run, phases: list[Phase]) -> Markup:
-    """Return a figure of tokens a second."""
-    label = "Tokens a second over tokens trained, a line for each phase; the table has the medians."
-    caption = "Averaged over neighboring steps."
-    chart = speed_chart(run, phases)
-    return side_by_side(figure("speed", chart, label, "Tokens a second", caption))
 
 
 def phase_table(run: Run, ended: Ended) -> Markup:

@@ -29,7 +29,7 @@ def data_section(run: Run) -> Section | None:
         "another. “Full” is the share of the rows' positions that hold text."
     )
     body = join(paragraph(text), table("Sources", head, rows, left={1}), dropped(run))
-    return Section("data", "Data", body)
+    return Section("data", "Data", body, folded=True)
 
 
 def two_decimals(share: float) -> str:

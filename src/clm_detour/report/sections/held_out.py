@@ -11,10 +11,23 @@ from markupsafe import Markup
 from clm_detour.figures import wording
 from clm_detour.figures.axes import Values
 from clm_detour.figures.dots import Dot, DotPlot
+from clm_detour.figures.lines import Line, LineChart
 from clm_detour.figures.table import Cell, Row, Text, number, with_best
 from clm_detour.records.run import HeldOutRecord, Score, Scores
-from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side, table
+from clm_detour.report.curves import tokens_of
+from clm_detour.report.markup import (
+    Section,
+    figure,
+    folded,
+    join,
+    key,
+    paragraph,
+    side_by_side,
+    sortable,
+    table,
+)
 from clm_detour.report.run import Run
+from clm_detour.report.sections.tasks import tasks_are_shown
 
 
 @dataclass(frozen=True)
@@ -48,10 +61,12 @@ def held_out_section(run: Run) -> Section | None:
     models, sources = held_out.models, held_out.sources
     body = join(
         paragraph(introduction(held_out)),
-        loss_table(run, models, sources),
-        accuracy_table(run, models, sources),
-        figures(run, models, [source for source in sources if source not in held_out.unmeasured]),
-        phases_table(run, held_out.phases),
+        figures(run, held_out),
+        sortable(loss_table(run, models, sources)),
+        folded(
+            "Accuracy, and changes from the base", accuracy_table(run, models, sources), summary_table(run)
+        ),
+        folded("Ends of the phases as a table", phases_table(run, held_out.phases)),
     )
     return Section("held-out", "Held-out text", body)
 
@@ -125,19 +140,22 @@ def predicted(models: dict[str, Scores], source: str | None) -> Cell:
     return Cell(text, {"": counts[0] if len(counts) == 1 else None})
 
 
-def figures(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup | None:
-    """Return dot plots of the losses by source, and of detour minus twin."""
-    if not sources:
+def figures(run: Run, held_out: HeldOutRecord) -> Markup:
+    """Return losses by source (unless the first screen has them), their differences, and ends of phases."""
+    shown = [loss_figure(run)] if tasks_are_shown(run) else []
+    shown.append(ends_figure(run, held_out.phases))
+    if {"detour", "twin"} <= held_out.models.keys():
+        shown.append(difference_figure(held_out))
+    return side_by_side(*filter(None, shown))
+
+
+def loss_figure(run: Run) -> Markup | None:
+    """Return a dot plot with a row for each source and a dot for each model; None if nothing was measured."""
+    held_out = run.held_out
+    sources = [source for source in held_out.sources if source not in held_out.unmeasured] if held_out else []
+    if not held_out or not sources:
         return None
-    plots = [loss_figure(run, models, sources)]
-    if {"detour", "twin"} <= models.keys():
-        plots.append(difference_figure(models["detour"], models["twin"], sources))
-    return side_by_side(*plots)
-
-
-def loss_figure(run: Run, models: dict[str, Scores], sources: list[str]) -> Markup:
-    """Return a dot plot with a row for each source and a dot for each model."""
-    slots = run.color_slots(models)
+    models = held_out.models
     rows = {
         source: [
             Dot(score.loss, model) if (score := scores.of(source)) else None
@@ -146,15 +164,18 @@ def loss_figure(run: Run, models: dict[str, Scores], sources: list[str]) -> Mark
         for source in sources
     }
     label = f"Held-out loss of {', '.join(models)} on each source; the table has the values."
-    plot = DotPlot(rows, slots, Values("loss in nats (lower is better)", "~g", ".3f"))
+    plot = DotPlot(rows, run.color_slots(models), Values("loss in nats (lower is better)", "~r", ".3f"))
     return figure("held-out-loss", plot, label, "Held-out loss by source")
 
 
-def difference_figure(detour: Scores, twin: Scores, sources: list[str]) -> Markup:
+def difference_figure(held_out: HeldOutRecord) -> Markup | None:
     """Return a dot plot of the loss of the detour minus that of its twin, in the color of the better one."""
-    pairs = {source: (detour.of(source), twin.of(source)) for source in sources}
+    detour, twin = held_out.models["detour"], held_out.models["twin"]
+    pairs = {source: (detour.of(source), twin.of(source)) for source in held_out.sources}
     changes = {source: one.loss - other.loss for source, (one, other) in pairs.items() if one and other}
     changes = {source: value for source, value in changes.items() if math.isfinite(value)}
+    if not changes:
+        return None
     rows = {
         source: [Dot(value, "detour" if value < 0 else "twin", label=wording.signed(value))]
         for source, value in changes.items()
@@ -162,11 +183,31 @@ def difference_figure(detour: Scores, twin: Scores, sources: list[str]) -> Marku
     label = "Loss of detour minus loss of twin by source: "
     label += ", ".join(f"{source} {wording.signed(value)}" for source, value in changes.items())
     reach = 2 * max([abs(value) for value in changes.values()] + [1e-6])
-    axis = Values("← detour better   |   twin better →", "~g", "+.3f")
+    axis = Values("loss in nats: ← detour better   |   twin better →", "~r", "+.3f")
     better = {"detour": "detour", "twin": "twin"}
     plot = DotPlot(rows, better, axis, zero=True, reach=reach, legend=False)
-    caption = "There is one run of each, so no difference has a margin of error."
-    return figure("held-out-difference", plot, label, "Detour minus twin", caption)
+    caption = (
+        "In the color of the better one. There is one run of each, so no difference has a margin of error."
+    )
+    return figure("held-out-difference", plot, label, "Held-out loss, detour minus twin", caption)
+
+
+def ends_figure(run: Run, phases: dict[str, Scores]) -> Markup | None:
+    """Return the losses at the ends of the phases of each arm; None if no arm has two."""
+    lines = []
+    for arm, ids in run.arms.items():
+        ends = [(run.start_token(id) + run.phases[id].tokens, phases[id].total) for id in ids if id in phases]
+        points = [(tokens, score.loss) for tokens, score in ends if score and math.isfinite(score.loss)]
+        if len(points) > 1:
+            lines.append(Line([tokens for tokens, _ in points], [loss for _, loss in points], arm))
+    if not lines:
+        return None
+    axis = Values("held-out masked loss (nats)", "~r", ".3f")
+    arms = run.color_slots(line.name for line in lines)
+    chart = LineChart(lines, arms, tokens_of(run, [*run.phases.values()]), axis, points=True)
+    label = "Held-out masked loss at the end of every phase, a line for each arm; the table has the values."
+    caption = "A model that comes straight from causal training is not used to filling masks from both sides."
+    return figure("held-out-phases", chart, label, "Held-out loss at the ends of the phases", caption)
 
 
 def phases_table(run: Run, phases: dict[str, Scores]) -> Markup | None:
@@ -183,13 +224,29 @@ def phases_table(run: Run, phases: dict[str, Scores]) -> Markup | None:
         accuracy = number(total.accuracy if total else None, wording.percent)
         arms = wording.listing(run.arms_of(id))
         rows.append(Row([Cell(text, {"": id}), (objective or wording.ABSENT).upper(), arms, loss, accuracy]))
-    explanation = (
-        "The same measure at the end of every phase. A model that comes straight from causal training is not "
-        "used to filling masks from both sides, so its loss after the decay is what counts."
-    )
     head: list[Text] = ["Phase", "Trained as", "In arms", "Loss", "Accuracy"]
-    return join(
-        heading("After each phase"),
-        paragraph(explanation),
-        table("Ends of the phases", head, rows, left={1, 2}),
-    )
+    return table("Ends of the phases", head, rows, left={1, 2})
+
+
+def summary_table(run: Run) -> Markup | None:
+    """Return loss and accuracy of each model that was measured, and their changes from the base."""
+    models = run.held_out.totals if run.held_out else {}
+    if not models:
+        return None
+    losses = with_best([score.loss for score in models.values()], wording.loss, lowest=True)
+    accuracies = with_best([score.accuracy for score in models.values()], wording.percent, lowest=False)
+    names: list[Text | Cell] = [key(run.color_slot(name), name) for name in models]
+    columns: list[list[Text | Cell]] = [names, [*losses], [*accuracies]]
+    head: list[Text] = ["Model", "Loss", "Accuracy"]
+    note = "The best is in bold."
+    if base := models.get("base"):
+        changes = [
+            (score.loss - base.loss, score.accuracy - base.accuracy) if name != "base" else (None, None)
+            for name, score in models.items()
+        ]
+        columns.insert(2, [number(loss, wording.signed) for loss, _ in changes])
+        columns.append([number(accuracy, wording.points) for _, accuracy in changes])
+        head[2:] = ["Loss − base", "Accuracy", "Accuracy − base"]
+        note += " “− base” is the change from the base, of accuracy in points."
+    rows = [Row(cells) for cells in zip(*columns, strict=True)]
+    return table("Held-out masked language modeling", head, rows, note=note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -14,7 +15,9 @@ from clm_detour.report.markup import Section, join, key, paragraph, render, tabl
 from clm_detour.report.run import Run
 
 MASK = re.compile(r"\[MASK\]|<mask>")  # as tokenizers write it
-SHOWN = 5
+SHOWN = 5  # guesses of a model
+UNFOLDED = 3
+ENDS = '.!?:;)"”'  # after which a text is whole
 
 
 @dataclass(frozen=True)
@@ -28,25 +31,32 @@ class Line:
 
 
 def masks_section(run: Run) -> Section | None:
-    """Return the sentences by source, and how often each model found the answer."""
+    """Return a few sentences, the others folded, and how often each model found the answer."""
     if not run.filled_masks:
         return None
-    sources = list(dict.fromkeys(item.source for item in run.filled_masks))
-    groups = {
-        source: [card(run, item) for item in run.filled_masks if item.source == source] for source in sources
-    }
+    cards = [card(run, item) for item in in_turns(run.filled_masks)]
     text = (
-        "A few held-out sentences with one token masked. The answer is the token that was masked. Bars are "
+        "Held-out sentences with one token masked. The answer is the token that was masked. Bars are "
         "probabilities, a tick marks the answer, and ## marks a token with no space before it. These are "
         "examples, not a measurement."
     )
-    body = join(paragraph(text), hits_table(run), render("masks.html", groups=groups))
-    return Section("masks", "Filled masks", body)
+    masks = render("masks.html", shown=cards[:UNFOLDED], others=cards[UNFOLDED:])
+    return Section("masks", "Filled masks", join(paragraph(text), masks, hits_table(run)))
+
+
+def in_turns(items: list[FilledMask]) -> list[FilledMask]:
+    """Return the items with their sources in turns, so that the first ones are of different sources."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for item in items:
+        turns.append(seen[item.source])
+        seen[item.source] += 1
+    return [item for _, item in sorted(zip(turns, items, strict=True), key=lambda pair: pair[0])]
 
 
 def card(run: Run, item: FilledMask) -> dict[str, object]:
     """Return what the template shows of one sentence."""
-    before, *after = MASK.split(item.text, maxsplit=1)
+    before, *after = MASK.split(cut_at_word(item.text), maxsplit=1)
     answer = item.answer
     models = [
         (key(run.color_slot(model), model), [line(guess, answer) for guess in guesses[:SHOWN]])
@@ -54,12 +64,22 @@ def card(run: Run, item: FilledMask) -> dict[str, object]:
         if guesses
     ]
     return {
+        "source": item.source,
         "before": before,
         "after": "".join(after),
         "found": bool(after),
         "answer": visible(answer, plain=True),
         "models": models,
     }
+
+
+def cut_at_word(text: str) -> str:
+    """Return a text without its last word, which may be cut, unless a sentence or the mask ends there."""
+    text = text.rstrip()
+    if not text or text[-1] in ENDS or MASK.fullmatch(text.split()[-1]):
+        return text
+    *words, _ = re.split(r"(?<=\s)", text)
+    return "".join(words).rstrip() + " …" if words else text
 
 
 def line(guess: Guess, answer: str) -> Line:

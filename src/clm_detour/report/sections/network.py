@@ -14,7 +14,16 @@ from clm_detour.figures.parts import Switch
 from clm_detour.figures.table import Cell, Row, Text, number
 from clm_detour.records.analysis import NetworkComparison, Quotient, TrajectoryRecord, Variant, WeightChange
 from clm_detour.records.store import OptionalInterval
-from clm_detour.report.markup import Section, figure, heading, join, paragraph, side_by_side, table
+from clm_detour.report.markup import (
+    Section,
+    figure,
+    folded,
+    heading,
+    join,
+    paragraph,
+    side_by_side,
+    table,
+)
 from clm_detour.report.run import Run
 
 NAMES = {
@@ -37,7 +46,7 @@ def network_section(run: Run) -> Section | None:
         gradients(run) if run.gradients else None,
     ]
     body = join(*parts)
-    return Section("network", "What the detour changed in the network", body) if body else None
+    return Section("network", "Network", body) if body else None
 
 
 def similarity(found: NetworkComparison) -> Markup:
@@ -55,19 +64,22 @@ def similarity(found: NetworkComparison) -> Markup:
             " The control is a second twin that differs from the first only in its seed. Its divergence is "
             "the noise floor."
         )
-    maps = []
-    if chart := similarity_map(found, "the detour", "the twin"):
-        label = (
-            "Similarity of all layers of the detour with all of the twin; the table has the matched layers."
-        )
-        maps.append(figure("cka", chart, label, "Similarity of layers"))
     return join(
         paragraph(text),
+        side_by_side(*filter(None, (divergence_figure(found), map_figure(found)))),
         estimator_table(found),
-        side_by_side(*maps, divergence_figure(found)),
-        layer_table(found),
+        folded("Divergence by layer as a table", layer_table(found)),
         *(paragraph(note) for note in found.notes),
     )
+
+
+def map_figure(found: NetworkComparison) -> Markup | None:
+    """Return the heat map of all layers with all layers; None if it was not measured."""
+    chart = similarity_map(found, "the detour", "the twin")
+    if chart is None:
+        return None
+    label = "Similarity of all layers of the detour with all of the twin; the table has the matched layers."
+    return figure("cka", chart, label, "Similarity of layers")
 
 
 def estimator_table(found: NetworkComparison) -> Markup:
@@ -117,7 +129,10 @@ def divergence_figure(found: NetworkComparison) -> Markup:
     """Return the divergence by layer and estimator."""
     layers = len(found.main.pairs)
     label = f"Divergence of detour and twin at {layers} layers by estimator; the table has the values."
-    caption = "From the embeddings (emb.) to the final norm."
+    caption = (
+        "From the embeddings (emb.) to the final norm. What lies above the line of twin and control is more "
+        "than another seed changes."
+    )
     names = {"detour_twin": "detour and twin", "control": "twin and control"}
     return figure("divergence", divergence_chart(found, names), label, "Divergence by layer", caption)
 
@@ -162,10 +177,8 @@ def trajectory(found: TrajectoryRecord) -> Markup:
         "change remains."
     )
     label = f"Divergence of the detour from the twin before its decay, at {len(points)} checkpoints."
-    title, caption = (
-        "Divergence during training",
-        "Bands: 95 % intervals over texts. Vertical line: the decay begins.",
-    )
+    title = "Divergence of the detour from the twin before its decay"
+    caption = "Debiased, for each third of the layers. Bands: 95 % intervals over texts."
     drawing = figure("trajectory", trajectory_chart(found), label, title, caption)
     head: list[Text] = ["Checkpoint of", "Tokens", *(f"{name} layers" for name in found.groups)]
     note = (
@@ -173,7 +186,7 @@ def trajectory(found: TrajectoryRecord) -> Markup:
         "part."
     )
     values = table("Divergence during training", head, rows, note=note)
-    return join(heading("During training"), paragraph(text), side_by_side(drawing), values)
+    return join(heading("During training"), paragraph(text), drawing, folded("As a table", values))
 
 
 def weights(run: Run) -> Markup:
@@ -189,8 +202,8 @@ def weights(run: Run) -> Markup:
     return join(
         heading("Weights"),
         paragraph(text),
-        side_by_side(weight_figure(run, whole)) if whole else None,
-        table("Weight change", ["Arm and phases", *kinds], rows, note=note),
+        weight_figure(run, whole) if whole else None,
+        folded("As a table", table("Weight change", ["Arm and phases", *kinds], rows, note=note)),
     )
 
 
@@ -247,7 +260,9 @@ def gradients(run: Run) -> Markup:
     )
     head: list[Text] = ["Objective", "Share of positions", "Loss"]
     positions = table("Positions with a target", head, rows)
-    return join(heading("Supervision"), paragraph(text), positions, gradient_table(run))
+    return join(
+        heading("Supervision"), paragraph(text), positions, folded("Gradient by layer", gradient_table(run))
+    )
 
 
 def gradient_table(run: Run) -> Markup:

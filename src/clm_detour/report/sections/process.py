@@ -29,7 +29,7 @@ def process_section(run: Run) -> Section | None:
         steps_table(run) if run.steps else None,
         models_paragraph(run) if run.exported else None,
     )
-    return Section("process", "What ran", body) if body else None
+    return Section("process", "Phases and rows", body, folded=True) if body else None
 
 
 def phases_table(ended: Ended) -> Markup:
@@ -139,7 +139,7 @@ def provenance_section(run: Run) -> Section | None:
     environment = environment_table(run.environment) if run.environment else None
     recipe = recipe_box(run.config_text) if run.config_text else None
     body = join(environment, recipe)
-    return Section("provenance", "Environment and recipe", body) if body else None
+    return Section("provenance", "Environment and recipe", body, folded=True) if body else None
 
 
 def environment_table(environment: dict[str, Any]) -> Markup:

@@ -11,26 +11,55 @@ from clm_detour.figures.dots import Dot, DotPlot
 from clm_detour.figures.table import Cell, Row, Text, number, with_best, with_spread
 from clm_detour.records.evaluation import Group, MeanScore, Summary, TaskComparison
 from clm_detour.records.store import OptionalInterval
-from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side, table
+from clm_detour.report.markup import Section, figure, folded, join, key, paragraph, sortable, table
 from clm_detour.report.run import Run
 
 
 def tasks_section(run: Run) -> Section | None:
     """Return scores, differences and published scores."""
     found = run.evaluation
-    if not found or not any(found.scores.values()):
+    if not found or not tasks_are_shown(run):
         return None
     main = found.difference("detour", "twin")
     body = join(
         paragraph(introduction(found)),
-        score_table(run, found),
-        left_out_table(found) if any(task.left_out for task in found.tasks) else None,
-        difference_table(found) if found.comparisons else None,
-        difference_figure(main) if main and len(main.by_task) > 1 else None,
-        join(heading("Published"), published_table(found)) if found.published else None,
+        sortable(score_table(run, found)),
+        published_table(found) if found.published else None,
         missing_table(found) if found.missing else None,
+        difference_figure(main) if main and len(main.by_task) > 1 else None,
+        folded("Differences of all pairs", difference_table(found)) if found.comparisons else None,
+        folded("What the scores leave out", left_out_table(found))
+        if any(task.left_out for task in found.tasks)
+        else None,
     )
     return Section("tasks", "Tasks", body)
+
+
+def tasks_are_shown(run: Run) -> bool:
+    """Return whether a model has a score on a task."""
+    return run.evaluation is not None and any(run.evaluation.scores.values())
+
+
+def tasks_figure(run: Run) -> Markup | None:
+    """Return the scores of all models, a dot for each fine-tuning seed; None if there are none."""
+    found = run.evaluation
+    if not found or not tasks_are_shown(run):
+        return None
+    rows = {
+        task.name: [
+            None if score is None else Dot(score.mean, model, singles=score.seeds)
+            for model in found.scored
+            for score in [found.scores[model].get(task.name)]
+        ]
+        for task in found.tasks
+    }
+    label = (
+        f"Scores of {', '.join(found.scored)} on each task; the table of the section on tasks has the values."
+    )
+    measure = "F1" if all("f1" in task.metric for task in found.tasks) else "score"
+    plot = DotPlot(rows, run.color_slots(found.scored), Values(f"test {measure}, %", "~r", ".1f"))
+    caption = "A dot for each fine-tuning seed; the bar is their mean."
+    return figure("tasks", plot, label, "Scores on tasks", caption)
 
 
 def introduction(found: Summary) -> str:
@@ -156,10 +185,10 @@ def difference_figure(row: TaskComparison) -> Markup:
         f"whose seeds do not differ, have none.{whole_interval} A line that reaches the edge continues "
         "beyond it."
     )
-    axis = Values(f"points: ← {row.b} better   |   {row.a} better →", "~g", ".2f")
+    axis = Values(f"points: ← {row.b} better   |   {row.a} better →", "~r", "+.2f")
     better = {"detour": "detour", "twin": "twin"}
     plot = DotPlot(rows, better, axis, zero=True, reach=reach, legend=False)
-    return side_by_side(figure("task-differences", plot, label, f"Tasks, {row.a} minus {row.b}", caption))
+    return figure("task-differences", plot, label, f"Tasks, {row.a} minus {row.b}", caption)
 
 
 def published_table(found: Summary) -> Markup:
