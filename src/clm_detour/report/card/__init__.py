@@ -140,7 +140,7 @@ def body_of(run: Run, arm: str, repository: str, data: ModelCardData, drawn: Dra
         "has_detour": has_detour,
         "networks": results.networks(run) if compared else "",
         "layers": results.layer_rows(run) if compared else [],
-        "phase_head": ["", *(phase.name for phase in phases)],
+        "phase_head": ["setting", *(phase.name for phase in phases)],
         "phases": training.phase_rows(run, phases),
         "recipe": training.recipe_notes(run, phases),
         "data_head": training.data_head(phases),
