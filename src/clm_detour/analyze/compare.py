@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from clm_detour.analyze.cka import half_samples, interval
-from clm_detour.analyze.figures import save_comparison
 from clm_detour.analyze.show import write_comparison_csv
 from clm_detour.analyze.similarity import INNER, Measured, States, matched_layers, measure, of_minibatches
 from clm_detour.analyze.streams import Minibatches, StreamedCKA
@@ -336,5 +335,7 @@ def write_comparison(comparison: Mapping[str, Any], folder: Path) -> None:
     """Write CSV files, figures and `compare.json`; the JSON last, so that the rest is there if it is."""
     record = parse(NetworkComparison, comparison)
     write_comparison_csv(record, folder)
+    from clm_detour.analyze.figures import save_comparison  # altair takes long to import
+
     save_comparison(record, folder)
     write(record, folder / "compare.json")

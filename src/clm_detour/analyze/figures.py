@@ -1,27 +1,35 @@
-"""Figures of the analysis: heat maps of CKA, divergence by layer, and the trajectory of the detour.
+"""Figures of the analysis: heat map of CKA, divergence by layer, and the trajectory of the detour.
 
 The report shows the same charts with the names of the arms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clm_detour.figures.canvas import COLORS, Figure
-from clm_detour.figures.charts import HeatMap, Line, LineChart, lowest_of
+from clm_detour.figures.axes import Layers, Tokens, Values
+from clm_detour.figures.figure import Figure
+from clm_detour.figures.heatmap import HeatMap
+from clm_detour.figures.lines import Line, LineChart
+from clm_detour.figures.parts import Switch
 from clm_detour.records.analysis import NetworkComparison, TrajectoryRecord
-from clm_detour.records.store import Interval, parse
+from clm_detour.records.store import parse
 
-MAPS = ("biased", "debiased")
-CURVES = {"biased": "biased", "debiased": "debiased", "debiased_trimmed": "no outliers"}
-SLOTS = {"biased": "base", "debiased": "detour", "debiased_trimmed": "twin"}
+MAPS = ("debiased", "biased")
+CURVES = {
+    "debiased": "debiased", "biased": "biased", "debiased_trimmed": "no outliers",
+    "biased_trimmed": "biased, no outliers",
+}  # fmt: skip
+PAIRS = {"detour_twin": "detour", "control": "control"}  # comparison -> color of its line
 REFERENCE = "undecayed_twin"
 
 
-def similarity_maps(found: NetworkComparison, a: str, b: str) -> dict[str, HeatMap]:
-    """Return a heat map of all layers of a with all layers of b for each measured estimator of `MAPS`.
+def similarity_map(found: NetworkComparison, a: str, b: str) -> HeatMap | None:
+    """Return the heat map of all layers of a with all layers of b, or None if it was not measured.
+
+    There is a switch of the estimator.
 
     Args:
         a, b: What the models are called.
@@ -31,84 +39,101 @@ def similarity_maps(found: NetworkComparison, a: str, b: str) -> dict[str, HeatM
         for name in MAPS
         if (variant := found.variant("detour_twin", name)) and variant.matrix
     }
-    lowest = lowest_of(list(matrices.values()))
-    return {
-        name: HeatMap(matrix, *found.layers, f"layer of {b}", f"layer of {a}", lowest)
-        for name, matrix in matrices.items()
-    }
+    if not matrices:
+        return None
+    switch = estimator_switch(matrices)
+    return HeatMap(matrices, *found.layers, f"layer of {b}", f"layer of {a}", switch)
 
 
-def divergence_chart(found: NetworkComparison) -> LineChart:
-    """Return the divergence of a and b by layer and estimator; the control's is dashed.
+def divergence_chart(found: NetworkComparison, names: Mapping[str, str]) -> LineChart:
+    """Return the divergence of a and b by layer, beside that of b and the control, with their intervals.
 
-    The debiased curves are wide and lie below the others, which may coincide with them. They have bands,
-    which are their intervals.
+    There is a switch of the estimator.
+
+    Args:
+        names: What the comparisons `detour_twin` and `control` are called.
     """
     lines = []
-    for part in ("detour_twin", "control"):
-        for name, title in CURVES.items():
-            if variant := found.curve(part, name):
-                main, label = name == "debiased", title if part == "detour_twin" else f"{title}, control"
-                bands = [interval and percents(interval) for interval in variant.intervals] if main else ()
-                values = [100 * value for value in variant.divergence]
-                lines.append(
-                    Line(
-                        range(len(values)), values, COLORS[SLOTS[name]], label, width=3.2 if main else 1.4,
-                        dashed=part == "control", marker=3, band=bands,
-                    )
-                )  # fmt: skip
-    lines.sort(key=lambda line: -line.width)
+    for part, name in names.items():
+        for estimator in CURVES:
+            if variant := found.curve(part, estimator):
+                values = variant.divergence
+                lines.append(Line(range(len(values)), values, name, variant.intervals, option=estimator))
+    drawn = {line.name for line in lines}
     return LineChart(
         lines,
-        layers=[one for one, _ in found.main.pairs],
-        y_label="divergence (1 − CKA)",
-        y_format="{:g} %".format,
+        {name: PAIRS[part] for part, name in names.items() if name in drawn},
+        Layers([one for one, _ in found.main.pairs]),
+        Values("divergence (1 − CKA), with 95 % intervals", "~%", ".2%"),
+        switch=estimator_switch({line.option for line in lines}),
+        points=True,
         from_zero=True,
-        legend="",
-        height=3.2,
     )
 
 
-def trajectory_chart(found: TrajectoryRecord) -> LineChart:
+def estimator_switch(options: Mapping[str, object] | set[str]) -> Switch:
+    """Return the switch between these estimators."""
+    return Switch("estimator", "Estimator", {name: CURVES[name] for name in CURVES if name in options})
+
+
+def trajectory_chart(found: TrajectoryRecord, reference: str = "undecayed twin") -> LineChart:
     """Return the debiased divergence of the detour's checkpoints from the undecayed twin.
 
     There is a line for each third of the layers.
+
+    Args:
+        reference: What the undecayed twin is called.
     """
     points = [point for point in found.points if REFERENCE in point.divergence]
     groups = {name: span for name, span in found.groups.items() if name != "all"}
     tokens = [point.total for point in points]
-    lines = []
-    for (group, span), slot in zip(groups.items(), ("twin", "base", "detour"), strict=False):
+    lines, entries = [], {}
+    for place, (group, span) in enumerate(groups.items(), start=1):
         estimates = [point.estimate(REFERENCE, "debiased", group) for point in points]
-        values = [100 * each.divergence for each in estimates]
-        band = [each.interval and percents(each.interval) for each in estimates]
-        label = f"{group} ({span[0]} to {span[1]})"
-        lines.append(Line(tokens, values, COLORS[slot], label, marker=3.5, band=band))
+        name = f"{group} ({span[0]} to {span[1]})"
+        entries[name] = f"neutral-{place}"
+        lines.append(
+            Line(tokens, [each.divergence for each in estimates], name, [each.interval for each in estimates])
+        )
     phases = [point.phase for point in points]
-    borders = [tokens[i] for i in range(len(points) - 1) if phases[i + 1] != phases[i] and tokens[i]]
     return LineChart(
         lines,
-        last=max([*tokens, 1]),
-        borders=borders,
-        y_label="divergence, % (debiased)",
+        entries,
+        Tokens(
+            max([*tokens, 1]),
+            borders=[tokens[i] for i in ends_of(phases) if tokens[i]],
+            spans=spans(tokens, phases),
+        ),
+        Values(f"divergence from the {reference} (debiased)", "~%", ".2%"),
+        points=True,
         from_zero=True,
         legend="layers",
-        height=3.1,
     )
 
 
-def percents(interval: Interval) -> Interval:
-    """Return an interval in percent."""
-    return 100 * interval[0], 100 * interval[1]
+def ends_of(phases: Sequence[str]) -> list[int]:
+    """Return the places of the last points of phases, without the end of all."""
+    return [place for place in range(len(phases) - 1) if phases[place + 1] != phases[place]]
+
+
+def spans(tokens: Sequence[int], phases: Sequence[str]) -> list[tuple[float, float, str]]:
+    """Return the phases' first and last tokens, and their names."""
+    ends = [*ends_of(phases), len(phases) - 1]
+    starts = [0, *(tokens[end] for end in ends)]
+    found = [
+        (start, tokens[end], phases[end].rsplit(".", 1)[-1]) for start, end in zip(starts, ends, strict=False)
+    ]
+    return [(float(start), float(end), name) for start, end, name in found if end > start]
 
 
 def save_comparison(found: NetworkComparison, folder: Path) -> None:
-    """Write `heatmap-biased`, `heatmap-debiased` and `curves` as PNG and SVG."""
-    for name, chart in similarity_maps(found, "A", "B").items():
-        Figure(f"heatmap-{name}", chart).save(folder)
-    Figure("curves", divergence_chart(found)).save(folder)
+    """Write `heatmap-ESTIMATOR` and `curves-ESTIMATOR` as PNG and SVG."""
+    if chart := similarity_map(found, "A", "B"):
+        Figure("heatmap", chart.draw()).save(folder)
+    names = {"detour_twin": "A and B", "control": "B and control"}
+    Figure("curves", divergence_chart(found, names).draw()).save(folder)
 
 
 def save_trajectory(result: Mapping[str, Any], folder: Path) -> None:
     """Write `trajectory.png` and `trajectory.svg`."""
-    Figure("trajectory", trajectory_chart(parse(TrajectoryRecord, result))).save(folder)
+    Figure("trajectory", trajectory_chart(parse(TrajectoryRecord, result)).draw()).save(folder)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from clm_detour.analyze.compare import Settings, compare, write_comparison
-from clm_detour.analyze.figures import save_trajectory
 from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.texts import FEWEST, held_out_texts
 from clm_detour.analyze.trajectory import Point, exported_points, trajectory
@@ -92,6 +91,8 @@ def analyze_run(recipe: Recipe) -> str | None:
     points = trajectory_points(arms, recipe.folder, start)
     references = trajectory_references(arms, recipe.folder, start)
     found = trajectory(points, references, texts, settings, tokenizer)
+    from clm_detour.analyze.figures import save_trajectory  # altair takes long to import
+
     save_trajectory(found, folder)
     write(parse(TrajectoryRecord, found), folder / "trajectory.json")
     changes = weight_changes(arms, recipe.folder, start)

@@ -17,7 +17,7 @@ from clm_detour.data.shards import SPLITS, TokenShards
 from clm_detour.data.tokenization import RECORD
 from clm_detour.records.data import CARD, DataCard, SplitCard
 from clm_detour.records.store import write
-from clm_detour.utils.files import read_json
+from clm_detour.utils.files import atomic_write, read_json
 
 PICTURE = "card.svg"
 LONGEST_COUNTED = 2**17  # lengths above this count as this much in quantiles
@@ -123,12 +123,14 @@ def ratio(above: int, below: int) -> float:
 
 def draw(card: DataCard, file: Path) -> None:
     """Write the picture: the lengths of the training documents, and facts about the source."""
-    from clm_detour.figures.histogram import write_histogram  # matplotlib is slow to import
+    from clm_detour.figures.figure import Figure  # altair is slow to import
+    from clm_detour.figures.histogram import histogram
 
     train = card.splits["train"]
-    write_histogram(
-        file, card.name, train.lengths, card.packing["row_length"], train.quantiles["0.5"], facts(card)
-    )
+    row_length, median = card.packing["row_length"], train.quantiles["0.5"]
+    chart = histogram(card.name, train.lengths, row_length, median, facts(card))
+    with atomic_write(file, "w") as out:
+        out.write(Figure(file.stem, chart).svg())
 
 
 def facts(card: DataCard) -> list[tuple[str, str]]:

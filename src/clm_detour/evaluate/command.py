@@ -135,6 +135,6 @@ def make_summary(
 
 def write_figure(summary: Summary, folder: Path) -> None:
     """Write differences.png."""
-    from clm_detour.evaluate.figure import write_differences  # matplotlib takes long to import
+    from clm_detour.evaluate.figure import write_differences  # altair takes long to import
 
     write_differences(summary, folder / "differences.png")

@@ -1,29 +1,53 @@
-"""A dot plot: rows with a dot for each group, intervals as lines, and a line at zero for differences."""
+"""Dot plots: rows with a dot for each group, intervals as lines, and a line at zero for differences."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from matplotlib.axes import Axes
+import altair as alt
 
-from clm_detour.figures.canvas import FAINT, INK, PAPER
+from clm_detour.figures.axes import Values
+from clm_detour.figures.parts import (
+    ARM_IS_SHOWN,
+    Value,
+    arms_parameter,
+    color_of,
+    data_of,
+    is_of_arms,
+    shape_of,
+)
+from clm_detour.figures.theme import INK
 
-NAME_LENGTH = 20
-APART = 0.2  # between the dots of a row, so that equal values do not hide each other
+ROW, BETWEEN = 16, 12  # pixels of a dot's row, and between groups of them
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A value with its interval, if there is one; `label` is written beside it."""
+    """A value with its interval, if there is one.
+
+    Args:
+        name: What the value is of: an entry of the plot's legend.
+        singles: Name of a measurement, such as a seed -> its value; `value` is their mean.
+        label: Text beside the dot.
+    """
 
     value: float
-    color: str
+    name: str
     interval: tuple[float, float] | None = None
-    marker: str = "o"
+    singles: Mapping[str, float] = field(default_factory=dict)
     label: str = ""
+
+    def rows(self, row: str) -> list[dict[str, Value]]:
+        """Return the value and the single measurements as data."""
+        shared: dict[str, Value] = {"row": row, "name": self.name}
+        low, high = self.interval or (math.nan, math.nan)
+        mean: dict[str, Value] = {"value": self.value, "low": low, "high": high, "label": self.label}
+        singles: list[dict[str, Value]] = [
+            {**shared, "single": single, "value": value} for single, value in self.singles.items()
+        ]
+        return [{**shared, "single": "", **mean}, *singles]
 
 
 @dataclass(frozen=True)
@@ -31,51 +55,76 @@ class DotPlot:
     """Dots in rows, from top to bottom.
 
     Args:
-        rows: Name of a row -> a dot for each group, or None where it was not measured.
-        x_label: What the values are.
+        rows: Name of a row -> its dots, or None for what was not measured.
+        entries: Name of a dot -> its slot of `theme.LOOKS`. If all are arms, the page's chips show and hide
+            them.
         zero: Whether there is a line at zero.
         reach: The axis ends at plus and minus this value; None to leave it to the dots.
         title: Lines above the plot.
+        single: What a single measurement is.
+        legend: Whether the plot has a legend.
+        aside: Whether the dots of a row stand below each other, so that equal values do not hide each other.
     """
 
     rows: Mapping[str, Sequence[Dot | None]]
-    x_label: str = ""
+    entries: Mapping[str, str]
+    x: Values
     zero: bool = False
     reach: float | None = None
     title: str = ""
+    single: str = "seed"
+    legend: bool = True
 
-    @property
-    def height(self) -> float:
-        """Height in inches."""
-        return 0.9 + 0.36 * len(self.rows) + (0.2 * (1 + self.title.count("\n")) if self.title else 0)
+    def draw(self) -> alt.LayerChart:
+        """Return the plot."""
+        dots = [(row, dot) for row, dots in self.rows.items() for dot in dots]
+        rows = [row for name, dot in dots if dot and math.isfinite(dot.value) for row in dot.rows(name)]
+        places = max((sum(dot is not None for dot in dots) for dots in self.rows.values()), default=1)
+        chart = alt.layer(
+            *([self._zero()] if self.zero else []),
+            *self._layers(places > 1, any(row["single"] for row in rows)),
+            data=data_of(rows, numbers=("value", "low", "high")),
+            height=len(self.rows) * (ROW * places + BETWEEN),
+            **({"title": alt.Title(self.title.split("\n"))} if self.title else {}),
+        )
+        if is_of_arms(self.entries) and self.legend:
+            return chart.transform_filter(ARM_IS_SHOWN).add_params(arms_parameter(self.entries))
+        return chart
 
-    def paint(self, axes: Axes) -> None:
-        """Draw the plot."""
-        for row, dots in enumerate(self.rows.values()):
-            for place, dot in enumerate(dots):
-                if dot is not None and math.isfinite(dot.value):
-                    paint_dot(axes, dot, row + APART * (place - (len(dots) - 1) / 2))
-        if self.zero:
-            axes.axvline(0, color=INK, linewidth=0.8)
-        if self.reach is not None:
-            axes.set_xlim(-self.reach, self.reach)
-        # A name that would take the whole plot is cut; the table beside the plot has it in full.
-        names = [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…" for name in self.rows]
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.grid(axis="y", visible=False)
-        axes.spines["bottom"].set_color(FAINT)
-        axes.set_xlabel(self.x_label)
-        if self.title:
-            axes.set_title(self.title, fontsize="medium", loc="left")
+    def _zero(self) -> alt.Chart:
+        """Return the line at zero."""
+        return alt.Chart(alt.InlineData(values=[{}])).mark_rule(strokeWidth=0.8).encode(x=alt.datum(0))
 
-
-def paint_dot(axes: Axes, dot: Dot, y: float) -> None:
-    """Draw a dot over its interval, and its label on the side away from zero."""
-    if dot.interval is not None:
-        axes.plot(dot.interval, [y, y], color=dot.color, linewidth=1.5)
-    edge: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}
-    axes.plot([dot.value], [y], dot.marker, color=dot.color, markersize=6.5, **edge)
-    if dot.label:
-        side, align = (-8, "right") if dot.value < 0 else (8, "left")
-        axes.annotate(dot.label, (dot.value, y), (side, 0), textcoords="offset points", ha=align, va="center")
+    def _layers(self, aside: bool, singles: bool) -> list[alt.Chart]:
+        """Return intervals, single measurements, values and labels."""
+        ends = [] if self.reach is None else [-self.reach, self.reach]
+        scale = alt.Scale(zero=False, **({"domain": ends, "nice": False} if ends else {"padding": 14}))
+        axis = alt.Axis(title=self.x.title, format=self.x.format, tickCount=5, labelOverlap=True)
+        precise = self.x.precise or self.x.format
+        tips = [alt.Tooltip("row:N", title=" "), alt.Tooltip("name:N", title="of")]
+        value = alt.Tooltip("value:Q", title="value", format=precise)
+        base = alt.Chart().encode(
+            alt.X("value:Q", scale=scale, axis=axis),
+            alt.Y("row:N", sort=[*self.rows], axis=alt.Axis(title=None), scale=alt.Scale(paddingInner=0.2)),
+            color=color_of(self.entries, self.legend),
+            **({"yOffset": alt.YOffset("name:N", scale=alt.Scale(domain=[*self.entries]))} if aside else {}),
+        )
+        means, layers = base.transform_filter("!isValid(datum.single)"), []
+        reaches = means.transform_filter("isValid(datum.low)")
+        layers.append(reaches.mark_rule(strokeWidth=1.6, clip=True).encode(x="low:Q", x2="high:Q"))
+        shape = shape_of(self.entries, self.legend)
+        if singles:
+            single = base.transform_filter("isValid(datum.single)").encode(shape=shape)
+            seen = [*tips, alt.Tooltip("single:N", title=self.single), value]
+            layers.append(single.mark_point(opacity=0.45, size=45, clip=True).encode(tooltip=seen))
+            bar = means.mark_tick(thickness=3, size=ROW - 4, clip=True)
+            layers.append(bar.encode(tooltip=[*tips, alt.Tooltip("value:Q", title="mean", format=precise)]))
+        else:
+            layers.append(means.mark_point(size=60, clip=True).encode(shape=shape, tooltip=[*tips, value]))
+        side = {
+            "align": alt.ExprRef("datum.value < 0 ? 'right' : 'left'"),
+            "dx": alt.ExprRef("datum.value < 0 ? -8 : 8"),
+        }
+        if any(dot and dot.label for dots in self.rows.values() for dot in dots):
+            layers.append(means.mark_text(**side).encode(text="label:N", color=alt.ColorValue(INK)))
+        return layers

@@ -8,16 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from clm_detour.figures.canvas import COLORS
-from clm_detour.figures.charts import Line, LineChart
+from clm_detour.figures.axes import Tokens, Values
+from clm_detour.figures.lines import Line, LineChart
 from clm_detour.report.run import Curve, Phase, Run
-from clm_detour.utils.progress import human
 
-LOGGED_POINTS = 1000  # at most in a pale curve: more than a screen has pixels in its width
-MEAN_POINTS = 300  # at most in a running mean
-MEAN_SHARE = 0.04  # of a phase's logged steps go into one point of the running mean,
-MEAN_LEAST = 5  # but at least so many,
-MEAN_FROM = 20  # where a phase has so many logged steps; fewer are shown without a mean
+MOST_POINTS = 400  # of a line: more than a screen shows, and few enough for a small page
 
 
 def loss_chart(run: Run, phases: Sequence[Phase], enlarged: bool = False) -> LineChart:
@@ -26,32 +21,15 @@ def loss_chart(run: Run, phases: Sequence[Phase], enlarged: bool = False) -> Lin
     Args:
         enlarged: Whether the axis begins at the first of these phases instead of the start of the run.
     """
-    lines = []
-    for phase, curve in logged(phases):
-        start, color = run.start_token(phase.id), phase_color(run, phase)
-        tokens, losses = thinned(curve.tokens, curve.loss, LOGGED_POINTS)
-        lines.append(Line(start + tokens, losses, color, width=0.7, opacity=0.35))
-        tokens, means = running_mean(curve)
-        lines.append(Line(start + tokens, means, color))
+    lines = [curve_line(run, phase, curve, curve.loss) for phase, curve in logged(phases)]
     first = min(run.start_token(phase.id) for phase in phases) if enlarged else 0
-    return over_tokens(run, phases, lines, first=first)
+    return over_tokens(run, phases, lines, Values("loss (nats)", ".1f", ".3f"), first, smoothing="medium")
 
 
 def learning_rate_chart(run: Run, phases: Sequence[Phase]) -> LineChart:
-    """Return a chart of the learning rate.
-
-    Of phases over the same tokens, the later line is thinner, so that all are seen.
-    """
-    lines = []
-    for phase, curve in logged(phases):
-        start = run.start_token(phase.id)
-        beside = [other.id for other in phases if run.start_token(other.id) == start]
-        tokens, rate = thinned(curve.tokens, curve.learning_rate, MEAN_POINTS)
-        width = 1.5 + 3 * (len(beside) - 1 - beside.index(phase.id))
-        lines.append(
-            Line(start + tokens, rate, phase_color(run, phase), width=width, dashed=phase.objective == "clm")
-        )
-    return over_tokens(run, phases, lines, from_zero=True, y_ticks=5, y_format="{:g}".format)
+    """Return a chart of the learning rate."""
+    lines = [curve_line(run, phase, curve, curve.learning_rate) for phase, curve in logged(phases)]
+    return over_tokens(run, phases, lines, Values("learning rate", "~g", ".3~g"), from_zero=True)
 
 
 def watched_chart(run: Run, phases: Sequence[Phase], causal: bool) -> LineChart:
@@ -62,20 +40,26 @@ def watched_chart(run: Run, phases: Sequence[Phase], causal: bool) -> LineChart:
             start = run.start_token(phase.id)
             losses = phase.watched.causal if causal else phase.watched.masked
             tokens = [start + tokens for tokens in phase.watched.tokens]
-            lines.append(Line(tokens, losses, phase_color(run, phase), marker=3))
-    return over_tokens(run, phases, lines)
+            lines.append(Line(tokens, losses, run.first_arm(phase.id), part=phase.id))
+    return over_tokens(run, phases, lines, Values("loss (nats)", ".1f", ".3f"), points=True)
 
 
 def speed_chart(run: Run, phases: Sequence[Phase]) -> LineChart:
-    """Return a chart of tokens a second, averaged over neighboring steps."""
-    lines = []
-    for phase, curve in logged(phases):
-        tokens, speed = thinned(curve.tokens, curve.tokens_per_second, MEAN_POINTS // 6)
-        lines.append(Line(run.start_token(phase.id) + tokens, speed, phase_color(run, phase)))
-    return over_tokens(run, phases, lines, from_zero=True, y_format=human)
+    """Return a chart of tokens a second."""
+    lines = [curve_line(run, phase, curve, curve.tokens_per_second) for phase, curve in logged(phases)]
+    axis = Values("tokens per second", "~s", ".3~s")
+    return over_tokens(run, phases, lines, axis, from_zero=True, smoothing="medium")
 
 
-def over_tokens(run: Run, phases: Sequence[Phase], lines: Sequence[Line], **settings: Any) -> LineChart:
+def curve_line(run: Run, phase: Phase, curve: Curve, values: np.ndarray) -> Line:
+    """Return the logged values of a phase over the tokens since the start of its first arm."""
+    tokens, values = thinned(curve.tokens, values, MOST_POINTS)
+    return Line(run.start_token(phase.id) + tokens, values, run.first_arm(phase.id), part=phase.id)
+
+
+def over_tokens(
+    run: Run, phases: Sequence[Phase], lines: Sequence[Line], y: Values, first: float = 0, **settings: Any
+) -> LineChart:
     """Return a chart over all tokens of the run, with the phases' borders and the names of `phases`."""
     ends = {phase.id: run.start_token(phase.id) + phase.tokens for phase in run.phases.values()}
     last = max([*ends.values(), 1])
@@ -84,7 +68,8 @@ def over_tokens(run: Run, phases: Sequence[Phase], lines: Sequence[Line], **sett
         names.setdefault((run.start_token(phase.id), ends[phase.id]), {})[phase.name] = None
     spans = [(*span, " / ".join(without_variants(found))) for span, found in names.items()]
     borders = sorted(set(ends.values()) - {last})
-    return LineChart(lines, last=last, borders=borders, spans=spans, **settings)
+    axis = Tokens(last, first, [border for border in borders if border > first], spans)
+    return LineChart(lines, slots(run, phases), axis, y, **settings)
 
 
 def logged(phases: Sequence[Phase]) -> list[tuple[Phase, Curve]]:
@@ -95,11 +80,6 @@ def logged(phases: Sequence[Phase]) -> list[tuple[Phase, Curve]]:
 def slots(run: Run, phases: Sequence[Phase]) -> dict[str, str]:
     """Return the arms that the phases' colors stand for, with the names of the colors."""
     return run.color_slots(run.first_arm(phase.id) for phase in phases)
-
-
-def phase_color(run: Run, phase: Phase) -> str:
-    """Return the color of the first arm that has the phase."""
-    return COLORS[run.color_slot(run.first_arm(phase.id))]
 
 
 def without_variants(names: Collection[str]) -> list[str]:
@@ -114,17 +94,6 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.nda
     bins = np.array_split(np.arange(len(x) - 1), most - 1)
     thin = [np.array([*(values[part].mean() for part in bins), values[-1]]) for values in (x, y)]
     return thin[0], thin[1]
-
-
-def running_mean(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Return a centered mean of the loss, narrower at the ends and without values that are not finite."""
-    steps = len(curve.loss)
-    window = max(MEAN_LEAST, 2 * (int(steps * MEAN_SHARE) // 2) + 1) if steps >= MEAN_FROM else 1
-    finite = np.isfinite(curve.loss)
-    weights = np.convolve(finite.astype(float), np.ones(window), mode="same")
-    sums = np.convolve(np.where(finite, curve.loss, 0.0), np.ones(window), mode="same")
-    means = np.divide(sums, weights, out=np.full_like(sums, np.nan), where=weights > 0)
-    return thinned(curve.tokens, means, MEAN_POINTS)
 
 
 def describe(phases: Sequence[Phase], read: Callable[[Curve], np.ndarray]) -> str:

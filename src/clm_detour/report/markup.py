@@ -5,22 +5,28 @@ The tables and figures of a page are also written as files: `collected` gathers 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from markupsafe import Markup
 
-from clm_detour.figures.canvas import Chart, Figure
+from clm_detour.figures.figure import Chart, Figure
 from clm_detour.figures.renderers import html, html_templates
 from clm_detour.figures.table import Row, Table, Text
 
 Collected = list[Figure | Table]
 COLLECTING: ContextVar[Collected | None] = ContextVar("collecting", default=None)
+
+
+class Drawn(Protocol):
+    """What draws a chart."""
+
+    def draw(self) -> Chart:
+        """Return the chart."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +93,20 @@ def table(
 
 def figure(
     name: str,
-    chart: Chart,
+    chart: Drawn,
     label: str,
     title: str,
     caption: Text = "",
-    names: Mapping[str, str] = MappingProxyType({}),
 ) -> Markup:
     """Return a chart under its title.
 
     Args:
-        name, names: See `figures.canvas.Figure`.
+        name: See `figures.figure.Figure`.
         label: What the chart shows, for those who do not see it.
     """
-    made = Figure(name, chart, names)
+    made = Figure(name, chart.draw())
     collect(made)
-    return render("figure.html", svg=made.inline(label), title=title, caption=caption)
+    return render("figure.html", chart=made.inline(label), title=title, caption=caption)
 
 
 def side_by_side(*figures: Markup) -> Markup:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from clm_detour.figures import interactive
 from clm_detour.figures.renderers import csv_lines, csv_text
 from clm_detour.figures.table import Table, Value
 from clm_detour.records.run_folder import RunFolder
@@ -42,12 +43,13 @@ def write_page(run_dir: Path) -> Path:
 def page_text(run: Run) -> str:
     """Return the page."""
     sections = [section for section in (build(run) for build in SECTIONS) if section]
-    style = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
+    style = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8")) + interactive.style()
     page = render(
         "page.html",
         run=run,
         generated=is_all_generated(run),
         style=style,
+        script=interactive.bundle(),
         done=what_was_done(run),
         verdict=verdict(run),
         caveats=caveats(run),

@@ -17,7 +17,7 @@ from clm_detour.records.evaluation import Summary
 from clm_detour.records.phase import PhaseRecord
 from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, StepRecord
 
-NAMED_SLOTS = ("base", "detour", "twin")
+NAMED_SLOTS = ("base", "detour", "twin", "control")
 OTHER_SLOTS = ("other-1", "other-2", "other-3")
 
 

@@ -12,7 +12,7 @@ from clm_detour.figures import wording
 from clm_detour.figures.table import Cell, Row, Text, number
 from clm_detour.plan.hardware import DEVICES, known_device, peak_of
 from clm_detour.records.phase import PhaseRecord
-from clm_detour.report.curves import slots, speed_chart
+from clm_detour.report.curves import speed_chart
 from clm_detour.report.markup import Section, figure, join, key, side_by_side, table
 from clm_detour.report.run import Phase, Run
 from clm_detour.utils.progress import human
@@ -103,7 +103,7 @@ def speed_panel(run: Run, phases: list[Phase]) -> Markup:
     label = "Tokens a second over tokens trained, a line for each phase; the table has the medians."
     caption = "Averaged over neighboring steps."
     chart = speed_chart(run, phases)
-    return side_by_side(figure("speed", chart, label, "Tokens a second", caption, slots(run, phases)))
+    return side_by_side(figure("speed", chart, label, "Tokens a second", caption))
 
 
 def phase_table(run: Run, ended: Ended) -> Markup:

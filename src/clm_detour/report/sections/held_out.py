@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from clm_detour.figures import wording
-from clm_detour.figures.canvas import COLORS, MARKERS
+from clm_detour.figures.axes import Values
 from clm_detour.figures.dots import Dot, DotPlot
 from clm_detour.figures.table import Cell, Row, Text, number, with_best
 from clm_detour.records.run import HeldOutRecord, Score, Scores
@@ -140,17 +140,14 @@ def loss_figure(run: Run, models: dict[str, Scores], sources: list[str]) -> Mark
     slots = run.color_slots(models)
     rows = {
         source: [
-            Dot(score.loss, COLORS[slots[model]], marker=MARKERS[slots[model]])
-            if (score := scores.of(source))
-            else None
+            Dot(score.loss, model) if (score := scores.of(source)) else None
             for model, scores in models.items()
         ]
         for source in sources
     }
     label = f"Held-out loss of {', '.join(models)} on each source; the table has the values."
-    legend = Markup(", ").join(key(slot, model) for model, slot in slots.items())
-    plot = DotPlot(rows, "loss (lower is better)")
-    return figure("held-out-loss", plot, label, "Held-out loss by source", legend, slots)
+    plot = DotPlot(rows, slots, Values("loss in nats (lower is better)", "~g", ".3f"))
+    return figure("held-out-loss", plot, label, "Held-out loss by source")
 
 
 def difference_figure(detour: Scores, twin: Scores, sources: list[str]) -> Markup:
@@ -159,13 +156,15 @@ def difference_figure(detour: Scores, twin: Scores, sources: list[str]) -> Marku
     changes = {source: one.loss - other.loss for source, (one, other) in pairs.items() if one and other}
     changes = {source: value for source, value in changes.items() if math.isfinite(value)}
     rows = {
-        source: [Dot(value, COLORS["detour" if value < 0 else "twin"], label=wording.signed(value))]
+        source: [Dot(value, "detour" if value < 0 else "twin", label=wording.signed(value))]
         for source, value in changes.items()
     }
     label = "Loss of detour minus loss of twin by source: "
     label += ", ".join(f"{source} {wording.signed(value)}" for source, value in changes.items())
     reach = 2 * max([abs(value) for value in changes.values()] + [1e-6])
-    plot = DotPlot(rows, "← detour better   |   twin better →", zero=True, reach=reach)
+    axis = Values("← detour better   |   twin better →", "~g", "+.3f")
+    better = {"detour": "detour", "twin": "twin"}
+    plot = DotPlot(rows, better, axis, zero=True, reach=reach, legend=False)
     caption = "There is one run of each, so no difference has a margin of error."
     return figure("held-out-difference", plot, label, "Detour minus twin", caption)
 

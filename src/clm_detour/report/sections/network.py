@@ -6,10 +6,11 @@ import math
 
 from markupsafe import Markup
 
-from clm_detour.analyze.figures import CURVES, REFERENCE, divergence_chart, similarity_maps, trajectory_chart
+from clm_detour.analyze.figures import CURVES, REFERENCE, divergence_chart, similarity_map, trajectory_chart
 from clm_detour.figures import wording
-from clm_detour.figures.canvas import COLORS
-from clm_detour.figures.charts import Line, LineChart
+from clm_detour.figures.axes import Layers, Values
+from clm_detour.figures.lines import Line, LineChart
+from clm_detour.figures.parts import Switch
 from clm_detour.figures.table import Cell, Row, Text, number
 from clm_detour.records.analysis import NetworkComparison, Quotient, TrajectoryRecord, Variant, WeightChange
 from clm_detour.records.store import OptionalInterval
@@ -24,6 +25,7 @@ NAMES = {
     "minibatch": "debiased, over all texts in batches",
     "tokens": "single tokens instead of texts",
 }
+KINDS = {"attention": "attention", "mlp": "MLP"}
 
 
 def network_section(run: Run) -> Section | None:
@@ -53,15 +55,12 @@ def similarity(found: NetworkComparison) -> Markup:
             " The control is a second twin that differs from the first only in its seed. Its divergence is "
             "the noise floor."
         )
-    maps = [
-        figure(
-            f"cka-{name}", chart,
-            f"Similarity of all layers of the detour with all of the twin, {name}; the table has the matched "
-            "layers.",
-            f"Similarity of layers, {name}",
+    maps = []
+    if chart := similarity_map(found, "the detour", "the twin"):
+        label = (
+            "Similarity of all layers of the detour with all of the twin; the table has the matched layers."
         )
-        for name, chart in similarity_maps(found, "the detour", "the twin").items()
-    ]  # fmt: skip
+        maps.append(figure("cka", chart, label, "Similarity of layers"))
     return join(
         paragraph(text),
         estimator_table(found),
@@ -118,11 +117,9 @@ def divergence_figure(found: NetworkComparison) -> Markup:
     """Return the divergence by layer and estimator."""
     layers = len(found.main.pairs)
     label = f"Divergence of detour and twin at {layers} layers by estimator; the table has the values."
-    caption = (
-        "From the embeddings (emb.) to the final norm. Dashed: control. Bands: 95 % intervals of the "
-        "debiased curves."
-    )
-    return figure("divergence", divergence_chart(found), label, "Divergence by layer", caption)
+    caption = "From the embeddings (emb.) to the final norm."
+    names = {"detour_twin": "detour and twin", "control": "twin and control"}
+    return figure("divergence", divergence_chart(found, names), label, "Divergence by layer", caption)
 
 
 def layer_table(found: NetworkComparison) -> Markup:
@@ -192,7 +189,7 @@ def weights(run: Run) -> Markup:
     return join(
         heading("Weights"),
         paragraph(text),
-        side_by_side(weight_figure(whole)) if whole else None,
+        side_by_side(weight_figure(run, whole)) if whole else None,
         table("Weight change", ["Arm and phases", *kinds], rows, note=note),
     )
 
@@ -204,24 +201,22 @@ def is_whole(run: Run, change: WeightChange) -> bool:
     return bool(own) and (change.phases[0], change.phases[-1]) == (own[0], own[-1])
 
 
-def weight_figure(whole: list[WeightChange]) -> Markup:
+def weight_figure(run: Run, whole: list[WeightChange]) -> Markup:
     """Return the change of attention and MLP by layer, a line for each arm."""
     layers = [layer for layer in whole[0].layers if layer.isdigit()]
     lines = []
     for change in whole:
-        for kind, name in (("attention", "attention"), ("mlp", "MLP")):
-            values = [100 * change.change.get(layer, {}).get(kind, math.nan) for layer in layers]
-            color = COLORS[change.arm if change.arm in COLORS else "base"]
-            label = f"{change.arm}, {name}"
-            lines.append(Line(range(len(layers)), values, color, label, dashed=kind == "mlp", marker=3))
+        for kind in KINDS:
+            values = [change.change.get(layer, {}).get(kind, math.nan) for layer in layers]
+            lines.append(Line(range(len(layers)), values, change.arm, option=kind))
     chart = LineChart(
         lines,
-        layers=layers,
-        y_label="change, % of the weights' norm",
-        y_format="{:g} %".format,
+        run.color_slots(change.arm for change in whole),
+        Layers(layers),
+        Values("change, in % of the weights' norm", "~%", ".2%"),
+        switch=Switch("kind", "Weights", KINDS),
+        points=True,
         from_zero=True,
-        legend="",
-        height=3.2,
     )
     label = "Relative change of the weights by layer in attention and MLP; the table has it over all layers."
     title, caption = "Change of the weights by layer", "Each arm over all its own phases."

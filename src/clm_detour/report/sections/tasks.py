@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from clm_detour.evaluate.statistics import FEWEST_TASKS
 from clm_detour.figures import wording
-from clm_detour.figures.canvas import COLORS
+from clm_detour.figures.axes import Values
 from clm_detour.figures.dots import Dot, DotPlot
 from clm_detour.figures.table import Cell, Row, Text, number, with_best, with_spread
 from clm_detour.records.evaluation import Group, MeanScore, Summary, TaskComparison
@@ -141,11 +141,9 @@ def difference_figure(row: TaskComparison) -> Markup:
     core = [abs(value) for value in (*(whole[1] or ()), whole[0], *(value for value, _ in entries.values()))]
     reach = 1.1 * max(min(max(ends, default=max(core)), 3 * max(core)), 0.1)
     rows = {
-        name: [Dot(value, COLORS["detour" if value > 0 else "twin"], interval, marker)]
-        for name, (value, interval), marker in (
-            *((task, entry, "o") for task, entry in entries.items()), ("all tasks", whole, "D")
-        )
-    }  # fmt: skip
+        name: [Dot(value, "detour" if value > 0 else "twin", interval)]
+        for name, (value, interval) in (*entries.items(), ("all tasks", whole))
+    }
     label = f"{row.a} minus {row.b} in points by task: "
     label += ", ".join(f"{task} {wording.signed(value, 1)}" for task, (value, _) in entries.items())
     whole_interval = (
@@ -158,7 +156,9 @@ def difference_figure(row: TaskComparison) -> Markup:
         f"whose seeds do not differ, have none.{whole_interval} A line that reaches the edge continues "
         "beyond it."
     )
-    plot = DotPlot(rows, f"points: ← {row.b} better   |   {row.a} better →", zero=True, reach=reach)
+    axis = Values(f"points: ← {row.b} better   |   {row.a} better →", "~g", ".2f")
+    better = {"detour": "detour", "twin": "twin"}
+    plot = DotPlot(rows, better, axis, zero=True, reach=reach, legend=False)
     return side_by_side(figure("task-differences", plot, label, f"Tasks, {row.a} minus {row.b}", caption))
 
 

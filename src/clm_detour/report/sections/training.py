@@ -10,7 +10,6 @@ from clm_detour.report.curves import (
     learning_rate_chart,
     logged,
     loss_chart,
-    slots,
     watched_chart,
 )
 from clm_detour.report.markup import Section, figure, heading, join, key, paragraph, side_by_side
@@ -43,11 +42,9 @@ def training_section(run: Run) -> Section | None:
             loss_figure(run, ends, "loss-end", "Masked-LM loss, last phases enlarged", enlarged=True)
         )
     label = f"Learning rate over tokens: {describe(phases, lambda curve: curve.learning_rate)}."
-    caption = (
-        "Dashed: causal LM; solid: masked LM. Where the rates of two arms coincide, their lines overlap."
-    )
+    caption = "Where the rates of two arms coincide, their lines overlap."
     chart = learning_rate_chart(run, phases)
-    panels.append(figure("learning-rate", chart, label, "Learning rate", caption, slots(run, phases)))
+    panels.append(figure("learning-rate", chart, label, "Learning rate", caption))
     body = join(paragraph(introduction(run)), legend(run), side_by_side(*panels), watched(run))
     return Section("training", "Training", body)
 
@@ -57,7 +54,7 @@ def loss_figure(
 ) -> Markup:
     """Return a figure of the training loss of some phases."""
     label = f"{title}, over tokens: {describe(phases, lambda curve: curve.loss)}."
-    return figure(name, loss_chart(run, phases, enlarged), label, title, caption, slots(run, phases))
+    return figure(name, loss_chart(run, phases, enlarged), label, title, caption)
 
 
 def watched(run: Run) -> Markup | None:
@@ -78,7 +75,7 @@ def watched(run: Run) -> Markup | None:
         panels.append(
             figure(
                 f"watched-{name.lower().removesuffix('-lm')}", watched_chart(run, phases, causal),
-                f"{title} over tokens: {values}.", title, "Nats per predicted token.", slots(run, phases),
+                f"{title} over tokens: {values}.", title, "Nats per predicted token.",
             )
         )  # fmt: skip
     return join(heading("Held-out text during training"), paragraph(text), side_by_side(*panels))
