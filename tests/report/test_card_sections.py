@@ -62,6 +62,8 @@ def test_a_card_has_every_section_and_each_has_content(exported):
     assert re.findall(r"^## (.*)$", card, re.MULTILINE) == SECTIONS
     for title in SECTIONS:
         assert section(card, title).strip()
+        assert f"\n\n## {title}\n\n" in card
+    assert not re.search(r"^\|.*\n(?!\||$)", card, re.MULTILINE)  # a table ends with an empty line
     assert "**Result.** The masked-LM loss on held-out text is " in card
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clm_detour.figures.canvas import COLORS, png
+from clm_detour.figures.axes import Values
 from clm_detour.figures.dots import Dot, DotPlot
-from clm_detour.records.evaluation import MeanScore, Summary
+from clm_detour.figures.figure import Figure
+from clm_detour.records.evaluation import Summary
 from clm_detour.report.run import Run
 
 FIGURE = "figure.png"
-WIDTH = 7.0  # inches
 
 
 @dataclass(frozen=True)
@@ -27,37 +27,33 @@ def draw(run: Run) -> Drawn | None:
     found = run.evaluation
     if not found or not found.scored:
         return None
-    label = "Scores on tasks: " + "; ".join(
-        f"{task.name} " + ", ".join(
-            f"{model} {found.scores[model][task.name].mean:.1f}"
-            for model in found.scored
-            if task.name in found.scores[model]
-        )
-        for task in found.tasks
-    )  # fmt: skip
-    caption = "A dot is the mean test score over seeds; a line joins the lowest and the highest seed."
-    names = run.color_slots(found.scored)
-    return Drawn(png([score_plot(found, names)], names, WIDTH), label, caption)
+    chart = DotPlot(
+        score_rows(found), run.color_slots(found.scored), Values("test score (%)", "~f", ".1f")
+    ).draw()
+    caption = "Scores on tasks. A dot is one fine-tuning seed, a bar the mean over seeds."
+    return Drawn(Figure("scores", chart).png(), label_of(found), caption)
 
 
-def score_plot(found: Summary, names: dict[str, str]) -> DotPlot:
-    """Return a row for each task with a dot for each model.
-
-    Args:
-        names: Model -> name of its color.
-    """
-    rows = {
-        task.name: [
-            score_dot(found.scores[model].get(task.name), COLORS[slot]) for model, slot in names.items()
-        ]
-        for task in found.tasks
-    }
-    return DotPlot(rows, "test score (%)")
+def score_rows(found: Summary) -> dict[str, list[Dot | None]]:
+    """Return for each task a dot for each model, None where it was not measured."""
+    return {task.name: [score_dot(found, task.name, model) for model in found.scored] for task in found.tasks}
 
 
-def score_dot(score: MeanScore | None, color: str) -> Dot | None:
-    """Return the dot of a score, with a line from the lowest to the highest seed."""
+def score_dot(found: Summary, task: str, model: str) -> Dot | None:
+    """Return the scores of a model on a task."""
+    score = found.scores[model].get(task)
     if score is None:
         return None
-    seeds = score.seeds.values()
-    return Dot(score.mean, color, (min(seeds), max(seeds)) if len(seeds) > 1 else None)
+    seeds = list(score.seeds.values())
+    return Dot(score.mean, model, (min(seeds), max(seeds)) if seeds else None, score.seeds)
+
+
+def label_of(found: Summary) -> str:
+    """Return the mean scores in words."""
+    parts = [
+        f"{task.name} {model} {found.scores[model][task.name].mean:.1f}"
+        for task in found.tasks
+        for model in found.scored
+        if task.name in found.scores[model]
+    ]
+    return f"Scores on tasks: {', '.join(parts)}"
