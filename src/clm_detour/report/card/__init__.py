@@ -48,10 +48,15 @@ def write_cards(run_dir: Path) -> list[Path]:
     return [write_card(run, arm, folder.model(arm), drawn) for arm in run.exported]
 
 
-def write_card(run: Run, arm: str, folder: Path, drawn: Drawn | None) -> Path:
-    """Write `folder/README.md` with its figure, and keep license and language of a card that is there."""
-    path = folder / "README.md"
-    card = model_card(run, arm, metadata=given_before(path), drawn=drawn)
+def write_card(run: Run, arm: str, folder: Path, drawn: Drawn | None = None) -> Path:
+    """Write `folder/README.md` with its figure, and keep license and language of a card that is there.
+
+    Args:
+        folder: The exported model of the arm.
+        drawn: The figure; drawn if it is not given.
+    """
+    path, drawn = folder / "README.md", drawn or draw(run)
+    card = model_card(run, arm, metadata=given_before(path), drawn=drawn, folder=folder)
     write_figure(folder, drawn)
     with atomic_write(path, "w") as file:
         file.write(str(card))
@@ -82,6 +87,7 @@ def model_card(
     repository: str = HERE,
     metadata: Mapping[str, Any] | None = None,
     drawn: Drawn | None = None,
+    folder: Path | None = None,
 ) -> ModelCard:
     """Return the card of the model at the end of an arm.
 
@@ -89,17 +95,20 @@ def model_card(
         repository: The model's id on the hub; by default the folder in which the card is.
         metadata: Metadata that replaces what the records give, such as `license` and `language`.
         drawn: The figure beside the card.
+        folder: The exported model; by default that of the run.
 
     Raises:
         UserError: If the run has no such arm, or the hub's library cannot read the metadata.
     """
     if arm not in run.arms:
         raise UserError(f"The run has no arm {arm}; it has {', '.join(run.arms)}.")
-    data = card_data(run, arm, metadata or {}, mask_token(run, arm))
-    template = environment().get_template("card.md")
-    body = template.render(body_of(run, arm, repository, data, drawn))
+    folder = folder or (RunFolder(run.folder).model(arm) if run.folder else None)
+    data = card_data(run, arm, metadata or {}, mask_token(folder) if folder else None)
+    body = body_of(run, arm, repository, data)
+    body |= {"drawn": drawn, "architecture": architecture(run, folder)}
+    text = environment().get_template("card.md").render(body)
     try:
-        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"The card's metadata is not valid: {error}") from error
 
@@ -112,19 +121,19 @@ def environment() -> Environment:
     return made
 
 
-def mask_token(run: Run, arm: str) -> str | None:
+def mask_token(folder: Path) -> str | None:
     """Return the mask token of the exported tokenizer, or None if there is none."""
-    path = RunFolder(run.folder).model(arm) / "tokenizer_config.json" if run.folder else None
+    path = folder / "tokenizer_config.json"
     try:
-        found = read_json(path).get("mask_token") if path and path.is_file() else None
+        found = read_json(path).get("mask_token") if path.is_file() else None
     except (UserError, AttributeError):
         return None
     found = found.get("content") if isinstance(found, dict) else found
     return found if isinstance(found, str) else None
 
 
-def body_of(run: Run, arm: str, repository: str, data: ModelCardData, drawn: Drawn | None) -> dict[str, Any]:
-    """Return the values of the template."""
+def body_of(run: Run, arm: str, repository: str, data: ModelCardData) -> dict[str, Any]:
+    """Return the values of the template that the records give."""
     phases = [run.phases[id] for id in run.arms[arm]]
     version = (run.environment or {}).get("clm_detour")
     tasks = results.task_rows(run)
@@ -136,7 +145,6 @@ def body_of(run: Run, arm: str, repository: str, data: ModelCardData, drawn: Dra
         "result": results.result(run, arm),
         "version": f" {version}" if version else "",
         "notes": notes(run, phases, data.license),
-        "architecture": architecture(run, arm),
         "has_detour": has_detour,
         "networks": results.networks(run) if compared else "",
         "layers": results.layer_rows(run) if compared else [],
@@ -155,7 +163,6 @@ def body_of(run: Run, arm: str, repository: str, data: ModelCardData, drawn: Dra
         "published_head": results.published_head(run),
         "published": results.published_rows(run),
         "figure": FIGURE,
-        "drawn": drawn,
         "limits": [sentence.replace(wording.NARROW, " ") for sentence in caveats(run)],
         "causal": is_causal(run, arm),
         "license": data.license,

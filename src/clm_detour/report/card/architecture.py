@@ -8,15 +8,13 @@ from typing import Any
 
 from clm_detour.figures import wording
 from clm_detour.model.weights import DECODER, read_shapes
-from clm_detour.records.run_folder import RunFolder
 from clm_detour.report.run import Run
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
 
 
-def architecture(run: Run, arm: str) -> list[list[str]]:
-    """Return names and values for a table; what the config does not say is left out."""
-    folder = RunFolder(run.folder).model(arm) if run.folder else None
+def architecture(run: Run, folder: Path | None) -> list[list[str]]:
+    """Return names and values for a table; what the config of the exported model does not say is left out."""
     config = read_config(folder / "config.json") if folder else {}
     count = parameters(folder, config) if folder else None
     row = run.config.data.sequence_length if run.config else None

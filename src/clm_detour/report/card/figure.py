@@ -28,7 +28,7 @@ def draw(run: Run) -> Drawn | None:
     if not found or not found.scored:
         return None
     chart = DotPlot(
-        score_rows(found), run.color_slots(found.scored), Values("test score (%)", "~f", ".1f")
+        score_rows(found), run.color_slots(found.scored), Values("test score (%)", "~r", ".1f")
     ).draw()
     caption = "Scores on tasks. A dot is one fine-tuning seed, a bar the mean over seeds."
     return Drawn(Figure("scores", chart).png(), label_of(found), caption)
