@@ -128,6 +128,13 @@ def test_data_are_described_and_counted_as_the_recipe_and_the_cards_of_the_sourc
     assert total in text
 
 
+def test_a_card_says_that_test_texts_were_not_kept_out_of_training_unless_they_were(fake_run):
+    run, words = load_run(fake_run.path), "It was not checked whether test texts"
+    assert words in str(model_card(run, "detour"))
+    run.config.data.sources["notes"].decontaminate = ["tasks/**/test.tsv"]
+    assert words not in str(model_card(run, "detour"))
+
+
 def test_description_and_license_of_a_source_change_no_prepared_data():
     from clm_detour.config.schema import Source
     from clm_detour.data.sources.read import chosen_settings

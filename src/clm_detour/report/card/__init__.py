@@ -163,6 +163,7 @@ def body_of(run: Run, arm: str, repository: str, data: ModelCardData) -> dict[st
         "published_head": results.published_head(run),
         "published": results.published_rows(run),
         "figure": FIGURE,
+        "decontaminated": any(source.decontaminate for source in training.sources_of(run, phases).values()),
         "limits": [sentence.replace(wording.NARROW, " ") for sentence in caveats(run)],
         "causal": is_causal(run, arm),
         "license": data.license,

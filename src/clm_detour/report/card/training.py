@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from clm_detour.config.schema import Config, Source
 from clm_detour.config.units import parse_tokens
 from clm_detour.figures import wording
 from clm_detour.records.phase import FreezeRecord, PhaseRecord, ScheduleRecord
-from clm_detour.report.card.metadata import is_of_hub
+from clm_detour.report.card.metadata import hub_base, is_of_hub
 from clm_detour.report.generated import generated_sources
 from clm_detour.report.run import Phase, Run
 
@@ -173,15 +172,24 @@ def data_rows(run: Run, phases: Sequence[Phase]) -> list[list[str]]:
     return rows
 
 
-def data_notes(run: Run, arm: str, phases: Sequence[Phase]) -> list[str]:
-    """Return an item for each source of the phases of which something is known."""
-    ends = [phase.end for phase in phases if phase.end]
-    names = list(dict.fromkeys(name for end in ends for name in end.shares))
+def sources_of(run: Run, phases: Sequence[Phase]) -> dict[str, Source]:
+    """Return the sources of the recipe that the phases read."""
+    names = dict.fromkeys(name for phase in phases if phase.end for name in phase.end.shares)
     sources = run.config.data.sources if run.config else {}
-    generated = generated_sources(run)
-    describe = partial(source_note, run, arm)
-    notes = {name: describe(sources[name], name in generated) for name in names if name in sources}
-    return [f"**{name}**: {note}." for name, note in notes.items() if note]
+    return {name: sources[name] for name in names if name in sources}
+
+
+def data_notes(run: Run, arm: str, phases: Sequence[Phase]) -> list[str]:
+    """Return an item for each source of the phases, and the base model, of which something is known."""
+    generated, base = generated_sources(run), hub_base(run, arm)
+    notes = {
+        name: source_note(run, arm, source, name in generated)
+        for name, source in sources_of(run, phases).items()
+    }
+    items = [f"**{name}**: {note}." for name, note in notes.items() if note]
+    if base:
+        items.append(f"The data of the base model is described at [{base}](https://huggingface.co/{base}).")
+    return items
 
 
 def source_note(run: Run, arm: str, source: Source, generated: bool) -> str:
