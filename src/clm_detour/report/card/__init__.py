@@ -189,7 +189,9 @@ def what_it_is(run: Run, arm: str, phases: Sequence[Phase]) -> str:
         f"{wording.tokens(phase.tokens)} as a {'causal' if phase.objective == 'clm' else 'masked'} language "
         "model"
         for phase in phases
+        if phase.tokens
     )
+    way = way or "no tokens yet"
     if is_causal(run, arm):
         kind = f"A ModernBERT that ends as a causal language model (arm `{arm}` of its run)"
         return f"{kind}: {start}, trained for {way}."

@@ -98,7 +98,7 @@ def recipe_notes(run: Run, phases: Sequence[Phase]) -> list[str]:
     """Return sentences on what all phases share."""
     ends = [phase.end for phase in phases if phase.end]
     found = []
-    if ends:
+    if len(ends) == len(phases):
         seconds = wording.duration(sum(end.seconds for end in ends)).replace(wording.NARROW, " ")
         counted = operations(run, phases)
         found.append(
