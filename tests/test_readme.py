@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from transformers import ModernBertConfig
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
+from clm_detour.evaluate.published import published_scores
 from clm_detour.plan import make_plan
 from clm_detour.plan.hardware import Hardware
 from clm_detour.recipe.recipe import Recipe
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = {
     language: re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL) for language in ("yaml", "csv")
 }
@@ -77,3 +80,50 @@ def test_the_small_recipe_has_steps_to_learn_in(tmp_path):
     config = load_config(tmp_path / "small.yaml")
     for phase in make_plan(Recipe(config), read_data=False).phases:
         assert phase.run.steps >= 10
+
+
+LARGEST_IMAGE = 300_000  # bytes
+GAINS = {  # row of the table -> language, published models before, without and with the detour
+    "ModernCamemBERT-base": ("fr", "ModernCamemBERT", "base MLM", "base CLM (cpt-fr-base)"),
+    "ModernCamemBERT-large": ("fr", None, "large MLM", "large CLM (cpt-fr-large)"),
+    "ModernBERT-base": ("en", "ModernBERT-base", "base 50B MLM", "base 50B CLM (cpt-en-base)"),
+    "ModernBERT-large": ("en", None, "large 50B MLM", "large 50B CLM (cpt-en-large)"),
+}
+
+
+def images() -> dict[str, str]:
+    """Path -> text of every image."""
+    found = {path: text for text, path in re.findall(r"!\[(.*?)\]\((.*?)\)", README)}
+    for picture in re.findall(r"<picture>.*?</picture>", README, re.DOTALL):
+        (text,) = re.findall(r'alt="(.*?)"', picture)
+        found |= dict.fromkeys(re.findall(r'src(?:set)?="(.*?)"', picture), text)
+    return found
+
+
+def test_images_exist_are_small_and_are_described():
+    assert len(images()) >= 4
+    for path, text in images().items():
+        assert 0 < (ROOT / path).stat().st_size < LARGEST_IMAGE
+        assert len(text) > 20
+
+
+def test_the_diagram_is_what_its_script_draws():
+    script = runpy.run_path(str(ROOT / "scripts" / "diagram.py"))
+    light = script["drawing"]()
+    for name, content in (("recipe", light), ("recipe-dark", script["on_dark"](light))):
+        assert (ROOT / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8") == content
+    assert light != script["on_dark"](light)
+
+
+def test_the_gains_are_the_published_averages():
+    rows = re.findall(
+        r"^\| (Modern[^,|]+), .*? \| (\d+) .*? \| (.*?) \| (.*?) \| (.*?) \| \*\*(.*?)\*\* \|$", README, re.M
+    )
+    assert [row[0] for row in rows] == list(GAINS)
+    for name, tasks, *cells in rows:
+        language, *models = GAINS[name]
+        scores = published_scores(language)
+        averages = [scores[model]["average"] if model else None for model in models]
+        assert int(tasks) == len(scores[models[-1]]) - 1
+        assert cells[:3] == ["–" if value is None else f"{value:.1f}" for value in averages]
+        assert cells[3] == f"{averages[2] - averages[1]:+.1f}"

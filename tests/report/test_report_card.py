@@ -56,14 +56,15 @@ def test_the_cards_table_and_its_model_index_are_the_summarys_figures(whole_run)
     summary = whole_run.json("evaluation/tasks/summary.json")
     card = model_card(load_run(whole_run.path), "detour")
     rows = rows_under(str(card), "task")
-    models = [model.strip("*") for model in rows["task"]]
+    assert rows["task"][:2] == ["measure", "test texts"]
+    models = [model.strip("*") for model in rows["task"][2:]]
     for task in ("GAD", "JNLPBA"):
         scores = [summary["scores"][model][task] for model in models]
-        assert rows[task] == [f"{score['mean']:.2f} ± {score['std']:.2f}" for score in scores]
+        assert rows[task][2:] == [f"{score['mean']:.2f} ± {score['std']:.2f}" for score in scores]
     for group in summary["groups"]:
         averages = [f"{group['averages'][model]['mean']:.2f}" for model in models]
         cells = rows[f"average, {group['name']}, {len(group['tasks'])} of {group['of']}"]
-        assert [cell.split()[0] for cell in cells] == averages
+        assert [cell.split()[0] for cell in cells[2:]] == averages
     indexed = {result.dataset_name: result.metric_value for result in card.data.eval_results}
     for task, score in summary["scores"]["detour"].items():
         assert indexed[task] == round(score["mean"], 2)
@@ -83,13 +84,12 @@ def test_the_card_compares_detour_and_twin_on_tasks_and_names_the_kind_of_interv
 
 
 def test_the_training_table_has_every_phase_of_the_arm(whole_run):
-    rows = rows_under(str(model_card(load_run(whole_run.path), "detour")), "phase")
-    assert list(rows) == ["phase", "pretrain", "clm", "decay"]
-    assert rows["clm"][:3] == [
-        "CLM",
-        "domain",
-        f"{whole_run.json('phases/pretrain.clm/phase.json')['tokens']:,}",
-    ]
+    rows = rows_under(str(model_card(load_run(whole_run.path), "detour")), "setting")
+    assert rows["setting"] == ["pretrain", "clm", "decay"]
+    assert rows["tokens"][1] == f"{whole_run.json('phases/pretrain.clm/phase.json')['tokens']:,}"
+    assert rows["objective"][1].startswith("causal")
+    assert rows["learning rate"][2] == "1-sqrt decay from 0.002 to 0.0002"
+    assert "not trained" not in rows
 
 
 def test_names_with_a_bar_or_a_line_break_stay_in_their_cells(fake_run):
@@ -100,7 +100,7 @@ def test_names_with_a_bar_or_a_line_break_stay_in_their_cells(fake_run):
     )
     card = str(model_card(load_run(fake_run.path), "detour"))
     (line,) = (line for line in card.splitlines() if "2019" in line)
-    assert line == "| clm | notes\\|2019 late | 19.9 % |"
+    assert line == "| notes\\|2019 late | – | – |  | 19.9 % |  | – |"
 
 
 def test_a_hub_base_is_named_with_its_licence_and_a_folder_is_not(fake_run):
@@ -217,6 +217,8 @@ def test_data_sets_are_those_of_the_hub_and_no_local_copies(fake_run, tmp_path, 
 def test_the_language_of_the_tasks_is_not_claimed_for_the_model(fake_run):
     fake_run.edit("evaluation/tasks/summary.json", lambda record: record["tasks"][0].update(language="es"))
     run = load_run(fake_run.path)
+    assert model_card(run, "detour").data.language == "en"  # of the bundled text
+    run.config.data.sources["notes"].path = "data/notes.jsonl"
     assert model_card(run, "detour").data.language is None
     assert model_card(run, "detour", metadata={"language": ["fr"]}).data.language == ["fr"]
 
@@ -226,7 +228,7 @@ def test_an_arm_that_ends_causal_is_not_said_to_fill_masks(fake_run):
     run = load_run(fake_run.path)
     card, twin = (model_card(run, arm, "me/model") for arm in ("detour", "twin"))
     assert "fill-mask" not in str(card.data.pipeline_tag)
-    for words in ("The model fills masks", "causal detour", "AutoModelForMaskedLM", "encoder for masked"):
+    for words in ("it fills masks", "causal detour", 'pipeline("fill-mask"', "encoder for masked"):
         assert words not in str(card)
         assert words in str(twin)
     assert "ends as a causal language model" in str(card)
@@ -289,7 +291,8 @@ def test_push_uploads_exactly_what_it_showed_into_a_private_repository(fake_run,
     (_, created, options), (_, uploaded, sent) = api.calls
     assert created == uploaded == "me/model"
     assert options["private"] is True
-    assert sent["allow_patterns"] == ["README.md", "config.json", "model.safetensors"]
+    assert sent["allow_patterns"] == ["README.md", "figure.png", "config.json", "model.safetensors"]
+    assert planned.files["figure.png"] == (sent["folder_path"] / "figure.png").stat().st_size
     readme = (sent["folder_path"] / "README.md").read_text(encoding="utf-8")
     assert readme == str(planned.card)
     assert planned.files["README.md"] == len(readme.encode())

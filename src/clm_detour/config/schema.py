@@ -76,6 +76,8 @@ class Source:
     # Largest number of passes over this source in the rows of one mixture; a recipe that needs more is an
     # error.
     max_epochs: PositiveNumber | None = None
+    description: str | None = None  # what the documents are, for the model card
+    license: str | None = None  # the license of the documents, for the model card
 
 
 @dataclass

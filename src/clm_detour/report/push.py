@@ -14,7 +14,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.report.card import given_before, model_card
+from clm_detour.report.card import given_before, model_card, write_figure
+from clm_detour.report.card.figure import FIGURE, Drawn, draw
 from clm_detour.report.load import is_model, load_run
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write
@@ -24,12 +25,17 @@ TOKEN = "HF_TOKEN"
 
 @dataclass(frozen=True)
 class Upload:
-    """The content of an upload: files with their sizes in bytes, and the card, which replaces README.md."""
+    """The content of an upload: files with their sizes in bytes, and the card, which replaces README.md.
+
+    Args:
+        drawn: The figure that the card shows; None if it has none.
+    """
 
     repository: str
     folder: Path
     files: dict[str, int]
     card: ModelCard
+    drawn: Drawn | None = None
 
 
 def plan_upload(
@@ -54,7 +60,8 @@ def plan_upload(
     run, folder = load_run(run_dir), RunFolder(run_dir)
     before = given_before(folder.model(arm) / "README.md")
     given = {key: value for key, value in (metadata or {}).items() if value is not None}
-    card = model_card(run, arm, repository, {**before, **given})
+    drawn = draw(run)
+    card = model_card(run, arm, repository, {**before, **given}, drawn)
     unfinished = [id for id in run.arms[arm] if not folder.phase(id).finished]
     if unfinished:
         raise UserError(
@@ -66,9 +73,10 @@ def plan_upload(
     files = {
         path.relative_to(model).as_posix(): path.stat().st_size
         for path in sorted(model.rglob("*"))
-        if path.is_file() and path.name != "README.md"
+        if path.is_file() and path.name not in ("README.md", FIGURE)
     }
-    return Upload(repository, model, {"README.md": len(str(card).encode()), **files}, card)
+    made = {"README.md": len(str(card).encode()), **({FIGURE: len(drawn.png)} if drawn else {})}
+    return Upload(repository, model, {**made, **files}, card, drawn)
 
 
 def upload(planned: Upload, public: bool, api: HfApi | None = None) -> str:
@@ -84,6 +92,7 @@ def upload(planned: Upload, public: bool, api: HfApi | None = None) -> str:
     token = os.environ.get(TOKEN, "").strip()
     if not token:
         raise UserError(f"{TOKEN} is not set; set it to a token with write access.")
+    write_figure(planned.folder, planned.drawn)
     with atomic_write(planned.folder / "README.md", "w") as file:
         file.write(str(planned.card))
     api = api or HfApi(token=token)

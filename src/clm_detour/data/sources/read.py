@@ -24,7 +24,7 @@ OnError = Literal["stop", "skip"]
 REPAIR = "repair it"
 SKIP = "or leave such records out with on_error: skip"
 # Settings that do not affect the documents; the stamp holds the commit of `revision`.
-NO_EFFECT = ("streaming", "revision", "max_epochs")
+NO_EFFECT = ("streaming", "revision", "max_epochs", "description", "license")
 
 
 def documents(
