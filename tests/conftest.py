@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config.schema import Config
+from clm_detour.config.shipped import CONFIGS
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -63,7 +64,7 @@ def tiny_recipe(tiny_data: Path):
 
     def write(run_dir: Path) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
-        quickstart = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+        quickstart = CONFIGS / "quickstart.yaml"
         names = ("general", "abstracts", "instructions", "notes")
         sources = ", ".join(f"{name}: {{path: {tiny_data}/sample/{name}.jsonl.gz}}" for name in names)
         path = run_dir.with_suffix(".yaml")

@@ -154,6 +154,20 @@ def plan(
 
 
 @app.command()
+def configs(
+    name: Annotated[str | None, typer.Argument(help="Print this one, with its comments.")] = None,
+) -> None:
+    """List the shipped configs, or print one to copy it: clm-detour configs quickstart > mine.yaml."""
+    from clm_detour.cli.configs import print_configs
+    from clm_detour.config.shipped import shipped_config
+
+    if name is None:
+        print_configs()
+    else:
+        typer.echo(shipped_config(name).read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
 def tasks(
     folder: Annotated[Path | None, typer.Argument(help="Folder with a folder for each data set.")] = None,
     language: Annotated[str | None, typer.Option(help="List only tasks in en, fr or es.")] = None,
@@ -190,7 +204,7 @@ def bench(
 
 @app.command()
 def evaluate(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="E.g. configs/eval/en.yaml.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A file, or a name like eval/en.")],
     overrides: Overrides,
     model: Annotated[
         list[str] | None,
