@@ -37,6 +37,24 @@ def options(
 
 
 @app.command()
+def init(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="File to write, e.g. mine.yaml.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH]...", help="Files, folders or globs with text; default: this folder."),
+    ] = None,
+    base: Annotated[
+        str, typer.Option(help="Folder or hub id of the model to adapt.")
+    ] = "answerdotai/ModernBERT-base",
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Look at your texts, and write a recipe for them with comments: clm-detour init mine.yaml texts/."""
+    from clm_detour.run.init.command import init_recipe
+
+    init_recipe(recipe, paths or ["."], base, force)
+
+
+@app.command()
 def run(config: ConfigPath, overrides: Overrides) -> None:
     """Run a whole recipe. Finished steps are skipped, and an interrupted phase is resumed."""
     from clm_detour.recipe.recipe import Recipe
