@@ -15,11 +15,8 @@ from clm_detour.__main__ import main
 from clm_detour.config import load_config
 from clm_detour.config.schema import Source
 from clm_detour.data.sources import BadRecord, read_documents
-from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
-from clm_detour.model import ModernBertForPretraining
 from clm_detour.plan import make_plan
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.recipe.start import fresh_config
 from clm_detour.run.init import look
 from clm_detour.run.init.files import find_sources
 from clm_detour.run.init.look import look_at
@@ -45,17 +42,6 @@ def write_lines(path: Path, records: list[dict]) -> Path:
 @pytest.fixture(autouse=True)
 def in_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def base(tiny_data, tmp_path_factory) -> Path:
-    """A folder with a tiny model and its tokenizer."""
-    folder = tmp_path_factory.mktemp("base")
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = fresh_config(sizes, load_tokenizer(f"{tiny_data}/tokenizer"))
-    ModernBertForPretraining(config).save_pretrained(folder)
-    copy_tokenizer(f"{tiny_data}/tokenizer", folder)
-    return folder
 
 
 def run_cli(monkeypatch, *words: object) -> int:
@@ -194,12 +180,12 @@ def test_numbers_of_large_files_are_estimated_from_a_bounded_sample(tmp_path, su
     assert len(found.lengths) < 15_000
 
 
-def test_records_that_cannot_be_used_are_left_out_with_a_comment(tmp_path, base, monkeypatch, capsys):
+def test_records_that_cannot_be_used_are_left_out_with_a_comment(tmp_path, tiny_base, monkeypatch, capsys):
     path = write_lines(tmp_path / "docs.jsonl", [{"text": sentence(number)} for number in range(400)])
     path.write_text(path.read_text() + '{"text": "cut\n')
     found = look_at(Source(path="docs.jsonl"), None)
     assert isinstance(found.bad, BadRecord)
-    assert run_cli(monkeypatch, "init", "mine.yaml", "docs.jsonl", "--base", base) == 0
+    assert run_cli(monkeypatch, "init", "mine.yaml", "docs.jsonl", "--base", tiny_base) == 0
     assert load_config("mine.yaml").data.on_error == "skip"
     assert "docs.jsonl line 401 is not valid JSON" in (tmp_path / "mine.yaml").read_text()
 
@@ -225,10 +211,10 @@ def test_files_without_text_are_refused_in_a_sentence(tmp_path, name, content, s
     assert not (tmp_path / "mine.yaml").exists()
 
 
-def test_nothing_is_overwritten_unless_it_is_asked_for(tmp_path, base, monkeypatch, capsys):
+def test_nothing_is_overwritten_unless_it_is_asked_for(tmp_path, tiny_base, monkeypatch, capsys):
     write_lines(tmp_path / "docs.jsonl", [{"text": sentence(number)} for number in range(400)])
     (tmp_path / "mine.yaml").write_text("run_dir: mine\n")
-    words = ["init", "mine.yaml", "docs.jsonl", "--base", base]
+    words = ["init", "mine.yaml", "docs.jsonl", "--base", tiny_base]
     assert run_cli(monkeypatch, *words) == 2
     assert "mine.yaml exists; choose another name, or add --force" in capsys.readouterr().err
     assert (tmp_path / "mine.yaml").read_text() == "run_dir: mine\n"
@@ -271,11 +257,11 @@ def test_shares_sum_to_1():
 
 
 @pytest.fixture
-def written(tmp_path, tiny_data, base, monkeypatch, capsys) -> str:
+def written(tmp_path, tiny_data, tiny_base, monkeypatch, capsys) -> str:
     """What `init` prints for two sources, of which it wrote mine.yaml."""
     sample = tiny_data / "sample"
     words = [sample / "abstracts.jsonl.gz", sample / "notes.jsonl.gz"]
-    assert run_cli(monkeypatch, "init", "mine.yaml", *words, "--base", base) == 0
+    assert run_cli(monkeypatch, "init", "mine.yaml", *words, "--base", tiny_base) == 0
     return capsys.readouterr().err
 
 
