@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
@@ -98,6 +99,16 @@ def test_files_of_one_name_in_different_folders_have_different_names(tmp_path):
     for folder in ("pubmed", "notes"):
         write_lines(tmp_path / folder / "train.jsonl", [])
     assert list(find_sources(["pubmed", "notes"])) == ["train", "notes-train"]
+
+
+def test_the_current_folder_and_a_folder_that_datasets_saved(tmp_path):
+    write_lines(tmp_path / "notes.jsonl", [])
+    assert [source.path for source in find_sources(["."]).values()] == ["notes.jsonl"]
+    Dataset.from_dict({"note": TEXT}).save_to_disk("saved")
+    (source,) = find_sources(["saved"]).values()
+    found = look_at(source, None)
+    assert settings(found.source) == {"format": "arrow", "text": "note"}
+    assert found.documents == 30
 
 
 TEXT = [sentence(number) for number in range(30)]

@@ -13,7 +13,7 @@ from clm_detour.config.expressions.formats import SUFFIXES, guess, known_suffixe
 from clm_detour.config.schema import Source
 from clm_detour.data.cache import filesystem, is_remote
 from clm_detour.data.sources import list_files
-from clm_detour.data.sources.files import ANY
+from clm_detour.data.sources.files import ANY, readable
 from clm_detour.utils.errors import UserError
 
 MOST_OF_A_FOLDER = 8  # sources; files of more different names become a single one
@@ -33,11 +33,11 @@ def find_sources(paths: Sequence[str]) -> dict[str, Source]:
     files: dict[str, str] = {}
     sources: list[Source] = []
     for path in paths:
-        saved = saved_dataset(path)
-        if saved is not None:
-            sources.append(saved)
-            continue
-        files |= {file: kind_of(file) for file in expand(path)}
+        with readable(path):
+            if (saved := saved_dataset(path)) is not None:
+                sources.append(saved)
+            else:
+                files |= {file: kind_of(file) for file in expand(path)}
     groups: dict[tuple[str, str, str], list[str]] = {}
     for file, kind in files.items():
         folder, name = posixpath.split(file)
