@@ -28,7 +28,7 @@ endif
 	touch $@
 
 quickstart: install
-	$(BIN)/clm-detour run configs/quickstart.yaml
+	$(BIN)/clm-detour run quickstart
 
 # Two processes with one thread each, since most tests are too small to use more.
 test: install

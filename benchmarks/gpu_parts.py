@@ -154,7 +154,7 @@ def losses(folder: Path, scale: Scale, device: str) -> Iterator[dict[str, Any]]:
     sample, run = folder / "sample", folder / f"mini-{device}"
     recipe = Recipe(
         load_config(
-            str(ROOT / "configs" / "mini.yaml"),
+            "mini",
             [
                 f"run_dir={run}", f"data.root={sample}", f"tokenizer.path={folder / 'tokenizer'}",
                 f"data.sources.pubmed.path={sample}/abstracts.jsonl.gz", "train.precision=bf16",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,8 +31,6 @@ from clm_detour.train.phase import make_batches, make_network, make_trainer
 from clm_detour.train.setup import Setup
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.progress import console, human
-
-QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
 
 class Times(Callback):
@@ -127,7 +124,7 @@ def main(
             f"train.checkpoint_every={steps * rows * length * 2}tok",
             f"phases.pretrain.duration={steps * rows * length}tok",
         ]  # fmt: skip
-        recipe = Recipe(load_config(str(QUICKSTART), overrides))
+        recipe = Recipe(load_config("quickstart", overrides))
         prepare_data(recipe)
         run = recipe.phase("base", "pretrain")
         setup = Setup(recipe, run)

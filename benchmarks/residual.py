@@ -1,6 +1,6 @@
 """Train a network under bf16 autocast with the residual stream in fp32 and in bf16, and compare the losses.
 
-    python benchmarks/residual.py configs/mini.yaml data.root=DIR tokenizer.path=TOKENIZER
+    python benchmarks/residual.py mini data.root=DIR tokenizer.path=TOKENIZER
 
 The first phase of the recipe's first arm is trained for a number of steps with each `train.residual`, from
 the same weights, over the same rows and masks. With --layers the network is deeper: each layer rounds the

@@ -22,6 +22,7 @@ This page is made from `src/clm_detour/config/schema.py` by `python scripts/conf
 
 - A file may start with `extends: other.yaml`, or a list of files, and wins over the files that it extends.
   A mixture keeps the shares of sources that the extending file does not name.
+- `extends: quickstart` extends a config that comes with the library; `clm-detour configs` lists these.
 - `key.sub=value` on the command line wins over all files.
 - `${other.key}` stands for the value of another key.
 - A value that starts with `~/` is a path in the home folder.

@@ -55,7 +55,6 @@ from clm_detour.utils.files import file_checksum, read_json, read_json_lines
 from clm_detour.utils.interrupt import INTERRUPTED
 from clm_detour.utils.signals import REQUEUE, requeue_on_signals
 
-QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 TINY = [
     "data.sample={documents: 400}", "data.sequence_length=64", "data.held_out=0.1",
     "tokenizer.train.vocab_size=800",
@@ -87,7 +86,7 @@ class Trials:
         shared = [f"run_dir={self.root}/{name}", f"data.dir={self.root}/data", f"data.sources={{{sources}}}"]
         if name != "undisturbed":
             shared += ["data.sample=null", f"tokenizer={{path: {made}/tokenizer, train: null}}"]
-        return Recipe(load_config(str(QUICKSTART), [*TINY, *shared, *self.overrides, *overrides]))
+        return Recipe(load_config("quickstart", [*TINY, *shared, *self.overrides, *overrides]))
 
     def run(
         self, recipe: Recipe, fault: Fault | None = None, watch: Callable[[int], None] | None = None

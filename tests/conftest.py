@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config.schema import Config
+from clm_detour.config.shipped import CONFIGS
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -58,12 +59,26 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_base(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained model of two layers and its tokenizer, to continue from."""
+    from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
+    from clm_detour.model import ModernBertForPretraining
+    from clm_detour.recipe.start import fresh_config
+
+    folder, tokenizer = tmp_path_factory.mktemp("base"), f"{tiny_data}/tokenizer"
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ModernBertForPretraining(fresh_config(sizes, load_tokenizer(tokenizer))).save_pretrained(folder)
+    copy_tokenizer(tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_recipe(tiny_data: Path):
     """A function that writes a config for a run folder, with the arms of the quickstart in a few seconds."""
 
     def write(run_dir: Path) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
-        quickstart = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+        quickstart = CONFIGS / "quickstart.yaml"
         names = ("general", "abstracts", "instructions", "notes")
         sources = ", ".join(f"{name}: {{path: {tiny_data}/sample/{name}.jsonl.gz}}" for name in names)
         path = run_dir.with_suffix(".yaml")

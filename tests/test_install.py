@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -15,6 +16,19 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
+WATCH = """
+import os, sys
+
+
+def watch(event, words):
+    name = os.fspath(words[0]) if event == "open" and isinstance(words[0], (str, os.PathLike)) else ""
+    if str(name).startswith({checkout!r}) and not str(name).startswith({libraries!r}):
+        with open({log!r}, "a") as file:
+            print(name, file=file)
+
+
+sys.addaudithook(watch)
+"""
 NEWEST = "2.9.9"  # newer than the one that Composer asks for
 
 
@@ -56,22 +70,50 @@ def test_installing_keeps_the_torch_that_is_there(wheel, environment):
     assert not names & {"torch", "mosaicml"}
 
 
-def test_the_installed_wheel_needs_no_checkout(wheel, tmp_path):
-    target = tmp_path / "installed"
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel)
-    code = (
-        "import clm_detour; from clm_detour.data.sample import write_sample\n"
-        "write_sample('sample', 40); print(clm_detour.__file__)"
-    )
-    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(target)}}
-    assert str(target) in run(sys.executable, "-c", code, **options)
-    assert len(list((tmp_path / "sample").glob("*.jsonl.gz"))) == 4
-    assert "NCBI-disease" in run(sys.executable, "-m", "clm_detour", "tasks", **options)
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """The folder of the commands of a fresh environment with the wheel, and with the libraries of this one.
+
+    The environment writes the names of files of the checkout that it opens to `opened`, beside the folder.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder / "venv")
+    python = folder / "venv" / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel)
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    libraries = sysconfig.get_path("purelib")
+    (site / "libraries.pth").write_text(f"{libraries}\n")
+    hook = WATCH.format(checkout=f"{ROOT}/", libraries=libraries, log=str(folder / "venv" / "opened"))
+    (site / "sitecustomize.py").write_text(hook)
+    return python.parent
+
+
+def test_everything_a_user_starts_with_works_without_the_checkout(installed, tiny_base, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    options = {"cwd": tmp_path, "env": {**environment, "HF_HUB_OFFLINE": "1", "COLUMNS": "80"}}
+
+    def command(*words: object) -> str:
+        return run(installed / "clm-detour", *words, **options)
+
+    where = run(installed / "python", "-c", "import clm_detour; print(clm_detour.__file__)", **options)
+    assert where.startswith(str(installed.parent))
+    assert "paper/cpt-en-large" in command("configs")
+    (tmp_path / "copy.yaml").write_text(command("configs", "quickstart"))
+    assert "Nothing wrong found" in command("check", "quickstart")
+    assert "pretrain.clm.decay" in command("plan", "copy.yaml")
+    assert "clm.decay" in command("plan", "paper/cpt-en-large", "+debug")
+    assert "Open runs/quickstart-debug/report.html" in command("run", "quickstart", "+debug")
+    texts = [f"Patient {number} was treated with drug {number * 7 % 101}." * 5 for number in range(600)]
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps({"note": text}) + "\n" for text in texts))
+    assert "clm-detour check mine.yaml" in command("init", "mine.yaml", "docs.jsonl", "--base", tiny_base)
+    assert "Nothing wrong found" in command("check", "mine.yaml")
+    assert "NCBI-disease" in command("tasks")
+    assert not (installed.parent / "opened").exists(), (installed.parent / "opened").read_text()
 
 
 def test_the_wheel_holds_code_templates_tasks_and_kernels(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     source = ROOT / "src"
-    kinds = (".py", ".pyi", ".yaml", ".html", ".css", ".md", ".csv", ".cpp", ".h", ".zst", ".gz")
+    kinds = (".py", ".pyi", ".yaml", ".jinja", ".html", ".css", ".md", ".csv", ".cpp", ".h", ".zst", ".gz")
     expected = {str(p.relative_to(source)) for p in (source / "clm_detour").rglob("*") if p.suffix in kinds}
     assert expected <= names

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from clm_detour.config import load_config, parse_selection
 from clm_detour.config.loading import save_config
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.utils.errors import UserError
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 SHIPPED = [
     path

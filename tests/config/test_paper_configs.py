@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 PAPER = sorted((CONFIGS / "paper").rglob("*.yaml"))
 STEPS = {
     "cpt-en-base": (15_895, 1_590), "cpt-en-large": (15_895, 1_590), "en-base-10b": (3_179, 318),
@@ -86,6 +86,6 @@ def test_a_config_opens_with_what_it_expects_on_what_and_its_command(path):
     text = "\n".join(opening)
     assert "# Expected" in text
     assert re.search(r"# Hardware: 4 x H100, about [^#]*hour", text)
-    assert f"clm-detour run {path.relative_to(CONFIGS.parent)}" in opening[-1]
+    assert f"clm-detour run {path.relative_to(CONFIGS).with_suffix('')}" in opening[-1]
     asks = any(source.path.startswith("somewhere/") for source in load(path).data.sources.values())
     assert ("data.root=DIR" in opening[-1]) == asks

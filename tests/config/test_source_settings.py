@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from clm_detour.config import load_config
 from clm_detour.config.annotations import describe, fields_of
 from clm_detour.config.expressions.formats import FORMATS
 from clm_detour.config.schema import Source
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.utils.errors import UserError
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+QUICKSTART = CONFIGS / "quickstart.yaml"
 RIGHT = """
 notes:
   path: NOTEEVENTS.csv.gz

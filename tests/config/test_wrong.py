@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.utils.errors import UserError
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+QUICKSTART = CONFIGS / "quickstart.yaml"
 
 WRONG = {
     "unknown key": ("phases.clm.duraton=3tok", "did you mean phases.clm.duration?"),

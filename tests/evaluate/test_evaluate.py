@@ -16,6 +16,7 @@ import pytest
 from clm_detour.__main__ import main
 from clm_detour.config.loading import load_evaluation
 from clm_detour.config.schema import FineTuning
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.evaluate.command import evaluate_models
 from clm_detour.evaluate.finetune.experiment import limit_documents
 from clm_detour.evaluate.finetune.run import write_predictions
@@ -31,7 +32,7 @@ from clm_detour.records.evaluation import Summary
 from clm_detour.records.store import read
 from clm_detour.utils.errors import UserError
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "eval"
+EVAL = CONFIGS / "eval"
 TASKS = ["SampleEntities", "SampleVerdict"]
 
 
@@ -364,9 +365,7 @@ def test_a_length_in_epochs_replaces_one_in_steps_and_the_tasks_own_that_of_all(
 
 @pytest.mark.parametrize(("name", "count"), [("en", 11), ("fr", 8)])
 def test_the_shipped_evaluations_name_the_papers_tasks(name, count):
-    loaded = load_evaluation(
-        CONFIGS / f"{name}.yaml", ["data=somewhere"], ["base=answerdotai/ModernBERT-base"]
-    )
+    loaded = load_evaluation(EVAL / f"{name}.yaml", ["data=somewhere"], ["base=answerdotai/ModernBERT-base"])
     assert len(loaded.tasks) == count
     assert set(loaded.tasks) <= set(TASKS_OF_THE_REGISTRY)
     assert loaded.models == {"base": "answerdotai/ModernBERT-base"}
@@ -389,16 +388,16 @@ WRONG = {
 @pytest.mark.parametrize(("override", "said"), WRONG.values(), ids=WRONG)
 def test_a_mistake_in_an_evaluation_is_one_sentence(override, said):
     with pytest.raises(UserError) as error:
-        load_evaluation(CONFIGS / "en.yaml", [override], ["base=x"])
+        load_evaluation(EVAL / "en.yaml", [override], ["base=x"])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_an_evaluation_without_models(tmp_path):
     with pytest.raises(UserError, match="add --model name=path"):
-        load_evaluation(CONFIGS / "en.yaml")
+        load_evaluation(EVAL / "en.yaml")
     with pytest.raises(UserError, match="not of the form name=path"):
-        load_evaluation(CONFIGS / "en.yaml", (), ["base"])
+        load_evaluation(EVAL / "en.yaml", (), ["base"])
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 from transformers import ModernBertConfig
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.plan import make_plan
 from clm_detour.plan.hardware import Hardware
 from clm_detour.plan.memory import divisors
 from clm_detour.recipe.recipe import Recipe
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 PAPER = sorted((CONFIGS / "paper").rglob("*.yaml"))
 GPUS, H100 = 4, Hardware(4, "H100")
 SHAPES = {  # hidden size, size of the gated unit, layers, heads: of the published configs

@@ -14,6 +14,7 @@ from transformers import ModernBertConfig
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.data.loader import StepBatches
 from clm_detour.model.flops import flops_per_batch
 from clm_detour.model.layers import Layer
@@ -341,7 +342,7 @@ def paper_plan(tiny_data, tmp_path_factory):
     """Return the plan of en-base-10b without data and weights: only ModernBERT-base's config is there."""
     folder = tmp_path_factory.mktemp("base") / "ModernBERT-base"
     ModernBertConfig(vocab_size=50368, global_attn_every_n_layers=3).save_pretrained(folder)
-    path = Path(__file__).parents[2] / "configs" / "paper" / "en-base-10b.yaml"
+    path = CONFIGS / "paper" / "en-base-10b.yaml"
     config = load_config(path, [f"model.base={folder}", f"data.dir={folder}/nothing"])
     return make_plan(Recipe(config), read_data=False, gpus=4)
 
@@ -361,7 +362,7 @@ def test_the_papers_run_is_planned_before_there_is_any_data(paper_plan):
     assert hours == pytest.approx(3 + 25 / 60, rel=0.2)  # as the paper took
 
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+QUICKSTART = CONFIGS / "quickstart.yaml"
 
 
 def test_a_model_whose_tokenizer_is_yet_to_be_trained_is_planned(tmp_path):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import pytest
 from transformers import ModernBertConfig
 
 from clm_detour.__main__ import main
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.model.flops import Frozen, flops_per_batch
 from clm_detour.plan.hardware import DEVICES
 from clm_detour.plan.kernels import Kernel, MicroBatch, kernels
@@ -118,7 +118,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A recipe of the paper without data and weights: only the base model's config is there."""
     folder = tmp_path_factory.mktemp("base") / "ModernBERT-base"
     base().save_pretrained(folder)
-    path = Path(__file__).parents[2] / "configs" / "paper" / "en-base-10b.yaml"
+    path = CONFIGS / "paper" / "en-base-10b.yaml"
     return [str(path), f"model.base={folder}", f"data.dir={folder}/nothing"]
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from clm_detour.config import load_config
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.recipe.boundary import OPTIMIZER_STATE, Start, boundary_table, cross_boundary
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.utils.errors import UserError
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+QUICKSTART = CONFIGS / "quickstart.yaml"
 
 
 @pytest.fixture

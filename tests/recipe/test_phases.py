@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from clm_detour.config import load_config
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.utils.errors import UserError
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+QUICKSTART = CONFIGS / "quickstart.yaml"
 PAPER = [
     "data.sequence_length=8192", "train.batch_rows=384", "phases.clm.duration=10Btok",
     "phases.mlm.duration=10Btok", "phases.decay.duration=1Btok", "phases.clm.schedule.warmup=100Mtok",

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from clm_detour.config.loading import load_config, save_config
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.records.store import as_json
 from clm_detour.report.page import write_page
 from clm_detour.utils.files import write_json
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+QUICKSTART = CONFIGS / "quickstart.yaml"
 SIZES = [
     "model.config.num_hidden_layers=6",
     "phases.clm.duration=600ktok",

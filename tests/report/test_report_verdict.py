@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import shutil
 from html import unescape
-from pathlib import Path
 
 import pytest
 from test_report_page import table_rows
 
 from clm_detour.config.loading import load_config, save_config
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.evaluate.tables import comparison_lines
 from clm_detour.records.evaluation import Summary
@@ -145,7 +145,7 @@ def test_what_was_done_is_read_from_the_records(fake_run):
     assert "on the same rows in the same order" in top
 
 
-REVERSE = Path(__file__).parents[2] / "configs" / "paper" / "ablations" / "reverse.yaml"
+REVERSE = CONFIGS / "paper" / "ablations" / "reverse.yaml"
 
 
 def test_the_shipped_detour_the_other_way_round_is_not_told_as_the_papers(tmp_path):

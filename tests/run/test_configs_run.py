@@ -10,6 +10,7 @@ import pytest
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
 from clm_detour.config.debug import STEPS
+from clm_detour.config.shipped import CONFIGS
 from clm_detour.plan import make_plan, print_plan
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.recipe import Recipe
@@ -20,7 +21,6 @@ from clm_detour.utils.files import read_json
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = [
     path
     for path in sorted(CONFIGS.rglob("*.yaml"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+from clm_detour.config.shipped import CONFIGS
+
+QUICKSTART = CONFIGS / "quickstart.yaml"
 HIDDEN = "import sys; sys.modules['composer'] = None  # as if it were not installed\n"
 IMPORT_ALL = """
 import importlib, pkgutil

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe, e.g. configs/quickstart.yaml.")]
+ConfigPath = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A recipe: a file like mine.yaml, or a name like quickstart.")
+]
 Overrides = Annotated[
     list[str],
     typer.Argument(

@@ -37,6 +37,24 @@ def options(
 
 
 @app.command()
+def init(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="File to write, e.g. mine.yaml.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH]...", help="Files, folders or globs with text; default: this folder."),
+    ] = None,
+    base: Annotated[
+        str, typer.Option(help="Folder or hub id of the model to adapt.")
+    ] = "answerdotai/ModernBERT-base",
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Look at your texts, and write a recipe for them with comments: clm-detour init mine.yaml texts/."""
+    from clm_detour.run.init.command import init_recipe
+
+    init_recipe(recipe, paths or ["."], base, force)
+
+
+@app.command()
 def run(config: ConfigPath, overrides: Overrides) -> None:
     """Run a whole recipe. Finished steps are skipped, and an interrupted phase is resumed."""
     from clm_detour.recipe.recipe import Recipe
@@ -191,6 +209,20 @@ def plan(
 
 
 @app.command()
+def configs(
+    name: Annotated[str | None, typer.Argument(help="Print this one, with its comments.")] = None,
+) -> None:
+    """List the shipped configs, or print one to copy it: clm-detour configs quickstart > mine.yaml."""
+    from clm_detour.cli.configs import print_configs
+    from clm_detour.config.shipped import shipped_config
+
+    if name is None:
+        print_configs()
+    else:
+        typer.echo(shipped_config(name).read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
 def tasks(
     folder: Annotated[Path | None, typer.Argument(help="Folder with a folder for each data set.")] = None,
     language: Annotated[str | None, typer.Option(help="List only tasks in en, fr or es.")] = None,
@@ -227,7 +259,7 @@ def bench(
 
 @app.command()
 def evaluate(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="E.g. configs/eval/en.yaml.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A file, or a name like eval/en.")],
     overrides: Overrides,
     model: Annotated[
         list[str] | None,

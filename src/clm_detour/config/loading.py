@@ -1,9 +1,10 @@
 """Load a config: read YAML, merge what it extends and `key=value` changes, resolve `${...}`, and check it.
 
-A file may start with `extends: base.yaml` or a list of files. Their paths are relative to the file. Later
-files win, the file itself wins over all of them, and `key=value` from the command line wins over everything.
-Unknown keys are errors. `~/` at the start of a value is the home folder. The word `+debug` on the command
-line makes any recipe small; see `debug.py`.
+A file may start with `extends: base.yaml` or a list of files. Their paths are relative to the file; a name
+like `paper/cpt-en-base` is that of a shipped config (`shipped.py`). Later files win, the file itself wins
+over all of them, and `key=value` from the command line wins over everything. Unknown keys are errors. `~/` at
+the start of a value is the home folder. The word `+debug` on the command line makes any recipe small; see
+`debug.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from clm_detour.config.annotations import bare_type, fields_of
 from clm_detour.config.checks import check_config, check_evaluation
 from clm_detour.config.debug import debug
 from clm_detour.config.schema import Config, Evaluation
+from clm_detour.config.shipped import find_config
 from clm_detour.config.validation import check_keys, validate
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import atomic_write
@@ -37,14 +39,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read, merge and check a recipe.
 
     Args:
-        path: A YAML file.
+        path: A YAML file, or the name of a shipped config.
         overrides: Changes like `data.root=DIR` or `phases.clm.duration=2Mtok`, and `+debug`.
 
     Raises:
         UserError: If the file cannot be read or something in it is wrong; one sentence for the first mistake.
     """
     changes = [parse_override(text) for text in overrides if text != DEBUG]
-    tree = merge(read_tree(Path(path)), *changes)
+    tree = merge(read_tree(find_config(str(path))), *changes)
     if DEBUG in overrides:
         check_keys(Config, plain(tree))
         tree = merge(OmegaConf.create(debug(plain(tree))), *changes)
@@ -59,14 +61,14 @@ def load_evaluation(
     """Read, merge and check a file of `clm-detour evaluate`.
 
     Args:
-        path: A YAML file.
+        path: A YAML file, or the name of a shipped config.
         overrides: Changes like `seeds=[42]` or `protocol.epochs=3`.
         models: Models as `name=path`; they come after those of the file.
 
     Raises:
         UserError: If the file cannot be read or something in it is wrong; one sentence for the first mistake.
     """
-    tree = merge(read_tree(Path(path)), *(parse_override(text) for text in overrides))
+    tree = merge(read_tree(find_config(str(path))), *(parse_override(text) for text in overrides))
     evaluation = checked(Evaluation, tree)
     for text in models:
         name, _, where = text.partition("=")
@@ -179,8 +181,6 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
         raise UserError(f"{path} extends itself; remove the circle in its `extends`.")
     try:
         tree = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise UserError(f"There is no config {path}; see the folder configs/ for those that exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {error}.") from None
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -191,7 +191,8 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> DictConfig:
     parents = list(extends) if isinstance(extends, ListConfig) else [extends] if extends else []
     if not all(isinstance(parent, str) for parent in parents):
         raise UserError(f"{path}: extends names configs, as in `extends: base.yaml`, not {extends}.")
-    return merge(*(read_tree(path.parent / parent, (*seen, path.resolve())) for parent in parents), tree)
+    files = [find_config(parent, extended_by=path) for parent in parents]
+    return merge(*(read_tree(file, (*seen, path.resolve())) for file in files), tree)
 
 
 def parse_override(text: str) -> DictConfig:

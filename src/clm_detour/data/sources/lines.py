@@ -10,6 +10,7 @@ from clm_detour.data.sources.files import file_stamp, open_raw, unpacked
 from clm_detour.data.sources.records import UNIT_BYTES, BadRecord, OnBytes, Unit, lost
 
 LINES_BETWEEN_REPORTS = 256
+LONG_LINE = 2**17  # bytes; after a longer one, too, the bytes read are reported
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -51,7 +52,7 @@ def read_lines(unit: Unit, on_bytes: OnBytes) -> Iterator[tuple[int, bytes]]:
                     )
                 position += len(line)
                 yield number, line.removeprefix(BYTE_ORDER_MARK) if position == len(line) else line
-                if number % LINES_BETWEEN_REPORTS == 0:
+                if number % LINES_BETWEEN_REPORTS == 0 or len(line) > LONG_LINE:
                     done = raw.tell() if unit.end is None else min(position, unit.end) - unit.start
                     on_bytes(done - reported)
                     reported = done
