@@ -17,7 +17,7 @@ from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run import Arms, PlannedPhase, PlanRecord
 from clm_detour.records.store import write
 from clm_detour.run import after_training as after
-from clm_detour.run.before_training import prepare_sources, prepare_tokenizer
+from clm_detour.run.before_training import count_steps, prepare_sources, prepare_tokenizer
 from clm_detour.run.check import check_before_run, plan_with_warnings
 from clm_detour.run.check.attention import check_attention
 from clm_detour.run.check.model import check_tokenizer
@@ -65,7 +65,7 @@ def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
 def run_steps(recipe: Recipe, size_warnings: bool) -> int:
     """Run the steps of a recipe in their order, and return how many had something to do."""
     config, folder = recipe.config, recipe.folder
-    runner = StepRunner(folder.steps)
+    runner = StepRunner(folder.steps, steps_before_training(recipe) + steps_from_training(recipe))
     prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
     if config.tokenizer.train is not None:
         check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
@@ -100,6 +100,17 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
     return runner.ran
 
 
+def steps_before_training(recipe: Recipe) -> int:
+    """Return the number of steps that prepare the data."""
+    return count_steps(recipe.config.data, recipe.config.tokenizer.train, recipe.prepared)
+
+
+def steps_from_training(recipe: Recipe) -> int:
+    """Return the number of steps of `run_steps` from the first phase to the page."""
+    scores = 2 + (recipe.config.evaluate.tasks is not None) + can_be_analyzed(recipe.arms)
+    return len(recipe.phases) + len(recipe.arms) + scores + 1
+
+
 def show_plan(plan: RecipePlan, warnings: list[str], path: Path) -> None:
     """Print the plan of a recipe with its warnings, and write the operations of each phase to `path`."""
     print_plan(plan)
@@ -116,7 +127,7 @@ def prepare_data(recipe: Recipe | Config) -> int:
     recipe = recipe if isinstance(recipe, Recipe) else Recipe(recipe)
     config, folder = recipe.config, recipe.folder
     with exclusive(folder.root, "Another run works"):
-        runner = StepRunner(folder.steps)
+        runner = StepRunner(folder.steps, steps_before_training(recipe))
         prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
         prepare_sources(runner, recipe.prepared, recipe.tokenizer)
     return runner.ran

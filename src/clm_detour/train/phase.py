@@ -94,7 +94,7 @@ def train_unfinished(setup: Setup) -> None:
         record_start(setup, micro_rows)
     distribute(setup, network)
     started = datetime.datetime.now(datetime.UTC)
-    with progress(f"{run.id} ({run.phase.objective})", run.tokens, "tok") as advance:
+    with progress(run.id, run.tokens, "tok") as advance:
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
         if (path := setup.start.optimizer_state) is not None:
             load_optimizer_state(optimizer, network, path, new=setup.start.parameters_without_state(network))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from clm_detour.train.callbacks.throughput import Throughput
 from clm_detour.train.parallel import is_main_process
 from clm_detour.utils.files import atomic_write, finite, read_json_lines, writable
 from clm_detour.utils.progress import Advance
+
+SMOOTHED = 50  # steps over which the progress bar shows the mean loss
 
 
 class Metrics(Callback):
@@ -48,6 +53,7 @@ class Metrics(Callback):
         self.throughput = throughput
         self.last_time = 0.0
         self.last_token = 0
+        self.losses: deque[float] = deque(maxlen=SMOOTHED)
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Remove the lines after the step at which the phase starts or resumes."""
@@ -64,7 +70,10 @@ class Metrics(Callback):
         loss = state.total_loss_dict["loss/train/total"]
         if step % self.every == 0 or is_last_step(state):
             self._write(step, tokens, loss, state, logger)
-        note = ", ".join(filter(None, [f"loss {loss:.3f}", self.throughput.headline]))
+        if math.isfinite(loss):
+            self.losses.append(loss)
+        mean = f"mean loss {statistics.fmean(self.losses):.3f}" if self.losses else ""
+        note = ", ".join(filter(None, [mean, self.throughput.headline]))
         self.advance(tokens - tokens_before(state), note=note)
 
     def _write(self, step: int, tokens: int, loss: float, state: State, logger: Logger) -> None:
