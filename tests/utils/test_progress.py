@@ -60,13 +60,13 @@ def test_a_bar_shows_percentage_rate_and_time_left_whatever_the_length_of_name_a
     with numbered("17/22"), progress(name, 250_000_000_000, "tokens") as advance:
         for _ in range(40):
             now[0] += 1
-            advance(123_456_789, note="mean loss 3.212, " + "rows 99.9% full, " * 20)
+            advance(123_456_789, note="loss 3.212, " + "rows 99.9% full, " * 20)
         before_the_end = len(frames(shown))
         time.sleep(0.3)  # the bar is drawn ten times a second
     lines = frames(shown)[before_the_end - 1 :]
     assert all(len(line) <= width for line in lines)
     assert all(line.startswith("17/22 ") for line in lines)
-    assert any("━" in line and re.search(r" 1% +123M tokens/s +0:33:05 mean loss", line) for line in lines), (
+    assert any("━" in line and re.search(r" 1% +123M tokens/s +0:33:05 loss 3.2", line) for line in lines), (
         lines
     )
     assert "100%" in lines[-1]
@@ -130,11 +130,11 @@ def test_a_log_has_few_lines_and_no_control_characters(capsys, now):
     with numbered("9/22"), progress("pretrain", 100_000, "tok") as advance:
         for _ in range(10_000):
             now[0] += 1
-            advance(10, note="mean loss 3.212")
+            advance(10, note="loss 3.212")
     lines = capsys.readouterr().err.splitlines()
     assert 40 < len(lines) < 80  # in nearly three hours
-    assert lines[0] == "9/22 pretrain: 100/100k tok, 10 tok/s, 2:46:30 left, mean loss 3.212"
-    assert lines[-1] == "9/22 pretrain: 100k/100k tok, 10 tok/s, mean loss 3.212"
+    assert lines[0] == "9/22 pretrain: 100/100k tok, 10 tok/s, 2:46:30 left, loss 3.212"
+    assert lines[-1] == "9/22 pretrain: 100k/100k tok, 10 tok/s, loss 3.212"
     assert all(line.isprintable() for line in lines)
 
 

@@ -10,7 +10,8 @@ from clm_detour.analyze.run import analysis_inputs, analyze_run
 from clm_detour.config.schema import FineTuning
 from clm_detour.evaluate import fill_mask
 from clm_detour.evaluate.command import evaluate_models
-from clm_detour.evaluate.tables import plain
+from clm_detour.evaluate.tables import score_table
+from clm_detour.figures.renderers import print_table
 from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.export import ABOUT
@@ -121,7 +122,7 @@ def tasks_step(settings: FineTuning, models: Mapping[str, str], folder: RunFolde
     def work() -> bool:
         summary, runs = evaluate_models(settings, models, folder.tasks, folder.root.name)
         if runs:
-            console.print(plain(summary), soft_wrap=True)
+            print_table(score_table(summary, corner=""), console)
         return runs > 0
 
     return Step("tasks", "Fine-tune on tasks", work)

@@ -64,7 +64,7 @@ def tokenizer_step(training: TokenizerTraining, data: Data, folder: Path) -> Ste
 
     def work() -> None:
         total = training.documents * len(data.sources)
-        with progress("Read documents for the tokenizer", total, "documents") as advance:
+        with progress("Reading documents", total, "documents") as advance:
             texts = first_documents(data, training.documents, advance)
             train_tokenizer(texts, training.vocab_size, folder, data.sequence_length)
 

@@ -111,6 +111,20 @@ def steps_from_training(recipe: Recipe) -> int:
     return len(recipe.phases) + len(recipe.arms) + scores + 1
 
 
+def where_to_look(recipe: Recipe) -> list[str]:
+    """Return a line for each result of a finished run, with its path."""
+    folder, loggers = recipe.folder, recipe.config.train.loggers
+    lines = {
+        "Page": f"{folder.report}",
+        "Models": f"{folder.model('')}/ ({', '.join(recipe.arms)}), each with its model card",
+        "Numbers": f"{folder.report_files}/numbers.json",
+    }
+    if "tensorboard" in loggers:
+        logs = (loggers["tensorboard"] or {}).get("log_dir") or folder.tensorboard
+        lines["Curves"] = f"tensorboard --logdir {logs}"
+    return [f"  {name:<8} {text}" for name, text in lines.items()]
+
+
 def show_plan(plan: RecipePlan, warnings: list[str], path: Path) -> None:
     """Print the plan of a recipe with its warnings, and write the operations of each phase to `path`."""
     print_plan(plan)

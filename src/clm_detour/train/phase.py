@@ -46,7 +46,7 @@ from clm_detour.utils.allocator import keep_freed_memory, let_gpu_memory_grow
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import write_json
 from clm_detour.utils.locks import exclusive
-from clm_detour.utils.progress import console, progress
+from clm_detour.utils.progress import console, progress, say_once
 from clm_detour.utils.signals import on_signals
 
 
@@ -127,7 +127,7 @@ def record_start(setup: Setup, micro_rows: MicroRows) -> None:
         compile_line(config.train),
         micro_rows.line,
     ]:
-        console.print(f"{run.id}: {line}", soft_wrap=True)
+        say_once(f"Training: {line}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ behind them is cut. In a log file it is a plain line every ten seconds, and less
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import deque
@@ -22,16 +23,27 @@ console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 RATE_SECONDS = 30.0  # the time over which a rate is measured
 LOG_SECONDS = 10.0  # the shortest time between two lines of a log
 MAX_LOG_SECONDS = 300.0
-NARROW_BAR, WIDE_BAR = 14, 40  # characters of the bar itself, at 80 columns and on a wide terminal
-BESIDE_BAR = 45  # characters of percentage, rate, time left and the start of the note
+NARROW_BAR, WIDE_BAR = 12, 40  # characters of the bar itself, at 80 columns and on a wide terminal
+BESIDE_BAR = 40  # characters of percentage, rate, time left and the start of the note
 PLACE = "CLM_DETOUR_STEP"  # environment variable, so processes that a step starts show its number, too
 
 Advance = Callable[..., None]
 
 
+def say(sentence: str, style: str = "") -> None:
+    """Print a sentence without markup: wrapped between words on a terminal, on one line in a log."""
+    console.print(sentence, style=style, soft_wrap=not console.is_terminal)
+
+
+@functools.cache
+def say_once(sentence: str) -> None:
+    """Print a sentence unless this process has printed it before."""
+    say(sentence)
+
+
 def warn(sentence: str) -> None:
-    """Print a warning without markup and without line breaks."""
-    console.print(sentence, style="yellow", soft_wrap=True)
+    """Print a warning."""
+    say(sentence, style="yellow")
 
 
 def human(number: float) -> str:

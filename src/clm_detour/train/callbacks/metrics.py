@@ -72,7 +72,7 @@ class Metrics(Callback):
             self._write(step, tokens, loss, state, logger)
         if math.isfinite(loss):
             self.losses.append(loss)
-        mean = f"mean loss {statistics.fmean(self.losses):.3f}" if self.losses else ""
+        mean = f"loss {statistics.fmean(self.losses):.3f}" if self.losses else ""
         note = ", ".join(filter(None, [mean, self.throughput.headline]))
         self.advance(tokens - tokens_before(state), note=note)
 
