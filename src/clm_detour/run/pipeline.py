@@ -92,6 +92,8 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
         runner.run_optional(after.tasks_step(config.evaluate.tasks, models, folder))
     if can_be_analyzed(recipe.arms):
         runner.run_optional(after.analysis_step(recipe))
+    if config.train.loggers:
+        runner.run_optional(after.scores_step(recipe))
     if runner.ran or not folder.environment.exists():
         write_json(folder.environment, describe_environment())
     runner.run(after.report_step(folder))
@@ -108,7 +110,8 @@ def steps_before_training(recipe: Recipe) -> int:
 def steps_from_training(recipe: Recipe) -> int:
     """Return the number of steps of `run_steps` from the first phase to the page."""
     scores = 2 + (recipe.config.evaluate.tasks is not None) + can_be_analyzed(recipe.arms)
-    return len(recipe.phases) + len(recipe.arms) + scores + 1
+    logged = bool(recipe.config.train.loggers)
+    return len(recipe.phases) + len(recipe.arms) + scores + logged + 1
 
 
 def where_to_look(recipe: Recipe) -> list[str]:

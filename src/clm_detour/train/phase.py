@@ -29,7 +29,7 @@ from clm_detour.train.checkpoints import Position, clear_leftovers, resume_point
 from clm_detour.train.composer_model import PretrainingModel, data_spec
 from clm_detour.train.deterministic import prepare_environment
 from clm_detour.train.finish import finish
-from clm_detour.train.loggers import make_loggers, unique_name
+from clm_detour.train.loggers import PhaseLog, about, open_log
 from clm_detour.train.micro_rows import MicroRows, choose_micro_rows
 from clm_detour.train.numerics import FixedPrecision, numerics
 from clm_detour.train.optim import load_optimizer_state, make_optimizer
@@ -99,8 +99,10 @@ def train_unfinished(setup: Setup) -> None:
         if (path := setup.start.optimizer_state) is not None:
             load_optimizer_state(optimizer, network, path, new=setup.start.parameters_without_state(network))
         batches = make_batches(setup)
-        callbacks = make_callbacks(setup, model, batches, advance)
-        trainer = make_trainer(setup, model, optimizer, batches, callbacks.all, micro_rows.rows)
+        name, log = open_log(setup.recipe, run)
+        callbacks = make_callbacks(setup, model, batches, log, advance)
+        trainer = make_trainer(setup, model, optimizer, batches, callbacks.all, micro_rows.rows, name, log)
+        log.describe(about(setup.recipe, run))
         try:
             with on_signals(callbacks.preemption.handle), explain_loader_errors():
                 with explain_out_of_memory(setup, micro_rows.rows):
@@ -184,14 +186,17 @@ def make_trainer(
     batches: StepBatches,
     callbacks: Sequence[Callback],
     micro_rows: int,
+    name: str,
+    log: PhaseLog,
 ) -> Trainer:
     """Return Composer's Trainer, with its clock at the step at which the phase starts or resumes.
 
     Args:
         micro_rows: Rows in one forward pass.
+        name: The phase's name in the loggers, by which that of MLflow finds the run to resume.
+        log: The loggers.
     """
-    train, run, folder = setup.config.train, setup.run, setup.folder
-    name = unique_name(folder.root, run.id) if train.loggers else run.id
+    train, run = setup.config.train, setup.run
     trainer = Trainer(
         model=model,
         train_dataloader=data_spec(batches, train.workers, equal=setup.compiles),
@@ -202,7 +207,7 @@ def make_trainer(
         precision="fp32",  # PretrainingModel sets its own
         seed=run.seed,
         callbacks=[FixedPrecision(train), *callbacks],
-        loggers=make_loggers(train.loggers, folder.root, name),
+        loggers=log.trackers,
         spin_dataloaders=False,  # StepBatches starts at the right step
         progress_bar=False,
         run_name=name,

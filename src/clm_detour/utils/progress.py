@@ -250,7 +250,8 @@ def log_lines(description: str, work: Work) -> Iterator[Callable[[], None]]:
     def changed() -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= min(max(LOG_SECONDS, (now - start) / 12), MAX_LOG_SECONDS):
+        due = now - last >= min(max(LOG_SECONDS, (now - start) / 12), MAX_LOG_SECONDS)
+        if due and not work.finished:  # the last line follows at the end
             last = now
             console.print(line(), soft_wrap=True)
 
