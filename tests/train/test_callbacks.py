@@ -97,7 +97,7 @@ def test_a_held_out_loss_that_was_not_measured_reaches_no_logger(tmp_path):
     logged = {}
     network = SimpleNamespace(device=torch.device("cpu"))
     judges = [judge("mlm", None, 0), judge("clm", 2.5, 7)]
-    log = PhaseLog([SimpleNamespace(record=lambda values, tokens: logged.update(values))])
+    log = PhaseLog("pretrain", [SimpleNamespace(record=lambda values, tokens: logged.update(values))])
     watch = HeldOutLoss(tmp_path / "held_out.jsonl", network, judges, 1000, bf16=False, log=log)
     clock = SimpleNamespace(batch=SimpleNamespace(value=0), token=SimpleNamespace(value=0))
     watch.fit_start(SimpleNamespace(timestamp=clock), None)

@@ -140,7 +140,7 @@ def test_a_name_that_a_logger_does_not_take_is_changed_and_no_number_is_left_out
         def record(self, values, tokens):
             logged[tokens] = values
 
-    log = PhaseLog([Remembers()], before=100, until=2)
+    log = PhaseLog("clm", [Remembers()], before=100, until=2)
     log.log({"train/loss": 1.0}, step=2, tokens=20)
     log.log({"held_out/mlm/loss/a*b": 1.0, "train/loss": float("nan")}, step=3, tokens=30)
     assert logged == {130: {"held_out/mlm/loss/a_b": 1.0}}

@@ -47,12 +47,14 @@ class PhaseLog:
     """The loggers of a phase.
 
     Args:
+        name: Its name in all loggers.
         trackers: One for each entry of `train.loggers`.
         before: Tokens of the arm before the phase.
         until: Step up to which values are left out, since they are logged. A phase that was killed repeats
             the steps after its newest checkpoint.
     """
 
+    name: str
     trackers: Sequence[Tracker] = ()
     before: int = 0
     until: int = -1
@@ -80,8 +82,8 @@ class PhaseLog:
                 tracker.describe(about)
 
 
-def open_log(recipe: Recipe, run: PhaseRun) -> tuple[str, PhaseLog]:
-    """Return the name of a phase in the loggers, and its log; a phase that resumes continues the same run.
+def open_log(recipe: Recipe, run: PhaseRun) -> PhaseLog:
+    """Return the loggers of a phase; a phase that resumes continues the same run.
 
     The Trainer must get the name and the trackers, and starts them. Every process must call it.
 
@@ -90,11 +92,11 @@ def open_log(recipe: Recipe, run: PhaseRun) -> tuple[str, PhaseLog]:
     """
     settings = recipe.config.train.loggers
     if not settings:
-        return run.id, PhaseLog()
+        return PhaseLog(run.id)
     folder = recipe.folder.phase(run.id)
     logged = run_on_main_process(lambda: continue_log(folder, run.id))
     trackers = [make_tracker(recipe, run, name, logged.name) for name in settings]
-    return logged.name, PhaseLog(trackers, tokens_before(run), logged.until)
+    return PhaseLog(logged.name, trackers, tokens_before(run), logged.until)
 
 
 def tokens_before(run: PhaseRun) -> int:
@@ -175,7 +177,7 @@ def reopened(recipe: Recipe, run: PhaseRun, name: str) -> Iterator[PhaseLog]:
     state, unused = cast(Any, SimpleNamespace(run_name=logged.name)), cast(Any, None)
     tracker.init(state, unused)
     try:
-        yield PhaseLog([tracker], tokens_before(run))
+        yield PhaseLog(logged.name, [tracker], tokens_before(run))
     finally:
         tracker.close(state, unused)
         tracker.post_close()

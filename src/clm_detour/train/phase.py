@@ -29,7 +29,7 @@ from clm_detour.train.checkpoints import Position, clear_leftovers, resume_point
 from clm_detour.train.composer_model import PretrainingModel, data_spec
 from clm_detour.train.deterministic import prepare_environment
 from clm_detour.train.finish import finish
-from clm_detour.train.loggers import PhaseLog, about, open_log
+from clm_detour.train.loggers import about
 from clm_detour.train.micro_rows import MicroRows, choose_micro_rows
 from clm_detour.train.numerics import FixedPrecision, numerics
 from clm_detour.train.optim import load_optimizer_state, make_optimizer
@@ -99,10 +99,9 @@ def train_unfinished(setup: Setup) -> None:
         if (path := setup.start.optimizer_state) is not None:
             load_optimizer_state(optimizer, network, path, new=setup.start.parameters_without_state(network))
         batches = make_batches(setup)
-        name, log = open_log(setup.recipe, run)
-        callbacks = make_callbacks(setup, model, batches, log, advance)
-        trainer = make_trainer(setup, model, optimizer, batches, callbacks.all, micro_rows.rows, name, log)
-        log.describe(about(setup.recipe, run))
+        callbacks = make_callbacks(setup, model, batches, advance)
+        trainer = make_trainer(setup, model, optimizer, batches, callbacks.all, micro_rows.rows)
+        setup.log.describe(about(setup.recipe, run))
         try:
             with on_signals(callbacks.preemption.handle), explain_loader_errors():
                 with explain_out_of_memory(setup, micro_rows.rows):
@@ -186,15 +185,11 @@ def make_trainer(
     batches: StepBatches,
     callbacks: Sequence[Callback],
     micro_rows: int,
-    name: str,
-    log: PhaseLog,
 ) -> Trainer:
     """Return Composer's Trainer, with its clock at the step at which the phase starts or resumes.
 
     Args:
         micro_rows: Rows in one forward pass.
-        name: The phase's name in the loggers, by which that of MLflow finds the run to resume.
-        log: The loggers.
     """
     train, run = setup.config.train, setup.run
     trainer = Trainer(
@@ -207,10 +202,10 @@ def make_trainer(
         precision="fp32",  # PretrainingModel sets its own
         seed=run.seed,
         callbacks=[FixedPrecision(train), *callbacks],
-        loggers=log.trackers,
+        loggers=setup.log.trackers,
         spin_dataloaders=False,  # StepBatches starts at the right step
         progress_bar=False,
-        run_name=name,
+        run_name=setup.log.name,  # by which MLflow's logger finds the run to resume
     )
     if setup.resumed is not None:
         trainer.state.timestamp = setup.resumed.position.clock()

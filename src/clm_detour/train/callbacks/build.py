@@ -23,7 +23,6 @@ from clm_detour.train.callbacks.step_start import DataArrives, DropoutSeed, Lear
 from clm_detour.train.callbacks.throughput import Throughput, peak_flops
 from clm_detour.train.checkpoints import AVERAGE
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.train.loggers import PhaseLog
 from clm_detour.train.setup import Setup
 from clm_detour.utils.progress import Advance
 
@@ -38,12 +37,11 @@ class PhaseCallbacks(NamedTuple):
 
 
 def make_callbacks(
-    setup: Setup, model: PretrainingModel, batches: StepBatches, log: PhaseLog, advance: Advance
+    setup: Setup, model: PretrainingModel, batches: StepBatches, advance: Advance
 ) -> PhaseCallbacks:
     """Return the callbacks of a phase.
 
     Args:
-        log: The loggers.
         advance: Advances the progress bar.
 
     Raises:
@@ -70,8 +68,10 @@ def make_callbacks(
         gradients,
         throughput,
         average,
-        Metrics(folder.metrics, train.log_every, log, advance, setup.observed_shares, gradients, throughput),
-        make_held_out(setup, network, log),
+        Metrics(
+            folder.metrics, train.log_every, setup.log, advance, setup.observed_shares, gradients, throughput
+        ),
+        make_held_out(setup, network),
         Exports(folder.exports, models, export_at),
         checkpoints,
         preemption,
@@ -88,7 +88,7 @@ def make_average(setup: Setup, network: ModernBertForPretraining) -> Average | N
     return Average(network, half_life, None if resumed is None else resumed.folder / AVERAGE)
 
 
-def make_held_out(setup: Setup, network: ModernBertForPretraining, log: PhaseLog) -> HeldOutLoss | None:
+def make_held_out(setup: Setup, network: ModernBertForPretraining) -> HeldOutLoss | None:
     """Return the callback for held-out losses on the phase's mixture, if the recipe asks for them."""
     config, train, tokenizer = setup.config, setup.config.train, setup.tokenizer
     if train.evaluate_every is None:
@@ -107,4 +107,4 @@ def make_held_out(setup: Setup, network: ModernBertForPretraining, log: PhaseLog
         for kind in ("mlm", "clm")
     ]
     tokens = parse_tokens(train.evaluate_every, "train.evaluate_every")
-    return HeldOutLoss(setup.folder.held_out, network, scorers, tokens, train.precision == "bf16", log)
+    return HeldOutLoss(setup.folder.held_out, network, scorers, tokens, train.precision == "bf16", setup.log)
