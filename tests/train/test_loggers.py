@@ -63,10 +63,10 @@ def check_series(recipe: Recipe, series: dict[str, Series]) -> None:
             expected = [[pytest.approx(line[name])] for line in held_out.values()]
             assert list(found[f"held_out/clm/{name}"].values()) == expected
         sources = next(iter(held_out.values()))["by_source"]
-        assert {f"held_out/mlm/loss/{source}" for source in sources} <= found.keys()
+        assert {f"held_out/mlm/loss_by_source/{source}" for source in sources} <= found.keys()
         before += run.tokens
         assert found["final/held_out/loss"] == {before: [2.5]}
-        assert found["final/held_out/loss/notes"] == {before: [2.25]}
+        assert found["final/held_out/loss_by_source/notes"] == {before: [2.25]}
         assert {name.split("/")[0] for name in found} <= {"train", "held_out", "final"}, "Composer logs too"
 
 
@@ -129,7 +129,7 @@ def test_tensorboard_has_each_value_once_on_the_axis_of_the_arm(recipe):
     texts.Reload()
     (text,) = texts.Tensors("recipe/text_summary")
     written = text.tensor_proto.string_val[0].decode()
-    assert "recipe: run\narms:\n- detour\nphase: pretrain.clm\nobjective: clm\n" in written
+    assert "recipe: run\nphase: pretrain.clm\nin_arms:\n- detour\n" in written
     assert str(recipe.folder.root) not in written
 
 
@@ -142,8 +142,8 @@ def test_a_name_that_a_logger_does_not_take_is_changed_and_no_number_is_left_out
 
     log = PhaseLog("clm", [Remembers()], before=100, until=2)
     log.log({"train/loss": 1.0}, step=2, tokens=20)
-    log.log({"held_out/mlm/loss/a*b": 1.0, "train/loss": float("nan")}, step=3, tokens=30)
-    assert logged == {130: {"held_out/mlm/loss/a_b": 1.0}}
+    log.log({"held_out/mlm/loss_by_source/a*b": 1.0, "train/loss": float("nan")}, step=3, tokens=30)
+    assert logged == {130: {"held_out/mlm/loss_by_source/a_b": 1.0}}
 
 
 def test_a_phase_that_0_2_0_began_to_log_keeps_its_name(tmp_path):

@@ -84,7 +84,9 @@ class Scores(Score):
         if not self.predicted:
             return {}
         sources = {
-            f"{name}/loss/{key}": score.loss for key, score in self.by_source.items() if score.predicted
+            f"{name}/loss_by_source/{key}": score.loss
+            for key, score in self.by_source.items()
+            if score.predicted
         }
         return {f"{name}/loss": self.loss, f"{name}/accuracy": self.accuracy, **sources}
 

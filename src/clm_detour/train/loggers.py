@@ -146,7 +146,8 @@ def names_of(recipe: Recipe, run: PhaseRun) -> dict[str, Any]:
 
 def about(recipe: Recipe, run: PhaseRun) -> dict[str, Any]:
     """Return what a log says of its phase: names, and the config without folders of this machine."""
-    return {**names_of(recipe, run), **recipe.public_config()}
+    names = names_of(recipe, run)
+    return {"recipe": names["recipe"], "phase": run.id, "in_arms": names["arms"], **recipe.public_config()}
 
 
 def log_scores(recipe: Recipe, scores: Mapping[str, Mapping[str, float]]) -> None:
