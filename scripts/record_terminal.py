@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import itertools
 import os
 import pty
 import re
@@ -29,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "docs" / "images" / "terminal.svg"
 COLUMNS, ROWS = 80, 44
 DEFAULT = ["configs/quickstart.yaml", "+debug"]
-NAMES = {"brown": "yellow", "default": "default"}  # of pyte -> of rich
 
 
 def run_on_terminal(words: list[str], folder: Path) -> pyte.Screen:
@@ -70,16 +70,22 @@ def picture(screen: pyte.Screen, title: str) -> str:
     )
     used = max(number for number, line in enumerate(screen.display) if line.strip()) + 1
     for row in range(used):
+        characters = [screen.buffer[row][column] for column in range(COLUMNS)]
         line = Text()
-        for column in range(COLUMNS):
-            character = screen.buffer[row][column]
-            color = NAMES.get(character.fg, character.fg)
-            color = f"#{color}" if len(color) == 6 and set(color) <= set("0123456789abcdef") else color
-            line.append(character.data, f"{'bold ' if character.bold else ''}{color}")
+        for style, group in itertools.groupby(characters, style_of):
+            line.append("".join(character.data for character in group), style)
         line.rstrip()
         console.print(line, soft_wrap=True, highlight=False)
     svg = console.export_svg(title=title, unique_id="terminal")
-    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    return svg.replace("&#160;", "\u00a0")
+
+
+def style_of(character: pyte.screens.Char) -> str:
+    """Return the style of a character in the words of rich."""
+    color = "yellow" if character.fg == "brown" else character.fg
+    color = f"#{color}" if re.fullmatch("[0-9a-f]{6}", color) else color
+    return f"bold {color}" if character.bold else color
 
 
 def main() -> None:

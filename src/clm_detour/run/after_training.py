@@ -124,7 +124,8 @@ def tasks_step(settings: FineTuning, models: Mapping[str, str], folder: RunFolde
     def work() -> bool:
         summary, runs = evaluate_models(settings, models, folder.tasks, folder.root.name)
         if runs:
-            print_table(score_table(summary, corner=""), console)
+            where = f"Differences, costs and what is left out: {folder.tasks / 'table.md'}"
+            print_table(dataclasses.replace(score_table(summary, corner=""), notes=[where]), console)
         return runs > 0
 
     return Step("tasks", "Fine-tune on tasks", work)

@@ -119,7 +119,7 @@ def where_to_look(recipe: Recipe) -> list[str]:
     folder, loggers = recipe.folder, recipe.config.train.loggers
     lines = {
         "Page": f"{folder.report}",
-        "Models": f"{folder.model('')}/ ({', '.join(recipe.arms)}), each with its model card",
+        "Models": f"{folder.model('')}/ ({', '.join(recipe.arms)})",
         "Numbers": f"{folder.report_files}/numbers.json",
     }
     if "tensorboard" in loggers:
