@@ -103,7 +103,9 @@ def test_words_are_values_and_a_dash_is_none():
 
 def test_the_console_shows_the_same_cells(table):
     made = rich_table(table)
-    assert [list(column.cells) for column in made.columns] == [["a_1", "b | <c>"], ["81.0 ± 0.4", "79.0"]]
+    cells = [[str(cell) for cell in column.cells] for column in made.columns]
+    assert cells == [["a_1", "b | <c>"], ["81.0 ± 0.4", "79.0"]]
+    assert [cell.style for cell in made.columns[1].cells] == ["bold", ""]
     assert [column.justify for column in made.columns] == ["left", "right"]
 
 
