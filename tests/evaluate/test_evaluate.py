@@ -23,7 +23,7 @@ from clm_detour.evaluate.finetune.run import write_predictions
 from clm_detour.evaluate.probes import probe, probe_models
 from clm_detour.evaluate.read_tasks import read_tasks
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
-from clm_detour.evaluate.tables import plain
+from clm_detour.evaluate.tables import score_table
 from clm_detour.evaluate.tasks import SPLITS
 from clm_detour.evaluate.tasks import TASKS as TASKS_OF_THE_REGISTRY
 from clm_detour.evaluate.tasks.left_out import count_unread_in_runs
@@ -154,7 +154,7 @@ def test_what_is_left_out_stands_wherever_the_scores_do(models, tmp_path, capsys
     assert record["left_out"] == mine
     sentence = "cut leaves out: train texts cut at 60 tokens 2, validation texts cut at 60 tokens 2"
     assert sentence in (tmp_path / "run" / "table.md").read_text()
-    assert sentence in plain(summary)
+    assert sentence in score_table(summary).notes
     assert "mine,test annotations by overlap,4\n" in (tmp_path / "run" / "left_out.csv").read_text()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from markupsafe import Markup
+from rich.console import Console
 
-from clm_detour.figures.renderers import csv_text, html, latex, markdown, plain, rich_table
+from clm_detour.figures.renderers import csv_text, html, latex, markdown, plain, print_table, rich_table
 from clm_detour.figures.table import Cell, Row, Table, number, with_best, with_spread
 
 
@@ -50,12 +53,35 @@ def test_latex_has_a_rule_between_kinds_of_rows(table):
 
 
 def test_plain_text_has_columns_of_one_width(table):
-    assert plain(table).splitlines() == [
+    assert plain(table).plain.splitlines() == [
         "Model            GAD",
-        "a_1      81.0 ± 0.4*",
-        "b | <c>        79.0",
+        "a_1      [81.0 ± 0.4]",
+        "b | <c>         79.0",
+        "In brackets: the best.",
         "A note.",
     ]
+
+
+def test_on_a_terminal_the_best_is_bold():
+    shown = io.StringIO()
+    cells = with_best([81.04, 79.0], score, lowest=False)
+    made = Table("t", ["Model", "GAD"], [Row(["a", cells[0]]), Row(["b", cells[1]])])
+    print_table(made, Console(file=shown, force_terminal=True, color_system="standard", width=80))
+    assert "\x1b[1m81.0\x1b[0m" in shown.getvalue()
+    assert "79.0\nIn bold: the best." in shown.getvalue()
+    assert "*" not in shown.getvalue()
+
+
+def test_columns_that_do_not_fit_follow_below_with_the_names():
+    tasks = ["SampleEntities", "SampleVerdict", "a task with a long name", "all (3 of 3)"]
+    made = Table("t", ["", *tasks], [Row(["detour", "81.0", "79.0", "1.0", "2.0"])], notes=["A note " * 20])
+    lines = plain(made, width=50).plain.splitlines()
+    assert all(len(line) <= 50 for line in lines)
+    assert [line.split("  ")[0] for line in lines if line[:6].strip()][:2] == ["detour", "detour"]
+    for name, value in zip(tasks, ("81.0", "79.0", "1.0", "2.0"), strict=True):
+        (place,) = [number for number, line in enumerate(lines) if name in line]
+        end = lines[place].index(name) + len(name)
+        assert lines[place + 1][:end].endswith(value)
 
 
 def test_csv_has_a_column_for_each_value_unrounded(table):
@@ -77,7 +103,9 @@ def test_words_are_values_and_a_dash_is_none():
 
 def test_the_console_shows_the_same_cells(table):
     made = rich_table(table)
-    assert [list(column.cells) for column in made.columns] == [["a_1", "b | <c>"], ["81.0 ± 0.4", "79.0"]]
+    cells = [[str(cell) for cell in column.cells] for column in made.columns]
+    assert cells == [["a_1", "b | <c>"], ["81.0 ± 0.4", "79.0"]]
+    assert [cell.style for cell in made.columns[1].cells] == ["bold", ""]
     assert [column.justify for column in made.columns] == ["left", "right"]
 
 

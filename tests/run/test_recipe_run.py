@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import os
+import pty
 import random
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -133,6 +139,32 @@ def test_a_second_run_finds_nothing_to_do(finished):
     before = weights(finished.run_dir)
     assert run_recipe(finished) == 0
     assert weights(finished.run_dir) == before
+
+
+def test_on_a_terminal_it_counts_all_steps_and_ends_with_where_to_look(finished):
+    lines = on_terminal(command("run", Path(finished.run_dir).with_suffix(".yaml")))
+    steps = [re.match(r"Step (\d+) of (\d+)\. ", line) for line in lines]
+    numbers = [(int(step[1]), int(step[2])) for step in steps if step]
+    assert numbers == [(number, len(numbers)) for number in range(1, len(numbers) + 1)]
+    end = lines[lines.index("Everything was done before; nothing to do.") + 1 :]
+    assert [line.split()[0] for line in end if line.startswith("  ")] == ["Page", "Models", "Numbers"]
+    assert Path(finished.run_dir).name in "".join(end)
+    assert not [line for line in lines if "Warning" in line or "\x1b[2K" in line]
+
+
+def on_terminal(words: list[str]) -> list[str]:
+    """Return the lines that a command prints on a terminal of 80 columns, without colors."""
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    process = subprocess.Popen(words, stdin=side, stdout=side, stderr=side, env=environment)
+    os.close(side)
+    printed = b""
+    with suppress(OSError):  # by which Linux reports the end
+        while data := os.read(main, 65536):
+            printed += data
+    assert process.wait() == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", printed.decode()).replace("\r\n", "\n").splitlines()
 
 
 def test_scores_made_with_other_settings_are_made_again_and_nothing_else_is(finished):

@@ -58,7 +58,7 @@ def init(
 def run(config: ConfigPath, overrides: Overrides) -> None:
     """Run a whole recipe. Finished steps are skipped, and an interrupted phase is resumed."""
     from clm_detour.recipe.recipe import Recipe
-    from clm_detour.run.pipeline import run_recipe
+    from clm_detour.run.pipeline import run_recipe, where_to_look
     from clm_detour.run.verify.remembered import point_to_verify
     from clm_detour.utils.progress import console
 
@@ -66,8 +66,9 @@ def run(config: ConfigPath, overrides: Overrides) -> None:
     point_to_verify()
     steps = run_recipe(recipe, size_warnings=DEBUG not in overrides)
     done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
-    console.print(done, style="bold", end=" ")
-    console.print(f"Open {recipe.folder.report}", soft_wrap=True)
+    console.print(done, style="bold")
+    for line in where_to_look(recipe):
+        console.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -268,9 +269,12 @@ def evaluate(
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time, on processes or GPUs.")] = None,
 ) -> None:
     """Fine-tune models on tasks and compare them. Finished runs are skipped."""
+    from rich.console import Console
+
     from clm_detour.config.loading import load_evaluation
     from clm_detour.evaluate.command import evaluate_models
-    from clm_detour.evaluate.tables import plain
+    from clm_detour.evaluate.tables import score_table
+    from clm_detour.figures.renderers import print_table
     from clm_detour.utils.progress import console
 
     loaded = load_evaluation(config, overrides, model or ())
@@ -278,7 +282,7 @@ def evaluate(
         loaded.jobs = jobs
     folder = Path(loaded.run_dir)
     summary, runs = evaluate_models(loaded, loaded.models, folder, loaded.name)
-    typer.echo(plain(summary))
+    print_table(score_table(summary, corner=""), Console(highlight=False, markup=False, emoji=False))
     console.print(f"{runs} runs done." if runs else "All runs were done before; nothing to do.")
     console.print(f"Tables, figure and summary are in {folder}", soft_wrap=True)
 

@@ -129,11 +129,6 @@ def notes(summary: Summary) -> list[str]:
     ]
 
 
-def plain(summary: Summary) -> str:
-    """Return table and sentences for a terminal."""
-    return renderers.plain(score_table(summary, corner=""))
-
-
 def markdown(summary: Summary) -> str:
     """Return table and sentences as Markdown."""
     return renderers.markdown(score_table(summary))

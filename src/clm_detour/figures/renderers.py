@@ -6,11 +6,15 @@ import csv
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
+import rich.console
 import rich.table
+import rich.text
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -104,27 +108,71 @@ def latex_escaped(text: str) -> str:
     return re.sub(r"([&%$#_{}])", r"\\\1", text)
 
 
-def plain(table: Table) -> str:
-    """Return the table in columns of one width, the best marked with a star, and the notes below."""
-    lines = [[*map(words_of, table.head)]]
-    for row in table.rows:
-        name, *cells = map(cell_of, row.cells)
-        lines.append([words_of(name.text), *(words_of(c.text) + ("*" if c.best else " ") for c in cells)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = []
-    for first, *others in lines:
-        aligned = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
-        texts.append("  ".join([first.ljust(widths[0]), *aligned]))
-    return "\n".join([*(text.rstrip() for text in texts), *table.notes])
+def plain(table: Table, width: int | None = None, bold: bool = False) -> rich.text.Text:
+    """Return the table in aligned columns, with the notes below.
+
+    Args:
+        width: Largest width. Columns that do not fit follow below, with the first column repeated.
+        bold: Show the best in bold instead of in brackets.
+    """
+    names = [words_of(cell_of(row.cells[0]).text) for row in table.rows]
+    first = aligned([rich.text.Text(each) for each in (words_of(table.head[0]), *names)], "left")
+    columns = []
+    for place, name in enumerate(table.head[1:], 1):
+        cells = [plain_cell(cell_of(row.cells[place]), bold) for row in table.rows]
+        head = rich.text.Text(words_of(name) + ("" if bold else " "))
+        columns.append(aligned([head, *cells], "right"))
+    blocks = [[first]]
+    for column in columns:
+        taken = sum(len(each[0]) + 2 for each in [*blocks[-1], column])
+        if width is not None and taken > width and len(blocks[-1]) > 1:
+            blocks.append([first])
+        blocks[-1].append(column)
+    lines = []
+    for block in blocks:
+        lines += [rich.text.Text("  ").join(texts) for texts in zip(*block, strict=True)] + [rich.text.Text()]
+    for line in lines:
+        line.rstrip()
+    best = any(cell_of(cell).best for row in table.rows for cell in row.cells)
+    notes = [f"{'In bold' if bold else 'In brackets'}: the best.", *table.notes] if best else table.notes
+    below = [rich.text.Text(line) for note in notes for line in wrapped(note, width)]
+    return rich.text.Text("\n").join([*lines[:-1], *below])
+
+
+def plain_cell(cell: Cell, bold: bool) -> rich.text.Text:
+    """Return a cell for a table in plain text."""
+    text = words_of(cell.text)
+    if bold:
+        return rich.text.Text(text, "bold" if cell.best else "")
+    return rich.text.Text(f"[{text}]" if cell.best else f"{text} ")
+
+
+def aligned(column: Sequence[rich.text.Text], side: Literal["left", "right"]) -> Sequence[rich.text.Text]:
+    """Return the texts of a column, padded to one width."""
+    width = max(map(len, column))
+    for text in column:
+        text.align(side, width)
+    return column
+
+
+def wrapped(note: str, width: int | None) -> list[str]:
+    """Return the lines of a note."""
+    return [note] if width is None else textwrap.wrap(note, width)
+
+
+def print_table(table: Table, console: rich.console.Console) -> None:
+    """Print a table: within the width of a terminal with the best in bold, or as plain text in a log."""
+    live = console.is_terminal and not console.is_dumb_terminal
+    console.print(plain(table, console.width if live else None, bold=live), soft_wrap=True)
 
 
 def rich_table(table: Table) -> rich.table.Table:
-    """Return the table for rich's console."""
+    """Return the table for rich's console, with the best in bold."""
     made = rich.table.Table(title=table.caption)
     for place, name in enumerate(table.head):
         made.add_column(words_of(name), justify="left" if place in {0, *table.left} else "right")
     for row in table.rows:
-        made.add_row(*(words_of(cell_of(cell).text) for cell in row.cells))
+        made.add_row(*(plain_cell(cell_of(cell), bold=True) for cell in row.cells))
     return made
 
 

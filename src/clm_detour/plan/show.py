@@ -9,7 +9,8 @@ from clm_detour.plan.hardware import Hardware
 from clm_detour.plan.make import PhasePlan, RecipePlan, SourcePlan
 from clm_detour.plan.memory import USED, Sizes
 from clm_detour.plan.operations import ASSUMED_LENGTH
-from clm_detour.utils.progress import console, human, human_bytes
+from clm_detour.utils.gpus import smallest_memory
+from clm_detour.utils.progress import console, human, human_bytes, say, shortened
 
 MANY_EPOCHS = 4  # up to four passes, repeated text is worth about as much as new text (arXiv 2305.16264)
 
@@ -31,7 +32,7 @@ def print_plan(
     console.print(source_table(plan))
     console.print()
     for line in summary(plan, tokens_per_second, hardware):
-        console.print(line, soft_wrap=True)
+        say(line)
 
 
 def phase_table(plan: RecipePlan, speed: float | None, hardware: Hardware | None) -> Table:
@@ -43,7 +44,7 @@ def phase_table(plan: RecipePlan, speed: float | None, hardware: Hardware | None
         run, rate = phase.run, phase.run.phase.mask_rate
         seconds = seconds_of(phase, speed, hardware)
         table.add_row(
-            run.id,
+            shortened(run.id, phase_width()),
             run.phase.objective + (f" {rate:.0%}" if rate else ""),
             human(run.tokens),
             f"{run.steps:,}",
@@ -54,11 +55,16 @@ def phase_table(plan: RecipePlan, speed: float | None, hardware: Hardware | None
     return table
 
 
+def phase_width() -> int:
+    """Return the width of the column of phases, which leaves the other columns theirs at 80 columns."""
+    return max(console.width - 56, 12)
+
+
 def operation_table(plan: RecipePlan) -> Table:
     """Return a table of the operations of each phase by part."""
     table = new_table("operations of", "in all", "body", "attention", "head")
     for phase in plan.phases:
-        table.add_row(phase.run.id, *operation_cells(phase))
+        table.add_row(shortened(phase.run.id, phase_width()), *operation_cells(phase))
     return table
 
 
@@ -121,13 +127,14 @@ def source_cells(name: str, source: SourcePlan) -> list[str | Text]:
 
 def summary(plan: RecipePlan, speed: float | None, hardware: Hardware | None) -> list[str]:
     """Return sentences with totals and warnings."""
+    on_gpus = hardware is not None or smallest_memory() is not None
     tokens = sum(phase.run.tokens for phase in plan.phases)
     parts = [f"{sum(phase.run.steps for phase in plan.phases):,} steps", f"{human(tokens)} tokens"]
     operations = [phase.operations.total for phase in plan.phases if phase.operations is not None]
     if operations:
         parts.append(f"{scientific(sum(operations))} FLOPs")
     lines = [f"Total: {', '.join(parts)}."]
-    lines += [*time_lines(plan, speed, hardware), *size_lines(plan), *matched_lines(plan)]
+    lines += [*time_lines(plan, speed, hardware), *size_lines(plan, on_gpus), *matched_lines(plan)]
     if any(phase.assumed for phase in plan.phases):
         lines.append(
             "A question mark stands for a value that is known once the data is prepared (clm-detour prepare)."
@@ -160,7 +167,7 @@ def time_lines(plan: RecipePlan, speed: float | None, hardware: Hardware | None)
     ]
 
 
-def size_lines(plan: RecipePlan) -> list[str]:
+def size_lines(plan: RecipePlan, on_gpus: bool) -> list[str]:
     """Return sentences with parameters, memory, micro-batch and disk space, if they are known."""
     if plan.sizes is None:
         return []
@@ -171,7 +178,7 @@ def size_lines(plan: RecipePlan) -> list[str]:
     )
     return [
         f"{human(sizes.parameters)} parameters. "
-        f"Memory of each GPU: {human_bytes(sum(sizes.memory.values()))}: "
+        f"Memory of each {'GPU' if on_gpus else 'process'}: {human_bytes(sum(sizes.memory.values()))}: "
         f"{parts}. Disk: {human_bytes(sizes.disk)} for models and optimizer state, and up to "
         f"{human_bytes(sizes.peak_disk)} for checkpoints.",
         *micro_batch_lines(sizes),
@@ -189,7 +196,7 @@ def micro_batch_lines(sizes: Sizes) -> list[str]:
     if len(phases) > 1:
         counts = [f"{count} ({', '.join(phases[rows])})" for count, rows in zip(counts, phases, strict=True)]
     why = {
-        "recipe": "which follows from the recipe, as on a CPU; --device names a GPU to plan for",
+        "recipe": "which follows from the recipe",
         "estimate": f"estimated to fill at most {USED:.0%} of each GPU; training finds its own by trial",
     }[sizes.chosen]
     return [f"Micro-batch of each process: {', '.join(counts)}, {why}."]

@@ -79,6 +79,17 @@ class Scores(Score):
         """The score on all held-out text, or None where nothing was predicted."""
         return self if self.predicted else None
 
+    def values(self, name: str) -> dict[str, float]:
+        """Return loss and accuracy on all text, and the loss on each source, by names that begin alike."""
+        if not self.predicted:
+            return {}
+        sources = {
+            f"{name}/loss_by_source/{key}": score.loss
+            for key, score in self.by_source.items()
+            if score.predicted
+        }
+        return {f"{name}/loss": self.loss, f"{name}/accuracy": self.accuracy, **sources}
+
     def of(self, source: str | None) -> Score | None:
         """Return the score on a source, or on all text for None; None where nothing was predicted."""
         score = self if source is None else self.by_source.get(source)

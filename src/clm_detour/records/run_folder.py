@@ -43,6 +43,16 @@ class RunFolder:
         return self.root / "tokenizer"
 
     @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's files, a folder for each phase."""
+        return self.root / "tensorboard"
+
+    @property
+    def logged_scores(self) -> Path:
+        """The scores that the loggers of `train.loggers` have received, by phase."""
+        return self.root / "evaluation" / "logged_scores.json"
+
+    @property
     def held_out(self) -> Path:
         """Scores on held-out text: `records.run.HeldOutRecord`."""
         return self.root / "evaluation" / "held_out.json"
@@ -116,6 +126,11 @@ class PhaseFolder:
     def held_out(self) -> Path:
         """Held-out losses during training, a `records.phase.HeldOutStep` on each line."""
         return self.root / "held_out.jsonl"
+
+    @property
+    def logged_as(self) -> Path:
+        """The phase's name in the loggers of `train.loggers`, and how far they have got."""
+        return self.root / "logged_as.json"
 
     @property
     def exports(self) -> Path:

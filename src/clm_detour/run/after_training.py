@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from clm_detour.analyze.run import analysis_inputs, analyze_run
 from clm_detour.config.schema import FineTuning
 from clm_detour.evaluate import fill_mask
 from clm_detour.evaluate.command import evaluate_models
-from clm_detour.evaluate.tables import plain
+from clm_detour.evaluate.tables import score_table
+from clm_detour.figures.renderers import print_table
 from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.export import ABOUT
+from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import is_decoder
+from clm_detour.records.evaluation import Summary
 from clm_detour.records.run import FilledMask, HeldOutRecord, Scores
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.records.store import write
+from clm_detour.records.store import read, write
 from clm_detour.run.engine import Step
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.progress import console, progress
@@ -119,10 +122,45 @@ def tasks_step(settings: FineTuning, models: Mapping[str, str], folder: RunFolde
     def work() -> bool:
         summary, runs = evaluate_models(settings, models, folder.tasks, folder.root.name)
         if runs:
-            console.print(plain(summary), soft_wrap=True)
+            where = f"Differences, costs and what is left out: {folder.tasks / 'table.md'}"
+            print_table(dataclasses.replace(score_table(summary, corner=""), notes=[where]), console)
         return runs > 0
 
     return Step("tasks", "Fine-tune on tasks", work)
+
+
+def scores_step(recipe: Recipe) -> Step:
+    """Return the step that hands the final scores to the loggers of the recipe."""
+    folder = recipe.folder
+    records = [path for path in (folder.held_out, folder.tasks / "summary.json") if path.exists()]
+
+    def work() -> None:
+        from clm_detour.train.loggers import log_scores  # Composer takes seconds to import
+
+        log_scores(recipe, final_scores(recipe.arms, folder))
+
+    loggers = {"loggers": sorted(recipe.config.train.loggers)}
+    return Step("log scores", "Log the scores", work, [folder.logged_scores], records, loggers)
+
+
+def final_scores(arms: Mapping[str, Sequence[PhaseRun]], folder: RunFolder) -> dict[str, dict[str, float]]:
+    """Return the scores that exist now, by phase and name; only last phases of arms have some on tasks."""
+    scores: dict[str, dict[str, float]] = {}
+    if folder.held_out.exists():
+        for phase, found in read(HeldOutRecord, folder.held_out).phases.items():
+            scores[phase] = found.values("final/held_out")
+    if (path := folder.tasks / "summary.json").exists():
+        summary = read(Summary, path)
+        for arm, runs in arms.items():
+            tasks = {task: score.mean for task, score in summary.scores.get(arm, {}).items()}
+            tasks |= {
+                f"mean of {group.name}": group.averages[arm].mean
+                for group in summary.averaged
+                if arm in group.averages
+            }
+            named = {f"final/tasks/{task}": mean for task, mean in tasks.items()}
+            scores[runs[-1].id] = {**scores.get(runs[-1].id, {}), **named}
+    return scores
 
 
 def analysis_step(recipe: Recipe) -> Step:

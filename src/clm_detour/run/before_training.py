@@ -18,6 +18,12 @@ from clm_detour.run.engine import Step, StepRunner
 from clm_detour.utils.progress import progress, warn
 
 
+def count_steps(data: Data, training: TokenizerTraining | None, prepared: PreparedData) -> int:
+    """Return the number of steps that `prepare_tokenizer` and `prepare_sources` run."""
+    sources = [name for name in data.sources if not prepared.is_elsewhere(name)]
+    return (data.sample is not None) + (training is not None) + len(sources)
+
+
 def prepare_tokenizer(
     runner: StepRunner, data: Data, training: TokenizerTraining | None, folder: RunFolder
 ) -> None:
@@ -58,7 +64,7 @@ def tokenizer_step(training: TokenizerTraining, data: Data, folder: Path) -> Ste
 
     def work() -> None:
         total = training.documents * len(data.sources)
-        with progress("Read documents for the tokenizer", total, "documents") as advance:
+        with progress("Reading documents", total, "documents") as advance:
             texts = first_documents(data, training.documents, advance)
             train_tokenizer(texts, training.vocab_size, folder, data.sequence_length)
 

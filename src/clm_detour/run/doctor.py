@@ -88,6 +88,8 @@ def extras() -> Iterator[tuple[str, str]]:
     """Yield each extra of this package, with the versions of its packages."""
     base = requirements("clm-detour")
     for extra in importlib.metadata.metadata("clm-detour").get_all("Provides-Extra") or []:
+        if extra == "flash" and not torch.cuda.is_available():
+            continue
         names = [each.name for each in requirements("clm-detour", extra) if each not in base]
         yield (
             f"extra {extra}",
@@ -100,7 +102,8 @@ def back_ends() -> Iterator[tuple[str, str]]:
     choice = choose_backend(None)
     yield "attention", f"{choice.name}: {choice.reason}"
     for name, backend in BACKENDS.items():
-        yield f"  {name}", backend.unavailable() or "runs here"
+        if name not in (flash.NAME, varlen.NAME) or torch.cuda.is_available():
+            yield f"  {name}", backend.unavailable() or "runs here"
     device = best_device().type
     reason = softmax.unavailable(device)
     slow = "torch's operators one after another, 4 to 10 times slower"

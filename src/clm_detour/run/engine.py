@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clm_detour.figures.wording import NARROW, duration
 from clm_detour.records.run import StepRecord
 from clm_detour.records.store import read, write
 from clm_detour.utils.errors import UserError, on_one_line, sentence
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.interrupt import interrupted
-from clm_detour.utils.progress import console, warn
+from clm_detour.utils.progress import console, numbered, warn
 from clm_detour.utils.started_with import check
 
 
@@ -98,13 +99,20 @@ class Step:
 class StepRunner:
     """Runs steps, and records in `steps.json` how long they took.
 
+    Args:
+        path: The file `steps.json`.
+        total: Number of all steps, which is printed with the number of each; None prints no numbers.
+
     Attributes:
+        started: Number of steps that were started, or found to be done.
         ran: Number of steps that had something to do.
         failed: Errors of optional steps.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, total: int | None = None):
         self.path = path
+        self.total = total
+        self.started = 0
         self.records = read(list[StepRecord], path) if path.exists() else []
         self.ran = 0
         self.failed: list[Exception] = []
@@ -112,16 +120,18 @@ class StepRunner:
     def run(self, step: Step) -> None:
         """Run a step if it is stale."""
         start = time.monotonic()
-        outcome = step.do() if step.is_stale() else False
+        self.started += 1
+        with numbered(f"{self.started}/{self.total}" if self.total else None):
+            outcome = step.do() if step.is_stale() else False
         if outcome is False:
-            console.print(f"{step.title}: done before", style="dim")
+            console.print(f"{self.name(step)}: done before", style="dim")
         elif isinstance(outcome, str):
-            warn(f"{step.title}: left out. {outcome}")
+            warn(f"{self.name(step)}: left out. {outcome}")
             self.record(step, left_out=outcome)
         else:
             self.ran += 1
             seconds = time.monotonic() - start
-            console.print(f"{step.title}: {seconds:.1f} s", style="green")
+            console.print(f"{self.name(step)}: {duration(seconds).replace(NARROW, ' ')}", style="green")
             finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             self.record(step, seconds=round(seconds, 2), finished=finished)
 
@@ -134,7 +144,12 @@ class StepRunner:
                 raise
             self.failed.append(error)
             reason = f"{type(error).__name__}: {on_one_line(error)}."
-            warn(f"{step.title}: left out. {sentence(error) if isinstance(error, UserError) else reason}")
+            why = sentence(error) if isinstance(error, UserError) else reason
+            warn(f"{self.name(step)}: left out. {why}")
+
+    def name(self, step: Step) -> str:
+        """Return the title of the step that was started last, with its number."""
+        return f"Step {self.started} of {self.total}. {step.title}" if self.total else step.title
 
     def record(self, step: Step, **outcome: Any) -> None:
         """Replace the record of a step in `steps.json`."""

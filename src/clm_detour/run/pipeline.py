@@ -17,7 +17,7 @@ from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run import Arms, PlannedPhase, PlanRecord
 from clm_detour.records.store import write
 from clm_detour.run import after_training as after
-from clm_detour.run.before_training import prepare_sources, prepare_tokenizer
+from clm_detour.run.before_training import count_steps, prepare_sources, prepare_tokenizer
 from clm_detour.run.check import check_before_run, plan_with_warnings
 from clm_detour.run.check.attention import check_attention
 from clm_detour.run.check.model import check_tokenizer
@@ -65,7 +65,7 @@ def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
 def run_steps(recipe: Recipe, size_warnings: bool) -> int:
     """Run the steps of a recipe in their order, and return how many had something to do."""
     config, folder = recipe.config, recipe.folder
-    runner = StepRunner(folder.steps)
+    runner = StepRunner(folder.steps, steps_before_training(recipe) + steps_from_training(recipe))
     prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
     if config.tokenizer.train is not None:
         check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
@@ -92,12 +92,40 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
         runner.run_optional(after.tasks_step(config.evaluate.tasks, models, folder))
     if can_be_analyzed(recipe.arms):
         runner.run_optional(after.analysis_step(recipe))
+    if config.train.loggers:
+        runner.run_optional(after.scores_step(recipe))
     if runner.ran or not folder.environment.exists():
         write_json(folder.environment, describe_environment())
     runner.run(after.report_step(folder))
     if runner.failed:
         raise runner.failed[0]
     return runner.ran
+
+
+def steps_before_training(recipe: Recipe) -> int:
+    """Return the number of steps that prepare the data."""
+    return count_steps(recipe.config.data, recipe.config.tokenizer.train, recipe.prepared)
+
+
+def steps_from_training(recipe: Recipe) -> int:
+    """Return the number of steps of `run_steps` from the first phase to the page."""
+    scores = 2 + (recipe.config.evaluate.tasks is not None) + can_be_analyzed(recipe.arms)
+    logged = bool(recipe.config.train.loggers)
+    return len(recipe.phases) + len(recipe.arms) + scores + logged + 1
+
+
+def where_to_look(recipe: Recipe) -> list[str]:
+    """Return a line for each result of a finished run, with its path."""
+    folder, loggers = recipe.folder, recipe.config.train.loggers
+    lines = {
+        "Page": f"{folder.report}",
+        "Models": f"{folder.model('')}/ ({', '.join(recipe.arms)})",
+        "Numbers": f"{folder.report_files}/numbers.json",
+    }
+    if "tensorboard" in loggers:
+        logs = (loggers["tensorboard"] or {}).get("log_dir") or folder.tensorboard
+        lines["Curves"] = f"tensorboard --logdir {logs}"
+    return [f"  {name:<8} {text}" for name, text in lines.items()]
 
 
 def show_plan(plan: RecipePlan, warnings: list[str], path: Path) -> None:
@@ -116,7 +144,7 @@ def prepare_data(recipe: Recipe | Config) -> int:
     recipe = recipe if isinstance(recipe, Recipe) else Recipe(recipe)
     config, folder = recipe.config, recipe.folder
     with exclusive(folder.root, "Another run works"):
-        runner = StepRunner(folder.steps)
+        runner = StepRunner(folder.steps, steps_before_training(recipe))
         prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
         prepare_sources(runner, recipe.prepared, recipe.tokenizer)
     return runner.ran

@@ -29,7 +29,7 @@ from clm_detour.train.checkpoints import Position, clear_leftovers, resume_point
 from clm_detour.train.composer_model import PretrainingModel, data_spec
 from clm_detour.train.deterministic import prepare_environment
 from clm_detour.train.finish import finish
-from clm_detour.train.loggers import make_loggers, unique_name
+from clm_detour.train.loggers import about
 from clm_detour.train.micro_rows import MicroRows, choose_micro_rows
 from clm_detour.train.numerics import FixedPrecision, numerics
 from clm_detour.train.optim import load_optimizer_state, make_optimizer
@@ -46,7 +46,7 @@ from clm_detour.utils.allocator import keep_freed_memory, let_gpu_memory_grow
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import write_json
 from clm_detour.utils.locks import exclusive
-from clm_detour.utils.progress import console, progress
+from clm_detour.utils.progress import console, progress, say_once
 from clm_detour.utils.signals import on_signals
 
 
@@ -94,13 +94,14 @@ def train_unfinished(setup: Setup) -> None:
         record_start(setup, micro_rows)
     distribute(setup, network)
     started = datetime.datetime.now(datetime.UTC)
-    with progress(f"{run.id} ({run.phase.objective})", run.tokens, "tok") as advance:
+    with progress(run.id, run.tokens, "tok") as advance:
         optimizer = make_optimizer(network, config.optimizer, run.phase.schedule.peak)
         if (path := setup.start.optimizer_state) is not None:
             load_optimizer_state(optimizer, network, path, new=setup.start.parameters_without_state(network))
         batches = make_batches(setup)
         callbacks = make_callbacks(setup, model, batches, advance)
         trainer = make_trainer(setup, model, optimizer, batches, callbacks.all, micro_rows.rows)
+        setup.log.describe(about(setup.recipe, run))
         try:
             with on_signals(callbacks.preemption.handle), explain_loader_errors():
                 with explain_out_of_memory(setup, micro_rows.rows):
@@ -127,7 +128,7 @@ def record_start(setup: Setup, micro_rows: MicroRows) -> None:
         compile_line(config.train),
         micro_rows.line,
     ]:
-        console.print(f"{run.id}: {line}", soft_wrap=True)
+        say_once(f"Training: {line}")
 
 
 @contextmanager
@@ -190,8 +191,7 @@ def make_trainer(
     Args:
         micro_rows: Rows in one forward pass.
     """
-    train, run, folder = setup.config.train, setup.run, setup.folder
-    name = unique_name(folder.root, run.id) if train.loggers else run.id
+    train, run = setup.config.train, setup.run
     trainer = Trainer(
         model=model,
         train_dataloader=data_spec(batches, train.workers, equal=setup.compiles),
@@ -202,10 +202,10 @@ def make_trainer(
         precision="fp32",  # PretrainingModel sets its own
         seed=run.seed,
         callbacks=[FixedPrecision(train), *callbacks],
-        loggers=make_loggers(train.loggers, folder.root, name),
+        loggers=setup.log.trackers,
         spin_dataloaders=False,  # StepBatches starts at the right step
         progress_bar=False,
-        run_name=name,
+        run_name=setup.log.name,  # by which MLflow's logger finds the run to resume
     )
     if setup.resumed is not None:
         trainer.state.timestamp = setup.resumed.position.clock()

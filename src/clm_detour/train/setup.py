@@ -19,6 +19,7 @@ from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run_folder import PhaseFolder
 from clm_detour.train.checkpoints import Checkpoint
+from clm_detour.train.loggers import PhaseLog, open_log
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,15 @@ class Setup:
             UserError: If the phase before has not finished.
         """
         return cross_boundary(self.recipe, self.run, self.resumed.folder if self.resumed else None)
+
+    @cached_property
+    def log(self) -> PhaseLog:
+        """The loggers of `train.loggers`. Every process must open them, and the Trainer starts them.
+
+        Raises:
+            UserError: If a package is not installed, or an argument is not known.
+        """
+        return open_log(self.recipe, self.run)
 
     def observed_shares(self, tokens: int) -> dict[str, float]:
         """Return the share of each source in the first `tokens` tokens of the phase."""

@@ -8,8 +8,9 @@ cores.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.files import file_checksum, read_json, remove_half_written
 from clm_detour.utils.parallel import Worker, parallel_map
-from clm_detour.utils.progress import progress, warn
+from clm_detour.utils.progress import Advance, progress, warn
 from clm_detour.utils.started_with import check, check_or_write
 
 MODEL_FILES = ("config.json", "tokenizer.json", "*.safetensors")
@@ -86,11 +87,17 @@ def run_all(experiment: Experiment, jobs: int = 1) -> int:
 
 def run_here(runs: Sequence[Run], documents: Mapping[str, Splits]) -> None:
     """Make runs one after the other in this process."""
-    for number, run in enumerate(runs, 1):
-        keep_freed_memory()
-        with progress(f"{number}/{len(runs)} {run.name}", None, "steps") as advance:
-            record = fine_tune(run, documents[run.task.name], advance)
-            advance(0, note=result_line(record))
+    with progress("Fine-tuning", len(runs), "runs") as advance:
+        for run in runs:
+            keep_freed_memory()
+            record = fine_tune(run, documents[run.task.name], count_in_note(run.name, advance))
+            advance(1, note=result_line(record))
+
+
+def count_in_note(name: str, advance: Advance) -> Callable[..., None]:
+    """Return a function that is called once a step, and shows their number in the note of a bar over runs."""
+    steps = itertools.count(1)
+    return lambda *amount: advance(0, note=f"{name}, step {next(steps)}")
 
 
 def run_in_workers(runs: Sequence[Run], documents: Mapping[str, Splits], jobs: int) -> None:

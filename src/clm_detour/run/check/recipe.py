@@ -29,7 +29,7 @@ from clm_detour.run.check.warnings import (
 )
 from clm_detour.train.launch import world_size
 from clm_detour.utils.gpus import smallest_memory
-from clm_detour.utils.progress import console, human, warn
+from clm_detour.utils.progress import console, human, shortened, warn
 
 
 def check_recipe(recipe: Recipe, deep: bool, size_warnings: bool = True) -> None:
@@ -125,7 +125,7 @@ def phase_table(phases: Iterable[PhaseRun]) -> Table:
         phase, schedule = run.phase, run.phase.schedule
         end = phase_rate(phase)(run.duration)
         table.add_row(
-            run.id,
+            shortened(run.id, max(console.width - 58, 12)),
             phase.objective + (f" {phase.mask_rate:.0%}" if phase.mask_rate else ""),
             human(run.duration),
             f"{run.steps:,}",

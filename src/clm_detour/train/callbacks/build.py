@@ -68,7 +68,9 @@ def make_callbacks(
         gradients,
         throughput,
         average,
-        Metrics(folder.metrics, train.log_every, advance, setup.observed_shares, gradients, throughput),
+        Metrics(
+            folder.metrics, train.log_every, setup.log, advance, setup.observed_shares, gradients, throughput
+        ),
         make_held_out(setup, network),
         Exports(folder.exports, models, export_at),
         checkpoints,
@@ -105,4 +107,4 @@ def make_held_out(setup: Setup, network: ModernBertForPretraining) -> HeldOutLos
         for kind in ("mlm", "clm")
     ]
     tokens = parse_tokens(train.evaluate_every, "train.evaluate_every")
-    return HeldOutLoss(setup.folder.held_out, network, scorers, tokens, train.precision == "bf16")
+    return HeldOutLoss(setup.folder.held_out, network, scorers, tokens, train.precision == "bf16", setup.log)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,12 @@ from clm_detour.records.store import as_line
 from clm_detour.train.callbacks.clock import is_last_step, tokens_before
 from clm_detour.train.callbacks.gradients import Gradients
 from clm_detour.train.callbacks.throughput import Throughput
+from clm_detour.train.loggers import PhaseLog
 from clm_detour.train.parallel import is_main_process
-from clm_detour.utils.files import atomic_write, finite, read_json_lines, writable
+from clm_detour.utils.files import atomic_write, read_json_lines, writable
 from clm_detour.utils.progress import Advance
+
+SMOOTHED = 50  # steps over which the progress bar shows the mean loss
 
 
 class Metrics(Callback):
@@ -27,6 +33,7 @@ class Metrics(Callback):
     Args:
         path: File to write. Lines after the step at which the phase resumes are removed first.
         every: Number of steps between lines.
+        log: The loggers.
         advance: Advances the progress bar by the tokens of a step.
         shares: Function from the tokens seen in the phase to the share of each source.
     """
@@ -35,6 +42,7 @@ class Metrics(Callback):
         self,
         path: Path,
         every: int,
+        log: PhaseLog,
         advance: Advance,
         shares: Callable[[int], Mapping[str, float]],
         gradients: Gradients,
@@ -42,12 +50,14 @@ class Metrics(Callback):
     ):
         self.lines = JsonLines(path)
         self.every = every
+        self.log = log
         self.advance = advance
         self.shares = shares
         self.gradients = gradients
         self.throughput = throughput
         self.last_time = 0.0
         self.last_token = 0
+        self.losses: deque[float] = deque(maxlen=SMOOTHED)
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Remove the lines after the step at which the phase starts or resumes."""
@@ -63,14 +73,16 @@ class Metrics(Callback):
         step, tokens = state.timestamp.batch.value, state.timestamp.token.value
         loss = state.total_loss_dict["loss/train/total"]
         if step % self.every == 0 or is_last_step(state):
-            self._write(step, tokens, loss, state, logger)
-        note = ", ".join(filter(None, [f"loss {loss:.3f}", self.throughput.headline]))
+            self._write(step, tokens, loss, state)
+        if math.isfinite(loss):
+            self.losses.append(loss)
+        mean = f"loss {statistics.fmean(self.losses):.3f}" if self.losses else ""
+        note = ", ".join(filter(None, [mean, self.throughput.headline]))
         self.advance(tokens - tokens_before(state), note=note)
 
-    def _write(self, step: int, tokens: int, loss: float, state: State, logger: Logger) -> None:
+    def _write(self, step: int, tokens: int, loss: float, state: State) -> None:
         now = time.monotonic()
         numbers: dict[str, Any] = {
-            "tokens": tokens,
             "loss": loss,
             "learning_rate": state.optimizers[0].param_groups[0]["lr"],
             **self.gradients.values(),
@@ -80,11 +92,9 @@ class Metrics(Callback):
         }
         shares = {name: round(share, 4) for name, share in self.shares(tokens).items()}
         self.last_time, self.last_token = now, tokens
-        self.lines.append(LoggedStep(step=step, **numbers, shares=shares))
+        self.lines.append(LoggedStep(step=step, tokens=tokens, **numbers, shares=shares))
         flat = {**numbers, **{f"share/{name}": share for name, share in shares.items()}}
-        logger.log_metrics(
-            {f"train/{name}": value for name, value in flat.items() if finite(value) is not None}
-        )
+        self.log.log({f"train/{name}": value for name, value in flat.items()}, step, tokens)
 
 
 class JsonLines:

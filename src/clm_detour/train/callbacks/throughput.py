@@ -10,7 +10,6 @@ from composer.loggers import Logger
 
 from clm_detour.plan.hardware import peak_of
 from clm_detour.train.composer_model import PretrainingModel
-from clm_detour.utils.progress import human
 
 
 class Throughput(Callback):
@@ -66,10 +65,8 @@ class Throughput(Callback):
 
 
 def headline(values: dict[str, float]) -> str:
-    """Return the values as one line."""
-    parts = [f"{human(values['real_tokens_per_second_per_device'])} real tok/s/device"]
-    if "mfu" in values:
-        parts.append(f"MFU {values['mfu']:.1%}")
+    """Return the values for the progress bar, which shows the tokens per second itself."""
+    parts = [f"MFU {values['mfu']:.1%}"] if "mfu" in values else []
     return ", ".join([*parts, f"rows {values['packing']:.1%} full", f"data wait {values['data_wait']:.1%}"])
 
 
