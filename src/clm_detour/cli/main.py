@@ -79,7 +79,7 @@ def export(
     config: Annotated[
         str, typer.Argument(metavar="CONFIG", help="A recipe; with --onnx, the folder or hub id of a model.")
     ],
-    arm: Annotated[str, typer.Argument(help="Arm whose model is exported; with --onnx, the folder to write.")],
+    arm: Annotated[str, typer.Argument(help="Arm that is exported; with --onnx, the folder to write.")],
     folder: Annotated[
         Path | None,
         typer.Argument(help="Hugging Face folder to write.", default_factory=lambda: None),

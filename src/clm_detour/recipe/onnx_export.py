@@ -83,8 +83,8 @@ def export_onnx(path: str, folder: Path, head: str | None = None, int8: bool = F
     config = read_encoder_config(path)
     if getattr(config, hf.CAUSAL, False):
         raise UserError(
-            f"{path} was trained under the causal mask, which ONNX runtimes do not know; export a model after "
-            "a masked-LM phase, such as the decay."
+            f"{path} was trained under the causal mask, but would be exported under the bidirectional one; "
+            "export a model after a masked-LM phase, such as the decay."
         )
     name = head or _default_head(path, config)
     one_of(name, HEADS, "--head")
@@ -143,8 +143,8 @@ def check_no_weights(folder: Path) -> None:
     """
     require(
         not any(folder.glob("*.safetensors")),
-        f"{folder} holds the weights of another model, which would be lost; name a folder that does not exist "
-        "yet, or the model's own, to which onnx/ is added.",
+        f"{folder} holds the weights of another model, which would be lost; name a folder that does not "
+        "exist yet, or the model's own, to which onnx/ is added.",
     )
 
 
@@ -164,8 +164,8 @@ def load_network(path: str, head: Head) -> nn.Module:
         raise UserError(f"{path} cannot be opened as a model ({on_one_line(error)}).") from None
     if missing := sorted(key for key in info["missing_keys"] if "pooler" not in key):
         raise UserError(
-            f"{path} has no weights for {head.auto} (it lacks {missing[0]}); choose another --head, or use the "
-            "folder of a model with this head."
+            f"{path} has no weights for {head.auto} (it lacks {missing[0]}); choose another --head, or use "
+            "the folder of a model with this head."
         )
     return _TwoInputs(model.float().eval(), head.output)
 
@@ -197,13 +197,13 @@ def convert(network: nn.Module, batch: dict[str, Tensor], file: Path) -> None:
         program.save(str(file))
     except Exception as error:  # its type differs between releases
         raise UserError(
-            f"torch {torch.__version__} cannot export this model ({on_one_line(error)[:300]}); try the newest "
-            "torch, transformers and onnxscript."
+            f"torch {torch.__version__} cannot export this model ({on_one_line(error)[:300]}); try the "
+            "newest torch, transformers and onnxscript."
         ) from None
 
 
 def quantize(fp32: Path, int8: Path) -> None:
-    """Write an ONNX file again with int8 weights, one scale a channel, and activations quantized on the fly."""
+    """Write an ONNX file again with int8 weights, one scale a channel. Activations are quantized in a run."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with quiet():
