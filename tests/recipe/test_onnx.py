@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, ModernBertConfig
 
 from clm_detour.data.tokenizer import copy_tokenizer
@@ -119,19 +120,17 @@ def test_features_are_the_states_of_the_encoder_and_go_into_the_folder_of_the_mo
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_file_that_answers_otherwise_is_not_kept(model, tmp_path, monkeypatch):
-    def convert(network, batch, file):
-        with torch.no_grad():
-            weight = network.model.decoder.bias
-            weight += 1
-            right(network, batch, file)
-            weight -= 1
-
-    right = onnx_export.convert
-    monkeypatch.setattr(onnx_export, "convert", convert)
+def test_a_file_that_answers_otherwise_is_not_kept(exported, model, tmp_path, monkeypatch):
+    """The file of a model is put in place of the one of a model with another bias."""
+    shutil.copytree(model, tmp_path / "other")
+    weights = load_file(model / "model.safetensors")
+    weights["decoder.bias"] += 1
+    save_file(weights, tmp_path / "other" / "model.safetensors", metadata={"format": "pt"})
+    file = exported[0] / "onnx" / "model.onnx"
+    monkeypatch.setattr(onnx_export, "convert", lambda network, batch, to: shutil.copyfile(file, to))
     with pytest.raises(UserError, match=r"answers otherwise than torch \(outputs up to .* differ by 1"):
-        export_onnx(str(model), tmp_path / "out")
-    assert not list(tmp_path.iterdir())
+        export_onnx(str(tmp_path / "other"), tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"other"}
 
 
 def test_mistakes_are_named_before_any_work(model, tmp_path, monkeypatch):
