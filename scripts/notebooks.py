@@ -39,7 +39,11 @@ def run_notebook(path: Path, folder: Path, timeout: int = 1200) -> Any:
     os.environ["PATH"] = os.pathsep.join([bin_folder, os.environ["PATH"]])
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm, where ipywidgets is not installed
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        coalesce_streams=True,
     )
     client.execute()
     for cell in notebook.cells:

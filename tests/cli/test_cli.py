@@ -273,8 +273,10 @@ def test_export_says_which_arguments_belong_together(run_cli, tmp_path):
         assert_one_sentence(run_cli("export", "model", tmp_path / "out", *words, "--onnx"), with_onnx)
     without = "clm-detour export CONFIG ARM FOLDER"
     for words in ((), ("third", "--int8"), ("third", "--head", "features")):
-        assert_one_sentence(run_cli("export", "model", "arm", *words), without, "--int8 and --head need --onnx")
-    assert_one_sentence(run_cli("export", "./nothing", tmp_path / "out", "--onnx"), "./nothing does not exist")
+        result = run_cli("export", "model", "arm", *words)
+        assert_one_sentence(result, without, "--int8 and --head need --onnx")
+    missing = run_cli("export", "./nothing", tmp_path / "out", "--onnx")
+    assert_one_sentence(missing, "./nothing does not exist")
 
 
 def test_check_finds_nothing_wrong_and_lists_the_phases(run_cli, recipe):
