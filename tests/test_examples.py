@@ -1,4 +1,4 @@
-"""The examples run without errors, and print what they promise."""
+"""The notebooks run from start to end, and print what they promise."""
 
 from __future__ import annotations
 
@@ -14,12 +14,25 @@ from transformers import ModernBertConfig
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.recipe.export import write_model
 
-TWO_MASKS = str(Path(__file__).parents[1] / "examples" / "two_masks.py")
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "notebooks.py"))
+
+
+def printed(notebook) -> str:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(
+        output.get("text") or "".join(output["data"].get("text/markdown", output["data"]["text/plain"]))
+        for output in outputs
+    )
 
 
 @pytest.fixture(scope="module")
 def finished_run(tiny_data, tmp_path_factory):
-    """A run folder with all that the example reads: the phases of the detour, and two of its models."""
+    """A run folder with all that a notebook reads: the phases of the detour, and two of its models."""
     run = tmp_path_factory.mktemp("run")
     (run / "arms.json").write_text(json.dumps({"detour": ["pretrain", "pretrain.clm", "pretrain.clm.decay"]}))
     config = ModernBertConfig(
@@ -33,25 +46,46 @@ def finished_run(tiny_data, tmp_path_factory):
     return run
 
 
-def test_two_masks_prints_every_part_for_both_models(finished_run, monkeypatch, capsys):
+def test_every_example_is_a_notebook_that_is_tested():
+    assert {path.name for path in EXAMPLES.iterdir()} == {"adapt_your_text.ipynb", "two_masks.ipynb"}
+
+
+@pytest.mark.parametrize("name", ["adapt_your_text", "two_masks"])
+def test_committed_outputs_are_whole_small_and_without_errors(name):
+    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert SCRIPT["problems"](notebook) == []
+    assert all(cell.outputs for cell in notebook.cells if "print(" in cell.source)
+
+
+def test_problems_of_a_committed_notebook_are_seen():
+    notebook = nbformat.read(EXAMPLES / "two_masks.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells[0].execution_count = 7
+    cells[1].outputs = [nbformat.v4.new_output("error", ename="OSError", evalue="/tmp/x", traceback=[])]
+    cells[2].outputs = [nbformat.v4.new_output("stream", text="a" * 60_000)]
+    found = "; ".join(SCRIPT["problems"](notebook))
+    for part in ("not run once each", "contains /tmp", "ended with an error", "bytes"):
+        assert part in found
+
+
+@pytest.mark.slow
+def test_two_masks_prints_every_part_for_both_models(finished_run, monkeypatch, tmp_path):
     monkeypatch.setenv("RUN", str(finished_run))
-    runpy.run_path(TWO_MASKS)
-    printed = capsys.readouterr().out
-    for part in ("perplexity", "[MASK]", "Cosine", "embeddings   1.00", "layer 3"):
-        assert part in printed
-    assert printed.count("after CLM") == 2
-    assert len(re.findall(r" \d+%", printed)) == 10  # five guesses of each
+    notebook = SCRIPT["run_notebook"](EXAMPLES / "two_masks.ipynb", tmp_path)
+    text = printed(notebook)
+    for part in ("bidirectional", "embeddings   1.00", "layer 3"):
+        assert part in text
+    assert text.count("after the CLM phase") == 3  # perplexity, and one guess under each mask
+    assert len(re.findall(r" \d+%", text)) == 20  # five guesses of each model and mask
 
 
-def test_two_masks_packs_texts_without_changing_their_perplexity(finished_run, monkeypatch):
-    monkeypatch.setenv("RUN", str(finished_run))
-    names = runpy.run_path(TWO_MASKS)
-    model, texts, perplexities = names["model"], names["texts"], names["perplexities"]
-    alone = [perplexities(model, [text])[0] for text in texts]
-    assert perplexities(model, texts) == pytest.approx(alone, rel=1e-5)
-
-
-def test_two_masks_names_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setenv("RUN", str(tmp_path))
-    with pytest.raises(SystemExit, match="make quickstart"):
-        runpy.run_path(TWO_MASKS)
+@pytest.mark.slow
+def test_the_way_from_a_folder_of_text_to_scores_runs(tmp_path):
+    notebook = SCRIPT["run_notebook"](EXAMPLES / "adapt_your_text.ipynb", tmp_path)
+    assert SCRIPT["problems"](notebook) == []
+    text = printed(notebook)
+    assert (tmp_path / "run" / "report.html").is_file()
+    for arm in ("base", "detour", "twin"):
+        assert arm in text
+    assert "SampleVerdict" in text or "sample" in text.lower()

@@ -18,9 +18,11 @@ _MODULES = {
     "ModernBertModel": "model",
     "PretrainingOutput": "model",
     "Recipe": "recipe.recipe",
+    "TextModel": "measure.text_model",
     "UserError": "utils.errors",
     "load_config": "config",
     "next_token_labels": "model",
+    "open_model": "measure.text_model",
     "prepare_data": "run.pipeline",
     "run_recipe": "run.pipeline",
 }

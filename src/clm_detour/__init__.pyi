@@ -1,4 +1,6 @@
 from clm_detour.config import load_config as load_config
+from clm_detour.measure.text_model import TextModel as TextModel
+from clm_detour.measure.text_model import open_model as open_model
 from clm_detour.model import Documents as Documents
 from clm_detour.model import ModernBertForPretraining as ModernBertForPretraining
 from clm_detour.model import ModernBertForSequenceClassification as ModernBertForSequenceClassification

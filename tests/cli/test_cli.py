@@ -267,6 +267,18 @@ def test_training_a_phase_before_its_parent(run_cli, recipe):
     assert_one_sentence(run_cli("export", recipe, "detour", "somewhere"), "has not finished")
 
 
+def test_export_says_which_arguments_belong_together(run_cli, tmp_path):
+    with_onnx = "clm-detour export MODEL OUT --onnx"
+    for words in (("third",), ("third", "seed=1"), ("--dtype", "bf16"), ("--ema",)):
+        assert_one_sentence(run_cli("export", "model", tmp_path / "out", *words, "--onnx"), with_onnx)
+    without = "clm-detour export CONFIG ARM FOLDER"
+    for words in ((), ("third", "--int8"), ("third", "--head", "features")):
+        result = run_cli("export", "model", "arm", *words)
+        assert_one_sentence(result, without, "--int8 and --head need --onnx")
+    missing = run_cli("export", "./nothing", tmp_path / "out", "--onnx")
+    assert_one_sentence(missing, "./nothing does not exist")
+
+
 def test_check_finds_nothing_wrong_and_lists_the_phases(run_cli, recipe):
     code, output = run_cli("check", recipe)
     assert code == 0

@@ -95,27 +95,74 @@ def train(config: ConfigPath, overrides: Overrides) -> None:
 
 @app.command()
 def export(
-    config: ConfigPath,
-    arm: Annotated[str, typer.Argument(help="Arm whose model is exported.")],
-    folder: Annotated[Path, typer.Argument(help="Hugging Face folder to write.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A recipe; with --onnx, the folder or hub id of a model.")
+    ],
+    arm: Annotated[str, typer.Argument(help="Arm that is exported; with --onnx, the folder to write.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Hugging Face folder to write.", default_factory=lambda: None),
+    ],
     overrides: Overrides,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16; the paper exports bf16.")] = "fp32",
     ema: Annotated[
         bool, typer.Option("--ema", help="The moving average of the weights (train.ema_half_life); no card.")
     ] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write a model as ONNX: clm-detour export MODEL OUT --onnx.")
+    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="With --onnx: also a file with int8 weights.")] = False,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="With --onnx: fill-mask, features, text-classification or token-classification; default: "
+            "that of the model."
+        ),
+    ] = None,
 ) -> None:
-    """Write the model at the end of an arm as a Hugging Face folder, with its model card."""
+    """Write the model at the end of an arm as a Hugging Face folder, with its card, or a model as ONNX."""
+    from clm_detour.utils.progress import console
+
+    if onnx:
+        if folder or overrides or ema or dtype != "fp32":
+            raise UserError("With --onnx, give a model and a folder: clm-detour export MODEL OUT --onnx.")
+        export_to_onnx(config, Path(arm), head, int8)
+        return
+    if folder is None or int8 or head:
+        raise UserError(
+            "Give a recipe, an arm and a folder: clm-detour export CONFIG ARM FOLDER. --int8 and --head need "
+            "--onnx."
+        )
     from clm_detour.recipe.export import export_arm
     from clm_detour.recipe.recipe import Recipe
     from clm_detour.report.card import write_card
     from clm_detour.report.load import load_run
-    from clm_detour.utils.progress import console
 
     recipe = Recipe(load_config(config, overrides))
     export_arm(recipe, arm, folder, dtype, ema)
     if not ema:  # the scores on the card are not those of the moving average
         write_card(load_run(recipe.folder.root), arm, folder)
     console.print(f"Wrote {folder}", soft_wrap=True)
+
+
+def export_to_onnx(model: str, folder: Path, head: str | None, int8: bool) -> None:
+    """Write a model as ONNX, and print sizes and how the files answer."""
+    from clm_detour.recipe.onnx_check import HEADS
+    from clm_detour.recipe.onnx_export import OPSET, export_onnx
+    from clm_detour.utils.progress import console, human_bytes
+
+    done = export_onnx(model, folder, head, int8)
+    for name, size in done.files.items():
+        console.print(f"Wrote {folder / name}: {human_bytes(size)}", soft_wrap=True)
+    made, parity = HEADS[done.head], done.parity
+    console.print(
+        f"{done.head}, opset {OPSET}: input_ids and attention_mask (batch, sequence) to {made.output}\n"
+        f"Largest difference from torch {parity.difference:.1e}, of outputs up to {parity.largest:.3g}, on "
+        f"{parity.texts} padded texts of {parity.shortest} to {parity.longest} tokens",
+        soft_wrap=True,
+    )
+    if done.kept is not None:
+        console.print(f"int8 beside fp32: {done.kept:.1%} {made.measure}", soft_wrap=True)
 
 
 @app.command()

@@ -26,6 +26,11 @@ def counts_of(documents: int) -> dict[str, int]:
     return {source: max(1, round(share * documents)) for source, share in SHARES.items()}
 
 
+def shipped(source: str) -> Path:
+    """Return the file of a source in the package."""
+    return Path(__file__).parent / f"{source}.jsonl.zst"
+
+
 def write_sample(folder: str | Path, documents: int = DOCUMENTS, seed: int = SEED) -> dict[str, Path]:
     """Write the first documents of every source to `folder/<source>.jsonl.gz`. Return the paths.
 
@@ -45,11 +50,11 @@ def write_sample(folder: str | Path, documents: int = DOCUMENTS, seed: int = SEE
         )
     paths = {source: Path(folder) / f"{source}.jsonl.gz" for source in SOURCES}
     for source, count in counts_of(documents).items():
-        shipped = str(Path(__file__).parent / f"{source}.jsonl.zst")
+        file_name = str(shipped(source))
         with (
-            open_raw(shipped) as raw,
+            open_raw(file_name) as raw,
             atomic_write(paths[source]) as file,
             gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
         ):
-            packed.writelines(islice(unpacked(raw, shipped), count))
+            packed.writelines(islice(unpacked(raw, file_name), count))
     return paths
