@@ -21,16 +21,16 @@ tokenizer: {{path: {root}/tokenizer, train: null}}
 model:
   config: {{hidden_size: 32, intermediate_size: 48, num_hidden_layers: 3, num_attention_heads: 2,
     local_attention: 16}}
-train: {{batch_rows: 8, checkpoint_every: 2ktok, log_every: 1}}
+train: {{batch_rows: 8, precision: fp32, checkpoint_every: 2ktok, log_every: 1}}
 phases:
-  pretrain: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
-  clm: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
-  mlm: {{duration: 6ktok, schedule: {{warmup: 2ktok}}}}
-  decay: {{duration: 4ktok}}
+  pretrain: {{duration: 6ktok, schedule: {{peak: 1.5e-3, warmup: 2ktok}}}}
+  clm: {{duration: 6ktok, schedule: {{peak: 1.5e-3, warmup: 2ktok}}}}
+  mlm: {{duration: 6ktok, schedule: {{peak: 1.5e-3, warmup: 2ktok}}}}
+  decay: {{duration: 4ktok, schedule: {{peak: 1.5e-3}}}}
 evaluate:
   rows: 4
   fill_masks: 1
-  tasks: {{tasks: [SampleVerdict], jobs: 1, documents: 12, seeds: [42], protocol: {{epochs: 1}}}}
+  tasks: {{tasks: [SampleVerdict], jobs: 1, documents: 12, seeds: [42], precision: fp32, protocol: {{epochs: 1}}}}
 """
 
 
