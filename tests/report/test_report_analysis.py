@@ -182,7 +182,7 @@ def test_a_run_without_the_records_has_no_such_section(fake_run, section, record
 
 def test_the_page_names_no_address_and_no_folder_of_the_machine(whole_run, whole_page):
     shown = re.sub('<script type="module">.*?</script>', "", whole_page, flags=re.DOTALL)
-    addresses = set(re.findall(r"https?://[^\"\\s<]*", shown))
+    addresses = set(re.findall(r'https?://[^"\s<]*', shown))
     assert all(re.match("http://www.w3.org/|https://vega.github.io/schema/", found) for found in addresses)
     assert str(whole_run.path.parent) not in whole_page
 

@@ -6,7 +6,7 @@ import math
 
 from markupsafe import Markup
 
-from clm_detour.analyze.figures import CURVES, REFERENCE, divergence_chart, similarity_map, trajectory_chart
+from clm_detour.analyze.figures import REFERENCE, divergence_chart, similarity_map, trajectory_chart
 from clm_detour.figures import wording
 from clm_detour.figures.axes import Layers, Values
 from clm_detour.figures.lines import Line, LineChart
@@ -34,6 +34,7 @@ NAMES = {
     "minibatch": "debiased, over all texts in batches",
     "tokens": "single tokens instead of texts",
 }
+COLUMNS = {"biased": "biased", "debiased": "debiased", "debiased_trimmed": "no outliers"}  # by layer
 KINDS = {"attention": "attention", "mlp": "MLP"}
 
 
@@ -140,7 +141,7 @@ def divergence_figure(found: NetworkComparison) -> Markup:
 def layer_table(found: NetworkComparison) -> Markup:
     """Return the values of the curves."""
     columns: list[tuple[str, Variant]] = []
-    for name, title in CURVES.items():
+    for name, title in COLUMNS.items():
         for part, suffix in (("detour_twin", ""), ("control", ", control")):
             if variant := found.curve(part, name):
                 columns.append((title + suffix, variant))
