@@ -143,8 +143,8 @@ def arms() -> Parts:
             text(END + 82, center - 2, name, 14, INK, "middle", bold=True),
             text(END + 82, center + 15, "encoder", 12, SOFT, "middle"),
         ]
-    for y, words in ((middle - 8, "compared on tasks,"), (middle + 8, "loss and layers")):
-        parts.append(text(END + 82, y + 4, words, 12, SOFT, "middle"))
+    for line, words in ((middle - 8, "compared on tasks,"), (middle + 8, "loss and layers")):
+        parts.append(text(END + 82, line + 4, words, 12, SOFT, "middle"))
     return parts
 
 
