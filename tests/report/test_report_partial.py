@@ -147,7 +147,7 @@ def test_a_phase_under_way_is_drawn_as_far_as_it_has_come(fake_run):
     page = page_of(fake_run)
     assert "phases/pretrain.clm/phase.json has not been written" in missing(page)
     assert "Not every phase of the two arms has ended." in page
-    assert re.search(r"Loss over tokens: [^.]*; pretrain\.clm from", page)
+    assert re.search(r"Loss over tokens: [^:]*; pretrain\.clm from", page)
 
 
 def test_a_step_logged_again_after_a_resume_counts_once(fake_run):
