@@ -38,7 +38,14 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "interop.md"
 MARKS = "<!-- results -->\n", "<!-- end of results -->\n"
 FIELDS = read_json(Path(__file__).with_name("interop_fields.json"))
-TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list, "dict": dict}
+TYPES: dict[str, Any] = {
+    "int": int,
+    "float": (int, float),
+    "str": str,
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+}
 BODY = (
     r"embeddings\.(tok_embeddings|norm)\.weight|final_norm\.weight|"
     r"layers\.\d+\.(attn\.(Wqkv|Wo)|attn_norm|mlp\.(Wi|Wo)|mlp_norm)\.weight"

@@ -30,7 +30,8 @@ phases:
 evaluate:
   rows: 4
   fill_masks: 1
-  tasks: {{tasks: [SampleVerdict], jobs: 1, documents: 12, seeds: [42], precision: fp32, protocol: {{epochs: 1}}}}
+  tasks: {{tasks: [SampleVerdict], jobs: 1, documents: 12, seeds: [42], precision: fp32,
+    protocol: {{epochs: 1}}}}
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import altair as alt
 
@@ -79,7 +80,7 @@ class DotPlot:
         dots = [(row, dot) for row, dots in self.rows.items() for dot in dots]
         rows = [row for name, dot in dots if dot and math.isfinite(dot.value) for row in dot.rows(name)]
         places = max((sum(dot is not None for dot in dots) for dots in self.rows.values()), default=1)
-        chart = alt.layer(
+        chart: Any = alt.layer(
             *([self._zero()] if self.zero else []),
             *self._layers(places > 1, any(row["single"] for row in rows)),
             data=data_of(rows, numbers=("value", "low", "high")),
@@ -108,6 +109,7 @@ class DotPlot:
         tips = [alt.Tooltip("row:N", title=" "), alt.Tooltip("name:N", title="of")]
         value = alt.Tooltip("value:Q", title="value", format=precise)
         legend = legend_of(self.entries, room=220) if self.legend else None
+        offset: dict[str, Any] = {"yOffset": alt.YOffset("name:N", scale=alt.Scale(domain=[*self.entries]))}
         base = alt.Chart().encode(
             alt.X("value:Q", scale=scale, axis=axis),
             alt.Y(
@@ -117,7 +119,7 @@ class DotPlot:
                 scale=alt.Scale(type="band"),
             ),
             color=color_of(self.entries, legend),
-            **({"yOffset": alt.YOffset("name:N", scale=alt.Scale(domain=[*self.entries]))} if aside else {}),
+            **(offset if aside else {}),
         )
         means, layers = base.transform_filter("!isValid(datum.single)"), []
         dots = [dot for dots in self.rows.values() for dot in dots if dot]
@@ -133,7 +135,7 @@ class DotPlot:
             layers.append(bar.encode(tooltip=[*tips, alt.Tooltip("value:Q", title="mean", format=precise)]))
         else:
             layers.append(means.mark_point(size=60, clip=True).encode(shape=shape, tooltip=[*tips, value]))
-        side = {
+        side: dict[str, Any] = {
             "align": alt.ExprRef("datum.value < 0 ? 'right' : 'left'"),
             "dx": alt.ExprRef("datum.value < 0 ? -8 : 8"),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -52,7 +53,8 @@ class Line:
         """Return the points."""
         names: dict[str, Value] = {"name": self.name, "part": self.part, "option": self.option}
         shared = {key: name for key, name in names.items() if name}
-        rows = [{"x": float(x), "y": float(y), **shared} for x, y in zip(self.x, self.y, strict=True)]
+        points = zip(self.x, self.y, strict=True)
+        rows: list[dict[str, Value]] = [{"x": float(x), "y": float(y), **shared} for x, y in points]
         for row, pair in zip(rows, self.band, strict=bool(self.band)):
             row["low"], row["high"] = pair or (math.nan, math.nan)
         return rows
@@ -90,7 +92,7 @@ class LineChart:
         """Return the chart."""
         rows = [row for line in self.lines for row in line.rows()]
         title = alt.ExprRef(self._of_option(lambda axis: axis.title))
-        chart = alt.layer(
+        chart: Any = alt.layer(
             *self.x.layers(),
             *self._layers({key for row in rows for key, value in row.items() if is_known(value)}),
             data=data_of(rows, numbers=("x", "y", "low", "high")),
@@ -149,7 +151,7 @@ class LineChart:
         """Return the legend: markers or pieces of lines, above the names of an axis of tokens."""
         if self.legend is None:
             return None
-        lines = {} if self.points else {"symbolType": "stroke", "symbolSize": 500}
+        lines: dict[str, Any] = {} if self.points else {"symbolType": "stroke", "symbolSize": 500}
         named = isinstance(self.x, Tokens) and self.x.spans
         return legend_of(self.entries, title=self.legend or None, offset=22 if named else 8, **lines)
 
@@ -183,7 +185,8 @@ def smoothed(chart: alt.Chart, groups: Sequence[str]) -> alt.Chart:
     choice = "datum.y"
     for level, reach in SMOOTHING.items():
         if reach:
-            mean = alt.WindowFieldDef(op="mean", field="y", **{"as": f"mean_{level}"})
+            named: dict[str, Any] = {"as": f"mean_{level}"}  # a word of Python
+            mean = alt.WindowFieldDef(op="mean", field="y", **named)
             chart = chart.transform_window([mean], frame=[-reach, reach], groupby=[*groups])
             choice = f"{SMOOTHED} == '{level}' ? datum.mean_{level} : ({choice})"
     return chart.transform_calculate(mean=f"isValid(datum.y) ? {choice} : null")

@@ -50,7 +50,7 @@ class TextModel:
         place = int(places) - 1 if causal else int(places)
         logits = self.network(ids_T[None], causal=causal).logits[0, place]
         best = logits.softmax(-1).topk(top)
-        words = [self.tokenizer.decode(id).strip() for id in best.indices.tolist()]
+        words = [str(self.tokenizer.decode(id)).strip() for id in best.indices.tolist()]
         return list(zip(words, best.values.tolist(), strict=True))
 
     @torch.no_grad()

@@ -148,7 +148,7 @@ def answers_kept(fp32: Path, int8: Path, batches: Sequence[Batch], head: str) ->
         if head == "features":
             mask_BT1 = batch["attention_mask"].unsqueeze(-1)
             means = [(output * mask_BT1).sum(1) / mask_BT1.sum(1) for output in outputs]
-            values.append(cosine_similarity(*means).numpy())
+            values.append(cosine_similarity(means[0], means[1]).numpy())
             continue
         equal = outputs[0].argmax(-1) == outputs[1].argmax(-1)
         if equal.dim() == 2:  # an answer for each token

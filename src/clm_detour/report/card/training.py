@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from clm_detour.config.schema import Config, Source
 from clm_detour.config.units import parse_tokens
@@ -24,7 +25,7 @@ GENERATED = "synthetic text, written by the program of the bundled sample"
 def phase_rows(run: Run, phases: Sequence[Phase]) -> list[list[str]]:
     """Return a row for each setting and a column for each phase, without rows in which nothing is known."""
     ends = [phase.end for phase in phases]
-    rows = [
+    rows: list[list[Any]] = [
         ["objective", *map(objective, phases)],
         ["tokens", *(wording.count(phase.tokens) for phase in phases)],
         ["steps", *(end and wording.count(end.steps) for end in ends)],
