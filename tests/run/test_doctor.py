@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 
 import pytest
+import torch
 
 from clm_detour.model.attention import BACKENDS
 from clm_detour.run import doctor
@@ -13,14 +14,15 @@ from clm_detour.run import doctor
 
 def test_every_back_end_runs_or_says_why_not():
     printed = dict(doctor.back_ends())
-    assert {f"  {name}" for name in BACKENDS} < printed.keys()
+    here = set(BACKENDS) if torch.cuda.is_available() else set(BACKENDS) - {"flash", "varlen"}
+    assert {name for name in BACKENDS if f"  {name}" in printed} == here, "back ends for GPUs, without one"
     assert printed["  portable"] == "runs here"
     assert all(printed.values())
 
 
 def test_the_extras_are_those_of_the_package():
     printed = dict(doctor.extras())
-    assert "flash-attn" in printed["extra flash"]
+    assert ("extra flash" in printed) == torch.cuda.is_available()
     assert "wandb" in printed["extra wandb"]
 
 

@@ -157,7 +157,7 @@ def aligned(column: Sequence[rich.text.Text], side: Literal["left", "right"]) ->
 
 def wrapped(note: str, width: int | None) -> list[str]:
     """Return the lines of a note."""
-    return [note] if width is None else textwrap.wrap(note, width)
+    return [note] if width is None else textwrap.wrap(note, width, break_on_hyphens=False)
 
 
 def print_table(table: Table, console: rich.console.Console) -> None:
