@@ -77,8 +77,10 @@ def run_all(experiment: Experiment, jobs: int = 1) -> int:
         check_splits(task, splits)
     check_settings(experiment)
     runs = [run for run in experiment.runs() if not run.record.exists()]
+    if not runs:
+        return 0
     documents = {task.name: splits for task, splits in experiment.tasks}
-    if jobs == 1 or len(runs) <= 1:
+    if jobs == 1 or len(runs) == 1:
         run_here(runs, documents)
     else:
         run_in_workers(runs, documents, jobs)
