@@ -154,7 +154,7 @@ def test_what_is_left_out_stands_wherever_the_scores_do(models, tmp_path, capsys
     assert record["left_out"] == mine
     sentence = "cut leaves out: train texts cut at 60 tokens 2, validation texts cut at 60 tokens 2"
     assert sentence in (tmp_path / "run" / "table.md").read_text()
-    assert sentence in score_table(summary).notes
+    assert any(note.startswith(sentence) for note in score_table(summary).notes)
     assert "mine,test annotations by overlap,4\n" in (tmp_path / "run" / "left_out.csv").read_text()
 
 

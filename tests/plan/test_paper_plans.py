@@ -85,4 +85,4 @@ def test_the_plan_shows_the_micro_batch_as_an_estimate(published, monkeypatch, c
         main()
     said = " ".join(capsys.readouterr().err.split())
     assert not left.value.code, said
-    assert "Micro-batch of each process: 12 rows, estimated to fill at most 90% of each GPU" in said
+    assert "Micro-batch of each process: 16 rows, estimated to fill at most 90% of each GPU" in said

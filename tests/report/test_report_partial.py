@@ -107,7 +107,9 @@ def test_a_run_damaged_in_any_way_has_a_page_and_a_list_of_what_is_missing(origi
     page = page_text(loaded)
     Parsed(page)  # well-formed
     assert page.count("<section") >= 2
-    assert not re.search(r"\bnan\b", page)
+    assert not re.search(
+        r"\bnan\b", re.sub(r"<script type=\"module\">.*?</script>", "", page, flags=re.DOTALL)
+    )
     for sentence in loaded.missing:
         assert sentence in missing(page)
 
@@ -298,7 +300,9 @@ def test_a_held_out_curve_has_no_point_where_nothing_was_predicted(fake_run):
     assert math.isnan(watched.masked[1])
     page = page_of(fake_run)
     assert "pretrain.clm from 5 to 4." in page
-    assert not re.search(r"\bnan\b", page)
+    assert not re.search(
+        r"\bnan\b", re.sub(r"<script type=\"module\">.*?</script>", "", page, flags=re.DOTALL)
+    )
 
 
 def test_what_a_split_without_rows_and_a_model_without_guesses_would_show_is_left_out(fake_run):
