@@ -97,12 +97,11 @@ def test_everything_a_user_starts_with_works_without_the_checkout(installed, tin
 
     where = run(installed / "python", "-c", "import clm_detour; print(clm_detour.__file__)", **options)
     assert where.startswith(str(installed.parent))
+    small = ("model.config.num_hidden_layers=2", "evaluate.tasks.tasks=[SampleVerdict]")
     assert "paper/cpt-en-large" in command("configs")
-    (tmp_path / "copy.yaml").write_text(command("configs", "quickstart"))
     assert "Nothing wrong found" in command("check", "quickstart")
-    assert "pretrain.clm.decay" in command("plan", "copy.yaml")
     assert "clm.decay" in command("plan", "paper/cpt-en-large", "+debug")
-    assert "Open runs/quickstart-debug/report.html" in command("run", "quickstart", "+debug")
+    assert "Open runs/quickstart-debug/report.html" in command("run", "quickstart", "+debug", *small)
     texts = [f"Patient {number} was treated with drug {number * 7 % 101}." * 5 for number in range(600)]
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps({"note": text}) + "\n" for text in texts))
     assert "clm-detour check mine.yaml" in command("init", "mine.yaml", "docs.jsonl", "--base", tiny_base)
