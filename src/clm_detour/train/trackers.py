@@ -138,12 +138,16 @@ def default_settings(
     if name == "tensorboard":
         return {"log_dir": str(root / "tensorboard"), **keys}
     if name == "wandb":
-        words = [*about["arms"], about["objective"]]
+        tags = [*about["arms"], about["objective"]]
         same_run = {"id": run_name, "resume": "allow", "dir": str(root)}
         job = {"job_type": phase.rsplit(".", 1)[-1]}
         init = {**same_run, **job, **(keys.get("init_kwargs") or {})}
-        return {"name": title, "group": recipe, "tags": words, **keys, "init_kwargs": init}
-    names = {key: ", ".join(value) if isinstance(value, list) else value for key, value in about.items()}
-    tags = {key: names[key] for key in ("recipe", "arms", "phase", "objective")}
-    merged = {**tags, **(keys.get("tags") or {})}
-    return {"run_name": title, "run_group": recipe, "resume": True, **keys, "tags": merged}
+        return {"name": title, "group": recipe, "tags": tags, **keys, "init_kwargs": init}
+    words = {key: ", ".join(value) if isinstance(value, list) else value for key, value in about.items()}
+    return {
+        "run_name": title,
+        "run_group": recipe,
+        "resume": True,
+        **keys,
+        "tags": {**words, **(keys.get("tags") or {})},
+    }
