@@ -17,7 +17,7 @@ from clm_detour.__main__ import main
 from clm_detour.config.loading import load_evaluation
 from clm_detour.config.schema import FineTuning
 from clm_detour.config.shipped import CONFIGS
-from clm_detour.evaluate.command import evaluate_models
+from clm_detour.evaluate.command import evaluate_models, windows_of
 from clm_detour.evaluate.finetune.experiment import limit_documents
 from clm_detour.evaluate.finetune.run import write_predictions
 from clm_detour.evaluate.probes import probe, probe_models
@@ -465,3 +465,17 @@ def trained_encoder(encoders, tmp_path_factory) -> str:
     network.save_pretrained(folder)
     copy_tokenizer(encoders["modernbert"], folder)
     return str(folder)
+
+
+def test_texts_in_windows_are_one_sentence_a_task_that_names_models_if_they_differ():
+    def record(model, task, windowed):
+        counts = {"train": {"documents_in_windows": windowed}, "test": {}}
+        documents, protocol = {"train": 9, "test": 3}, {"max_tokens": 64}
+        return {"model": model, "task": task, "counts": counts, "documents": documents, "protocol": protocol}
+
+    records = [record(model, "A", 5) for model in ("ours", "other")] * 2
+    records += [record("ours", "B", 2), record("other", "B", 0)]
+    assert list(windows_of(records, ["ours", "other"])) == [
+        "A: 5 of 12 texts are longer than 64 tokens and are read in overlapping windows.",
+        "B: 2 of 12 texts are longer than 64 tokens and are read in overlapping windows (ours).",
+    ]

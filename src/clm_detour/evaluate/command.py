@@ -11,7 +11,7 @@ RUN/differences.png             each pair of models, task by task; only if two m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def evaluate_models(
     experiment = Experiment(models, tasks, settings.seeds, options, folder)
     made = run_all(experiment, settings.jobs)
     records = experiment.records()
-    for line in dict.fromkeys(line for record in records for line in warnings_of(record)):
+    for line in [*windows_of(records, models), *diverged_of(records)]:
         warn(line)
     summary = make_summary(name, experiment, records, settings, missing)
     path = folder / "summary.json"
@@ -66,25 +66,35 @@ def evaluate_models(
     return summary, made
 
 
-def warnings_of(record: Mapping[str, Any]) -> list[str]:
-    """Return a sentence if a run read texts in windows, and one if its training diverged."""
-    found = []
-    where, limit = f"{record['model']} on {record['task']}", record["protocol"]["max_tokens"]
-    documents = sum(record["documents"].values())
-    windowed = sum(counts.get("documents_in_windows", 0) for counts in record["counts"].values())
-    if windowed:
-        found.append(
-            f"{where}: {windowed} of {documents} texts are longer than {limit} tokens and are read in "
-            "overlapping windows."
-        )
-    chosen = record["best"]["learning_rate"]
-    losses = [each["loss"] for each in record["rounds"] if each["learning_rate"] == chosen]
-    if not all(map(math.isfinite, losses)):
-        found.append(
-            f"{where}, seed {record['seed']}: training at {chosen} diverged, its loss is not finite; "
-            "set a lower learning_rate."
-        )
-    return found
+def windows_of(records: Sequence[Mapping[str, Any]], models: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each task with texts that are read in windows.
+
+    It names the models if they do not all read the same number of texts so, as tokenizers differ.
+    """
+    found: dict[str, list[str]] = {}
+    for record in records:
+        windowed = sum(counts.get("documents_in_windows", 0) for counts in record["counts"].values())
+        if windowed:
+            line = (
+                f"{record['task']}: {windowed} of {sum(record['documents'].values())} texts are longer than "
+                f"{record['protocol']['max_tokens']} tokens and are read in overlapping windows"
+            )
+            found.setdefault(line, []).append(record["model"])
+    for line, names in found.items():
+        of_all = set(names) == set(models)
+        yield f"{line}." if of_all else f"{line} ({', '.join(dict.fromkeys(names))})."
+
+
+def diverged_of(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each run whose training diverged."""
+    for record in records:
+        chosen = record["best"]["learning_rate"]
+        losses = [each["loss"] for each in record["rounds"] if each["learning_rate"] == chosen]
+        if not all(map(math.isfinite, losses)):
+            yield (
+                f"{record['model']} on {record['task']}, seed {record['seed']}: training at {chosen} "
+                "diverged, its loss is not finite; set a lower learning_rate."
+            )
 
 
 def make_summary(
