@@ -158,3 +158,9 @@ def test_a_sentence_is_cut_at_a_word(fake_run):
     page = page_text(load_run(fake_run.path))
     assert "The river <mark>[MASK]</mark> through the old …</p>" in page
     assert "The river runs through the <mark>[MASK]</mark></p>" in page
+
+
+def test_a_difference_beyond_the_twins_but_not_beyond_seeds_is_undecided(fake_run, monkeypatch):
+    make_tasks(fake_run, seeds=(1, 2, 3), tasks=2, gain=1.0, control=0.5)
+    monkeypatch.setattr("clm_detour.report.outcome.is_clear", lambda found: False)
+    assert card(fake_run, TASKS).word == "undecided"

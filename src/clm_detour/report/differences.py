@@ -18,6 +18,7 @@ from clm_detour.report.run import Phase, Run
 from clm_detour.utils.progress import human
 
 NO_CONTROL, NOT_MEASURED, INSIDE, BEYOND = "no control", "not measured", "inside noise", "beyond noise"
+UNDECIDED = "undecided"
 WORDS = {
     Outcome.AHEAD: "better",
     Outcome.BEHIND: "worse",
@@ -95,6 +96,8 @@ def task_card(run: Run) -> Card:
     if noise is None:
         return Card(title, value, "no second twin was fine-tuned on all of them", NO_CONTROL)
     word = WORDS[of_tasks(found, task_noise(run))]
+    if word == INSIDE and round(abs(found.difference), 1) > round(abs(noise), 1):  # as shown
+        word = UNDECIDED  # it exceeds the noise of the twins, but not that of seeds or tasks
     beside = f"twin − control: {wording.signed(noise, 1)}"
     return Card(title, value, beside, word, times_noise(word, found.difference, noise))
 

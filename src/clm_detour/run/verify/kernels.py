@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -148,19 +149,26 @@ class Case:
             for length, (wrong, right) in zip(self.lengths, parts, strict=True):
                 yield kind, (rms(wrong) / torch.maximum(rms(right), typical)).item(), length
 
+    @cached_property
+    def repeatable(self) -> tuple[Tensor, Tensor]:
+        """Output and gradient of a run that torch was asked to make deterministic."""
+        with deterministic():
+            return self.run(self.qkv)
+
     def differing_twice(self) -> int:
         """Return how many numbers differ between two runs that torch was asked to make deterministic."""
         with deterministic():
-            one, other = self.run(self.qkv), self.run(self.qkv)
-        return sum(int((a != b).sum()) for a, b in zip(one, other, strict=True))
+            again = self.run(self.qkv)
+        return sum(int((a != b).sum()) for a, b in zip(self.repeatable, again, strict=True))
 
     def moved_by_neighbors(self) -> int:
         """Return how many numbers of a document change with the documents before and after it."""
         changed = self.documents.index % 2 == 0
         mixed = torch.where(changed[:, None, None, None], self.other, self.qkv)
         with deterministic():
-            one, other = self.run(self.qkv), self.run(mixed)
-        return sum(int((a[~changed] != b[~changed]).sum()) for a, b in zip(one, other, strict=True))
+            moved = self.run(mixed)
+        pairs = zip(self.repeatable, moved, strict=True)
+        return sum(int((a[~changed] != b[~changed]).sum()) for a, b in pairs)
 
 
 def rms(values: Tensor) -> Tensor:
