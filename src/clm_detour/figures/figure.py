@@ -53,7 +53,7 @@ class Figure:
 
     @cached_property
     def views(self) -> dict[str, str]:
-        """What the files show: suffix of the name -> SVG, one for each option of the chart's switch."""
+        """The drawings of the files: suffix of the name -> SVG, one for each option of the chart's switch."""
         for place, parameter in enumerate(self.spec.get("params", ())):
             if is_switch(parameter):
                 return {f"-{one}": self._drawn(place, one) for one in parameter["bind"]["options"]}

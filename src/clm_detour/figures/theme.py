@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 @dataclass(frozen=True)
 class Look:
-    """How a line or dot is drawn.
+    """The look of a line or dot.
 
     Args:
         light, dark: Colors on light and on dark paper.

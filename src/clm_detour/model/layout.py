@@ -20,7 +20,7 @@ GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 @dataclass(frozen=True)
 class Layout:
-    """Which layers are global, and how far the others see.
+    """The layers that are global, and how far the others see.
 
     Args:
         layers: Number of layers.

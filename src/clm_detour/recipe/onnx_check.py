@@ -30,7 +30,7 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Head:
-    """How a model is opened, and what its ONNX file returns."""
+    """The class that opens a model, and what its ONNX file returns."""
 
     auto: str  # transformers' class
     suffix: str  # of the architecture that a config names
@@ -52,7 +52,7 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the outputs are from those of torch, at tokens that are not padding."""
+    """The distance of the outputs from those of torch, at tokens that are not padding."""
 
     difference: float  # the largest, absolute
     largest: float  # the largest absolute output of torch

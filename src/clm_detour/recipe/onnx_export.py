@@ -39,7 +39,7 @@ LONGEST = 1 << 20  # torch 2.7 asks for an upper bound of a dynamic size
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was written: the head, bytes of each file, and how the files answer."""
+    """The result of an export: the head, bytes of each file, and how the files answer."""
 
     head: str
     files: dict[str, int]

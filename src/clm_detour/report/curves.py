@@ -21,7 +21,7 @@ LOSS = Values("loss (nats per predicted token)", ".1f", ".3f")
 
 @dataclass(frozen=True)
 class Measure:
-    """What the chart shows of a phase.
+    """The values of a phase that the chart shows.
 
     Args:
         title: Text of its button.

@@ -23,7 +23,7 @@ COLLECTING: ContextVar[Collected | None] = ContextVar("collecting", default=None
 
 
 class Drawn(Protocol):
-    """What draws a chart."""
+    """Something that draws a chart."""
 
     def draw(self) -> Chart:
         """Return the chart."""

@@ -1,4 +1,4 @@
-"""What `train.loggers` receives: values of a phase while it trains, and its final scores. Each value once.
+"""Give `train.loggers` what they log: values of a phase while it trains, and its final scores. Each value once.
 
 metrics.jsonl and held_out.jsonl do not depend on it.
 """
@@ -31,7 +31,7 @@ NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")  # what MLflow and TensorBoard do not
 
 @dataclass(frozen=True)
 class LoggedAs:
-    """How a phase is logged: `logged_as.json` in its folder.
+    """The names under which a phase is logged: `logged_as.json` in its folder.
 
     Args:
         name: Its name in all loggers: the id of the phase and a random part.

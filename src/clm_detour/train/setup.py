@@ -61,7 +61,7 @@ class Setup:
 
     @property
     def compiles(self) -> bool:
-        """Whether the layers are compiled."""
+        """True if the layers are compiled."""
         return compile_choice(self.config.train.compile, best_device().type)[0]
 
     @property

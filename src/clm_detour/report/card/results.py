@@ -1,4 +1,4 @@
-"""What was measured of an arm's model, beside the other models of its run and published ones."""
+"""Show what was measured of an arm's model, beside the other models of its run and published ones."""
 
 from __future__ import annotations
 

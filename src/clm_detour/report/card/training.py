@@ -1,4 +1,4 @@
-"""How the model of an arm was trained: its phases, its data, and what all phases share."""
+"""Describe the training of an arm's model: its phases, its data, and what all phases share."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ LONG_LINE = 40.0  # characters; documents on lines are longer on average
 
 @dataclass(frozen=True)
 class Found:
-    """What a sample of a source shows.
+    """The findings in a sample of a source.
 
     Args:
         source: The source with the settings that it needs.
