@@ -1,4 +1,4 @@
-"""Give `train.loggers` what they log: values of a phase while it trains, and its final scores. Each value once.
+"""Give each logger its values once: those of a phase while it trains, and its final scores.
 
 metrics.jsonl and held_out.jsonl do not depend on it.
 """
