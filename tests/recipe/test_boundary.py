@@ -6,6 +6,7 @@ import pytest
 
 from clm_detour.config import load_config
 from clm_detour.config.shipped import CONFIGS
+from clm_detour.recipe import boundary
 from clm_detour.recipe.boundary import OPTIMIZER_STATE, Start, boundary_table, cross_boundary
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.utils.errors import UserError
@@ -59,6 +60,43 @@ def test_a_phase_may_ask_for_a_new_optimizer_and_a_new_head(recipe_of):
     assert start.optimizer_state is None
     assert start.reset_head
     assert cells(start)["prediction head"] == "initialized again, without optimizer state"
+
+
+BASE = "model={base: some/model, config: null}"
+SEPARATE = ("phases.clm.separate_head=true", "phases.decay.separate_head=true")
+
+
+def heads(recipe: Recipe, arm: str) -> list[tuple[bool, str | None]]:
+    starts = [cross_boundary(recipe, run) for run in recipe.arm(arm)]
+    return [(start.reset_head, start.head) for start in starts]
+
+
+def test_separate_heads_take_turns_and_that_of_the_base_waits_for_its_objective(recipe_of, monkeypatch):
+    arms = "arms={detour: [clm, decay], twin: [mlm, decay]}"
+    monkeypatch.setattr(boundary, "is_decoder", lambda path: True)
+    assert heads(recipe_of(BASE, *SEPARATE, arms), "detour") == [(False, None), (True, None)]
+    monkeypatch.setattr(boundary, "is_decoder", lambda path: False)
+    recipe = recipe_of(BASE, *SEPARATE, arms)
+    assert heads(recipe, "detour") == [(True, None), (False, "some/model")]
+    assert heads(recipe, "twin") == [(False, None), (False, None)]
+    start = cross_boundary(recipe, recipe.arm("detour")[-1])
+    assert cells(start)["prediction head"] == "that of some/model, without optimizer state"
+
+
+def test_separate_heads_go_on_where_the_last_phase_of_the_same_objective_ended(recipe_of):
+    recipe = recipe_of(*SEPARATE)
+    pretrain, clm, decay = recipe.arm("detour")
+    assert pretrain.phase.objective == "mlm"
+    assert heads(recipe, "detour") == [
+        (False, None),
+        (True, None),
+        (False, str(recipe.folder.phase(pretrain.id).model)),
+    ]
+
+
+def test_a_random_network_has_no_head_to_go_back_to(recipe_of):
+    recipe = recipe_of(*SEPARATE, "arms={detour: [clm, decay]}")
+    assert heads(recipe, "detour") == [(True, None), (True, None)]
 
 
 def test_what_the_phase_before_froze_has_no_optimizer_state_to_keep(recipe_of):

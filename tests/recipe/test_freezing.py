@@ -14,7 +14,7 @@ from transformers import ModernBertConfig
 from clm_detour.config import load_config
 from clm_detour.config.schema import Freeze, Optimizer
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.recipe.boundary import reset_head
+from clm_detour.recipe.boundary import reset_head, take_head
 from clm_detour.recipe.freezing import freeze, frozen_names
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.run.pipeline import prepare_data
@@ -192,3 +192,16 @@ def test_a_reset_head_is_new_and_the_body_and_tied_weights_are_not(tied):
     assert float(network.head.dense.weight.std()) == pytest.approx(spread, rel=0.2)
     reset_head(network, seed=3)
     assert torch.equal(network.head.dense.weight, once)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_is_taken_is_that_of_the_other_network_and_the_rest_stays(tied):
+    network, other = small(tie_word_embeddings=tied), small(tie_word_embeddings=tied)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in other.parameters():
+        parameter.data.add_(1.0)
+    take_head(network, other)
+    there = dict(other.named_parameters())
+    for name, parameter in network.named_parameters():
+        taken = name.startswith(("head.", "decoder."))
+        assert torch.equal(parameter, there[name] if taken else before[name]), name

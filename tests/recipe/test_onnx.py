@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, ModernBertConfig
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    ModernBertConfig,
+)
 
 from clm_detour.data.tokenizer import copy_tokenizer
 from clm_detour.model import ModernBertForPretraining, ModernBertModel
@@ -118,6 +125,35 @@ def test_features_are_the_states_of_the_encoder_and_go_into_the_folder_of_the_mo
     run = session(tmp_path / "m" / "onnx" / "model.onnx")
     actual = run({"input_ids": ids, "attention_mask": mask})
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("auto", "head"),
+    [
+        (AutoModelForSequenceClassification, "text-classification"),
+        (AutoModelForTokenClassification, "token-classification"),
+    ],
+)
+def test_a_classifier_is_exported_with_its_own_head(model, tmp_path, auto, head):
+    torch.manual_seed(0)
+    labels = {0: "none", 1: "drug", 2: "disease"}
+    network = auto.from_pretrained(model, id2label=labels, label2id={v: k for k, v in labels.items()}).eval()
+    torch.nn.init.normal_(network.classifier.weight)
+    network.save_pretrained(tmp_path / "classifier")
+    copy_tokenizer(str(model), tmp_path / "classifier")
+    done = export_onnx(str(tmp_path / "classifier"), tmp_path / "out", int8=True)
+    assert done.head == head
+    assert done.kept is not None
+    assert 0.5 < done.kept <= 1
+    assert read_json(tmp_path / "out" / "config.json")["id2label"] == {"0": "none", "1": "drug", "2": "disease"}
+    ids = torch.arange(4, 44).view(2, 20)
+    mask = torch.ones_like(ids)
+    mask[1, 12:] = 0
+    with torch.no_grad():
+        expected = network(input_ids=ids, attention_mask=mask).logits
+    actual = session(tmp_path / "out" / "onnx" / "model.onnx")({"input_ids": ids, "attention_mask": mask})
+    real = slice(None) if head == "text-classification" else mask == 1
+    torch.testing.assert_close(actual[real], expected[real], rtol=1e-4, atol=1e-4)
 
 
 def test_a_file_that_answers_otherwise_is_not_kept(exported, model, tmp_path, monkeypatch):

@@ -21,8 +21,12 @@ def phase_folder(config: Config) -> Path:
     return Recipe(config).folder.phase("pretrain").root
 
 
+def model_file(config: Config) -> Path:
+    return phase_folder(config) / "model" / "model.safetensors"
+
+
 def weights_of(config: Config) -> bytes:
-    return (phase_folder(config) / "model" / "model.safetensors").read_bytes()
+    return model_file(config).read_bytes()
 
 
 @pytest.fixture
@@ -133,3 +137,25 @@ def test_resuming_at_ten_billion_tokens_reads_no_row_that_is_not_trained_on(
     with pytest.raises(KeyboardInterrupt):
         train_phase(Recipe(config), long)
     assert read == list(range(rows, rows + 2 * 8))
+
+
+def test_dropout_after_attention_is_the_same_after_a_resume_and_with_other_micro_batches(
+    prepared, stop_after, monkeypatch
+):
+    dropout = "model.attention_output_dropout=0.1"
+    whole, parts = prepared("whole", dropout), prepared("parts", dropout)
+    run = Recipe(whole).phase("base", "pretrain")
+    train_phase(Recipe(whole), run)
+    stop_after(7)
+    with pytest.raises(KeyboardInterrupt):
+        train_phase(Recipe(parts), run)
+    monkeypatch.undo()
+    train_phase(Recipe(parts), run)
+    assert weights_of(parts) == weights_of(whole)
+    others = prepared("others", dropout, "train.micro_rows=1"), prepared("without")
+    for config in others:
+        train_phase(Recipe(config), run)
+    (small, without), found = (load_file(model_file(config)) for config in others), load_file(model_file(whole))
+    largest = max(float((small[name] - found[name]).abs().max()) for name in found)
+    assert largest < 1e-4, "rounding alone"
+    assert max(float((without[name] - found[name]).abs().max()) for name in found) > 10 * largest

@@ -166,6 +166,10 @@ def check_phase(where: str, phase: Phase, data: Data, train: Train) -> None:
     check_schedule(f"{where}.schedule", phase.schedule, phase.duration)
     if phase.batch_warmup is not None:
         check_batch_warmup(f"{where}.batch_warmup", phase.batch_warmup, phase.duration, train.batch_rows)
+    require(
+        not (phase.reset_head and phase.separate_head),
+        f"{where}: reset_head and separate_head name two heads to start with; choose one.",
+    )
     if phase.freeze is not None:
         check_freeze(where, phase.freeze, phase.reset_head)
 

@@ -128,6 +128,8 @@ class Model:
     base: str | None = None
     config: dict[str, Any] | None = None  # keys of ModernBertConfig for a new model with random weights
     attention: str = "auto"  # the attention back end: auto, flash, varlen, flex, onednn or portable
+    # Dropout after the output projection of each layer's attention. The training code of ModernBERT has 0.1.
+    attention_output_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 @dataclass
@@ -238,6 +240,9 @@ class Phase:
     moments: Literal["keep", "fresh"] = "keep"
     freeze: Freeze | None = None  # weights that are not trained; null: all are trained
     reset_head: bool = False  # start with a new random prediction head and decoder bias
+    # Start with the prediction head and decoder bias that the arm's last phase of the same objective ended
+    # with. Without such a phase they are those of `model.base` in an mlm phase, and new ones in a clm phase.
+    separate_head: bool = False
     # Where the phase starts in the data: after the rows that earlier phases took from its mixture (continue),
     # or at the first row of the mixture again (restart).
     position: Literal["continue", "restart"] = "continue"

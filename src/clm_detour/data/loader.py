@@ -146,10 +146,11 @@ class StepBatches(IterableDataset[Batch]):
         return range(first, first + rows)
 
     def step(self, step: int) -> Batch:
-        """Return this rank's rows of one step."""
+        """Return this rank's rows of one step, with their positions in the stream, (rows,) int64."""
         positions = self.positions(step)
         self.stream.fetch_ahead(positions[0])
-        return collate([self.stream.example(position) for position in positions])
+        batch = collate([self.stream.example(position) for position in positions])
+        return {**batch, "row_numbers": torch.tensor(positions)}
 
     def steps_of(self, worker: int, workers: int) -> Iterator[int]:
         """Yield the steps that one loader worker makes; torch takes one from each worker in turn."""

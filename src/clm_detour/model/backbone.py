@@ -132,6 +132,7 @@ class ModernBertPreTrainedModel(hf.FolderModel):
         causal: bool | None = None,
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        row_numbers: Tensor | None = None,
         **others: Any,
     ) -> tuple[Tensor, Unpadded]:
         """Run the body over the tokens of a batch.
@@ -145,6 +146,8 @@ class ModernBertPreTrainedModel(hf.FolderModel):
             position_ids: (1, L) or (B, L), as transformers takes them. They must count up by one inside each
                 document, as positions do here anyway. The host waits for them.
             token_type_ids: Must be zeros. The host waits for them.
+            row_numbers: (B,) int64, the numbers of the rows in the training stream, on which the dropout of
+                `model.output_dropout` depends. None draws random ones.
             others: Further keywords of transformers, none of which may ask for anything; see
                 `clm_detour.model.unsupported`.
 
@@ -169,7 +172,18 @@ class ModernBertPreTrainedModel(hf.FolderModel):
             check_ids("input_ids", "token id", inputs_T, entries, (torch.int64, torch.int32))
         with without_slow_autocast(self.device):
             backend = self.attention_choice.name
-            return self.model(inputs_T, rows.documents, self._is_causal(causal), backend, each), rows
+            keys_T = self._dropout_keys(rows, row_numbers)
+            causal = self._is_causal(causal)
+            return self.model(inputs_T, rows.documents, causal, backend, each, keys_T), rows
+
+    def _dropout_keys(self, rows: Unpadded, row_numbers: Tensor | None) -> Tensor | None:
+        """Return the random numbers of the tokens for the dropout of this call, (T,), None without dropout."""
+        dropout, (count, length) = self.model.output_dropout, rows.shape
+        if dropout is None or not self.training:
+            return None
+        if row_numbers is None:
+            row_numbers = torch.randint(1 << 62, (count,), device=rows.documents.device)
+        return rows.take(dropout.token_keys(row_numbers.to(rows.documents.device), length))
 
     def _is_causal(self, asked: bool | None) -> bool:
         """Return the mask of a call."""

@@ -16,6 +16,7 @@ from clm_detour.model.attention import attention, varlen
 from clm_detour.model.attention.varlen import Operator
 from clm_detour.model.compiling import compiled
 from clm_detour.model.documents import Documents
+from clm_detour.model.dropout import OutputDropout, dropped, layer_keys
 from clm_detour.model.gpu import rotary
 from clm_detour.model.kernels import window_sides
 from clm_detour.model.layout import Layout
@@ -33,6 +34,7 @@ class View:
     window: int | None
     rotation: Rotation
     backend: str
+    dropout: float = 0.0  # rate of the dropout after the output projection
 
 
 def norm(config: ModernBertConfig) -> nn.LayerNorm:
@@ -97,17 +99,20 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
         self.compiled = False
 
-    def forward(self, hidden_TE: Tensor, view: View) -> Tensor:
+    def forward(self, hidden_TE: Tensor, view: View, keys_T: Tensor | None = None) -> Tensor:
         """Return (T, E) for (T, E).
+
+        Args:
+            keys_T: Random numbers of the tokens in this layer, for the dropout of `view`. None drops nothing.
 
         Raises:
             UserError: If the layer is compiled, and batches had more shapes than torch compiles.
         """
         if self.compiled:
-            return compiled_layer(self, hidden_TE, view)
+            return compiled_layer(self, hidden_TE, view, keys_T)
         q_THD, k_THD, v_THD = self.before(hidden_TE, view.rotation)
         out_THD = attention(q_THD, k_THD, v_THD, view.documents, view.causal, view.window, view.backend)
-        return self.after(hidden_TE, out_THD)
+        return self.after(hidden_TE, out_THD, keys_T, view.dropout)
 
     def project(self, hidden_TE: Tensor) -> Tensor:
         """Return queries, keys and values, (T, 3, H, D), for (T, E)."""
@@ -126,15 +131,20 @@ class Layer(nn.Module):
         cu_seqlens: Tensor,
         longest: int,
         sides: tuple[int | None, int | None],
+        keys_T: Tensor | None,
+        dropout: float,
     ) -> Tensor:
         """Compute the layer as a function of tensors alone, with attention as an operator."""
         q_THD, k_THD, v_THD = self.before(hidden_TE, by)
         out_THD = run(q_THD, k_THD, v_THD, cu_seqlens, cu_seqlens, longest, longest, window_size=sides)
-        return self.after(hidden_TE, out_THD)
+        return self.after(hidden_TE, out_THD, keys_T, dropout)
 
-    def after(self, hidden_TE: Tensor, out_THD: Tensor) -> Tensor:
+    def after(self, hidden_TE: Tensor, out_THD: Tensor, keys_T: Tensor | None, dropout: float) -> Tensor:
         """Return (T, E) for the layer's input, (T, E), and the output of attention, (T, H, D)."""
-        hidden_TE = add(hidden_TE, self.attn.Wo(out_THD.flatten(1)))
+        update_TE = self.attn.Wo(out_THD.flatten(1))
+        if keys_T is not None:
+            update_TE = dropped(update_TE, keys_T, dropout)
+        hidden_TE = add(hidden_TE, update_TE)
         return add(hidden_TE, self.mlp(self.mlp_norm(hidden_TE)))
 
 
@@ -147,8 +157,8 @@ def add(hidden_TE: Tensor, update_TE: Tensor) -> Tensor:
     return hidden_TE + update_TE.to(hidden_TE.dtype)
 
 
-def compiled_layer(layer: Layer, hidden_TE: Tensor, view: View) -> Tensor:
-    """Compute `layer(hidden_TE, view)` by compiled code, which all layers share.
+def compiled_layer(layer: Layer, hidden_TE: Tensor, view: View, keys_T: Tensor | None) -> Tensor:
+    """Compute `layer(hidden_TE, view, keys_T)` by compiled code, which all layers share.
 
     Raises:
         UserError: If batches had more shapes than torch compiles, or attention cannot run on these tensors.
@@ -156,14 +166,15 @@ def compiled_layer(layer: Layer, hidden_TE: Tensor, view: View) -> Tensor:
     documents, queries = view.documents, like_queries(layer, hidden_TE)
     if view.backend == varlen.NAME and documents.tokens:
         run, sides = varlen.operator_for(queries), window_sides(view.causal, view.window)
-        return compiled(Layer.whole)(layer, hidden_TE, view.rotation, run, *documents.padded, sides)
+        dropout = keys_T, view.dropout
+        return compiled(Layer.whole)(layer, hidden_TE, view.rotation, run, *documents.padded, sides, *dropout)
     if rotary.takes(queries):
         # a graph would return queries, keys and values as views, whose gradients torch would add up apart
         q_THD, k_THD, v_THD = rotate(compiled(Layer.project)(layer, hidden_TE), view.rotation)
     else:
         q_THD, k_THD, v_THD = compiled(Layer.before)(layer, hidden_TE, view.rotation)
     out_THD = attention(q_THD, k_THD, v_THD, documents, view.causal, view.window, view.backend)
-    return compiled(Layer.after)(layer, hidden_TE, out_THD)
+    return compiled(Layer.after)(layer, hidden_TE, out_THD, keys_T, view.dropout)
 
 
 def like_queries(layer: Layer, hidden_TE: Tensor) -> Tensor:
@@ -186,6 +197,7 @@ class Body(nn.Module):
         self.final_norm = norm(config)
         self.gradient_checkpointing = False  # set by PreTrainedModel.gradient_checkpointing_enable
         self.half_residual = False  # in training, the residual stream has the precision of autocast
+        self.output_dropout: OutputDropout | None = None  # in training, after each layer's attention
 
     def forward(
         self,
@@ -194,6 +206,7 @@ class Body(nn.Module):
         causal: bool,
         backend: str,
         each: list[Tensor] | None = None,
+        keys_T: Tensor | None = None,
     ) -> Tensor:
         """Return the states after the final norm, (T, E), for ids (T,) or embeddings (T, E).
 
@@ -203,6 +216,7 @@ class Body(nn.Module):
             causal: Whether a token sees only itself and earlier tokens.
             backend: Name of the attention back end.
             each: A list to which the embeddings and the output of each layer are appended.
+            keys_T: Random numbers of the tokens for `output_dropout`. None drops nothing.
 
         Raises:
             UserError: In training with attention dropout.
@@ -220,17 +234,20 @@ class Body(nn.Module):
         keep(hidden_TE)
         for number, layer in enumerate(self.layers):
             view = views[self.layout.is_local(number)]
+            keys_of_layer_T = None if keys_T is None else layer_keys(keys_T, number)
             if self.gradient_checkpointing and self.training:
-                hidden_TE = checkpoint(layer, hidden_TE, view, use_reentrant=False)
+                hidden_TE = checkpoint(layer, hidden_TE, view, keys_of_layer_T, use_reentrant=False)
             else:
-                hidden_TE = layer(hidden_TE, view)
+                hidden_TE = layer(hidden_TE, view, keys_of_layer_T)
             keep(hidden_TE)
         return self.final_norm(hidden_TE)
 
     def _view(self, local: bool, documents: Documents, causal: bool, backend: str) -> View:
         theta = self.layout.local_theta if local else self.layout.global_theta
         tables = rotation(documents.positions, self.heads, self.head_dim, theta)
-        return View(documents, causal, self.layout.window if local else None, tables, backend)
+        window = self.layout.window if local else None
+        dropout = self.output_dropout.rate if self.output_dropout else 0.0
+        return View(documents, causal, window, tables, backend, dropout)
 
 
 class Head(nn.Module):

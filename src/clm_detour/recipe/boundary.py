@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from rich.table import Column, Table
 
-from clm_detour.config.schema import Freeze, Model
+from clm_detour.config.schema import Freeze, Model, Phase
 from clm_detour.data.objectives import Objective
 from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.model.dropout import OutputDropout
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.freezing import freeze, frozen_names, head_names
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.recipe.start import check_fit, fresh_config, load_base, load_network
+from clm_detour.recipe.start import check_fit, fresh_config, is_decoder, load_base, load_network
 from clm_detour.utils.errors import UserError
 
 OPTIMIZER_STATE = "optimizer.safetensors"  # in the folder of a phase and of a checkpoint
@@ -37,6 +38,8 @@ class Start:
         optimizer_state: File of the optimizer state; None for a new optimizer.
         frozen_before: What the phase before froze; that file has no optimizer state of it.
         reset_head: Whether the prediction head is initialized again, without optimizer state.
+        head: Folder or hub id from which the prediction head is taken, without optimizer state. None if it
+            comes with the weights.
         frozen: What stays unchanged during the phase.
         first_row: Position in the stream of the phase's mixture: the row after the last one that an earlier
             phase took from it.
@@ -51,6 +54,7 @@ class Start:
     optimizer_state: Path | None
     frozen_before: Freeze | None
     reset_head: bool
+    head: str | None
     frozen: Freeze | None
     first_row: int
     objective: Objective
@@ -58,7 +62,8 @@ class Start:
 
     def parameters_without_state(self, network: ModernBertForPretraining) -> set[str]:
         """Return the names of parameters whose optimizer state is new although that of the others is kept."""
-        return frozen_names(self.frozen_before, network) | (head_names(network) if self.reset_head else set())
+        new_head = self.reset_head or self.head is not None
+        return frozen_names(self.frozen_before, network) | (head_names(network) if new_head else set())
 
 
 def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None) -> Start:
@@ -71,16 +76,12 @@ def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None
         UserError: If the phase before has not finished.
     """
     phase, before = run.phase, run.parent
-    weights, optimizer_state, frozen_before, reset_head = (
-        recipe.config.model.base,
-        None,
-        None,
-        phase.reset_head,
-    )
+    weights, optimizer_state, frozen_before = recipe.config.model.base, None, None
+    reset_head, head = head_at_start(recipe, run)
     origin = weights or ""
     if checkpoint is not None:
         origin, weights = f"checkpoint {checkpoint.name}", str(checkpoint)
-        optimizer_state, reset_head = checkpoint / OPTIMIZER_STATE, False
+        optimizer_state, reset_head, head = checkpoint / OPTIMIZER_STATE, False, None
     elif before is not None:
         folder = recipe.folder.phase(before.id)
         if not folder.finished:
@@ -98,11 +99,33 @@ def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None
         optimizer_state=optimizer_state,
         frozen_before=frozen_before,
         reset_head=reset_head,
+        head=head,
         frozen=phase.freeze,
         first_row=run.first_row,
         objective=run.objective,
         seed=run.seed,
     )
+
+
+def head_at_start(recipe: Recipe, run: PhaseRun) -> tuple[bool, str | None]:
+    """Return whether a phase starts with a new prediction head, and the model whose head it takes.
+
+    Both are as in `Start`. With `separate_head`, masked and causal phases have a head each.
+    """
+    phase, base = run.phase, recipe.config.model.base
+    if not phase.separate_head or run.parent is None:
+        return phase.reset_head or (phase.separate_head and is_of_other_objective(base, phase)), None
+    if run.parent.phase.objective == phase.objective:
+        return False, None
+    same = [each for each in run.lineage[:-1] if each.phase.objective == phase.objective]
+    if same:
+        return False, str(recipe.folder.phase(same[-1].id).model)
+    return (True, None) if is_of_other_objective(base, phase) else (False, base)
+
+
+def is_of_other_objective(base: str | None, phase: Phase) -> bool:
+    """Return whether the prediction head of a base was not trained for the objective of a phase."""
+    return base is None or is_decoder(base) != (phase.objective == "clm")
 
 
 def boundary_table(start: Start, resumes_after: str | None = None) -> Table:
@@ -127,6 +150,8 @@ def boundary_table(start: Start, resumes_after: str | None = None) -> Table:
     }
     if start.reset_head:
         rows["prediction head"] = "initialized again, without optimizer state"
+    if start.head is not None:
+        rows["prediction head"] = f"that of {start.head}, without optimizer state"
     if start.frozen is not None:
         frozen = {
             f"layers {start.frozen.layers}": start.frozen.layers,
@@ -167,6 +192,10 @@ def starting_network(start: Start, model: Model, tokenizer: Tokenizer) -> Modern
     network.config.max_position_embeddings = positions  # never fewer than a base states
     if start.reset_head:
         reset_head(network, start.seed)
+    if start.head is not None:
+        take_head(network, load_base(start.head, backend))
+    if model.attention_output_dropout:
+        network.model.output_dropout = OutputDropout(model.attention_output_dropout, start.seed)
     freeze(start.frozen, network)
     return network.float()
 
@@ -180,3 +209,12 @@ def reset_head(network: ModernBertForPretraining, seed: int) -> None:
         network._init_weights(network)  # fills the decoder
     if network.decoder.bias is not None:
         torch.nn.init.zeros_(network.decoder.bias)
+
+
+def take_head(network: ModernBertForPretraining, other: ModernBertForPretraining) -> None:
+    """Replace prediction head and decoder by those of another network, except tied decoder weights."""
+    names, weights = head_names(network), other.state_dict()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name in names:
+                parameter.copy_(weights[name])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from clm_detour.config.schema import Config, Phase
+from clm_detour.config.schema import Config, Model, Phase
 from clm_detour.data.packing import PackedSource
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.prepared import PreparedData
@@ -46,7 +46,7 @@ def recipe_settings(config: Config, run: PhaseRun) -> dict[str, Any]:
         "precision": config.train.precision,
         "residual": config.train.residual if config.train.precision == "bf16" else "fp32",
         "ema_half_life": config.train.ema_half_life,
-        "model": {"base": config.model.base, "config": config.model.config},
+        "model": model_settings(config.model),
         "optimizer": asdict(config.optimizer),
         "phases": {
             step.name: {**phase_settings(step.phase), "shares": config.data.mixtures[step.phase.mixture]}
@@ -55,11 +55,20 @@ def recipe_settings(config: Config, run: PhaseRun) -> dict[str, Any]:
     }
 
 
+def model_settings(model: Model) -> dict[str, Any]:
+    """Return the settings of the model on which weights depend. Older folders name no dropout, and had none."""
+    settings: dict[str, Any] = {"base": model.base, "config": model.config}
+    if model.attention_output_dropout:
+        settings["attention_output_dropout"] = model.attention_output_dropout
+    return settings
+
+
 def phase_settings(phase: Phase) -> dict[str, Any]:
-    """Return the settings of a phase. Older folders do not name the position in the data, which went on."""
+    """Return the settings of a phase. Older folders do not name some of them, which had their defaults."""
     settings = asdict(phase)
-    if phase.position == "continue":
-        del settings["position"]
+    for key in ("position", "separate_head"):
+        if settings[key] == getattr(Phase, key):
+            del settings[key]
     return settings
 
 

@@ -61,6 +61,7 @@ class PhaseRecord:
     seed: int | None = None
     freeze: FreezeRecord | None = None
     reset_head: bool = False
+    separate_head: bool = False
     schedule: ScheduleRecord
     steps: int
     skipped_steps: int = 0

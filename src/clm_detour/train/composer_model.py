@@ -41,6 +41,7 @@ class PretrainingModel(ComposerModel):
                 document_lengths=batch["document_lengths"],
                 labels=batch["labels"],
                 predicted=sum(batch["predicted"]),
+                row_numbers=batch.get("row_numbers"),
             )
 
     def loss(self, outputs: PretrainingOutput, batch: dict[str, Any]) -> torch.Tensor:
@@ -104,6 +105,7 @@ def add_rows(batch: Batch, rows: int, filler: int) -> Batch:
     tokens = batch["input_ids"].shape[1]
     return {
         "input_ids": F.pad(batch["input_ids"], (0, 0, 0, rows), value=filler),
+        "row_numbers": F.pad(batch["row_numbers"], (0, rows)),
         "labels": F.pad(batch["labels"], (0, 0, 0, rows), value=IGNORED),
         "document_lengths": [*batch["document_lengths"], *([[tokens]] * rows)],
         "predicted": [*batch["predicted"], *([0] * rows)],

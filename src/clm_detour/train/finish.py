@@ -53,6 +53,7 @@ def phase_record(setup: Setup, started: datetime.datetime, position: Position) -
         seed=run.seed,
         freeze=None if freeze is None else FreezeRecord(**asdict(freeze)),
         reset_head=run.phase.reset_head,
+        separate_head=run.phase.separate_head,
         schedule=ScheduleRecord(**asdict(run.phase.schedule)),
         steps=run.steps,
         skipped_steps=position.skipped,

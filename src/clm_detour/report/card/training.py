@@ -34,7 +34,7 @@ def phase_rows(run: Run, phases: Sequence[Phase]) -> list[list[str]]:
         ["learning rate", *(end and rate(end.schedule) for end in ends)],
         ["optimizer state at the start", *(moments(run, phase) for phase in phases)],
         ["not trained", *(end and frozen(end.freeze) for end in ends)],
-        ["prediction head", *("new" if end and end.reset_head else "" for end in ends)],
+        ["prediction head", *(end and head(end) for end in ends)],
         ["precision", *(end and end.precision for end in ends)],
         ["devices", *(end and devices(run, end) for end in ends)],
         ["time", *(end and wording.duration(end.seconds).replace(wording.NARROW, " ") for end in ends)],
@@ -69,6 +69,11 @@ def moments(run: Run, phase: Phase) -> str:
     if not settings or "." not in phase.id:
         return ""
     return "kept" if settings.moments == "keep" else "new"
+
+
+def head(end: PhaseRecord) -> str:
+    """Return the prediction head with which a phase started; empty if it is that of the phase before."""
+    return "new" if end.reset_head else "one for each objective" if end.separate_head else ""
 
 
 def frozen(freeze: FreezeRecord | None) -> str:
