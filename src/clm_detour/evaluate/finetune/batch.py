@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+WordSpan = tuple[int, int, int]  # first word, last word, 1 + type
+
 
 @dataclass(frozen=True)
 class Example:
