@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from clm_detour.analyze.needle_pairs import POSITIONS, Pair, make_pairs, read_templates
-from clm_detour.analyze.needles import running_text, short_names
+from clm_detour.analyze.needles import running_text
 from clm_detour.evaluate.finetune.windows import frame_around
+from clm_detour.figures.wording import short_names
 from clm_detour.measure.encoder import Encoder, check_measurable, load_encoder
 from clm_detour.measure.states import batches_by_length
 from clm_detour.model.precision import best_device, fp32_products

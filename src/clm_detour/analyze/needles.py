@@ -18,6 +18,7 @@ import torch
 from rich.table import Table
 
 from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.figures.wording import short_names
 from clm_detour.measure.encoder import check_fills_masks
 from clm_detour.measure.scorer import open_masked
 from clm_detour.model import ModernBertForPretraining
@@ -188,17 +189,6 @@ def _right(
         right += int(logits.argmax()) == answer
         advance(1)
     return right
-
-
-def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Return for each path as many of its last parts as distinguish all paths."""
-    parts = {path: path.rstrip("/").split("/") for path in paths}
-    longest = max(map(len, parts.values()))
-    for count in range(1, longest + 1):
-        names = {path: "/".join(words[-count:]) for path, words in parts.items()}
-        if len(set(names.values())) == len(parts):
-            return names
-    return {path: path for path in parts}
 
 
 def needles_table(result: Mapping[str, Any]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from clm_detour.analyze.needles import short_names
+from clm_detour.figures.wording import short_names
 from clm_detour.records.analysis import (
     ModelDivergence,
     NetworkComparison,

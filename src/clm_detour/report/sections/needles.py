@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from clm_detour.analyze.needles import short_names
 from clm_detour.figures.table import Cell, Row, Text, number
+from clm_detour.figures.wording import short_names
 from clm_detour.records.needles import NeedleProbeRecord, NeedlesRecord, ProbeShare
 from clm_detour.report.markup import Section, heading, join, key, paragraph, table
 from clm_detour.report.run import Run
