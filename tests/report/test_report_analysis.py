@@ -205,7 +205,7 @@ def test_needles_stand_on_the_page_with_their_intervals_as_far_as_they_were_test
         "models": {path: probed[path.rsplit("/", 1)[1]] for path in models},
     }  # fmt: skip
     write_json(fake_run.path / "analysis" / "needle_probe.json", record)
-    page = page_of(fake_run)
+    page = write_page(fake_run.path).read_text(encoding="utf-8")
     assert "with 225 test texts up to ± 6.5 points" in page
     assert "62.2 [56, 68]" in page
     numbers = json.loads((fake_run.path / "report" / "numbers.json").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ and none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +28,8 @@ DROPOUT = 0.2  # of the projections
 class BiaffineHead(nn.Module):
     """A head that scores spans by their first and last words. See `SpanHead`."""
 
-    widest = 32
-    on_pretrained_head = True
+    widest: ClassVar[int] = 32
+    on_pretrained_head: ClassVar[bool] = True
 
     def __init__(self, hidden_size: int, labels: int):
         super().__init__()

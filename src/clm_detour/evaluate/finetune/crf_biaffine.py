@@ -19,7 +19,7 @@ types, H size of a projection, G tags.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,8 +38,8 @@ LARGEST = -1e-8  # log-probability: below zero, so that its gradient is defined
 class CrfBiaffineHead(nn.Module):
     """A head that adds the scores of a CRF and of a biaffine scorer. See `SpanHead`."""
 
-    widest = 40
-    on_pretrained_head = False
+    widest: ClassVar[int] = 40
+    on_pretrained_head: ClassVar[bool] = False
 
     def __init__(self, hidden_size: int, labels: int):
         super().__init__()

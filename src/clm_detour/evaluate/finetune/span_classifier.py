@@ -118,7 +118,7 @@ class SpanClassifier(nn.Module):
             places = window.starts[begin - window.first :]
             target = torch.tensor(inside, dtype=torch.long).reshape(-1, 3)
             examples.append(Example(window.document, window.ids, places, target, begin, end - begin))
-        return examples, {**count_windows(examples), "inexact_entities": inexact}
+        return examples, {**count_windows(examples, by_line), "inexact_entities": inexact}
 
     def logits(self, batch: Batch) -> list[Tensor]:
         """Return (O, D, C) for each window. The score of a span beyond the window's end has no meaning."""

@@ -97,7 +97,7 @@ class EntityTagger(nn.Module):
             for window in WordEncoder(tokenizer).windows(documents, max_tokens, by_line)
         ]
         inexact = sum(count for _, count in tagged)
-        return examples, {**count_windows(examples), "inexact_entities": inexact}
+        return examples, {**count_windows(examples, by_line), "inexact_entities": inexact}
 
     def logits(self, batch: Batch) -> Tensor:
         """Return (words, tags)."""
