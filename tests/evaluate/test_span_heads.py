@@ -6,6 +6,8 @@ import dataclasses
 
 import pytest
 import torch
+from test_finetune import PROTOCOL, fine_tune, make_task
+from torch import nn
 
 from clm_detour.config.protocols import SINCE_0_2, Protocol, recorded
 from clm_detour.evaluate.finetune.batch import Batch
@@ -20,7 +22,6 @@ from clm_detour.evaluate.tasks import TASKS
 from clm_detour.evaluate.tasks.task import Document, Entity
 from clm_detour.measure.encoder import load_encoder
 
-from .test_finetune import PROTOCOL, fine_tune, make_task
 
 HEAD = dataclasses.replace(PROTOCOL, head="crf_biaffine", head_learning_rate=3e-3, clip_norm=10.0, epochs=8)
 
@@ -43,12 +44,23 @@ def test_a_windows_scores_do_not_depend_on_its_batch(encoders):
         torch.testing.assert_close(scores_ODC[real], alone_ODC[real], rtol=1e-4, atol=1e-4)
 
 
-def test_a_span_scores_by_the_tags_of_its_first_and_last_word_and_all_between(monkeypatch):
+class Given(nn.Module):
+    """Returns given emissions."""
+
+    def __init__(self, emissions: torch.Tensor):
+        super().__init__()
+        self.emissions = emissions
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.emissions
+
+
+def test_a_span_scores_by_the_tags_of_its_first_and_last_word_and_all_between():
     """Words tagged B, L and O: of all spans only the first two words are an entity of the type."""
     head = CrfBiaffineHead(8, labels=2).eval()
     emissions = torch.zeros(1, 3, 9)
     emissions[0, 0, 1 + BEGIN] = emissions[0, 1, 1 + LAST] = emissions[0, 2, 0] = 30.0
-    monkeypatch.setattr(head, "tags", lambda states: emissions)
+    head.tags = Given(emissions)
     scores_WDC = head.crf_scores(torch.zeros(1, 3, 400), torch.tensor([3]), widest=3)[0]
     assert scores_WDC[0, 1, 0] > -0.01
     real = (torch.arange(3)[:, None] + torch.arange(3) < 3)[..., None].expand(-1, -1, 2).clone()
@@ -68,7 +80,7 @@ def test_a_span_is_dropped_beside_a_better_one_of_its_type_only():
 
 def test_lines_are_windows_of_their_own_and_every_word_is_read_once(encoders):
     text = "One two three\n\nfour five\nsix seven eight nine ten"
-    document = Document("1", text, entities=(Entity("Drug", 8, 18),))  # three .. four
+    document = Document("1", text, entities=(Entity("Drug", 8, 19),))  # three .. four
     words = find_words(text)
     assert [text[words[a][0] : words[b - 1][1]] for a, b in lines_of(document)] == [
         "One two three", "four five", "six seven eight nine ten",
