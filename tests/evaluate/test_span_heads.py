@@ -22,7 +22,6 @@ from clm_detour.evaluate.tasks import TASKS
 from clm_detour.evaluate.tasks.task import Document, Entity
 from clm_detour.measure.encoder import load_encoder
 
-
 HEAD = dataclasses.replace(PROTOCOL, head="crf_biaffine", head_learning_rate=3e-3, clip_norm=10.0, epochs=8)
 
 
