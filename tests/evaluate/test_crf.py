@@ -57,7 +57,7 @@ def test_partition_and_marginals_are_those_of_all_paths(types, words):
     expected = torch.zeros(words, 1 + 4 * types)
     for path, score in paths.items():
         for word, tag in enumerate(path):
-            expected[word, tag] += torch.tensor(score - total).exp()
+            expected[word, tag] += (score - total).exp()
     torch.testing.assert_close(marginals[0].exp().float(), expected, atol=1e-5, rtol=1e-4)
 
 
