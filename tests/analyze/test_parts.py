@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
 from clm_detour.analyze.gradients import gradients
-from clm_detour.analyze.needles import HaystackParts, find_needles, haystacks, short_names, whole_words
+from clm_detour.analyze.needles import HaystackParts, find_needles, haystacks, whole_words
 from clm_detour.analyze.transplant import (
     Graft,
     layer_thirds,
@@ -273,12 +273,6 @@ def test_needles_open_each_model_once_whatever_the_number_of_lengths(models, tex
     for path in both:
         assert together["control"][path] == [found["control"][path][0] for found in alone]
         assert together["accuracy"][path] == [found["accuracy"][path][0] for found in alone]
-
-
-def test_models_are_shown_by_what_tells_them_apart():
-    assert list(short_names(["runs/a/models/detour", "runs/a/models/twin/"]).values()) == ["detour", "twin"]
-    assert list(short_names(["a/model", "b/model", "b/other"]).values()) == ["a/model", "b/model", "b/other"]
-    assert short_names(["one"]) == {"one": "one"}
 
 
 def test_untrained_models_find_needles_by_chance_only(models, texts):

@@ -73,7 +73,7 @@ class _Labels:
 @settings(max_examples=60, deadline=None)
 @given(documents(nested=True))
 def test_nested_entities_become_spans_and_come_back_without_loss(tokenizer, document):
-    spans, inexact = word_spans(document, LABELS)
+    spans, inexact = word_spans(document, LABELS, 32)
     assert inexact == 0
     examples, _ = SpanClassifier.examples([document], LABELS, tokenizer, 2000)
     (example,) = examples
@@ -85,7 +85,7 @@ def test_nested_entities_become_spans_and_come_back_without_loss(tokenizer, docu
 @given(st.lists(documents(nested=True), min_size=1, max_size=3), st.integers(8, 40))
 def test_each_nested_entity_is_in_one_window_or_counted_as_cut_by_it(tokenizer, some, max_tokens):
     examples, counts = SpanClassifier.examples(some, LABELS, tokenizer, max_tokens)
-    spans = {(i, *span) for i, document in enumerate(some) for span in word_spans(document, LABELS)[0]}
+    spans = {(i, *span) for i, document in enumerate(some) for span in word_spans(document, LABELS, 32)[0]}
     starts = {
         (i, word): ids[0]
         for i, document in enumerate(some)

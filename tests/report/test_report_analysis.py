@@ -19,10 +19,11 @@ from clm_detour.report.load import load_run
 from clm_detour.report.page import write_page
 from clm_detour.report.sections.arms import arm_table
 from clm_detour.report.sections.costs import costs_section, known_device
+from clm_detour.report.sections.needles import needles_section
 from clm_detour.report.sections.network import network_section
 from clm_detour.report.sections.tasks import introduction, tasks_section
 from clm_detour.utils.errors import UserError
-from clm_detour.utils.files import atomic_folder
+from clm_detour.utils.files import atomic_folder, write_json
 
 SECTIONS = [(tasks_section, "evaluation/tasks"), (network_section, "analysis"), (costs_section, "phases")]
 
@@ -178,6 +179,44 @@ def test_a_run_without_the_records_has_no_such_section(fake_run, section, record
     assert section(load_run(fake_run.path))
     shutil.rmtree(fake_run.path / records)
     assert section(load_run(fake_run.path)) is None
+
+
+def test_needles_stand_on_the_page_with_their_intervals_as_far_as_they_were_tested(fake_run):
+    assert needles_section(load_run(fake_run.path)) is None
+    models = ["/somewhere/models/detour", "/somewhere/models/twin"]
+    found = {
+        "models": models, "lengths": [128], "positions": [0.0, 1.0], "trials": 50, "candidates": 20,
+        "accuracy": {one: [[0.5, 0.25]] for one in models}, "chance": 0.05,
+        "control": {one: [0.06] for one in models},
+    }  # fmt: skip
+    write_json(fake_run.path / "analysis" / "needles.json", found)
+    page = page_of(fake_run)
+    assert "Needles in long texts" in page
+    assert "trained probe" not in page
+    assert "95 % interval of at most ± 14 points" in page
+    right = {"detour": 140, "twin": 116}
+    probed = {
+        name: {"total": as_share(n, 225), "by_length": [as_share(n // 5, 45)], "epoch": 3, "validation": 0.6}
+        for name, n in right.items()
+    }
+    record = {
+        "language": "fr", "lengths": [512], "positions": [0.0, 0.5, 1.0], "seed": 0, "level": 0.95,
+        "pairs": {"train": 1050, "validation": 225, "test": 225},
+        "models": {path: probed[path.rsplit("/", 1)[1]] for path in models},
+    }  # fmt: skip
+    write_json(fake_run.path / "analysis" / "needle_probe.json", record)
+    page = write_page(fake_run.path).read_text(encoding="utf-8")
+    assert "with 225 test texts up to ± 6.5 points" in page
+    assert "62.2 [56, 68]" in page
+    numbers = json.loads((fake_run.path / "report" / "numbers.json").read_text(encoding="utf-8"))
+    assert numbers["needle_probe"]["models"]["twin"]["total"]["right"] == 116
+    assert "/somewhere" not in page + json.dumps(numbers)
+    fake_run.edit("analysis/needles.json", lambda record: {**record, "accuracy": {}})
+    assert "Needles: analysis/needles.json does not have the form" in page_of(fake_run)
+
+
+def as_share(right: int, pairs: int) -> dict[str, object]:
+    return {"right": right, "pairs": pairs, "accuracy": right / pairs, "interval": [0.56, 0.683]}
 
 
 def test_the_page_names_no_address_and_no_folder_of_the_machine(whole_run, whole_page):

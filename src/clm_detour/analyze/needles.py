@@ -2,22 +2,15 @@
 
 A needle is "The code of KEY is VALUE."; it stands in running text (other documents, one after another), and
 the text ends with "The code of KEY is [MASK]." KEY is two words and VALUE is one, all of them single tokens.
-Every model with the same tokenizer gets the same haystacks. The results are `needles.json`:
-
-    models       folders
-    lengths      tokens of a haystack, query included
-    positions    place of the needle: 0 at the start, 1 just before the query
-    trials       number of haystacks of each length and position
-    candidates   number of values to choose from
-    accuracy     model -> length x position: how often the right value has the highest logit of the candidates
-    chance       1 / candidates
-    control      model -> length: the same without a needle, which shows what the query alone reveals
+Every model with the same tokenizer gets the same haystacks. The results are `needles.json`, a
+`records.needles.NeedlesRecord`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +18,7 @@ import torch
 from rich.table import Table
 
 from clm_detour.data.tokenizer import Tokenizer
+from clm_detour.figures.wording import short_names
 from clm_detour.measure.encoder import check_fills_masks
 from clm_detour.measure.scorer import open_masked
 from clm_detour.model import ModernBertForPretraining
@@ -69,7 +63,7 @@ def parse_lengths(text: str) -> list[int]:
 def find_needles(
     models: Sequence[str], texts: Sequence[str], lengths: Sequence[int], trials: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Test every model. For the result see the docstring of the module.
+    """Test every model, and return the content of `needles.json`.
 
     Raises:
         UserError: If a model is not a ModernBERT, there is too little text, or a tokenizer has too few whole
@@ -86,7 +80,7 @@ def find_needles(
             words = whole_words(tokenizer, seed)
             shares = []
             for length in lengths:
-                flow = _running_text(tokenizer, texts, length)
+                flow = running_text(partial(_ids_of, tokenizer), texts, length)
                 parts = HaystackParts(tokenizer, flow, keys=words[CANDIDATES:], values=words[:CANDIDATES])
                 shares.append(_shares(network, parts, length, trials, seed, advance))
             accuracy[path] = [row[:-1] for row in shares]
@@ -156,10 +150,24 @@ def haystacks(
         yield np.array([tokenizer.cls, *hay[:at], *needle, *hay[at:], *query, tokenizer.sep]), right
 
 
-def _running_text(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarray:
+def _ids_of(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    return tokenizer.encode_batch([text])[0][1:-1]
+
+
+def running_text(
+    encode: Callable[[str], Sequence[int] | np.ndarray], texts: Sequence[str], length: int
+) -> np.ndarray:
+    """Return token ids of the first texts, one after another, (T,): 20 times `length`, or all.
+
+    Args:
+        encode: Returns the ids of a text without special tokens.
+
+    Raises:
+        UserError: If there are fewer than `length`.
+    """
     parts, total = [], 0
     for text in texts:
-        parts.append(tokenizer.encode_batch([text])[0][1:-1].astype(np.int64))
+        parts.append(np.asarray(encode(text), dtype=np.int64))
         total += len(parts[-1])
         if total > 20 * length:
             break
@@ -181,17 +189,6 @@ def _right(
         right += int(logits.argmax()) == answer
         advance(1)
     return right
-
-
-def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Return for each path as many of its last parts as distinguish all paths."""
-    parts = {path: path.rstrip("/").split("/") for path in paths}
-    longest = max(map(len, parts.values()))
-    for count in range(1, longest + 1):
-        names = {path: "/".join(words[-count:]) for path, words in parts.items()}
-        if len(set(names.values())) == len(parts):
-            return names
-    return {path: path for path in parts}
 
 
 def needles_table(result: Mapping[str, Any]) -> Table:

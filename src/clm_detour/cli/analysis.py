@@ -160,19 +160,51 @@ def transplant(
 
 
 def needles(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders of ModernBERT models.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders of models.")],
     texts: TextsOption,
-    lengths: Annotated[str, typer.Option(help="Lengths of the haystacks in tokens.")] = "128,512,2048",
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            help="Lengths of the texts in tokens.", show_default="128,512,2048; 512 to 8192 with --probe"
+        ),
+    ] = None,
     output: OutputOption = Path("needles"),
     text_field: FieldOption = "text",
-    trials: Annotated[int, typer.Option(min=1, help="Haystacks for each length and position.")] = 50,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Texts for each length and position.", show_default="50")
+    ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="As in the paper: train a probe that tells true statements from false."),
+    ] = False,
+    language: Annotated[
+        str | None, typer.Option(help="Language of the facts, fr or en.", show_default="fr")
+    ] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="Texts with a statement, of all splits.", show_default="1500")
+    ] = None,
 ) -> None:
-    """Needle in a haystack: recall a made-up fact from a long text; accuracy by length and position."""
+    """Needle in a haystack: find a made-up fact in a long text; accuracy by length and position."""
     from clm_detour.analyze.needles import find_needles, needles_table, parse_lengths
     from clm_detour.analyze.texts import StoredTexts, read_texts
 
+    wanted = None if lengths is None else parse_lengths(lengths)
+    for name, value, goes_with in (
+        ("--trials", trials, not probe),
+        ("--language", language, probe),
+        ("--pairs", pairs, probe),
+    ):
+        if value is not None and not goes_with:
+            raise UserError(f"{name} has no effect {'with' if probe else 'without'} --probe; leave it out.")
     stored = StoredTexts(read_texts(texts, text_field))
-    result = find_needles(models, stored, parse_lengths(lengths), trials)
+    if probe:
+        from clm_detour.analyze.needle_probe import LENGTHS, PAIRS, probe_needles, probe_table
+        from clm_detour.records.store import as_json
+
+        record = probe_needles(models, stored, language or "fr", wanted or LENGTHS, pairs or PAIRS)
+        _finish(as_json(record), probe_table(record), output / "needle_probe.json")
+        return
+    result = find_needles(models, stored, wanted or [128, 512, 2048], trials or 50)
     _finish(result, needles_table(result), output / "needles.json")
 
 

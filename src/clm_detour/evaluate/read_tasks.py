@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from clm_detour.config.protocols import changed
+from clm_detour.config.protocols import Protocol, changed
 from clm_detour.config.schema import FineTuning
 from clm_detour.evaluate.finetune.experiment import limit_documents
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.tasks import TASKS, Splits, Task, from_yaml, load, locate
 from clm_detour.evaluate.tasks.left_out import count_not_chosen
+from clm_detour.evaluate.tasks.task import METRICS
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.rules import one_of
 
@@ -38,6 +39,7 @@ def read_tasks(settings: FineTuning) -> tuple[list[tuple[Task, Splits]], dict[st
             continue
         task, splits = load(task, Path(settings.data or ""))
         protocol = changed(changed(task.protocol, settings.protocol), settings.protocols.get(name, {}))
+        check_selection(task, protocol)
         chosen = limit_documents(splits, settings.documents)
         skipped = {**task.skipped, **count_not_chosen(splits, chosen)}
         found.append((dataclasses.replace(task, protocol=protocol, skipped=skipped), chosen))
@@ -47,6 +49,17 @@ def read_tasks(settings: FineTuning) -> tuple[list[tuple[Task, Splits]], dict[st
             "to the folder that holds their folders."
         )
     return found, missing
+
+
+def check_selection(task: Task, protocol: Protocol) -> None:
+    """Check that the score that chooses the best round is one of this kind of task.
+
+    Raises:
+        UserError: If not.
+    """
+    if protocol.select_by is not None:
+        known = [one for one in METRICS[task.kind] if one != "positive_f1" or task.negative is not None]
+        one_of(protocol.select_by, known, f"protocol.select_by of {task.name}")
 
 
 def known_tasks(settings: FineTuning) -> dict[str, Task]:

@@ -78,3 +78,14 @@ def duration(seconds: float) -> str:
 def listing(items: Sequence[str]) -> str:
     """Return items as a list in words: 'a, b and c'."""
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return for each path as many of its last parts as distinguish all paths."""
+    parts = {path: path.rstrip("/").split("/") for path in paths}
+    longest = max(map(len, parts.values()))
+    for count in range(1, longest + 1):
+        names = {path: "/".join(words[-count:]) for path, words in parts.items()}
+        if len(set(names.values())) == len(parts):
+            return names
+    return {path: path for path in parts}

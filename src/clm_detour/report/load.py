@@ -22,6 +22,7 @@ from clm_detour.recipe.prepared import PreparedData
 from clm_detour.records.analysis import GradientsRecord, NetworkComparison, TrajectoryRecord, WeightsRecord
 from clm_detour.records.data import CARD, DataCard
 from clm_detour.records.evaluation import Summary
+from clm_detour.records.needles import NeedleProbeRecord, NeedlesRecord
 from clm_detour.records.phase import HeldOutStep, LoggedStep, PhaseRecord
 from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, PlanRecord, Scores, StepRecord
 from clm_detour.records.run_folder import PhaseFolder, RunFolder
@@ -91,6 +92,10 @@ def read_tasks_and_analysis(files: Reader, folder: RunFolder, run: Run, left_out
     run.weights = weights.changes if weights else []
     gradients = files.read(analysis / "gradients.json", "Gradients", GradientsRecord, expected=False)
     run.gradients = gradients.objectives if gradients else {}
+    run.needles = files.read(analysis / "needles.json", "Needles", NeedlesRecord, expected=False)
+    run.needle_probe = files.read(
+        analysis / "needle_probe.json", "Needle probe", NeedleProbeRecord, expected=False
+    )
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from clm_detour.figures.wording import short_names
 from clm_detour.records.analysis import (
     ModelDivergence,
     NetworkComparison,
@@ -75,6 +76,7 @@ def numbers(run: Run) -> dict[str, Any]:
             }
             for name, found in run.gradients.items()
         },
+        **of_needles(run),
         "missing": [*run.missing, *run.left_out],
     }
     return finite(found)
@@ -115,6 +117,26 @@ def of_scores(scores: Scores) -> dict[str, Any]:
 def of_score(score: Score | None) -> dict[str, Any] | None:
     """Return one score."""
     return pick(score, OF_SCORE) if score else None
+
+
+def of_needles(run: Run) -> dict[str, Any]:
+    """Return the shares of the needle tests that were made; no keys for others."""
+    found: dict[str, Any] = {}
+    if run.needles:
+        names = short_names(run.needles.models)
+        shares = {
+            kind: {names[path]: getattr(run.needles, kind)[path] for path in run.needles.models}
+            for kind in ("accuracy", "control")
+        }
+        found["needles"] = {**pick(run.needles, ("lengths", "positions", "trials")), **shares}
+    if run.needle_probe:
+        models = run.needle_probe.models
+        names = short_names(list(models))
+        found["needle_probe"] = {
+            **pick(run.needle_probe, ("lengths", "pairs")),
+            "models": {names[path]: asdict(result) for path, result in models.items()},
+        }
+    return found
 
 
 def of_tasks(found: Summary) -> dict[str, Any]:

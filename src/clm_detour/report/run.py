@@ -14,6 +14,7 @@ from clm_detour.config.units import parse_tokens
 from clm_detour.records.analysis import NetworkComparison, ObjectiveGradient, TrajectoryRecord, WeightChange
 from clm_detour.records.data import DataCard
 from clm_detour.records.evaluation import Summary
+from clm_detour.records.needles import NeedleProbeRecord, NeedlesRecord
 from clm_detour.records.phase import PhaseRecord
 from clm_detour.records.run import Arms, FilledMask, HeldOutRecord, StepRecord
 
@@ -110,6 +111,8 @@ class Run:
     weights: list[WeightChange] = field(default_factory=list)
     trajectory: TrajectoryRecord | None = None
     gradients: dict[str, ObjectiveGradient] = field(default_factory=dict)
+    needles: NeedlesRecord | None = None
+    needle_probe: NeedleProbeRecord | None = None
     operations: dict[str, float] = field(default_factory=dict)
     exported: list[str] = field(default_factory=list)
     parameters: int | None = None

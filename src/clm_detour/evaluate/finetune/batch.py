@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+WordSpan = tuple[int, int, int]  # first word, last word, 1 + type
+
 
 @dataclass(frozen=True)
 class Example:
@@ -96,10 +98,11 @@ class EpochBatches:
             yield Batch(chosen, self.device)
 
 
-def count_windows(examples: Sequence[Example]) -> dict[str, int]:
-    """Return the number of windows, and of documents with several windows."""
+def count_windows(examples: Sequence[Example], by_line: bool = False) -> dict[str, int]:
+    """Return the number of windows, and of documents with several windows; lines are not windows."""
     windows = Counter(example.document for example in examples)
-    return {"windows": len(examples), "documents_in_windows": sum(count > 1 for count in windows.values())}
+    several = 0 if by_line else sum(count > 1 for count in windows.values())
+    return {"windows": len(examples), "documents_in_windows": several}
 
 
 def by_length(examples: Sequence[Example], batch_size: int) -> list[list[int]]:

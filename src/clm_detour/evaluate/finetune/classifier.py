@@ -29,16 +29,23 @@ class DocumentClassifier(nn.Module):
     Args:
         several: Whether a document may have any number of labels. The answer is then all labels with a
             probability above 0.5.
+        at_least_one: Whether the answer is the most likely label where no label has such a probability.
         positive_weight: (C,), weight of each label's positives in the loss; None for equal weights.
     """
 
     def __init__(
-        self, labels: Sequence[str], encoder: Encoder, several: bool, positive_weight: Tensor | None = None
+        self,
+        labels: Sequence[str],
+        encoder: Encoder,
+        several: bool,
+        at_least_one: bool = False,
+        positive_weight: Tensor | None = None,
     ):
         super().__init__()
         self.labels = labels
         self.encoder = encoder
         self.several = several
+        self.at_least_one = at_least_one
         self.positive_weight = positive_weight
         self.drop = nn.Dropout(encoder.dropout)
         self.head = output_layer(encoder, len(labels))
@@ -88,9 +95,10 @@ class DocumentClassifier(nn.Module):
 
     def chosen(self, logits: Sequence[float]) -> list[str]:
         """Return the most likely label, or all labels with a probability above 0.5."""
-        if not self.several:
-            return [self.labels[max(range(len(logits)), key=logits.__getitem__)]]
-        return [label for label, logit in zip(self.labels, logits, strict=True) if logit > 0]
+        passing = [label for label, logit in zip(self.labels, logits, strict=True) if logit > 0]
+        if self.several and (passing or not self.at_least_one):
+            return passing
+        return [self.labels[max(range(len(logits)), key=logits.__getitem__)]]
 
 
 def target(document: Document, labels: Sequence[str], several: bool) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from clm_detour.config.protocols import Kind
+from clm_detour.config.protocols import Kind, recorded
 from clm_detour.evaluate.finetune.task_model import ENTITY_KINDS
 from clm_detour.evaluate.finetune.training import Prepared, Trained, prepare, train, validation_score
 from clm_detour.evaluate.tasks.left_out import count_left_out, count_unread
@@ -125,8 +125,8 @@ def make_record(
     Args:
         attempts: The result of each learning rate.
     """
-    metric = run.task.metric
-    rate = max(attempts, key=lambda rate: validation_score(attempts[rate].best, metric))
+    metric, chosen_by = run.task.metric, run.task.selects_by
+    rate = max(attempts, key=lambda rate: validation_score(attempts[rate].best, chosen_by))
     best = attempts[rate]
     return {
         "model": run.model,
@@ -141,7 +141,7 @@ def make_record(
         "rounds": [
             {"learning_rate": rate, **each} for rate, tried in attempts.items() for each in tried.rounds
         ],
-        "protocol": dataclasses.asdict(run.task.protocol) | {"max_tokens": max_tokens},
+        "protocol": recorded(run.task.protocol) | {"max_tokens": max_tokens},
         "options": dataclasses.asdict(run.options),
         "documents": {split: len(documents) for split, documents in prepared.splits.items()},
         "counts": prepared.counts,
@@ -194,7 +194,7 @@ def run_settings(task: Task, options: RunOptions, model: str, data: str) -> dict
         model: Fingerprint of the model's files.
         data: Fingerprint of the documents.
     """
-    protocol = {key: value for key, value in dataclasses.asdict(task.protocol).items() if key != "seeds"}
+    protocol = {key: value for key, value in recorded(task.protocol).items() if key != "seeds"}
     return {
         "model": model,
         "data": data,

@@ -1,46 +1,80 @@
-"""Recognition of nested entities: a biaffine head gives every span of words, up to a width, a type or none.
+"""Recognition of nested entities: a head scores every span of words, up to a width, for every type.
 
-The head is that of Yu, Bohnet and Poesio (2020, arXiv 2005.07150): two projections of each word, one as the
-start and one as the end of a span, then a bilinear and a linear form for each type, with cross-entropy over
-the types and none. Spans are accepted in the order of their scores. A span that crosses a better one is
-dropped, a span inside another one is kept. The greatest width is that of the widest entity in training. A
-discontinuous entity is learned as the span from its start to its end, and counted as inexact.
+The greatest width is that of the widest entity in training. A discontinuous entity is learned as the span
+from its start to its end, and counted as inexact.
 
-Shapes: W words, O words at which a span may start, D widths, E hidden size, H size of a projection, C types
-and none.
+Shapes: W words, O words at which a span may start, D widths, E hidden size, C scores of a span.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from clm_detour.evaluate.finetune.batch import Batch, Example, count_windows
+from clm_detour.evaluate.finetune.batch import Batch, Example, WordSpan, count_windows
+from clm_detour.evaluate.finetune.biaffine import BiaffineHead
+from clm_detour.evaluate.finetune.crf_biaffine import CrfBiaffineHead
 from clm_detour.evaluate.finetune.tagger import touched
 from clm_detour.evaluate.finetune.windows import WordEncoder, words_of
 from clm_detour.evaluate.tasks.task import Document, Entity
 from clm_detour.measure.encoder import Encoder
 
-NONE = 0
-PROJECTION = 150
-DROPOUT = 0.2  # of the projections
-WIDEST = 32  # words; wider entities are counted as inexact
-WordSpan = tuple[int, int, int]  # first word, last word, 1 + type
+HEADS: dict[str, type[BiaffineHead] | type[CrfBiaffineHead]] = {
+    "biaffine": BiaffineHead,
+    "crf_biaffine": CrfBiaffineHead,
+}
 
 
-def word_spans(document: Document, labels: Sequence[str]) -> tuple[list[WordSpan], int]:
-    """Return the entities as spans of words, and the number of those that are not exact."""
+class SpanHead(Protocol):
+    """A head that scores spans of words.
+
+    Attributes:
+        widest: Width in words beyond which an entity is counted as inexact.
+        on_pretrained_head: Whether it stands on the encoder's pretrained prediction head, if there is one.
+    """
+
+    widest: ClassVar[int]
+    on_pretrained_head: ClassVar[bool]
+
+    def __call__(self, words: Sequence[Tensor], starts: Sequence[int], widest: int) -> list[Tensor]:
+        """Return (O, D, C) for the words (W, E) of each window, for spans from its first `starts` words.
+
+        The score of a span beyond the window's end has no meaning.
+        """
+
+    def loss(
+        self, logits: Sequence[Tensor], wanted: Sequence[Tensor], real: Sequence[Tensor], words: int
+    ) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            logits: (O, D, C) of each window.
+            wanted: (O, D) of each window, 0 or 1 + type.
+            real: (O, D) of each window, whether the span is in it.
+            words: Number of words at which a span may start in all windows.
+        """
+
+    def choose(self, logits_ODC: Tensor, real_OD: Tensor, offset: int) -> list[WordSpan]:
+        """Return the spans that are entities, in words of the document, whose word `offset` is the first."""
+
+
+def word_spans(document: Document, labels: Sequence[str], widest: int) -> tuple[list[WordSpan], int]:
+    """Return the entities as spans of words, and the number of those that are not exact.
+
+    Args:
+        widest: Wider entities are left out, and count as not exact.
+    """
     words = words_of(document)
     found: dict[tuple[int, int], int] = {}
     inexact = 0
     for entity in document.entities:
         first, last = touched(words, entity.start, entity.end)
-        if not 0 < last - first <= WIDEST or (first, last - 1) in found:
+        if not 0 < last - first <= widest or (first, last - 1) in found:
             inexact += 1
             continue
         found[first, last - 1] = 1 + labels.index(entity.label)
@@ -50,19 +84,18 @@ def word_spans(document: Document, labels: Sequence[str]) -> tuple[list[WordSpan
 
 
 class SpanClassifier(nn.Module):
-    """An encoder with a biaffine head.
+    """An encoder with a head over spans.
 
     Args:
         widest: Greatest width of a span, in words.
     """
 
-    def __init__(self, labels: Sequence[str], encoder: Encoder, widest: int):
+    def __init__(self, labels: Sequence[str], encoder: Encoder, head: SpanHead, widest: int):
         super().__init__()
         self.labels = labels
         self.encoder = encoder
         self.widest = widest
-        types = 1 + len(labels)
-        self.head = BiaffineHead(encoder.hidden_size, types)
+        self.head: Any = head
 
     @staticmethod
     def examples(
@@ -70,12 +103,14 @@ class SpanClassifier(nn.Module):
         labels: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         max_tokens: int,
+        by_line: bool = False,
+        widest: int = BiaffineHead.widest,
     ) -> tuple[list[Example], dict[str, int]]:
         """Return the windows with the spans whose first word they own, and counts."""
-        spans = [word_spans(document, labels) for document in documents]
+        spans = [word_spans(document, labels, widest) for document in documents]
         inexact = sum(count for _, count in spans)
         examples = []
-        for window in WordEncoder(tokenizer).windows(documents, max_tokens):
+        for window in WordEncoder(tokenizer).windows(documents, max_tokens, by_line):
             (begin, end), last = window.owned, window.first + len(window.starts)
             own = [span for span in spans[window.document][0] if begin <= span[0] < end]
             inside = [(a - begin, b - begin, kind) for a, b, kind in own if b < last]
@@ -83,37 +118,38 @@ class SpanClassifier(nn.Module):
             places = window.starts[begin - window.first :]
             target = torch.tensor(inside, dtype=torch.long).reshape(-1, 3)
             examples.append(Example(window.document, window.ids, places, target, begin, end - begin))
-        return examples, {**count_windows(examples), "inexact_entities": inexact}
+        return examples, {**count_windows(examples, by_line), "inexact_entities": inexact}
 
     def logits(self, batch: Batch) -> list[Tensor]:
         """Return (O, D, C) for each window. The score of a span beyond the window's end has no meaning."""
-        states_TE = self.encoder(batch.ids, batch.lengths)
-        words_WE = self.encoder.apply_head(states_TE[batch.places])
+        words_WE = self.encoder(batch.ids, batch.lengths)[batch.places]
+        if self.head.on_pretrained_head:
+            words_WE = self.encoder.apply_head(words_WE)
         windows = words_WE.split([len(example.places) for example in batch.examples])
-        return [
-            self.head(words, example.owned, self.widest)
-            for words, example in zip(windows, batch.examples, strict=True)
-        ]
+        return cast(
+            "list[Tensor]", self.head(windows, [example.owned for example in batch.examples], self.widest)
+        )
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the cross-entropy over all spans, in nats per word."""
-        total = torch.zeros((), device=batch.device)
-        for logits_ODC, example in zip(self.logits(batch), batch.examples, strict=True):
+        """Return the loss of the head."""
+        logits = self.logits(batch)
+        wanted, real = [], []
+        for logits_ODC, example in zip(logits, batch.examples, strict=True):
             wanted_OD = torch.zeros(logits_ODC.shape[:2], dtype=torch.long, device=batch.device)
             for first, last, kind in example.target.tolist():
                 if last - first < self.widest:
                     wanted_OD[first, last - first] = kind
-            real_OD = inside(logits_ODC, len(example.places))
-            total = total + F.cross_entropy(logits_ODC[real_OD].float(), wanted_OD[real_OD], reduction="sum")
-        return total / max(sum(example.owned for example in batch.examples), 1)
+            wanted.append(wanted_OD)
+            real.append(inside(logits_ODC, len(example.places)))
+        words = max(sum(example.owned for example in batch.examples), 1)
+        return cast(Tensor, self.head.loss(logits, wanted, real, words))
 
     def predict(self, batch: Batch) -> list[list[WordSpan]]:
         """Return the spans of each window, in words of its document."""
-        found = []
-        for logits_ODC, example in zip(self.logits(batch), batch.examples, strict=True):
-            real_OD = inside(logits_ODC, len(example.places))
-            found.append(best_spans(logits_ODC, real_OD, example.first))
-        return found
+        return [
+            self.head.choose(logits_ODC, inside(logits_ODC, len(example.places)), example.first)
+            for logits_ODC, example in zip(self.logits(batch), batch.examples, strict=True)
+        ]
 
     def read(
         self, documents: Sequence[Document], examples: Sequence[Example], outputs: Sequence[list[WordSpan]]
@@ -134,47 +170,8 @@ class SpanClassifier(nn.Module):
         return tuple(sorted(found, key=lambda entity: (entity.start, entity.end, entity.label)))
 
 
-class BiaffineHead(nn.Module):
-    """A head that scores spans by their first and last words."""
-
-    def __init__(self, hidden_size: int, types: int):
-        super().__init__()
-        self.start, self.end = (
-            nn.Sequential(nn.Linear(hidden_size, PROJECTION), nn.GELU(), nn.Dropout(DROPOUT))
-            for _ in range(2)
-        )
-        self.bilinear = nn.Parameter(torch.empty(types, PROJECTION, PROJECTION))
-        nn.init.normal_(self.bilinear, std=1 / PROJECTION)
-        self.linear = nn.Linear(2 * PROJECTION, types)
-
-    def forward(self, words_WE: Tensor, starts: int, widest: int) -> Tensor:
-        """Return (O, D, C) from (W, E), for the first `starts` words and widths 1 to `widest`."""
-        start_OH, end_WH = self.start(words_WE[:starts]), self.end(words_WE)
-        last_OD = torch.arange(starts, device=words_WE.device)[:, None] + torch.arange(
-            widest, device=words_WE.device
-        )
-        end_ODH = end_WH[last_OD.clamp_max(len(words_WE) - 1)]
-        bilinear_OCH = torch.einsum("oh,chk->ock", start_OH, self.bilinear)
-        of_start, of_end = self.linear.weight.chunk(2, dim=1)
-        linear_ODC = (F.linear(start_OH, of_start)[:, None] + F.linear(end_ODH, of_end)) + self.linear.bias
-        return linear_ODC + torch.einsum("och,odh->odc", bilinear_OCH, end_ODH)
-
-
 def inside(logits_ODC: Tensor, words: int) -> Tensor:
     """Return (O, D): whether a span with this start and width ends within the window."""
     starts, widest, _ = logits_ODC.shape
     starts_O1 = torch.arange(starts, device=logits_ODC.device)[:, None]
     return starts_O1 + torch.arange(widest, device=logits_ODC.device) < words
-
-
-def best_spans(logits_ODC: Tensor, real_OD: Tensor, offset: int) -> list[WordSpan]:
-    """Return the spans of a type, by score, without those that cross one of a higher score."""
-    score_OD, kind_OD = logits_ODC.float().softmax(-1).max(-1)
-    chosen = ((kind_OD != NONE) & real_OD).nonzero().tolist()
-    chosen.sort(key=lambda place: -float(score_OD[place[0], place[1]]))
-    kept: list[WordSpan] = []
-    for start, width in chosen:
-        first, last = offset + start, offset + start + width
-        if not any(a < first <= b < last or first < a <= last < b for a, b, _ in kept):
-            kept.append((first, last, int(kind_OD[start, width])))
-    return kept

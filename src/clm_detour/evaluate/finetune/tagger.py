@@ -83,6 +83,7 @@ class EntityTagger(nn.Module):
         labels: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         max_tokens: int,
+        by_line: bool = False,
     ) -> tuple[list[Example], dict[str, int]]:
         """Return the windows with their words' tags, and counts of what was cut or cannot be represented."""
         tagged = [tag_words(document, labels) for document in documents]
@@ -93,10 +94,10 @@ class EntityTagger(nn.Module):
                 window.owned_starts,
                 torch.tensor(tagged[window.document][0][slice(*window.owned)]),
             )
-            for window in WordEncoder(tokenizer).windows(documents, max_tokens)
+            for window in WordEncoder(tokenizer).windows(documents, max_tokens, by_line)
         ]
         inexact = sum(count for _, count in tagged)
-        return examples, {**count_windows(examples), "inexact_entities": inexact}
+        return examples, {**count_windows(examples, by_line), "inexact_entities": inexact}
 
     def logits(self, batch: Batch) -> Tensor:
         """Return (words, tags)."""

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clm_detour.evaluate.finetune.batch import Batch, Example
 from clm_detour.evaluate.finetune.classifier import DocumentClassifier, positive_weights
-from clm_detour.evaluate.finetune.span_classifier import SpanClassifier
+from clm_detour.evaluate.finetune.span_classifier import HEADS, SpanClassifier
 from clm_detour.evaluate.finetune.tagger import EntityTagger
 from clm_detour.evaluate.tasks.task import SPLITS, Document, Splits, Task
 from clm_detour.measure.encoder import Encoder
@@ -46,10 +46,12 @@ def make_examples(
         UserError: If a document has a label that the task does not list.
     """
     check_labels(task, documents)
+    by_line = task.protocol.by_line
     if task.kind == "entities":
-        return EntityTagger.examples(documents, task.labels, tokenizer, max_tokens)
+        return EntityTagger.examples(documents, task.labels, tokenizer, max_tokens, by_line)
     if task.kind == "nested_entities":
-        return SpanClassifier.examples(documents, task.labels, tokenizer, max_tokens)
+        widest = HEADS[task.protocol.head].widest
+        return SpanClassifier.examples(documents, task.labels, tokenizer, max_tokens, by_line, widest)
     several = task.kind == "multi_label"
     return DocumentClassifier.examples(documents, task.labels, tokenizer, max_tokens, several)
 
@@ -66,10 +68,12 @@ def make_task_model(
     if task.kind == "entities":
         return cast(TaskModel, EntityTagger(task.labels, encoder))
     if task.kind == "nested_entities":
-        return cast(TaskModel, SpanClassifier(task.labels, encoder, max(widths(examples), default=1)))
-    several = task.kind == "multi_label"
-    weights = positive_weights(training, task.labels) if several and task.protocol.positive_weight else None
-    return cast(TaskModel, DocumentClassifier(task.labels, encoder, several, weights))
+        widest, protocol = max(widths(examples), default=1), task.protocol
+        head = HEADS[protocol.head](encoder.hidden_size, len(task.labels))
+        return cast(TaskModel, SpanClassifier(task.labels, encoder, head, widest))
+    several, protocol = task.kind == "multi_label", task.protocol
+    weights = positive_weights(training, task.labels) if several and protocol.positive_weight else None
+    return cast(TaskModel, DocumentClassifier(task.labels, encoder, several, protocol.at_least_one, weights))
 
 
 def count_too_wide(examples: Sequence[Example], training: Sequence[Example]) -> int:

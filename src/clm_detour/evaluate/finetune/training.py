@@ -110,7 +110,7 @@ def train(
     def validate(step: int, loss: float) -> bool:
         scores, _ = evaluate("validation")
         rounds.append({"step": step, "epoch": step / len(batches), "loss": loss, "validation": scores})
-        best = best_round(rounds, task.metric)
+        best = best_round(rounds, task.selects_by)
         if rounds[best] is rounds[-1]:
             best_weights.update(
                 {name: weight.detach().cpu().clone() for name, weight in module.state_dict().items()}
@@ -119,10 +119,11 @@ def train(
 
     settings = FitSettings(
         steps=steps, learning_rate=protocol.learning_rate, head_learning_rate=protocol.head_learning_rate,
-        weight_decay=protocol.weight_decay, warmup=protocol.warmup, seed=seed, bf16=bf16,
+        weight_decay=protocol.weight_decay, warmup=protocol.warmup, seed=seed, clip_norm=protocol.clip_norm,
+        bf16=bf16,
     )  # fmt: skip
     fit(module, batches, settings, validation_steps, validate, advance)
-    best = rounds[best_round(rounds, task.metric)]
+    best = rounds[best_round(rounds, task.selects_by)]
     module.load_state_dict(best_weights)
     flops = count_flops(model.encoder, prepared, rounds, protocol.batch_size)
     scores, answers = evaluate("test")
@@ -132,12 +133,14 @@ def train(
 def length_of(protocol: Protocol, epoch_steps: int) -> tuple[int, list[int]]:
     """Return the number of steps, and the steps after which to validate.
 
-    These are the ends of the epochs, or, if the protocol gives steps, `ROUNDS_OF_STEPS` evenly spaced ones.
+    Unless the protocol says how many steps are between validations, these are the ends of the epochs, or, if
+    it gives steps, `ROUNDS_OF_STEPS` evenly spaced ones. The last step is always one of them.
     """
-    if protocol.steps is None:
-        return protocol.epochs * epoch_steps, [epoch_steps * (epoch + 1) for epoch in range(protocol.epochs)]
-    every = math.ceil(protocol.steps / ROUNDS_OF_STEPS)
-    return protocol.steps, [*range(every, protocol.steps, every), protocol.steps]
+    steps, every = protocol.steps, protocol.validate_every
+    if steps is None:
+        steps, every = protocol.epochs * epoch_steps, every or epoch_steps
+    every = every or math.ceil(steps / ROUNDS_OF_STEPS)
+    return steps, [*range(every, steps, every), steps]
 
 
 def best_round(rounds: Sequence[Mapping[str, Any]], metric: str) -> int:

@@ -88,17 +88,32 @@ class WordEncoder:
         self.known.update(zip(new, (ids or self.dropped for ids in self.tokens(new)), strict=True))
         return [self.known[surface] for surface in surfaces]
 
-    def windows(self, documents: Sequence[Document], max_tokens: int) -> Iterator[Window]:
-        """Yield the windows of all documents in order; a document without words has none."""
+    def windows(
+        self, documents: Sequence[Document], max_tokens: int, by_line: bool = False
+    ) -> Iterator[Window]:
+        """Yield the windows of all documents in order; a document without words has none.
+
+        Args:
+            by_line: Whether no window goes beyond the end of a line.
+        """
         room = max_tokens - len(self.opening) - len(self.closing)
         for number, document in enumerate(documents):
             words = [ids[:room] for ids in self.encode(document)]
-            ranges = cut([len(ids) for ids in words], room)
-            for (first, last), owned in zip(ranges, owners(ranges), strict=True):
-                pieces = words[first:last]
-                starts = accumulate((len(ids) for ids in pieces[:-1]), initial=len(self.opening))
-                ids = [*self.opening, *(token for piece in pieces for token in piece), *self.closing]
-                yield Window(number, ids, first, list(starts), owned)
+            lengths = [len(ids) for ids in words]
+            for begin, end in lines_of(document) if by_line else [(0, len(words))]:
+                ranges = [(begin + a, begin + b) for a, b in cut(lengths[begin:end], room)]
+                for (first, last), owned in zip(ranges, owners(ranges), strict=True):
+                    pieces = words[first:last]
+                    starts = accumulate((len(ids) for ids in pieces[:-1]), initial=len(self.opening))
+                    ids = [*self.opening, *(token for piece in pieces for token in piece), *self.closing]
+                    yield Window(number, ids, first, list(starts), owned)
+
+
+def lines_of(document: Document) -> list[Span]:
+    """Return the range of words of each line that has words."""
+    words, text = words_of(document), document.text
+    breaks = [place for place in range(1, len(words)) if "\n" in text[words[place - 1][1] : words[place][0]]]
+    return list(pairwise([0, *breaks, len(words)]))
 
 
 def frame_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -139,7 +154,7 @@ def owners(ranges: Sequence[Span]) -> list[Span]:
     if not ranges:
         return []
     inner = [(begin + end) // 2 for (_, end), (begin, _) in pairwise(ranges)]
-    return list(pairwise([0, *inner, ranges[-1][1]]))
+    return list(pairwise([ranges[0][0], *inner, ranges[-1][1]]))
 
 
 def frame_text(

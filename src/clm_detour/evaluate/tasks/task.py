@@ -116,3 +116,8 @@ class Task:
     obtain: str = ""
     disjoint: bool = True
     skipped: Counts = field(default_factory=dict)
+
+    @property
+    def selects_by(self) -> str:
+        """The validation score that chooses the round whose weights answer the test split."""
+        return self.protocol.select_by or self.metric

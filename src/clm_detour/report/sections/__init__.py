@@ -16,6 +16,7 @@ from clm_detour.report.sections.data import data_section
 from clm_detour.report.sections.held_out import held_out_section
 from clm_detour.report.sections.limits import limits_section
 from clm_detour.report.sections.masks import masks_section
+from clm_detour.report.sections.needles import needles_section
 from clm_detour.report.sections.network import network_section
 from clm_detour.report.sections.process import process_section, provenance_section
 from clm_detour.report.sections.tasks import tasks_section
@@ -26,6 +27,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     held_out_section,
     training_section,
     network_section,
+    needles_section,
     limits_section,
     masks_section,
     arms_section,
