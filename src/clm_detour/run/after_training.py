@@ -72,7 +72,7 @@ def held_out_step(recipe: Recipe) -> Step:
             rows=config.evaluate.rows,
             seed=config.seed,
         )
-        external = external_base(config.model.base)
+        external = {} if "base" in recipe.arms else external_base(config.model.base)
         phases = {id: str(folder.phase(id).model) for id in recipe.phases}
         keep_freed_memory()
         total = held_out.total_rows * (len(external) + len(phases))
