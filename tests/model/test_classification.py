@@ -213,7 +213,7 @@ def test_parameters_are_named_and_spread_as_in_transformers() -> None:
         torch.manual_seed(0)
         config = tiny_config(**keys)
         mine = ours(config).state_dict()
-        other = getattr(transformers, ours.transformers_class)(config).state_dict()
+        other = getattr(transformers, f"ModernBert{ours.kind}")(config).state_dict()
         assert list(mine) == list(other)
         for name, weight in mine.items():
             assert weight.shape == other[name].shape

@@ -32,7 +32,7 @@ def load_network(path: str, backend: str | None) -> ModernBertForPretraining:
     return ModernBertForPretraining.from_pretrained(path, attention_backend=backend, causal=False)
 
 
-def load_base(path: str, backend: str | None, seed: int) -> ModernBertForPretraining:
+def load_base(path: str, backend: str | None, seed: int = 0) -> ModernBertForPretraining:
     """Return the network of `model.base`; for a decoder, one with the same logits under the causal mask.
 
     A base without a masked-LM head, such as a body alone or a classifier, gets a new one.
