@@ -84,10 +84,10 @@ def test_the_small_recipe_has_steps_to_learn_in(tmp_path):
 
 LARGEST_IMAGE = 300_000  # bytes
 GAINS = {  # row of the table -> language, published models before, without and with the detour
-    "ModernCamemBERT-base": ("fr", "ModernCamemBERT", "base MLM", "base CLM (cpt-fr-base)"),
-    "ModernCamemBERT-large": ("fr", None, "large MLM", "large CLM (cpt-fr-large)"),
-    "ModernBERT-base": ("en", "ModernBERT-base", "base 50B MLM", "base 50B CLM (cpt-en-base)"),
-    "ModernBERT-large": ("en", None, "large 50B MLM", "large 50B CLM (cpt-en-large)"),
+    "ModernCamemBERT-base": ("fr", "ModernCamemBERT", "base MLM", "base CLM"),
+    "ModernCamemBERT-large": ("fr", None, "large MLM", "large CLM"),
+    "ModernBERT-base": ("en", "ModernBERT-base", "base 50B MLM", "base 50B CLM"),
+    "ModernBERT-large": ("en", None, "large 50B MLM", "large 50B CLM"),
 }
 
 
@@ -122,7 +122,7 @@ def test_the_gains_are_the_published_averages():
     assert [row[0] for row in rows] == list(GAINS)
     for name, tasks, *cells in rows:
         language, *models = GAINS[name]
-        scores = published_scores(language)
+        scores = {model.partition(" (")[0]: found for model, found in published_scores(language).items()}
         averages = [scores[model]["average"] if model else None for model in models]
         assert int(tasks) == len(scores[models[-1]]) - 1
         assert cells[:3] == ["–" if value is None else f"{value:.1f}" for value in averages]

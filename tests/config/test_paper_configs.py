@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clm_detour.config import load_config
+from clm_detour.config.expressions.conditions import Condition
 from clm_detour.config.shipped import CONFIGS
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
@@ -16,6 +17,12 @@ PAPER = sorted((CONFIGS / "paper").rglob("*.yaml"))
 STEPS = {
     "cpt-en-base": (15_895, 1_590), "cpt-en-large": (15_895, 1_590), "en-base-10b": (3_179, 318),
     "en-base-mimic": (3_179, 318), "cpt-fr-base": (3_179, 318), "cpt-fr-large": (7_948, 795),
+}  # fmt: skip
+
+
+REPEATED = {  # share of an article's paragraphs in percent -> copies
+    0.5: 4.3, 1: 4.3, 25: 4.3, 26: 8.5, 50: 8.5, 51: 12.8, 75: 12.8, 76: 21.3, 99: 21.3, 99.5: 21.3,
+    100: 34.1,
 }  # fmt: skip
 
 
@@ -68,6 +75,28 @@ def test_detour_and_twin_differ_in_phase_1_alone(path):
     )
 
 
+@pytest.mark.parametrize("name", ["cpt-fr-base", "cpt-fr-large"])
+def test_french_articles_are_repeated_by_the_share_of_their_good_paragraphs(name):
+    articles = load(CONFIGS / "paper" / f"{name}.yaml").data.sources["articles"]
+    kept = Condition.parse(articles.where)
+    steps = [(Condition.parse(text), copies) for text, copies in articles.repeat.items()]
+
+    def copies_of(share: float) -> list[float]:
+        return [copies for condition, copies in steps if condition({"good_paragraphs": share})]
+
+    assert not kept({"good_paragraphs": 0})
+    assert all(kept({"good_paragraphs": share}) for share in REPEATED)
+    assert {share: copies_of(share)[0] for share in REPEATED} == REPEATED  # the first that holds counts
+
+
+def test_the_decays_of_a_soup_start_from_one_phase_and_differ_in_their_seed_alone():
+    recipe = Recipe(load(CONFIGS / "paper/ablations/soup.yaml"))
+    ends = [recipe.arms[arm][-1] for arm in ("detour", "detour-42", "detour-43")]
+    assert len({run.parent.id for run in ends}) == 1
+    assert len({run.seed for run in ends}) == 3
+    assert len({(run.first_row, run.steps, run.duration, run.objective.mask_rate) for run in ends}) == 1
+
+
 def test_an_ablation_shares_the_phases_and_the_folder_of_the_run_that_it_extends():
     sweep, plain = (
         load(CONFIGS / "paper/ablations/decay-sweep.yaml"),
@@ -82,7 +111,8 @@ def test_an_ablation_shares_the_phases_and_the_folder_of_the_run_that_it_extends
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
 def test_a_config_opens_with_what_it_expects_on_what_and_its_command(path):
-    opening = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    lines = path.read_text().splitlines()
+    opening = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
     text = "\n".join(opening)
     assert "# Expected" in text
     assert re.search(r"# Hardware: 4 x H100, about [^#]*hour", text)

@@ -61,7 +61,7 @@ def theirs(model: ModernBertPreTrainedModel) -> Any:
     """transformers' class of the same name with the same weights."""
     config = tiny_config(**{**model.config.to_dict(), "attn_implementation": "eager"})
     config.reference_compile = False
-    other = getattr(transformers, model.architecture)(config)
+    other = getattr(transformers, model.transformers_class)(config)
     other.load_state_dict(model.state_dict())
     return other.eval()
 
@@ -213,7 +213,7 @@ def test_parameters_are_named_and_spread_as_in_transformers() -> None:
         torch.manual_seed(0)
         config = tiny_config(**keys)
         mine = ours(config).state_dict()
-        other = getattr(transformers, ours.architecture)(config).state_dict()
+        other = getattr(transformers, f"ModernBert{ours.kind}")(config).state_dict()
         assert list(mine) == list(other)
         for name, weight in mine.items():
             assert weight.shape == other[name].shape

@@ -252,9 +252,9 @@ def classifier(cls: type[Any], seed: int = 0, **keys: Any) -> Any:
 
 def theirs(folder: Path, cls: type[Any]) -> Any:
     """What transformers' Auto class opens, every weight of it from the folder."""
-    auto = getattr(transformers, cls.architecture.replace("ModernBert", "AutoModel"))
+    auto = getattr(transformers, f"AutoModel{cls.kind}".replace("AutoModelModel", "AutoModel"))
     model, report = auto.from_pretrained(folder, output_loading_info=True)
-    assert type(model).__name__ == cls.architecture
+    assert type(model).__name__ == f"ModernBert{cls.kind}"
     assert not any(report.values())
     return model.eval()
 
@@ -277,7 +277,7 @@ def test_classifiers_go_to_transformers_and_come_back(
     assert torch.equal(logits(back), logits(model))
     assert not back.training
     for config in (other.config, back.config):
-        assert config.architectures == [cls.architecture]
+        assert config.architectures == [f"ModernBert{cls.kind}"]
         for key in ("id2label", "label2id", "problem_type", "classifier_pooling"):
             assert getattr(config, key) == getattr(model.config, key)
 
@@ -367,7 +367,7 @@ def test_an_encoder_may_come_from_another_classifier_whose_labels_are_forgotten(
 def test_a_folder_opens_only_as_what_it_is(tmp_path: Path) -> None:
     models = {
         "ModernBertForMaskedLM": tiny_model(),
-        **{cls.architecture: classifier(cls) for cls in CLASSIFIERS},
+        **{f"ModernBert{cls.kind}": classifier(cls) for cls in CLASSIFIERS},
     }
     for held, model in models.items():
         model.save_pretrained(tmp_path)

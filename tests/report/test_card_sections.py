@@ -12,8 +12,10 @@ from huggingface_hub import ModelCard
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import ModernBertConfig, ModernBertForMaskedLM, PreTrainedTokenizerFast, pipeline
 
+from clm_detour.config.shipped import CONFIGS
+from clm_detour.evaluate.published import published_scores
 from clm_detour.report.card import model_card, write_cards
-from clm_detour.report.card.base_models import BASE_MODELS, citations
+from clm_detour.report.card.base_models import BASE_MODELS, FORMER_IDS, base_model, citations
 from clm_detour.report.load import load_run
 from clm_detour.report.push import plan_upload
 
@@ -195,10 +197,22 @@ def test_the_license_and_citation_of_a_known_base_are_given(fake_run):
 
 
 def test_every_citation_that_a_base_names_exists():
-    for base in [None, *BASE_MODELS]:
+    for base in [None, *BASE_MODELS, *FORMER_IDS]:
         entries = citations(base)
         assert "2605.12438" in entries
         assert entries.count("{") == entries.count("}")
+
+
+@pytest.mark.parametrize(("former", "id"), FORMER_IDS.items())
+def test_the_models_of_the_paper_are_known_by_their_former_and_their_present_ids(former, id):
+    """Each is named in the config that reproduces it and in the published scores, under both names."""
+    assert base_model(former) == base_model(id) == BASE_MODELS[id]
+    config = (CONFIGS / "paper" / f"{former.partition('/')[2]}.yaml").read_text(encoding="utf-8")
+    assert f"{id} (formerly {former})" in " ".join(config.replace("#", "").split())
+    language = BASE_MODELS[id].language
+    published = next(name for name in published_scores(language) if former.partition("/")[2] in name)
+    assert published.endswith(f"({id.partition('/')[2]}, {former.partition('/')[2]})")
+    assert citations(former).count("2605.12438") == 1
 
 
 def test_the_citations_are_those_of_the_repository():

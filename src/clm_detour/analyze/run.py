@@ -22,9 +22,9 @@ from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.texts import FEWEST, held_out_texts
 from clm_detour.analyze.trajectory import Point, exported_points, trajectory
 from clm_detour.analyze.weights import weight_change
+from clm_detour.recipe.base import fills_masks
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.recipe.start import is_decoder
 from clm_detour.records.analysis import GradientsRecord, TrajectoryRecord, WeightsRecord
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import parse, write
@@ -58,12 +58,12 @@ def common_start(arms: Arms, base: str | None, folder: RunFolder) -> str | None:
         base: Setting `model.base`.
         folder: Folder of the run.
 
-    Returns None if each of them initializes its own, or if that model is a decoder, which cannot fill masks.
+    Returns None if each of them initializes its own, or if that model cannot fill masks, such as a decoder.
     """
     parent = own_phases(arms, DETOUR)[0].parent
     if parent is not None:
         return str(folder.phase(parent.id).model)
-    return None if base is None or is_decoder(base) else base
+    return base if base is not None and fills_masks(base) else None
 
 
 def analyze_run(recipe: Recipe) -> str | None:

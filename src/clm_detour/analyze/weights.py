@@ -14,7 +14,8 @@ from rich.table import Table
 from torch import Tensor
 
 from clm_detour.model import hf
-from clm_detour.model.weights import DECODER, EMBEDDING, as_with_head, read_weights
+from clm_detour.model.named_weights import read_named
+from clm_detour.model.weights import DECODER, EMBEDDING, as_with_head
 from clm_detour.utils.errors import UserError
 
 KINDS = ("attention", "mlp", "norms", "embeddings", "head")
@@ -22,9 +23,7 @@ LARGEST = 10
 
 
 def layer_and_kind(name: str) -> tuple[str, str]:
-    """Return the layer and the kind of a ModernBERT's weight; a norm belongs to the layer that contains
-    it.
-    """
+    """Return the layer and the kind of a weight; a norm belongs to the layer that contains it."""
     layer = re.match(r"model\.layers\.(\d+)\.", name)
     where = (
         layer[1]
@@ -61,7 +60,7 @@ def weight_change(before: str, after: str) -> dict[str, Any]:
     """Compare two checkpoints. For the result see the docstring of the module.
 
     Raises:
-        UserError: If one is not a ModernBERT folder, or they do not have the same weights.
+        UserError: If one is not a folder of a known family, or they do not have the same weights.
     """
     old, new = (_weights(path) for path in (before, after))
     if {name: w.shape for name, w in old.items()} != {name: w.shape for name, w in new.items()}:
@@ -97,8 +96,8 @@ def weight_change(before: str, after: str) -> dict[str, Any]:
 
 def _weights(path: str) -> Mapping[str, Tensor]:
     folder = hf.fetch(path)
-    hf.read_config(folder)
-    weights = {name: weight.double() for name, weight in as_with_head(read_weights(folder)).items()}
+    named = as_with_head(read_named(folder, hf.read_config(folder), "ForMaskedLM", path))
+    weights = {name: weight.double() for name, weight in named.items()}
     if EMBEDDING in weights and DECODER in weights and weights[DECODER].equal(weights[EMBEDDING]):
         del weights[DECODER]  # it is the embedding
     return weights

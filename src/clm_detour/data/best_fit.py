@@ -15,7 +15,7 @@ sufficient room is found by one operation on the bits of an integer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,6 +68,27 @@ def pack(lengths: np.ndarray, row_length: int, seed: int) -> PackedRows:
     item, offset, length, gap = _cut_to_fit(rest_length[aside], room)
     pieces.append(np.stack([rests[aside][item], starts[aside][item] + offset, length, gap]))
     return _shuffled(np.concatenate(pieces, axis=1), bits)
+
+
+def pack_pieces(lengths: np.ndarray, row_length: int, seed: int, longest: int | None) -> PackedRows:
+    """Pack documents as `pack` does, after cutting those of more than `longest` tokens at its multiples.
+
+    Args:
+        longest: Number of tokens, less than a row; None if documents are cut only at the ends of rows.
+    """
+    if longest is None:
+        return pack(lengths, row_length, seed)
+    lengths = np.asarray(lengths, dtype=np.int64)
+    count = -(-lengths // longest)
+    document = np.repeat(np.arange(len(lengths)), count)
+    start = (np.arange(len(document)) - np.repeat(np.cumsum(count) - count, count)) * longest
+    rows = pack(np.minimum(lengths[document] - start, longest), row_length, seed)
+    piece = rows.piece_document
+    return replace(
+        rows,
+        piece_document=document[piece].astype(np.uint32),
+        piece_start=(start[piece] + rows.piece_start).astype(np.uint32),
+    )
 
 
 def _full_rows(full: np.ndarray, row_length: int, first_row: int) -> np.ndarray:

@@ -72,7 +72,8 @@ class RowStream:
     def example(self, position: int) -> Example:
         """Return the row at `position`."""
         place = self.mixture.locate(position)
-        row = self.sources[place.source].row(place.row)
+        source = self.sources[place.source]
+        row = source.row(place.row)
         return make_example(
             row.tokens,
             row.lengths,
@@ -80,6 +81,7 @@ class RowStream:
             self.vocabulary,
             self.sequence_length,
             (self.seed, position),
+            source.longest,
         )
 
 
@@ -90,14 +92,26 @@ def make_example(
     vocabulary: Vocabulary,
     sequence_length: int,
     key: tuple[int, int],
+    longest: int | None = None,
 ) -> Example:
-    """Return one row, padded. Padding at the end counts as one more document."""
+    """Return one row, padded.
+
+    Padding at the end counts as one more document, or as several of at most `longest` tokens.
+    """
     count = len(tokens)
     inputs, labels = np.full(sequence_length, vocabulary.pad), np.full(sequence_length, IGNORED)
     inputs[:count], labels[:count] = objective.apply(np.asarray(tokens, np.int64), lengths, vocabulary, key)
     missing = sequence_length - count
-    documents = [int(length) for length in lengths] + [missing] * (missing > 0)
+    documents = [int(length) for length in lengths] + cut_every(missing, longest)
     return Example(inputs, labels, documents)
+
+
+def cut_every(tokens: int, longest: int | None) -> list[int]:
+    """Return the lengths of the pieces into which tokens are cut: at most `longest`, None for one piece."""
+    if longest is None or tokens <= longest:
+        return [tokens] * (tokens > 0)
+    whole, rest = divmod(tokens, longest)
+    return [longest] * whole + [rest] * (rest > 0)
 
 
 def collate(examples: Sequence[Example]) -> Batch:

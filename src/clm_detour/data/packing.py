@@ -27,7 +27,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from clm_detour.data.best_fit import METHOD, pack
+from clm_detour.data.best_fit import METHOD, pack_pieces
 from clm_detour.data.cache import ShardCache
 from clm_detour.data.mixture import WINDOW_SHARDS
 from clm_detour.data.shards import REMEDY, TokenShards, checksum, tokens_name
@@ -37,6 +37,7 @@ from clm_detour.utils.files import atomic_write, read_json, writable, write_json
 from clm_detour.utils.parallel import Worker, parallel_map
 
 FORMAT = 2
+LONGEST = "longest"  # key of an index: the number of tokens at which documents are cut
 PIECE = np.dtype([("start", "<u8"), ("length", "<u4")])
 OPEN_SHARDS = WINDOW_SHARDS  # for each source; each takes two of the process's file descriptors
 
@@ -62,10 +63,12 @@ def write_packing(
     seed: int,
     processes: int = 1,
     on_progress: Callable[..., None] = lambda *_: None,
+    longest: int | None = None,
 ) -> bool:
     """Pack the shards in `folder` that have not been packed with these arguments.
 
     Args:
+        longest: Number of tokens at which documents are cut, less than a row; None if they fill rows.
         on_progress: Function that receives numbers of packed tokens.
 
     Returns:
@@ -74,15 +77,15 @@ def write_packing(
     Raises:
         UserError: If the shards are missing or damaged, or the folder cannot be written.
     """
-    if is_packed_with(folder, row_length, seed):
+    if is_packed_with(folder, row_length, seed, longest):
         return False
     index_file = folder / index_name(row_length)
     with writable(folder):
         index_file.unlink(missing_ok=True)
     shards = TokenShards.open(folder)
-    tasks = [ToPack(folder, shard, row_length, seed) for shard in range(len(shards))]
+    tasks = [ToPack(folder, shard, row_length, seed, longest) for shard in range(len(shards))]
     packed = parallel_map(pack_shard, tasks, processes=processes, on_progress=on_progress, remedy=REMEDY)
-    write_json(index_file, {**_head(shards, row_length, seed), "shards": packed})
+    write_json(index_file, {**_head(shards, row_length, seed, longest), "shards": packed})
     return True
 
 
@@ -91,20 +94,20 @@ def is_packed(location: Location, row_length: int, cache: ShardCache | None = No
     return index_name(row_length) in folder_at(location, cache).sizes()
 
 
-def is_packed_with(folder: Path, row_length: int, seed: int) -> bool:
+def is_packed_with(folder: Path, row_length: int, seed: int, longest: int | None = None) -> bool:
     """Return whether there are intact rows, packed from the present shards with these arguments."""
     try:
         rows = PackedSource.open(folder, row_length)
     except UserError:
         return False
-    head = _head(rows.shards, row_length, seed)
-    return {key: rows.index.get(key) for key in head} == head
+    head = _head(rows.shards, row_length, seed, longest)
+    return {key: rows.index.get(key) for key in (*head, LONGEST)} == {LONGEST: None, **head}
 
 
-def _head(shards: TokenShards, row_length: int, seed: int) -> dict[str, Any]:
+def _head(shards: TokenShards, row_length: int, seed: int, longest: int | None) -> dict[str, Any]:
     """Return everything that the rows depend on."""
     how = {"format": FORMAT, "method": METHOD, "row_length": row_length, "seed": seed}
-    return {**how, "packed": shards.fingerprint}
+    return {**how, **({} if longest is None else {LONGEST: longest}), "packed": shards.fingerprint}
 
 
 class ToPack(NamedTuple):
@@ -114,6 +117,7 @@ class ToPack(NamedTuple):
     shard: int
     row_length: int
     seed: int
+    longest: int | None
 
 
 def pack_shard(_: object, task: ToPack, worker: Worker) -> dict[str, Any]:
@@ -122,17 +126,18 @@ def pack_shard(_: object, task: ToPack, worker: Worker) -> dict[str, Any]:
     Raises:
         UserError: If the shard is damaged.
     """
-    folder, shard, row_length, seed = task
+    folder, shard, row_length, seed, longest = task
     shards = TokenShards.open(folder)
     tokens = shards.index["shards"][shard]
     made_from = [FORMAT, METHOD, seed, tokens["checksum"], tokens["lengths_checksum"]]
+    made_from += [] if longest is None else [longest]
     file, record = folder / rows_name(row_length, shard), folder / record_name(row_length, shard)
     if file.is_file() and record.is_file():
         there = read_json(record)
         if there["made_from"] == made_from and there["entry"]["bytes"] == file.stat().st_size:
             return there["entry"]
     lengths = shards.lengths(shard)
-    rows = pack(lengths, row_length, seed)
+    rows = pack_pieces(lengths, row_length, seed, longest)
     pieces = np.empty(len(rows.piece_length), dtype=PIECE)
     pieces["start"] = (np.cumsum(lengths, dtype=np.uint64) - lengths)[rows.piece_document] + rows.piece_start
     pieces["length"] = rows.piece_length
@@ -142,7 +147,7 @@ def pack_shard(_: object, task: ToPack, worker: Worker) -> dict[str, Any]:
     entry = {
         "rows": len(rows),
         "pieces": len(pieces),
-        "cut": int((cut & (lengths <= row_length)).sum()),
+        "cut": int((cut & (lengths <= (longest or row_length))).sum()),
         "bytes": len(content),
         "checksum": checksum(content),
     }
@@ -212,6 +217,7 @@ class PackedSource:
         self.shards = shards
         self.index = index
         self.row_length: int = index["row_length"]
+        self.longest: int | None = index.get(LONGEST)  # tokens of the longest piece, None for a row
         self.num_tokens = shards.num_tokens
         self.shard_rows: list[int] = [shard["rows"] for shard in index["shards"]]
         self._row_ends = list(accumulate(self.shard_rows))
@@ -286,9 +292,8 @@ class PackedSource:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the rows, their order and their tokens: everything that a training stream depends on."""
-        return checksum(
-            repr([self.index[key] for key in ("method", "row_length", "seed", "packed")]).encode()
-        )
+        keys = ["method", "row_length", "seed", "packed", *([LONGEST] if self.longest else [])]
+        return checksum(repr([self.index[key] for key in keys]).encode())
 
     def row(self, number: int) -> Row:
         """Return row `number`, copied out of the memory map. Tokens keep the data type of the shards.

@@ -92,6 +92,7 @@ def prepare_source(
     text_field: str = "text",
     on_error: OnError = "stop",
     processes: int | None = None,
+    longest: int | None = None,
 ) -> SourceReport:
     """Tokenize and pack the source at `path` into `folder`, which belongs to this source alone.
 
@@ -101,6 +102,8 @@ def prepare_source(
         held_out: Fraction of the documents kept out of training, in [0, 1).
         processes: Largest number of processes; None for as many as there are cores. The result does not
             depend on it.
+        longest: Number of tokens at which documents are cut: the positions of the model, if they are fewer
+            than those of a row.
 
     Raises:
         UserError: As for `read_documents`; or if `folder` cannot be written, or no document is left for
@@ -113,7 +116,7 @@ def prepare_source(
     made_from = origin(source, tokenizer, held_out, on_error)
     settings = Settings(source, tokenizer, held_out, on_error, PART_TOKENS)
     worked = False
-    if not is_done(folder, made_from, row_length, seed):
+    if not is_done(folder, made_from, row_length, seed, longest):
         count = wanted_processes(source, made_from, processes)
         with exclusive(folder, "Another run prepares a source"):
             remove_half_written(folder)
@@ -121,7 +124,7 @@ def prepare_source(
                 if not is_tokenized(folder, made_from):
                     tokenize_source(name, settings, folder, made_from, count)
                     worked = True
-                worked |= pack_source(name, folder, row_length, seed, count)
+                worked |= pack_source(name, folder, row_length, seed, count, longest)
             except (Exception, KeyboardInterrupt, SystemExit):
                 remove_half_written(folder)  # of worker processes, which are killed
                 raise
@@ -152,9 +155,11 @@ def origin(source: Source, tokenizer: Tokenizer, held_out: float, on_error: OnEr
     }
 
 
-def is_done(folder: Path, made_from: dict[str, Any], row_length: int, seed: int) -> bool:
+def is_done(
+    folder: Path, made_from: dict[str, Any], row_length: int, seed: int, longest: int | None = None
+) -> bool:
     """Return whether there is nothing left to do."""
-    packed = all(is_packed_with(folder / split, row_length, seed) for split in SPLITS)
+    packed = all(is_packed_with(folder / split, row_length, seed, longest) for split in SPLITS)
     return packed and is_tokenized(folder, made_from) and is_card_of(folder, row_length)
 
 
@@ -307,11 +312,15 @@ def delete_unused(parts: Path, groups: list[Group]) -> None:
                 path.unlink()
 
 
-def pack_source(name: str, folder: Path, row_length: int, seed: int, processes: int) -> bool:
+def pack_source(
+    name: str, folder: Path, row_length: int, seed: int, processes: int, longest: int | None
+) -> bool:
     """Pack both splits. Return whether there was anything to do."""
     tokens = sum(TokenShards.open(folder / split).num_tokens for split in SPLITS)
     with token_progress(f"Packing {name}", tokens) as advance:
-        packed = [write_packing(folder / split, row_length, seed, processes, advance) for split in SPLITS]
+        packed = [
+            write_packing(folder / split, row_length, seed, processes, advance, longest) for split in SPLITS
+        ]
     return any(packed)
 
 

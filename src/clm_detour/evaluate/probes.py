@@ -29,9 +29,10 @@ from clm_detour.evaluate.finetune.windows import Window, WordEncoder, frame_text
 from clm_detour.evaluate.read_tasks import read_tasks
 from clm_detour.evaluate.sample_tasks import SAMPLE_TASKS
 from clm_detour.evaluate.tasks.task import Document, Splits, Task
-from clm_detour.measure.encoder import MODERNBERT, Encoder, load_encoder
+from clm_detour.measure.encoder import Encoder, load_encoder
 from clm_detour.measure.scorer import score
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.families import is_known
 from clm_detour.model.precision import best_device, fp32_products
 from clm_detour.model.pretrained import can_fill_masks, check_encoder, read_encoder_config
 from clm_detour.utils.errors import UserError
@@ -190,9 +191,9 @@ def entity_features(
 def masked_accuracy(path: str, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> float | None:
     """Return the share of masked tokens that a model predicts correctly, from 0 to 1.
 
-    Returns None if the model is not a ModernBERT with a masked-LM head, or if no token is masked.
+    Returns None if the network does not compute the model, it has no masked-LM head, or no token is masked.
     """
-    if read_encoder_config(path).model_type != MODERNBERT or not can_fill_masks(path):
+    if not is_known(read_encoder_config(path).model_type) or not can_fill_masks(path):
         return None
     network = ModernBertForPretraining.from_pretrained(path, causal=False)
     ids, _ = frame_text(tokenizer, texts, max_tokens)

@@ -1,8 +1,8 @@
 """One class for any encoder: token ids of texts laid end to end -> states of each token, at each layer.
 
-ModernBERT runs on our network, without padding. Every other encoder runs through transformers' `AutoModel`,
-padded to the longest text of the batch. Fine-tuning, probes and the analysis see the same flat tensors in
-both cases.
+Encoders of the families that our network computes run on it, without padding. Every other encoder runs
+through transformers' `AutoModel`, padded to the longest text of the batch. Fine-tuning, probes and the
+analysis see the same flat tensors in both cases.
 
 Shapes: T tokens, N texts, E hidden size, B rows, L positions.
 """
@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
-from clm_detour.model import ModernBertForTokenClassification, ModernBertModel, hf
+from clm_detour.model import ModernBertForSequenceClassification, ModernBertModel, hf
+from clm_detour.model.families import architecture_of, is_known
 from clm_detour.model.flops import flops_per_batch
 from clm_detour.model.pretrained import (
     can_fill_masks,
@@ -34,7 +35,6 @@ from clm_detour.model.weights import is_headless, read_shapes
 from clm_detour.utils.errors import UserError
 
 CLS, MEAN = "cls", "mean"
-MODERNBERT = "modernbert"
 Ids = list[np.ndarray]  # token ids of each text with special tokens, int64
 
 
@@ -97,7 +97,10 @@ class Encoder(nn.Module):
 
 
 class PackedEncoder(Encoder):
-    """ModernBERT on our network, without padding.
+    """An encoder of a known family on our network, without padding.
+
+    Where classifiers of documents have a head of their own (BERT's pooler), it follows the `cls` pooling, and
+    new output layers stand on the states of tokens directly, as in transformers' classes.
 
     Args:
         path: Folder or hub id.
@@ -113,13 +116,17 @@ class PackedEncoder(Encoder):
     def __init__(self, path: str, pooling: str | None, tokenizer: str, with_head: bool):
         with without_load_warnings():
             if with_head:
-                network: Any = ModernBertForTokenClassification.from_encoder(path, num_labels=1)
+                network: Any = ModernBertForSequenceClassification.from_encoder(path, num_labels=1)
                 network.classifier = nn.Identity()  # each task has its own output layer
             else:
                 network = ModernBertModel.from_pretrained(path)
         network.causal = False  # whatever the folder says
-        super().__init__(network, pooling or network.config.classifier_pooling)
-        self.dropout: float = network.config.classifier_dropout
+        super().__init__(network, pooling or getattr(network.config, "classifier_pooling", CLS))
+        self.dropout: float = network.architecture.classifier_dropout
+        self._one_head = network.architecture.one_head
+        if with_head and not self._one_head and self.pooling != CLS:
+            network.head = nn.Identity()  # a pooler reads the first token
+        self._with_head = with_head
         self._tokenizer_path = tokenizer
 
     @cached_property
@@ -141,9 +148,14 @@ class PackedEncoder(Encoder):
         last, _ = self.network.encode(ids_T[None], document_lengths=[lengths], each=each)
         return [*each, last]
 
+    def pool(self, states_TE: Tensor, lengths: list[int]) -> Tensor:
+        """See `Encoder`."""
+        pooled_NE = super().pool(states_TE, lengths)
+        return self.network.head(pooled_NE) if self._with_head and not self._one_head else pooled_NE
+
     def apply_head(self, states: Tensor) -> Tensor:
         """See `Encoder`."""
-        return self.network.head(states)
+        return self.network.head(states) if self._one_head else states
 
     def init_output_layer(self, layer: nn.Linear) -> None:
         """See `Encoder`."""
@@ -259,7 +271,9 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> Ids
 
 
 def needs_fresh_head(path: str, config: Any) -> bool:
-    """Return whether a model is a ModernBERT without a prediction head, so that each run initializes one.
+    """Return whether a model lacks the head on which classifiers stand, so that each run makes one.
+
+    This concerns ModernBERT: classifiers of the other families have other heads than their masked models.
 
     Args:
         path: Folder or hub id.
@@ -268,7 +282,8 @@ def needs_fresh_head(path: str, config: Any) -> bool:
     Raises:
         UserError: If there are no weights in safetensors.
     """
-    return config.model_type == MODERNBERT and is_headless(read_shapes(hf.fetch(path)))
+    one_head = is_known(config.model_type) and architecture_of(config).one_head
+    return one_head and is_headless(read_shapes(hf.fetch(path)))
 
 
 def load_encoder(
@@ -289,7 +304,7 @@ def load_encoder(
     logging.disable_progress_bar()  # transformers' own, for loading weights
     config, loaded = check_encoder(path, tokenizer)
     encoder: Encoder
-    if config.model_type == MODERNBERT:
+    if is_known(config.model_type):
         encoder = PackedEncoder(path, pooling, tokenizer or path, with_head)
     else:
         encoder = PaddedEncoder(path, pooling, loaded)
@@ -307,7 +322,7 @@ def check_measurable(path: str, tokenizer: str | None = None) -> None:
         UserError: If there is no encoder, no weights in safetensors, or no tokenizer that fits it.
     """
     config, _ = check_encoder(path, tokenizer)
-    if config.model_type == MODERNBERT:
+    if is_known(config.model_type):
         load_tokenizer(tokenizer or path)
 
 
@@ -319,7 +334,7 @@ def check_fills_masks(path: str, tokenizer: str | None = None) -> None:
         tokenizer: Folder or hub id of the tokenizer. None means the model's own.
 
     Raises:
-        UserError: If it is not a ModernBERT, has no masked-LM head, or no tokenizer that fits it.
+        UserError: If its family is unknown, it has no masked-LM head, or no tokenizer that fits it.
     """
     hf.read_config(hf.fetch(path))
     check_measurable(path, tokenizer)

@@ -66,7 +66,12 @@ class HeldOut:
             yield collate(
                 [
                     make_example(
-                        *source.row(i), objective, self.vocabulary, self.sequence_length, (self.seed, i)
+                        *source.row(i),
+                        objective,
+                        self.vocabulary,
+                        self.sequence_length,
+                        (self.seed, i),
+                        source.longest,
                     )
                     for i in range(first, min(first + self.batch_rows, count))
                 ]

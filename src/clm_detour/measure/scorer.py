@@ -120,6 +120,7 @@ def masked_loss(
     Fold i consists of every `folds`-th text from text i on.
     """
     objective = Objective("mlm", mask_rate)
+    max_tokens = min(max_tokens, network.architecture.longest or max_tokens)
     totals = [
         score(network, text_batches(tokenizer, texts[fold::folds], max_tokens, objective, seed))
         for fold in range(folds)
@@ -128,7 +129,7 @@ def masked_loss(
 
 
 def open_masked(path: str, tokenizer: str | None = None) -> tuple[ModernBertForPretraining, Tokenizer]:
-    """Load a ModernBERT that fills masks, and its tokenizer.
+    """Load a model of a known family that fills masks, and its tokenizer.
 
     Args:
         path: Folder or hub id.

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from transformers import ModernBertConfig
+from transformers import PreTrainedConfig
 
 from clm_detour.model import hf
 from clm_detour.model.attention import Choice, choose_backend
 from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.documents import Unpadded, unpad
-from clm_detour.model.input_checks import check_causal, check_ids, check_inputs
+from clm_detour.model.families import architecture_of
+from clm_detour.model.input_checks import check_causal, check_ids, check_inputs, check_longest
 from clm_detour.model.layers import MLP, Attention, Body, Embeddings, Head
-from clm_detour.model.layout import layout_of
+from clm_detour.model.named_weights import read_named
 from clm_detour.model.precision import best_device, product_dtype, without_slow_autocast
 from clm_detour.model.unsupported import (
     FORWARD,
@@ -35,7 +35,6 @@ from clm_detour.model.unsupported import (
     check_positions,
     check_token_types,
 )
-from clm_detour.model.weights import read_weights
 from clm_detour.model.wrappers import pass_causal_on
 from clm_detour.utils.errors import UserError
 
@@ -46,7 +45,7 @@ class ModernBertPreTrainedModel(hf.FolderModel):
     """Body and prediction head. A subclass adds its modules and calls `post_init`.
 
     Args:
-        config: Config of any ModernBERT; it is copied.
+        config: Config of a model of any family (`clm_detour.model.families`); it is copied.
         attention_backend: A name of `clm_detour.model.attention.BACKENDS`, or None for the best one by device
             and precision.
 
@@ -54,7 +53,9 @@ class ModernBertPreTrainedModel(hf.FolderModel):
         causal: Whether a token sees only itself and what is to its left. Set it at any time, also on a
             wrapper such as PEFT's, DDP or `torch.compile`'s; or give `causal` to a forward. It is saved with
             the model.
-        architecture: Name of transformers' class with the same weights, which is written to `config.json`.
+        architecture: The description of the network that is read from the config.
+        transformers_class: Name of transformers' class with the same weights, which is written to
+            `config.json`.
 
     Raises:
         UserError: If the config asks for something that the network does not compute exactly.
@@ -64,8 +65,8 @@ class ModernBertPreTrainedModel(hf.FolderModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # for transformers' Trainer: the loss is the mean of the batch
 
-    def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
-        layout = layout_of(config)
+    def __init__(self, config: PreTrainedConfig, attention_backend: str | None = None):
+        architecture = architecture_of(config)
         config = copy.deepcopy(config)
         config._attn_implementation = "eager"  # transformers checks the kernels that it would use
         vars(config).pop(hf.CAUSAL, None)  # the attribute decides
@@ -74,15 +75,30 @@ class ModernBertPreTrainedModel(hf.FolderModel):
         if attention_backend is not None:
             choose_backend(attention_backend)  # raises now rather than at the first batch
         self._attention_asked = attention_backend
-        self.model = Body(config, layout)
-        self.head = Head(config)
+        self.architecture = architecture
+        self.model = Body(architecture)
+        parts = architecture.head_before(self.kind)
+        self.head = nn.Identity() if parts is None else Head(architecture, parts)
+
+    @property
+    def _has_head(self) -> bool:
+        """Whether there is a head between the body and the output layer."""
+        return self.architecture.head_before(self.kind) is not None
+
+    def _renew_head(self) -> nn.Module:
+        """Replace the head by a new one on the CPU, from torch's global random number generator."""
+        parts = self.architecture.head_before(self.kind)
+        assert parts is not None
+        self.head = Head(self.architecture, parts)
+        self.head.apply(self._init_weights)
+        return self.head
 
     @property
     def attention_choice(self) -> Choice:
         """The attention back end for the current device and precision of the model, and the reason."""
         device = self.device.type
         dtype = product_dtype(device, self.dtype)
-        return choose_backend(self._attention_asked, device, dtype, self.model.head_dim)
+        return choose_backend(self._attention_asked, device, dtype, self.architecture.head_dim)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward`, in fp32 where autocast would be slower; see `clm_detour.model.precision`."""
@@ -156,12 +172,14 @@ class ModernBertPreTrainedModel(hf.FolderModel):
 
         Raises:
             UserError: If shapes or lengths differ, an id is not in the vocabulary (checked on a CPU only), a
-                keyword asks for something that is not supported, or in training with attention dropout.
+                document is longer than the network's positions, a keyword asks for something that is not
+                supported, or in training with attention dropout.
         """
         check_keywords(type(self), "forward", others, FORWARD)
         shape = check_inputs(input_ids, inputs_embeds, self.config.hidden_size)
         inputs: Any = input_ids if inputs_embeds is None else inputs_embeds
         rows = unpad(shape, inputs.device, attention_mask, document_ids, document_lengths)
+        check_longest(rows.documents.longest, self.architecture.longest)
         if position_ids is not None:
             check_positions(position_ids, rows)
         if token_type_ids is not None:
@@ -226,10 +244,12 @@ class ModernBertPreTrainedModel(hf.FolderModel):
         self.tie_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize with truncated normals as ModernBERT does, smaller before the residual stream."""
-        narrow, out = self.config.initializer_range, self._out_std
+        """Initialize with truncated normals, which in ModernBERT are smaller before the residual stream."""
+        narrow, out = self.architecture.std, self.architecture.out_std
         if isinstance(module, Embeddings):
-            self._fill(module.tok_embeddings, narrow)
+            for table in (module.tok_embeddings, module.position_embeddings, module.token_type_embeddings):
+                if table is not None:
+                    self._fill(table, narrow)
         elif isinstance(module, MLP):
             self._fill(module.Wi, narrow)
             self._fill(module.Wo, out)
@@ -239,12 +259,8 @@ class ModernBertPreTrainedModel(hf.FolderModel):
         elif isinstance(module, Head):
             self._fill(module.dense, out)
 
-    @property
-    def _out_std(self) -> float:
-        return self.config.initializer_range / math.sqrt(2.0 * self.config.num_hidden_layers)
-
     def _fill(self, module: nn.Linear | nn.Embedding, std: float) -> None:
-        cutoff = std * (self.config.initializer_cutoff_factor or 3)
+        cutoff = std * self.architecture.cutoff
         nn.init.trunc_normal_(module.weight, 0.0, std, -cutoff, cutoff)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
@@ -300,7 +316,8 @@ class ModernBertPreTrainedModel(hf.FolderModel):
         config = hf.read_config(folder)
         hf.check_architecture(cls, config, path)
         model = hf.without_weights(cls, config, attention_backend)
-        hf.fill(model, cls._from_folder(read_weights(folder), path), str(path), kept_dtype)
+        weights = cls._from_folder(read_named(folder, config, cls.kind, path), path)
+        hf.fill(model, weights, str(path), kept_dtype)
         model.causal = bool(getattr(config, hf.CAUSAL, False)) if causal is None else causal
         if causal is None and model.causal:
             logger.warning(

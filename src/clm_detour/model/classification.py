@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import ModernBertConfig
+from transformers import PreTrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from clm_detour.model import hf
+from clm_detour.model.architecture import Architecture
 from clm_detour.model.backbone import ModernBertPreTrainedModel
 from clm_detour.model.classification_loss import (
     check_problem_type,
@@ -30,12 +31,13 @@ from clm_detour.model.classification_loss import (
     problem_type_of,
 )
 from clm_detour.model.documents import Documents, Unpadded
+from clm_detour.model.families import architecture_of
 from clm_detour.model.input_checks import check_shape, check_tensor
-from clm_detour.model.layers import Head
-from clm_detour.model.weights import as_with_head, is_headless, modules_of, read_weights
+from clm_detour.model.named_weights import read_named
+from clm_detour.model.weights import as_with_head, is_headless, modules_of
 from clm_detour.utils.errors import UserError
 
-OUTPUT_LAYERS = ("decoder.", "classifier.")
+OUTPUT_LAYERS = ("decoder.", "classifier.", "cls.", "lm_head.", "qa_outputs.")
 CLS, MEAN = "cls", "mean"
 Classifier = TypeVar("Classifier", bound="ModernBertClassifier")
 logger = logging.getLogger(__name__)
@@ -52,11 +54,11 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
         UserError: If the config asks for something that the network does not compute exactly.
     """
 
-    def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
-        num_labels = _number_of_labels(config)
+    def __init__(self, config: PreTrainedConfig, attention_backend: str | None = None):
+        num_labels = _number_of_labels(config, architecture_of(config))
         super().__init__(config, attention_backend)
         self.num_labels = num_labels
-        self.drop = nn.Dropout(config.classifier_dropout)
+        self.drop = nn.Dropout(self.architecture.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         self.post_init()
 
@@ -117,17 +119,18 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
         folder = hf.fetch(path, revision)
         config = hf.read_config(folder, changes)
         model = hf.without_weights(cls, config, attention_backend)
-        weights = read_weights(folder)
+        weights = read_named(folder, config, cls.kind, path)
         headless = is_headless(weights)
-        fresh = model._new_weights(headless)
         taken = {name: w for name, w in as_with_head(weights).items() if not name.startswith(OUTPUT_LAYERS)}
-        hf.fill(model, {**taken, **fresh}, str(path), torch.float32)
+        new_head = model._lacks_head(headless, taken)
+        hf.fill(model, {**taken, **model._new_weights(new_head)}, str(path), torch.float32)
+        with_head = model._has_head and not new_head
         left_out = "" if headless else modules_of(name for name in weights if name not in taken)
         logger.warning(
             "%s from %s: %s, %s%s and must be trained.", cls.__name__, path,
-            "the model is taken over" if headless else "model and head are taken over",
+            "model and head are taken over" if with_head else "the model is taken over",
             f"{left_out} left out, " if left_out else "",
-            "the prediction head and the classifier are new" if headless else "the classifier is new",
+            "the prediction head and the classifier are new" if new_head else "the classifier is new",
         )  # fmt: skip
         if getattr(config, hf.CAUSAL, False):
             logger.warning(
@@ -137,13 +140,16 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
             )
         return model.eval()
 
+    def _lacks_head(self, headless: bool, weights: Mapping[str, Tensor]) -> bool:
+        """Return whether a folder has no head of this class, such as the pooler of a masked BERT."""
+        found = any(name.startswith("head.") for name in weights)
+        return self._has_head and (headless or (not found and not self.architecture.one_head))
+
     def _new_weights(self, head: bool) -> dict[str, Tensor]:
         """Return weights of a new classifier, and of a new prediction head if `head` is set."""
         fresh: dict[str, nn.Module] = {"classifier": self.classifier.to_empty(device="cpu")}
         if head:
-            self.head = Head(self.config)
-            self.head.apply(self._init_weights)
-            fresh["head"] = self.head
+            fresh["head"] = self._renew_head()
         self._init_weights(self)
         return {
             f"{part}.{name}": w for part, module in fresh.items() for name, w in module.state_dict().items()
@@ -153,7 +159,7 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
 class ModernBertForSequenceClassification(ModernBertClassifier):
     """A classifier of documents, by the first token or the mean of all (`config.classifier_pooling`)."""
 
-    architecture = "ModernBertForSequenceClassification"
+    kind = "ForSequenceClassification"
 
     def forward(
         self,
@@ -188,7 +194,8 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
                 pools first tokens, a keyword asks for something that is not supported, or in training with
                 attention dropout.
         """
-        if self._is_causal(causal) and self.config.classifier_pooling == CLS:
+        pooling = _pooling_of(self.config)
+        if self._is_causal(causal) and pooling == CLS:
             raise UserError(
                 "A causal model's first token sees only itself, so classifier_pooling 'cls' would ignore "
                 "the text; use 'mean'."
@@ -199,7 +206,7 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
         )
         if document_ids is None and document_lengths is None:
             _check_rows(rows)
-        logits_NC = self.classify(_pool(hidden_TE, rows.documents, self.config.classifier_pooling))
+        logits_NC = self.classify(_pool(hidden_TE, rows.documents, pooling))
         loss = None
         if labels is not None:
             check_tensor("labels", labels)
@@ -246,7 +253,7 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
 class ModernBertForTokenClassification(ModernBertClassifier):
     """A classifier of tokens."""
 
-    architecture = "ModernBertForTokenClassification"
+    kind = "ForTokenClassification"
 
     def forward(
         self,
@@ -314,20 +321,29 @@ def _check_rows(rows: Unpadded) -> None:
         raise UserError(f"Row {empty} of the batch is nothing but padding, so it has no class; leave it out.")
 
 
-def _number_of_labels(config: ModernBertConfig) -> int:
+def _number_of_labels(config: Any, architecture: Architecture) -> int:
     """Check what a config says about classification, and return the number of labels."""
     numbers = sorted(config.id2label or {})
     if not numbers or numbers != list(range(len(numbers))):
         raise UserError(f"id2label numbers the labels {numbers}; number them 0, 1, 2, ...")
     if config.problem_type is not None:
         check_problem_type(config.problem_type)
-    if config.classifier_pooling not in (CLS, MEAN):
+    known = (CLS, MEAN) if architecture.one_head else (CLS,)
+    if _pooling_of(config) not in known:
         raise UserError(
-            f"classifier_pooling {config.classifier_pooling!r} is not known; use {CLS!r} or {MEAN!r}."
+            f"classifier_pooling {_pooling_of(config)!r} is not known for this model; use "
+            f"{' or '.join(map(repr, known))}."
         )
-    if not 0 <= config.classifier_dropout <= 1:
-        raise UserError(f"classifier_dropout is a probability, from 0 to 1, not {config.classifier_dropout}.")
+    if not 0 <= architecture.classifier_dropout <= 1:
+        raise UserError(
+            f"classifier_dropout is a probability, from 0 to 1, not {architecture.classifier_dropout}."
+        )
     return len(numbers)
+
+
+def _pooling_of(config: Any) -> str:
+    """Return how a classifier of documents pools; only ModernBERT's config has a choice."""
+    return getattr(config, "classifier_pooling", CLS)
 
 
 def _label_keys(num_labels: int | None, id2label: Mapping[int, str] | None) -> dict[str, Any]:

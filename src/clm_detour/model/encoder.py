@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from transformers import ModernBertConfig
+from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from clm_detour.model.backbone import ModernBertPreTrainedModel
@@ -31,9 +31,9 @@ class ModernBertModel(ModernBertPreTrainedModel):
     For arguments, attributes and errors see `ModernBertPreTrainedModel`.
     """
 
-    architecture = "ModernBertModel"
+    kind = "Model"
 
-    def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
+    def __init__(self, config: PreTrainedConfig, attention_backend: str | None = None):
         super().__init__(config, attention_backend)
         del self.head
         self.post_init()
@@ -82,6 +82,3 @@ class ModernBertModel(ModernBertPreTrainedModel):
         if body and left_out:
             logger.warning("%s from %s: the model is taken over, %s left out.", cls.__name__, path, left_out)
         return body or weights
-
-    def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {name.removeprefix(BODY): weight for name, weight in weights.items()}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
-from transformers import ModernBertConfig
 
 from clm_detour.model.documents import Documents
-from clm_detour.model.layout import layout_of
+from clm_detour.model.families import architecture_of
 from clm_detour.model.modernbert import ModernBertForPretraining
 
 
@@ -67,7 +67,7 @@ NOTHING = Frozen()
 
 
 def flops_per_batch(
-    config: ModernBertConfig,
+    config: Any,
     documents: Documents | Iterable[int],
     predicted: int,
     causal: bool,
@@ -77,31 +77,31 @@ def flops_per_batch(
     """Count the operations of a forward, and in training those of its backward as well.
 
     Args:
-        config: The config of the model.
+        config: The config of a model of any family.
         documents: The documents, or their lengths in tokens.
         predicted: Number of positions with a label.
         causal: Whether the mask is causal.
         training: Whether there is a backward.
         frozen: The parts without gradients. Below the lowest trained layer there is no backward at all.
     """
-    layout = layout_of(config)
+    architecture = architecture_of(config)
     lengths = documents.lengths if isinstance(documents, Documents) else list(documents)
-    hidden, inner, layers = config.hidden_size, config.intermediate_size, layout.layers
+    hidden, layers = architecture.hidden, architecture.layers
     pairs = {
-        local: sum(seen_pairs(length, causal, layout.window if local else None) for length in lengths)
+        local: sum(seen_pairs(length, causal, architecture.window if local else None) for length in lengths)
         for local in (True, False)
     }
     lowest = min(set(range(layers)) - frozen.layers, default=layers) if frozen.embeddings else 0
-    weights, linear, attention = 4 * hidden * hidden + 3 * hidden * inner, 0, 0
+    weights, linear, attention = architecture.layer_weights, 0, 0
     for layer in range(layers):
         through = training and layer >= lowest  # the gradient passes through the layer
         linear += (1 + through + (training and layer not in frozen.layers)) * weights
-        attention += (1 + 2 * through) * pairs[layout.is_local(layer)]
-    if training and frozen.embeddings and lowest == 0:
-        linear -= 3 * hidden * hidden  # the gradient of the first projection's input is not needed
-    decoder_frozen = frozen.embeddings if config.tie_word_embeddings else frozen.head
+        attention += (1 + 2 * through) * pairs[architecture.is_local(layer)]
+    if training and frozen.embeddings and lowest < layers and (lowest == 0 or not architecture.pre_norm):
+        linear -= 3 * hidden * hidden  # no norm is trained below the first projection
+    decoder_frozen = frozen.embeddings if architecture.tied else frozen.head
     head = (1 + training + (training and not frozen.head)) * hidden
-    head += (1 + training + (training and not decoder_frozen)) * config.vocab_size
+    head += (1 + training + (training and not decoder_frozen)) * architecture.vocabulary
     return Flops(
         linear=2 * linear * sum(lengths), attention=4 * hidden * attention, head=2 * hidden * head * predicted
     )

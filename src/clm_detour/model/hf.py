@@ -1,8 +1,8 @@
 """Read Hugging Face folders strictly, and write folders that every transformers version opens.
 
-A folder holds `config.json` and `model.safetensors` (or shards) of a `ModernBertForMaskedLM` or of a
-classifier, as transformers 4.48 to 5.x write them. A missing, unexpected or wrongly shaped weight is an error
-that names it.
+A folder holds `config.json` and `model.safetensors` (or shards) of a masked language model or of a
+classifier, as transformers 4.48 to 5.x write them. `families` translates the names of its weights. A missing,
+unexpected or wrongly shaped weight is an error that names it.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import ModernBertConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from clm_detour.model.layout import layout_of
+from clm_detour.model.architecture import Kind
+from clm_detour.model.families import family_of, is_known, refusal
 from clm_detour.model.weights import (
     AGAIN,
     DECODER,
     EMBEDDING,
     INDEX,
+    PICKLED,
+    PICKLED_INDEX,
     WEIGHTS,
     are_one,
     check_fit,
     check_tied,
+    has_weights,
     is_headless,
 )
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import atomic_write, read_json, write_json
 from clm_detour.utils.hub import hub_reason
 
-CONFIG, BODY_ALONE = "config.json", "ModernBertModel"
+CONFIG = "config.json"
 ADAPTER, SENTENCE_TRANSFORMERS = "adapter_config.json", "modules.json"
 COMPILED = "_orig_mod."  # torch.compile puts it into parameter names
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
@@ -47,24 +51,25 @@ class FolderModel(PreTrainedModel):
     """A model that is read from folders and written to them.
 
     Attributes:
-        architecture: Name of transformers' class with the same weights, which is written to `config.json`.
+        kind: The end of the names of transformers' classes with the same weights.
         causal: Whether a token sees only itself and earlier tokens.
     """
 
-    config: ModernBertConfig
-    config_class = ModernBertConfig
-    architecture: ClassVar[str]
+    config: Any
+    config_class = PreTrainedConfig
+    kind: ClassVar[Kind]
     causal: bool
+
+    @property
+    def transformers_class(self) -> str:
+        """Return the name of transformers' class with the same weights, written to `config.json`."""
+        return family_of(self.config).class_name(self.kind)
 
     @classmethod
     def _from_folder(
         cls, weights: Mapping[str, Tensor], path: str | os.PathLike[str]
     ) -> Mapping[str, Tensor]:
-        """Return the weights of a folder as this class names them."""
-        return weights
-
-    def _to_folder(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return the weights as a folder of this class names them."""
+        """Return what this class takes of the weights of a folder, which are named as here."""
         return weights
 
 
@@ -125,30 +130,32 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return found
 
 
-def without_weights(cls: type[Model], config: ModernBertConfig, attention_backend: str | None) -> Model:
+def without_weights(cls: type[Model], config: PreTrainedConfig, attention_backend: str | None) -> Model:
     """Return a model on the meta device, with nothing allocated or initialized, to be filled from a file."""
     with torch.device("meta"):
         return cls(config, attention_backend)
 
 
 def check_architecture(
-    cls: type[FolderModel], config: ModernBertConfig, path: str | os.PathLike[str]
+    cls: type[FolderModel], config: PreTrainedConfig, path: str | os.PathLike[str]
 ) -> None:
     """Check that a folder is of this class: another may give the same weights another meaning."""
-    found, wanted = config.architectures, cls.architecture
-    if found and wanted not in found and wanted != BODY_ALONE:
-        if BODY_ALONE in found:
-            raise _without_head(path, wanted)
-        raise UserError(
-            f"{path} holds a {' and '.join(found)}, not a {wanted}; open it with that class (a classifier "
-            "starts from the encoder of either by from_encoder)."
-        )
+    family = family_of(config)
+    found, wanted = config.architectures, family.class_name(cls.kind)
+    if not found or wanted in found or cls.kind == "Model" or family.holds(found, cls.kind):
+        return
+    if family.class_name("Model") in found:
+        raise _without_head(path, wanted, family.class_name("Model"))
+    raise UserError(
+        f"{path} holds a {' and '.join(found)}, not a {wanted}; open it with that class (a classifier "
+        "starts from the encoder of either by from_encoder)."
+    )
 
 
-def _without_head(source: str | os.PathLike[str], architecture: str) -> UserError:
+def _without_head(source: str | os.PathLike[str], wanted: str, body: str) -> UserError:
     return UserError(
-        f"{source} holds the body of a model without its head, not a {architecture}; open it as a "
-        f"{BODY_ALONE}, or with from_encoder of a classifier, which makes a fresh head."
+        f"{source} holds the body of a model without its head, not a {wanted}; open it as a {body}, or with "
+        "from_encoder, which makes a fresh head."
     )
 
 
@@ -170,7 +177,11 @@ def fetch(path: str | os.PathLike[str], revision: str | None = None, **options: 
         return Path(path)
     try:
         files = [CONFIG, INDEX, "model*.safetensors"]
-        return Path(snapshot_download(str(path), revision=revision, allow_patterns=files, **options))
+        folder = Path(snapshot_download(str(path), revision=revision, allow_patterns=files, **options))
+        if not has_weights(folder):
+            files = [CONFIG, PICKLED_INDEX, PICKLED]
+            folder = Path(snapshot_download(str(path), revision=revision, allow_patterns=files, **options))
+        return folder
     except (OSError, ValueError) as error:  # the types of huggingface_hub's errors
         raise UserError(
             f"{path} is neither a folder nor a model that can be fetched from the Hugging Face Hub "
@@ -225,8 +236,8 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> ModernBertConfig:
-    """Read `config.json` of a ModernBERT.
+def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Any:
+    """Read `config.json` of a model of a family that the network computes.
 
     Args:
         folder: The folder.
@@ -240,16 +251,14 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Modern
     keys = read_json(folder / CONFIG, AGAIN)
     kind = keys.get("model_type") if isinstance(keys, dict) else keys
     check_kind(folder, kind)
-    if kind != ModernBertConfig.model_type:
-        raise UserError(
-            f"{folder / CONFIG} is of a {kind!r} model; only ModernBERT ('modernbert') can be trained."
-        )
+    if not is_known(kind):
+        raise UserError(f"{folder / CONFIG} {refusal(kind)}.")
     if (
         "local_rope_theta" in keys and keys["local_rope_theta"] is None
     ):  # it means the same as in global layers
         keys["local_rope_theta"] = keys.get("global_rope_theta", 160_000.0)
     try:
-        return ModernBertConfig.from_dict({**keys, **changes})
+        return CONFIG_MAPPING[kind].from_dict({**keys, **changes})
     except Exception as error:  # its type differs between releases
         raise UserError(
             f"The config of {folder} is not valid ({on_one_line(error)}); correct it there or in what you "
@@ -269,14 +278,15 @@ def fill(model: FolderModel, weights: Mapping[str, Tensor], source: str, dtype: 
     Raises:
         UserError: If they do not fit exactly. Only a tied `decoder.weight` may be absent.
     """
-    if is_headless(weights):
-        raise _without_head(source, model.architecture)
+    if is_headless(weights) and model.kind != "Model":
+        body = family_of(model.config).class_name("Model")
+        raise _without_head(source, model.transformers_class, body)
     weights = dict(weights)
     if is_tied(model) and EMBEDDING in weights:
         weights.setdefault(DECODER, weights[EMBEDDING])
         check_tied(weights, source, "set tie_word_embeddings to false in its config")
     expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-    check_fit(expected, weights, source, model.architecture, "use a folder that was saved whole")
+    check_fit(expected, weights, source, model.transformers_class, "use a folder that was saved whole")
     model.load_state_dict(
         {name: w.to(dtype or w.dtype, copy=True) for name, w in weights.items()}, assign=True
     )
@@ -318,7 +328,9 @@ def save(
     elif DECODER in weights and are_one(weights[DECODER], weights[EMBEDDING]):
         weights[DECODER] = weights[DECODER].clone()  # safetensors does not store one tensor under two names
     with atomic_write(Path(folder) / WEIGHTS) as file:
-        save_file(dict(model._to_folder(weights)), file.name, metadata={"format": "pt"})
+        save_file(
+            family_of(model.config).to_theirs(weights, model.kind), file.name, metadata={"format": "pt"}
+        )
     write_json(Path(folder) / CONFIG, config_keys(model))
 
 
@@ -335,7 +347,7 @@ def _check_whole(model: FolderModel, weights: Mapping[str, Tensor]) -> None:
         "merge adapters first, and give as state_dict all weights of the model itself, without a wrapper, or "
         "leave it out"
     )
-    check_fit(expected, weights, "the model to save", model.architecture, remedy)
+    check_fit(expected, weights, "the model to save", model.transformers_class, remedy)
 
 
 def config_keys(model: FolderModel) -> dict[str, Any]:
@@ -345,9 +357,9 @@ def config_keys(model: FolderModel) -> dict[str, Any]:
         keys.pop(key, None)
     if model.causal:
         keys[CAUSAL] = True
-    keys |= layout_of(model.config).config_keys()
+    keys |= family_of(model.config).config_keys(model.config)
     keys |= {
-        "architectures": [model.architecture],
+        "architectures": [model.transformers_class],
         "torch_dtype": str(model.dtype).removeprefix("torch."),
     }
     return dict(sorted(keys.items()))

@@ -68,6 +68,23 @@ def check_inputs(input_ids: Tensor | None, inputs_embeds: Tensor | None, hidden_
     return shape[:2]
 
 
+def check_longest(found: int, limit: int | None) -> None:
+    """Check that no document is longer than the positions of the network.
+
+    Args:
+        found: Number of tokens of the longest document.
+        limit: Number of positions; None if there is no limit.
+
+    Raises:
+        UserError: If one is longer.
+    """
+    if limit is not None and found > limit:
+        raise UserError(
+            f"A document has {found:,} tokens, but the model has positions for {limit:,}; cut documents "
+            "there, and tell texts that share a row apart by document_ids or document_lengths."
+        )
+
+
 def check_shape(name: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:
     """Check that a tensor, unless it is None, has the shape of `input_ids`.
 

@@ -1,4 +1,4 @@
-"""The modules of ModernBERT, named as in transformers, over T tokens laid end to end.
+"""The modules of the network, over T tokens laid end to end. Parameters are named as in ModernBERT.
 
 Shapes: T tokens, E hidden size, H heads, D size of a head.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import ModernBertConfig
 from transformers.activations import ACT2FN
 
+from clm_detour.model.architecture import Architecture, HeadParts
 from clm_detour.model.attention import attention, varlen
 from clm_detour.model.attention.varlen import Operator
 from clm_detour.model.compiling import compiled
@@ -19,7 +20,6 @@ from clm_detour.model.documents import Documents
 from clm_detour.model.dropout import OutputDropout, dropped, layer_keys
 from clm_detour.model.gpu import rotary
 from clm_detour.model.kernels import window_sides
-from clm_detour.model.layout import Layout
 from clm_detour.model.precision import product_dtype
 from clm_detour.model.rope import Rotation, rotate, rotation
 from clm_detour.utils.errors import UserError
@@ -32,71 +32,94 @@ class View:
     documents: Documents
     causal: bool
     window: int | None
-    rotation: Rotation
+    rotation: Rotation | None
     backend: str
     dropout: float = 0.0  # rate of the dropout after the output projection
 
 
-def norm(config: ModernBertConfig) -> nn.LayerNorm:
-    """Return a layer norm of ModernBERT."""
-    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+def norm(architecture: Architecture) -> nn.LayerNorm:
+    """Return a layer norm of the network."""
+    return nn.LayerNorm(architecture.hidden, eps=architecture.norm_eps, bias=architecture.norm_bias)
 
 
 class Embeddings(nn.Module):
-    """Token embeddings with a norm."""
+    """Token embeddings with a norm. Learned positions and the first token type are added if there are any."""
 
-    def __init__(self, config: ModernBertConfig):
+    def __init__(self, architecture: Architecture):
         super().__init__()
-        padding = config.pad_token_id
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=padding)
-        self.norm = norm(config)
-        self.drop = nn.Dropout(config.embedding_dropout)
+        hidden, positions = architecture.hidden, architecture.positions
+        self.tok_embeddings = nn.Embedding(architecture.vocabulary, hidden, padding_idx=architecture.padding)
+        self.first = 0 if positions is None else positions.first
+        self.position_embeddings = None if positions is None else nn.Embedding(positions.rows, hidden)
+        types = architecture.token_types
+        self.token_type_embeddings = nn.Embedding(types, hidden) if types else None
+        self.norm = norm(architecture)
+        self.drop = nn.Dropout(architecture.embedding_dropout)
 
-    def forward(self, inputs_T: Tensor) -> Tensor:
+    def forward(self, inputs_T: Tensor, documents: Documents) -> Tensor:
         """Return (T, E) for ids (T,), or for embeddings (T, E) that are given in place of ids."""
         embedded_TE = inputs_T if inputs_T.is_floating_point() else self.tok_embeddings(inputs_T)
+        if (table := self._added()) is not None:
+            embedded_TE = embedded_TE + F.embedding(documents.positions + self.first, table)
         return self.drop(self.norm(embedded_TE))
+
+    def _added(self) -> Tensor | None:
+        """Return the table of positions with the first token type added to each, None if there is none.
+
+        The sum is over the rows of the table, of which there are fewer than tokens.
+        """
+        if self.position_embeddings is None:
+            return None
+        table = self.position_embeddings.weight
+        return table if self.token_type_embeddings is None else table + self.token_type_embeddings.weight[0]
 
 
 class Attention(nn.Module):
     """The projections around multi-head self-attention."""
 
-    def __init__(self, config: ModernBertConfig):
+    def __init__(self, architecture: Architecture):
         super().__init__()
-        self.heads = config.num_attention_heads
-        self.Wqkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
-        self.Wo = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
+        hidden, bias = architecture.hidden, architecture.attention_bias
+        self.heads = architecture.heads
+        self.Wqkv = nn.Linear(hidden, 3 * hidden, bias=bias)
+        self.Wo = nn.Linear(hidden, hidden, bias=bias)
 
 
 class MLP(nn.Module):
-    """A gated linear unit."""
+    """Two projections with an activation between them, which may be gated."""
 
-    def __init__(self, config: ModernBertConfig):
+    def __init__(self, architecture: Architecture):
         super().__init__()
-        self.Wi = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
-        self.act = ACT2FN[config.hidden_activation]
-        self.drop = nn.Dropout(config.mlp_dropout)
-        self.Wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        hidden, inner, bias = architecture.hidden, architecture.inner, architecture.mlp_bias
+        self.gated = architecture.gated
+        self.Wi = nn.Linear(hidden, 2 * inner if self.gated else inner, bias=bias)
+        self.act = ACT2FN[architecture.activation]
+        self.drop = nn.Dropout(architecture.mlp_dropout)
+        self.Wo = nn.Linear(inner, hidden, bias=bias)
 
     def forward(self, hidden_TE: Tensor) -> Tensor:
         """Return (T, E) for (T, E)."""
+        if not self.gated:
+            return self.Wo(self.drop(self.act(self.Wi(hidden_TE))))
         inputs, gate = self.Wi(hidden_TE).chunk(2, dim=-1)
         return self.Wo(self.drop(self.act(inputs) * gate))
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each with a norm before it and a residual around it.
+    """Attention and MLP with a residual around each, and a norm before each or after each sum.
 
     `torch.compile` compiles a layer whole where attention is an operator that a graph can contain. Elsewhere
     it compiles the parts before and after attention, which are functions of tensors alone.
     """
 
-    def __init__(self, config: ModernBertConfig, number: int):
+    def __init__(self, architecture: Architecture, number: int):
         super().__init__()
-        self.attn_norm = norm(config) if number else nn.Identity()  # the embeddings are already normalized
-        self.attn = Attention(config)
-        self.mlp_norm = norm(config)
-        self.mlp = MLP(config)
+        self.pre_norm = architecture.pre_norm
+        # The embeddings are already normalized.
+        self.attn_norm = norm(architecture) if number or not self.pre_norm else nn.Identity()
+        self.attn = Attention(architecture)
+        self.mlp_norm = norm(architecture)
+        self.mlp = MLP(architecture)
         self.compiled = False
 
     def forward(self, hidden_TE: Tensor, view: View, keys_T: Tensor | None = None) -> Tensor:
@@ -116,17 +139,17 @@ class Layer(nn.Module):
 
     def project(self, hidden_TE: Tensor) -> Tensor:
         """Return queries, keys and values, (T, 3, H, D), for (T, E)."""
-        qkv_T3E = self.attn.Wqkv(self.attn_norm(hidden_TE))
+        qkv_T3E = self.attn.Wqkv(self.attn_norm(hidden_TE) if self.pre_norm else hidden_TE)
         return qkv_T3E.unflatten(-1, (3, self.attn.heads, -1))
 
-    def before(self, hidden_TE: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, (T, H, D) each, rotated, for (T, E)."""
+    def before(self, hidden_TE: Tensor, by: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, (T, H, D) each, for (T, E), rotated if positions are rotary."""
         return rotate(self.project(hidden_TE), by)
 
     def whole(
         self,
         hidden_TE: Tensor,
-        by: Rotation,
+        by: Rotation | None,
         run: Operator,
         cu_seqlens: Tensor,
         longest: int,
@@ -145,6 +168,9 @@ class Layer(nn.Module):
         if keys_T is not None:
             update_TE = dropped(update_TE, keys_T, dropout)
         hidden_TE = add(hidden_TE, update_TE)
+        if not self.pre_norm:
+            hidden_TE = normed(self.attn_norm, hidden_TE)
+            return normed(self.mlp_norm, add(hidden_TE, self.mlp(hidden_TE)))
         return add(hidden_TE, self.mlp(self.mlp_norm(hidden_TE)))
 
 
@@ -155,6 +181,11 @@ def add(hidden_TE: Tensor, update_TE: Tensor) -> Tensor:
     operation of one precision, and then stops with an error (pytorch issues 164455 and 165718).
     """
     return hidden_TE + update_TE.to(hidden_TE.dtype)
+
+
+def normed(by: nn.Module, hidden_TE: Tensor) -> Tensor:
+    """Return the residual stream after a norm, which autocast computes in fp32, in its own precision."""
+    return by(hidden_TE).to(hidden_TE.dtype)
 
 
 def compiled_layer(layer: Layer, hidden_TE: Tensor, view: View, keys_T: Tensor | None) -> Tensor:
@@ -168,7 +199,7 @@ def compiled_layer(layer: Layer, hidden_TE: Tensor, view: View, keys_T: Tensor |
         run, sides = varlen.operator_for(queries), window_sides(view.causal, view.window)
         dropout = keys_T, view.dropout
         return compiled(Layer.whole)(layer, hidden_TE, view.rotation, run, *documents.padded, sides, *dropout)
-    if rotary.takes(queries):
+    if view.rotation is None or rotary.takes(queries):
         # a graph would return queries, keys and values as views, whose gradients torch would add up apart
         q_THD, k_THD, v_THD = rotate(compiled(Layer.project)(layer, hidden_TE), view.rotation)
     else:
@@ -186,15 +217,12 @@ def like_queries(layer: Layer, hidden_TE: Tensor) -> Tensor:
 class Body(nn.Module):
     """The network without its prediction head."""
 
-    def __init__(self, config: ModernBertConfig, layout: Layout):
+    def __init__(self, architecture: Architecture):
         super().__init__()
-        self.layout = layout
-        self.heads = config.num_attention_heads
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.attention_dropout = config.attention_dropout
-        self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config, number) for number in range(layout.layers))
-        self.final_norm = norm(config)
+        self.architecture = architecture
+        self.embeddings = Embeddings(architecture)
+        self.layers = nn.ModuleList(Layer(architecture, number) for number in range(architecture.layers))
+        self.final_norm = norm(architecture) if architecture.pre_norm else nn.Identity()
         self.gradient_checkpointing = False  # set by PreTrainedModel.gradient_checkpointing_enable
         self.half_residual = False  # in training, the residual stream has the precision of autocast
         self.output_dropout: OutputDropout | None = None  # in training, after each layer's attention
@@ -221,19 +249,19 @@ class Body(nn.Module):
         Raises:
             UserError: In training with attention dropout.
         """
-        if self.training and self.attention_dropout:
+        dropout = self.architecture.attention_dropout
+        if self.training and dropout:
             raise UserError(
-                f"attention_dropout is {self.attention_dropout}, with which this network cannot train; set "
-                "it to 0."
+                f"attention_dropout is {dropout}, with which this network cannot train; set it to 0."
             )
         views = {local: self._view(local, documents, causal, backend) for local in (False, True)}
         keep = (lambda _: None) if each is None else each.append
-        hidden_TE = self.embeddings(inputs_T)
+        hidden_TE = self.embeddings(inputs_T, documents)
         if self.half_residual and self.training:  # the norms still compute in fp32, as autocast makes them
             hidden_TE = hidden_TE.to(product_dtype(hidden_TE.device.type, hidden_TE.dtype))
         keep(hidden_TE)
         for number, layer in enumerate(self.layers):
-            view = views[self.layout.is_local(number)]
+            view = views[self.architecture.is_local(number)]
             keys_of_layer_T = None if keys_T is None else layer_keys(keys_T, number)
             if self.gradient_checkpointing and self.training:
                 hidden_TE = checkpoint(layer, hidden_TE, view, keys_of_layer_T, use_reentrant=False)
@@ -243,21 +271,23 @@ class Body(nn.Module):
         return self.final_norm(hidden_TE)
 
     def _view(self, local: bool, documents: Documents, causal: bool, backend: str) -> View:
-        theta = self.layout.local_theta if local else self.layout.global_theta
-        tables = rotation(documents.positions, self.heads, self.head_dim, theta)
-        window = self.layout.window if local else None
+        architecture, tables = self.architecture, None
+        if architecture.thetas is not None:
+            theta = architecture.thetas[local]
+            tables = rotation(documents.positions, architecture.heads, architecture.head_dim, theta)
+        window = architecture.window if local else None
         dropout = self.output_dropout.rate if self.output_dropout else 0.0
         return View(documents, causal, window, tables, backend, dropout)
 
 
 class Head(nn.Module):
-    """The prediction head, between the body and the vocabulary."""
+    """A head between the body and an output layer, such as the vocabulary."""
 
-    def __init__(self, config: ModernBertConfig):
+    def __init__(self, architecture: Architecture, parts: HeadParts):
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.classifier_bias)
-        self.act = ACT2FN[config.classifier_activation]
-        self.norm = norm(config)
+        self.dense = nn.Linear(architecture.hidden, architecture.hidden, bias=parts.bias)
+        self.act = ACT2FN[parts.activation]
+        self.norm = norm(architecture) if parts.norm else nn.Identity()
 
     def forward(self, hidden_TE: Tensor) -> Tensor:
         """Return (T, E) for (T, E)."""

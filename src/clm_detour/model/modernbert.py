@@ -1,4 +1,4 @@
-"""ModernBERT over packed documents: the parameters of `ModernBertForMaskedLM` and a forward of our own.
+"""An encoder over packed documents: the parameters of a masked language model and a forward of our own.
 
 Everything runs over the T real tokens of a batch laid end to end (see `documents`). The mask is one
 attribute: under `causal` a token sees only itself and what is to its left, in every layer. Nothing is
@@ -9,22 +9,27 @@ Shapes: B rows, L positions of a row, T tokens, E hidden size, V vocabulary, P p
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import ModernBertConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from clm_detour.model import decoder
+from clm_detour.model import decoder, hf
 from clm_detour.model.backbone import ModernBertPreTrainedModel
 from clm_detour.model.documents import IGNORED, Unpadded, of_next_token
 from clm_detour.model.input_checks import check_shape
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
+from clm_detour.model.named_weights import read_named
+from clm_detour.model.weights import BODY, DECODER, as_with_head
 from clm_detour.utils.errors import UserError
 
+logger = logging.getLogger(__name__)
 BEYOND_TRANSFORMERS = ["last_hidden_state", "loss_sum", "predicted", "correct"]
 FEWEST_LABELS = 32  # labels needed to decide whether they are the inputs
 
@@ -62,18 +67,18 @@ class PretrainingOutput(ModelOutput):
 
 
 class ModernBertForPretraining(ModernBertPreTrainedModel):
-    """ModernBERT for masked or causal language modeling.
+    """An encoder of any family for masked or causal language modeling.
 
     For arguments, attributes and errors see `ModernBertPreTrainedModel`.
     """
 
-    architecture = "ModernBertForMaskedLM"
+    kind = "ForMaskedLM"
     accepts_loss_kwargs = True  # for transformers' Trainer, which passes num_items_in_batch
     _tied_weights_keys = {"decoder.weight": "model.embeddings.tok_embeddings.weight"}  # noqa: RUF012
 
-    def __init__(self, config: ModernBertConfig, attention_backend: str | None = None):
+    def __init__(self, config: PreTrainedConfig, attention_backend: str | None = None):
         super().__init__(config, attention_backend)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=self.architecture.decoder_bias)
         # For transformers' Trainer; not saved.
         self.config.keys_to_ignore_at_inference = list(BEYOND_TRANSFORMERS)
         self._labels_are_shifted = False
@@ -225,6 +230,51 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
             "correct": correct,
         }
 
+    @classmethod
+    def from_encoder(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        attention_backend: str | None = None,
+    ) -> ModernBertForPretraining:
+        """Load the body of a folder or hub id with a new prediction head, in fp32 and in evaluation mode.
+
+        New weights come from torch's global random number generator, and a warning in the log names them. The
+        mask is bidirectional.
+
+        Args:
+            path: A folder of a body alone or of a classifier, whose head is left out.
+            revision: Branch, tag or commit on the Hub.
+            attention_backend: See `ModernBertPreTrainedModel`.
+
+        Raises:
+            UserError: If there is no such model, its config asks for something that the network does not
+                compute exactly, or weights of the body are missing, of another shape or unknown.
+        """
+        folder = hf.fetch(path, revision)
+        config = hf.read_config(folder)
+        model = hf.without_weights(cls, config, attention_backend)
+        named = as_with_head(read_named(folder, config, cls.kind, path))
+        body = {name: weight for name, weight in named.items() if name.startswith(BODY)}
+        hf.fill(model, {**body, **model._new_head()}, str(path), torch.float32)
+        logger.warning(
+            "%s from %s: the body is taken over, the prediction head is new and must be trained.",
+            cls.__name__,
+            path,
+        )
+        return model.eval()
+
+    def _new_head(self) -> dict[str, Tensor]:
+        """Return the weights of a new prediction head and of what is new in the vocabulary's projection."""
+        fresh = {f"head.{name}": weight for name, weight in self._renew_head().state_dict().items()}
+        decoder = self.decoder.to_empty(device="cpu")
+        self._fill(decoder, self.architecture.out_std)
+        named = {f"decoder.{name}": weight for name, weight in decoder.state_dict().items()}
+        if self.architecture.tied:
+            named.pop(DECODER)
+        return {**fresh, **named}
+
     def get_output_embeddings(self) -> nn.Module:
         """Return the projection to the vocabulary."""
         return self.decoder
@@ -236,7 +286,7 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self:
-            self._fill(self.decoder, self._out_std)
+            self._fill(self.decoder, self.architecture.out_std)
 
     def to_decoder(self) -> PreTrainedModel:
         """Return transformers' causal class with the same logits; see `model.decoder.to_decoder`."""

@@ -14,7 +14,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 from transformers.models.auto import modeling_auto
 
 from clm_detour.model import hf
-from clm_detour.model.weights import held_by, read_shapes, weight_files
+from clm_detour.model.families import is_known
+from clm_detour.model.named_weights import held_in
+from clm_detour.model.weights import pickled_files, weight_files
 from clm_detour.utils.errors import UserError, on_one_line
 
 AFTER_PADDING = (  # transformers numbers their positions from the padding id + 1
@@ -80,12 +82,11 @@ def check_encoder(path: str, tokenizer: str | None = None) -> tuple[Any, PreTrai
         The model's config, and its tokenizer.
 
     Raises:
-        UserError: If there is no encoder, it has no weights in safetensors, or no fast tokenizer that fits
-            it.
+        UserError: If there is no encoder, it has no weights that are read, or no fast tokenizer that fits it.
     """
     config, opened = read_encoder_config(path), load_fast_tokenizer(tokenizer or path)
     check_vocabulary(path, config, opened)
-    if Path(path).is_dir():
+    if Path(path).is_dir() and not (is_known(config.model_type) and pickled_files(Path(path))):
         weight_files(Path(path))
     return config, opened
 
@@ -127,12 +128,13 @@ def check_vocabulary(
 
 
 def can_fill_masks(path: str) -> bool:
-    """Return whether a ModernBERT has a masked-LM head, which a body alone and a classifier do not have.
+    """Return whether a model has a masked-LM head, which a body alone and a classifier do not have.
 
     Raises:
-        UserError: If there are no weights.
+        UserError: If its family is unknown, or there are no weights.
     """
-    return held_by(read_shapes(hf.fetch(path))) == "language model"
+    folder = hf.fetch(path)
+    return held_in(folder, hf.read_config(folder)) == "language model"
 
 
 def load_body(path: str) -> nn.Module:

@@ -43,12 +43,16 @@ def rotation(positions_T: Tensor, heads: int, head_dim: int, theta: float) -> Ro
     return Rotation(*(torch.cat(pair, dim=-1).repeat(1, 1, copies) for pair in halves))
 
 
-def rotate(qkv_T3HD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+def rotate(qkv_T3HD: Tensor, by: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return rotated queries, rotated keys, and values, (T, H, D) each. `qkv_T3HD` may be overwritten.
 
-    Where queries and keys are not rotated in place, values are copied: as a view they would keep the
+    Without rotary positions (`by` is None) all three are views. Where queries and keys are not rotated in
+    place, values are copied: as a view they would keep the
     unrotated ones in memory until the backward.
     """
+    if by is None:
+        q_THD, k_THD, v_THD = qkv_T3HD.unbind(1)  # its backward stacks the three gradients once
+        return q_THD, k_THD, v_THD
     if rotary.takes(qkv_T3HD) and rotary.is_dense(qkv_T3HD):
         half = qkv_T3HD.shape[-1] // 2
         return rotary.rotate_in_place(qkv_T3HD, by.cos[:, 0, :half], by.right[:, 0, half : 2 * half])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clm_detour.utils.errors import UserError
+from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import read_json
 
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model*.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 BODY = "model."  # prefix of the body's weights, omitted in a folder without a head
 EMBEDDING, DECODER = f"{BODY}embeddings.tok_embeddings.weight", "decoder.weight"
 AGAIN = "save or fetch the model again"
@@ -27,11 +29,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read `model.safetensors` or its shards.
+    """Read `model.safetensors` or its shards, or else `pytorch_model.bin` or its shards.
 
     Raises:
         UserError: If there are none, or a file is damaged or missing.
     """
+    if not has_weights(folder) and (pickled := pickled_files(folder)):
+        return {name: tensor for file in pickled for name, tensor in _unpickled(file, "cpu").items()}
     return {
         name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, AGAIN).items()
     }
@@ -44,6 +48,10 @@ def read_shapes(folder: Path) -> Shapes:
         UserError: If there are none, or a file is damaged or missing.
     """
     shapes: Shapes = {}
+    if not has_weights(folder) and (pickled := pickled_files(folder)):
+        for file in pickled:
+            shapes |= {name: tuple(tensor.shape) for name, tensor in _unpickled(file, "meta").items()}
+        return shapes
     for file in weight_files(folder):
         with _safetensors_errors(file, AGAIN), safe_open(file, framework="pt") as opened:
             shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
@@ -73,16 +81,47 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
+def pickled_files(folder: Path) -> list[Path]:
+    """Return `pytorch_model.bin` or its shards, an empty list if there are none.
+
+    Raises:
+        UserError: If their index is damaged.
+    """
+    if (folder / PICKLED_INDEX).exists():
+        return [folder / shard for shard in _shards(folder / PICKLED_INDEX)]
+    return sorted(folder.glob(PICKLED))
+
+
+def _unpickled(file: Path, device: str) -> dict[str, Tensor]:
+    """Read the tensors of a file of `torch.save`. No code in it is run.
+
+    Raises:
+        UserError: If it is missing, damaged, or holds anything other than tensors by name.
+    """
+    try:
+        mmap = device != "meta" and zipfile.is_zipfile(file)  # files before torch 1.6 cannot be mapped
+        found = torch.load(file, map_location=device, mmap=mmap, weights_only=True)
+    except Exception as error:  # its type differs between kinds of damage
+        raise UserError(
+            f"{file} cannot be read as weights without running code ({on_one_line(error)[:200]}); open the "
+            "model with its class of transformers and save it with save_pretrained, which writes "
+            f"{WEIGHTS}."
+        ) from None
+    if not isinstance(found, dict) or not all(isinstance(weight, Tensor) for weight in found.values()):
+        raise UserError(f"{file} does not hold tensors by name alone, so it is not a model's weights.")
+    return found
+
+
 def held_by(names: Iterable[str]) -> Held:
-    """Return which part of a ModernBERT has weights of these names. `check_fit` checks them all."""
+    """Return which part of a model has weights of these names, which are ours. `check_fit` checks them."""
     modules = {name.split(".")[0] for name in names}
-    if "classifier" in modules:
+    if modules & {"classifier", "qa_outputs"}:
         return "classifier"
-    return "body" if "embeddings" in modules else "language model"
+    return "body" if "embeddings" in modules or modules == {"model"} else "language model"
 
 
 def is_headless(names: Iterable[str]) -> bool:
-    """Return whether these are the weights of a `ModernBertModel`, which has no head."""
+    """Return whether these are the weights of a body alone, without a head."""
     return held_by(names) == "body"
 
 
@@ -90,7 +129,7 @@ def as_with_head(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the weights of a folder, named as in a class with a head, where the body is `model.*`."""
     if not is_headless(weights):
         return weights
-    return {BODY + name: weight for name, weight in weights.items()}
+    return {BODY + name.removeprefix(BODY): weight for name, weight in weights.items()}
 
 
 def modules_of(names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ for weights, gradients and optimizer state.
   values are packed.
 - Where attention stands between two graphs, the two gradients of a layer's input are added by one more
   kernel. Torch 2.11 and newer compile a layer with its attention (`fused`).
+- In post-norm networks a norm follows each of the two sums of a layer.
 - Embedding, final norm and prediction head are not compiled: each cast is a kernel.
 - The vocabulary is computed in chunks of `model.loss.chunk_positions` positions. The product adds up its
   gradient in fp32 (`fused`), or returns it in bf16, which is then added.
@@ -30,12 +31,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from transformers import ModernBertConfig
-
+from clm_detour.model.architecture import Architecture
+from clm_detour.model.families import architecture_of
 from clm_detour.model.flops import NOTHING, Frozen, seen_pairs
-from clm_detour.model.layout import layout_of
 from clm_detour.model.loss import chunk_positions
 
 HALF, FULL = 2, 4  # bytes of bf16 and fp32
@@ -95,31 +95,33 @@ class MicroBatch:
         return sum(self.lengths)
 
 
-def kernels(model: ModernBertConfig, batch: MicroBatch, frozen: Frozen = NOTHING) -> Iterator[Kernel]:
+def kernels(config: Any, batch: MicroBatch, frozen: Frozen = NOTHING) -> Iterator[Kernel]:
     """Yield the kernels of forward, backward and the share of an optimizer step.
 
     Args:
-        model: The config of the model.
+        config: The config of a model of any family.
         batch: The micro-batch.
         frozen: The parts without gradients.
     """
-    layers, hidden, inner = layout_of(model).layers, model.hidden_size, model.intermediate_size
+    model = architecture_of(config)
+    layers, hidden = model.layers, model.hidden
     lowest = min(set(range(layers)) - frozen.layers, default=layers) if frozen.embeddings else 0
-    weights = 4 * hidden * hidden + 3 * hidden * inner
+    weights = model.layer_weights
     trained = 0
     yield from _embedding(model, batch, not frozen.embeddings)
     for number in range(layers):
         through, trains = number >= lowest, number not in frozen.layers
-        to_input = through and not (number == lowest == 0 and frozen.embeddings)
+        first = number == lowest and (number == 0 or not model.pre_norm)
+        to_input = through and not (first and frozen.embeddings)
         yield from _layer(model, batch, number, through, trains, to_input)
         yield from _weights(weights, trains, batch)
         trained += weights if trains else 0
-    decoder_trains = not (frozen.embeddings if model.tie_word_embeddings else frozen.head)
+    decoder_trains = not (frozen.embeddings if model.tied else frozen.head)
     yield from _head(model, batch, not frozen.head)
     yield from _vocabulary(model, batch, decoder_trains)
-    vocabulary = hidden * model.vocab_size
+    vocabulary = hidden * model.vocabulary
     trained += hidden * hidden * (not frozen.head) + vocabulary * decoder_trains
-    if not model.tie_word_embeddings and not frozen.embeddings:
+    if not model.tied and not frozen.embeddings:
         trained += vocabulary
     step = (7 + (3 if batch.clips else 1)) * FULL  # weight, gradient, moments; the norm and the scaling
     yield Kernel("optimizer step", True, "memory", step * trained / batch.per_step)
@@ -139,32 +141,33 @@ def _again(kernel: Kernel) -> Kernel:
 
 
 def _layer(
-    model: ModernBertConfig, batch: MicroBatch, number: int, through: bool, trains: bool, to_input: bool
+    model: Architecture, batch: MicroBatch, number: int, through: bool, trains: bool, to_input: bool
 ) -> Iterator[Kernel]:
-    hidden, inner, tokens = model.hidden_size, model.intermediate_size, batch.tokens
-    layout = layout_of(model)
-    kind = "local" if layout.is_local(number) else "global"
+    hidden, inner, tokens = model.hidden, model.inner, batch.tokens
+    kind = "local" if model.is_local(number) else "global"
     pairs = sum(
-        seen_pairs(length, batch.causal, layout.window if kind == "local" else None)
+        seen_pairs(length, batch.causal, model.window if kind == "local" else None)
         for length in batch.lengths
     )
     wide, stream = tokens * hidden, batch.stream
     cast = FULL - HALF if stream == FULL else 0  # an fp32 gradient is also written in bf16
     backward = through + trains
+    wi, unit = (2 * inner, "GeGLU") if model.gated else (inner, "MLP activation")
+    last_sum = "residual sum" if model.pre_norm else "residual sum and norm"
 
     forward = [
-        *([Kernel("norms", False, "memory", wide * (stream + HALF))] if number else []),
+        *([Kernel("norms", False, "memory", wide * (stream + HALF))] if number and model.pre_norm else []),
         *_product("QKV product", tokens, hidden, 3 * hidden, 0),
-        _rotary(model, tokens, False),
+        *_rotary(model, tokens, False),
         Kernel(
             f"attention, {kind}", False, "attention", 4 * HALF * wide, 4 * hidden * pairs, 4 * hidden * pairs
         ),
         *_product("output product", tokens, hidden, hidden, 0),
         Kernel("residual sum and norm", False, "memory", wide * (2 * stream + 2 * HALF)),
-        *_product("MLP products", tokens, hidden, 2 * inner, 0),
-        Kernel("GeGLU", False, "memory", 3 * HALF * tokens * inner),
+        *_product("MLP products", tokens, hidden, wi, 0),
+        Kernel(unit, False, "memory", HALF * tokens * (wi + inner)),
         *_product("MLP products", tokens, inner, hidden, 0),
-        Kernel("residual sum", False, "memory", wide * (2 * stream + 2 * HALF)),
+        Kernel(last_sum, False, "memory", wide * (2 * stream + 2 * HALF)),
     ]
     yield from forward
     if not through:
@@ -172,14 +175,17 @@ def _layer(
     if batch.checkpointing:
         yield from map(_again, forward)
     yield from _gradients("MLP products", tokens, inner, hidden, backward)
-    yield from _gradients("MLP products", tokens, hidden, 2 * inner, backward)
+    yield from _gradients("MLP products", tokens, hidden, wi, backward)
     yield from _gradients("output product", tokens, hidden, hidden, backward)
     yield from _gradients("QKV product", tokens, hidden, 3 * hidden, to_input + trains)
-    yield Kernel("GeGLU", True, "memory", 5 * HALF * tokens * inner)
-    if cast:
-        yield Kernel("residual sum", True, "memory", wide * (FULL + HALF))
+    yield Kernel(unit, True, "memory", HALF * tokens * (2 * wi + inner))
     norm = wide * (HALF + stream)  # the gradient and the input, read once more for the norm's weight
-    yield Kernel("residual sum and norm", True, "memory", wide * (3 * stream + HALF + cast) + norm * trains)
+    sum_and_norm = wide * (3 * stream + HALF + cast) + norm * trains
+    yield Kernel("residual sum and norm", True, "memory", sum_and_norm)
+    if not model.pre_norm:
+        yield Kernel(last_sum, True, "memory", sum_and_norm)
+    elif cast:
+        yield Kernel(last_sum, True, "memory", wide * (FULL + HALF))
     yield Kernel(
         f"attention, {kind}",
         True,
@@ -188,9 +194,9 @@ def _layer(
         8 * hidden * pairs,
         8 * RECOMPUTED * hidden * pairs,
     )
-    yield _rotary(model, tokens, True)
+    yield from _rotary(model, tokens, True)
     if to_input:
-        if number:
+        if number and model.pre_norm:
             yield Kernel("norms", True, "memory", wide * (2 * stream + HALF) + norm * trains)
         if not batch.fused:
             yield Kernel("residual sum", True, "memory", 3 * stream * wide)
@@ -201,11 +207,11 @@ def _gradients(row: str, tokens: float, inner: int, outer: int, number: int) -> 
     return (kernel for kernel in _product(row, tokens, inner, outer, number) if kernel.backward)
 
 
-def _rotary(model: ModernBertConfig, tokens: int, backward: bool) -> Kernel:
-    """Return the rotation, which also reads the sines and cosines of one head."""
-    tables = FULL * model.hidden_size // model.num_attention_heads
-    units = (6 if backward else 4) * model.hidden_size
-    return Kernel("rotary", backward, "memory", tokens * (units * HALF + tables))
+def _rotary(model: Architecture, tokens: int, backward: bool) -> Iterator[Kernel]:
+    """Yield the rotation, if there is one, which also reads the sines and cosines of one head."""
+    if model.thetas is not None:
+        units = (6 if backward else 4) * model.hidden
+        yield Kernel("rotary", backward, "memory", tokens * (units * HALF + FULL * model.head_dim))
 
 
 def _weights(number: int, trains: bool, batch: MicroBatch) -> Iterator[Kernel]:
@@ -216,21 +222,23 @@ def _weights(number: int, trains: bool, batch: MicroBatch) -> Iterator[Kernel]:
         yield Kernel("weights and their gradients", True, "memory", (HALF + FULL + sums) * number)
 
 
-def _embedding(model: ModernBertConfig, batch: MicroBatch, trains: bool) -> Iterator[Kernel]:
-    wide = batch.tokens * model.hidden_size
-    yield Kernel("embedding", False, "memory", 2 * FULL * wide)
+def _embedding(model: Architecture, batch: MicroBatch, trains: bool) -> Iterator[Kernel]:
+    wide = batch.tokens * model.hidden
+    positions = model.positions is not None
+    yield Kernel("embedding", False, "memory", (5 if positions else 2) * FULL * wide)
     yield Kernel("norms", False, "memory", 2 * FULL * wide)
-    yield Kernel("norms", False, "memory", 2 * FULL * wide)  # the final norm
-    yield Kernel("norms", True, "memory", 5 * FULL * wide)
-    if trains:
-        table = model.vocab_size * model.hidden_size
+    if model.pre_norm:  # the final norm
+        yield Kernel("norms", False, "memory", 2 * FULL * wide)
         yield Kernel("norms", True, "memory", 5 * FULL * wide)
-        yield Kernel("embedding", True, "memory", FULL * (2 * wide + 4 * table))
+    if trains:
+        table = model.vocabulary * model.hidden
+        yield Kernel("norms", True, "memory", 5 * FULL * wide)
+        yield Kernel("embedding", True, "memory", FULL * ((3 if positions else 2) * wide + 4 * table))
 
 
-def _head(model: ModernBertConfig, batch: MicroBatch, trains: bool) -> Iterator[Kernel]:
+def _head(model: Architecture, batch: MicroBatch, trains: bool) -> Iterator[Kernel]:
     """Yield the head over predicted positions, whose every step is a kernel of its own."""
-    hidden, positions = model.hidden_size, batch.predicted
+    hidden, positions = model.hidden, batch.predicted
     wide = positions * hidden
     yield from _product("head product", positions, hidden, hidden, 1 + trains)
     gather, cast, act, norm = 2 * FULL, FULL + HALF, 2 * HALF, 2 * FULL
@@ -240,9 +248,9 @@ def _head(model: ModernBertConfig, batch: MicroBatch, trains: bool) -> Iterator[
     yield from _weights(hidden * hidden, trains, batch)
 
 
-def _vocabulary(model: ModernBertConfig, batch: MicroBatch, trains: bool) -> Iterator[Kernel]:
+def _vocabulary(model: Architecture, batch: MicroBatch, trains: bool) -> Iterator[Kernel]:
     """Yield the products with the vocabulary and the softmax, chunk by chunk, and the sum of its gradient."""
-    hidden, entries, positions = model.hidden_size, model.vocab_size, batch.predicted
+    hidden, entries, positions = model.hidden, model.vocabulary, batch.predicted
     chunks, row = -(-positions // chunk_positions(entries, "cuda")), "vocabulary products"
     weight = hidden * entries
     operands = HALF * (positions * (hidden + entries) + chunks * weight)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from transformers import ModernBertConfig
+from typing import Any
 
 from clm_detour.config.schema import Model, TokenizerTraining
 from clm_detour.data.mixture import Mixture
@@ -101,9 +100,7 @@ def make_plan(
     )
 
 
-def model_config(
-    model: Model, training: TokenizerTraining | None, tokenizer: Tokenizer | None
-) -> ModernBertConfig | None:
+def model_config(model: Model, training: TokenizerTraining | None, tokenizer: Tokenizer | None) -> Any:
     """Return the config of the network; None if it is not known yet.
 
     Args:
@@ -118,7 +115,7 @@ def model_config(
     return None if training is None else untrained_config(model.config or {}, training.vocab_size)
 
 
-def plan_phase(recipe: Recipe, run: PhaseRun, model: ModernBertConfig | None, read_data: bool) -> PhasePlan:
+def plan_phase(recipe: Recipe, run: PhaseRun, model: Any, read_data: bool) -> PhasePlan:
     """Return the plan of a phase."""
     shares = recipe.config.data.mixtures[run.phase.mixture]
     names = [name for name in shares if read_data and recipe.prepared.has_rows(name)]

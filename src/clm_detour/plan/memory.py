@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from transformers import ModernBertConfig
 
 from clm_detour.config.schema import Phase, Train
 from clm_detour.config.units import parse_tokens
+from clm_detour.model.families import architecture_of
 from clm_detour.model.loss import CHUNK_BYTES
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.freezing import frozen_layers, frozen_names
@@ -57,7 +57,7 @@ class Sizes:
     peak_disk: int
 
 
-def sizes_of(recipe: Recipe, model: ModernBertConfig, gpus: int, gpu_memory: int | None) -> Sizes:
+def sizes_of(recipe: Recipe, model: Any, gpus: int, gpu_memory: int | None) -> Sizes:
     """Return the memory and disk space that a recipe takes.
 
     Args:
@@ -88,7 +88,7 @@ def sizes_of(recipe: Recipe, model: ModernBertConfig, gpus: int, gpu_memory: int
     )
 
 
-def meta_network(config: ModernBertConfig) -> ModernBertForPretraining:
+def meta_network(config: Any) -> ModernBertForPretraining:
     """Return a network without data, on the meta device."""
     with torch.device("meta"):
         return ModernBertForPretraining(config)
@@ -133,7 +133,7 @@ def planned_rows(
     return next(filter(fits, divisors(rows)), 1)
 
 
-def rows_by_recipe(train: Train, phase: Phase, model: ModernBertConfig, row_tokens: int, rows: int) -> int:
+def rows_by_recipe(train: Train, phase: Phase, model: Any, row_tokens: int, rows: int) -> int:
     """Return the largest divisor of a process's rows with at most `BY_RECIPE` bytes of activations, or 1."""
     sizes = divisors(rows)
     return next((n for n in sizes if activations(train, phase, model, n * row_tokens) <= BY_RECIPE), 1)
@@ -178,7 +178,7 @@ def fixed_memory(train: Train, phase: Phase, network: ModernBertForPretraining, 
     return parts
 
 
-def activations(train: Train, phase: Phase, model: ModernBertConfig, tokens: int) -> int:
+def activations(train: Train, phase: Phase, model: Any, tokens: int) -> int:
     """Return the estimate that the top of this file describes, for a micro-batch of `tokens` tokens."""
     hidden, count = model.hidden_size, model.num_hidden_layers
     frozen = frozen_layers(phase.freeze, model)
@@ -194,7 +194,8 @@ def activations(train: Train, phase: Phase, model: ModernBertConfig, tokens: int
     return tokens * kept + 2 * logits + 4 * model.vocab_size * hidden
 
 
-def layer_bytes(model: ModernBertConfig, precision: str) -> int:
+def layer_bytes(model: Any, precision: str) -> int:
     """Return the bytes that a layer keeps per token for its backward pass."""
-    hidden, inner = model.hidden_size, model.intermediate_size
-    return 20 * hidden + 8 * inner if precision == "bf16" else 32 * hidden + 16 * inner
+    architecture = architecture_of(model)
+    hidden, inner = architecture.hidden, architecture.inner * (2 if architecture.gated else 1)
+    return 20 * hidden + 4 * inner if precision == "bf16" else 32 * hidden + 8 * inner

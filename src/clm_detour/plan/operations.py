@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
-
-from transformers import ModernBertConfig
+from typing import Any
 
 from clm_detour.config.schema import Freeze
-from clm_detour.data.loader import RowStream, collate
+from clm_detour.data.loader import RowStream, collate, cut_every
+from clm_detour.model.families import architecture_of
 from clm_detour.model.flops import Flops, Frozen, flops_per_batch
 from clm_detour.recipe.freezing import frozen_layers
 from clm_detour.recipe.phases import PhaseRun
@@ -37,7 +37,7 @@ class Operations:
         return cls(sample.linear * times, sample.attention * times, sample.head * times)
 
 
-def measured(run: PhaseRun, stream: RowStream, model: ModernBertConfig) -> Operations:
+def measured(run: PhaseRun, stream: RowStream, model: Any) -> Operations:
     """Return the operations of a phase, extrapolated from its first rows."""
     rows = min(SAMPLED_ROWS, run.next_row - run.first_row)
     return Operations.of(
@@ -45,9 +45,9 @@ def measured(run: PhaseRun, stream: RowStream, model: ModernBertConfig) -> Opera
     )
 
 
-def assumed(run: PhaseRun, model: ModernBertConfig) -> Operations:
+def assumed(run: PhaseRun, model: Any) -> Operations:
     """Return the operations of a phase whose rows are full of documents of ASSUMED_LENGTH."""
-    return Operations.of(count(run, *assumed_row(run), model), run.next_row - run.first_row)
+    return Operations.of(count(run, *assumed_row(run, model), model), run.next_row - run.first_row)
 
 
 def first_rows(run: PhaseRun, stream: RowStream, rows: int) -> tuple[list[int], int]:
@@ -57,15 +57,15 @@ def first_rows(run: PhaseRun, stream: RowStream, rows: int) -> tuple[list[int], 
     return [length for row in batch["document_lengths"] for length in row], sum(batch["predicted"])
 
 
-def assumed_row(run: PhaseRun) -> tuple[list[int], int]:
-    """Return the same of one row that is full of documents of ASSUMED_LENGTH."""
-    whole, rest = divmod(run.row_tokens, ASSUMED_LENGTH)
-    lengths = [ASSUMED_LENGTH] * whole + ([rest] if rest else [])
+def assumed_row(run: PhaseRun, model: Any) -> tuple[list[int], int]:
+    """Return the same of one row full of documents of ASSUMED_LENGTH, or fewer if the model has fewer."""
+    limit = architecture_of(model).longest
+    lengths = cut_every(run.row_tokens, min(limit or ASSUMED_LENGTH, ASSUMED_LENGTH))
     rate = run.phase.mask_rate
     return lengths, run.row_tokens - len(lengths) if rate is None else round(rate * run.row_tokens)
 
 
-def count(run: PhaseRun, lengths: list[int], predicted: int, model: ModernBertConfig) -> Flops:
+def count(run: PhaseRun, lengths: list[int], predicted: int, model: Any) -> Flops:
     """Return the operations of forward and backward pass over a batch.
 
     Args:
@@ -76,7 +76,7 @@ def count(run: PhaseRun, lengths: list[int], predicted: int, model: ModernBertCo
     return flops_per_batch(model, lengths, predicted, causal=run.objective.causal, frozen=frozen)
 
 
-def frozen_parts(settings: Freeze | None, model: ModernBertConfig) -> Frozen:
+def frozen_parts(settings: Freeze | None, model: Any) -> Frozen:
     """Return the frozen parts of a phase as `flops_per_batch` takes them."""
     if settings is None:
         return Frozen()

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
-from transformers import ModernBertConfig
 
 from clm_detour.config.schema import Train
 from clm_detour.data.loader import RowStream
@@ -108,7 +108,9 @@ def seconds(kernel: Kernel, peak: float, bandwidth: float) -> float:
     return max(kernel.computed / peak, kernel.bytes / bandwidth)
 
 
-def micro_batch(run: PhaseRun, train: Train, gpus: int, stream: RowStream | None, clips: bool) -> MicroBatch:
+def micro_batch(
+    run: PhaseRun, model: Any, train: Train, gpus: int, stream: RowStream | None, clips: bool
+) -> MicroBatch:
     """Return a micro-batch of a phase.
 
     Args:
@@ -120,7 +122,7 @@ def micro_batch(run: PhaseRun, train: Train, gpus: int, stream: RowStream | None
     if stream is not None:
         lengths, predicted = first_rows(run, stream, rows)
     else:
-        lengths, predicted = assumed_row(run)
+        lengths, predicted = assumed_row(run, model)
         lengths, predicted = lengths * rows, predicted * rows
     return MicroBatch(
         lengths,
@@ -162,7 +164,7 @@ def print_roofline(recipe: Recipe, device: str, gpus: int = 1) -> None:
         sources = recipe.config.data.mixtures[run.phase.mixture]
         complete = recipe.has_tokenizer and all(map(recipe.prepared.has_rows, sources))
         stream = recipe.stream(run) if complete else None
-        batch = micro_batch(run, train, gpus, stream, recipe.config.optimizer.clip_norm is not None)
+        batch = micro_batch(run, model, train, gpus, stream, recipe.config.optimizer.clip_norm is not None)
         if (batch, run.phase.freeze) in shown:
             continue
         shown.append((batch, run.phase.freeze))
@@ -174,7 +176,7 @@ def print_roofline(recipe: Recipe, device: str, gpus: int = 1) -> None:
     )
 
 
-def print_phase(run: PhaseRun, model: ModernBertConfig, batch: MicroBatch, device: str) -> None:
+def print_phase(run: PhaseRun, model: Any, batch: MicroBatch, device: str) -> None:
     """Print the roofline of one phase."""
     found = roofline(kernels(model, batch, frozen_parts(run.phase.freeze, model)), device)
     rate = run.phase.mask_rate

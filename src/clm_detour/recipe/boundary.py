@@ -184,12 +184,13 @@ def starting_network(start: Start, model: Model, tokenizer: Tokenizer) -> Modern
         keys = {"max_position_embeddings": row_tokens, **(model.config or {})}
         network = ModernBertForPretraining(fresh_config(keys, tokenizer), backend)
     elif start.weights == model.base:
-        network = load_base(start.weights, backend)
+        network = load_base(start.weights, backend, start.weights_seed)
     else:
         network = load_network(start.weights, backend)
     check_fit(network.config, tokenizer)
-    positions = max(network.config.max_position_embeddings, row_tokens)
-    network.config.max_position_embeddings = positions  # never fewer than a base states
+    if network.architecture.longest is None:
+        positions = max(network.config.max_position_embeddings, row_tokens)
+        network.config.max_position_embeddings = positions  # never fewer than a base states
     if start.reset_head:
         reset_head(network, start.seed)
     if start.head is not None:

@@ -8,17 +8,14 @@ pass through them. With only layers 0-7 frozen there is one, since the embedding
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from transformers import ModernBertConfig
+from typing import Any
 
 from clm_detour.config.schema import Freeze
 from clm_detour.config.units import parse_layers
 from clm_detour.model.modernbert import ModernBertForPretraining
 
 
-def frozen_layers(
-    settings: Freeze | None, model: ModernBertConfig, where: str = "freeze.layers"
-) -> frozenset[int]:
+def frozen_layers(settings: Freeze | None, model: Any, where: str = "freeze.layers") -> frozenset[int]:
     """Return the numbers of the frozen layers.
 
     Args:

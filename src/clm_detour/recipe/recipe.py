@@ -6,7 +6,7 @@ that part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from clm_detour.model import hf
 from clm_detour.recipe.phases import PhaseRun, check_world_size, plan_phases, sources_of_last_phases
 from clm_detour.recipe.prepared import PreparedData
 from clm_detour.recipe.settings import check_unchanged, data_settings, recipe_settings
+from clm_detour.recipe.start import longest_document
 from clm_detour.recipe.stream import make_stream
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.utils.errors import UserError
@@ -108,6 +109,18 @@ class Recipe:
         return load_tokenizer(self.tokenizer_path)
 
     @cached_property
+    def longest_document(self) -> int | None:
+        """Number of tokens at which documents are cut for the positions of `model.base`.
+
+        None if it has no limit, or one that is no shorter than a row.
+
+        Raises:
+            UserError: If the network does not compute the base.
+        """
+        limit = longest_document(self.config.model.base)
+        return None if limit is None or limit >= self.config.data.sequence_length else limit
+
+    @cached_property
     def prepared(self) -> PreparedData:
         """Folders of the prepared sources."""
         return PreparedData(self.config.data)
@@ -124,13 +137,24 @@ class Recipe:
         """Return the rows of a phase, with inputs and labels. Only the first call opens the sources.
 
         Raises:
-            UserError: If a source cannot be opened, would be repeated more often than its `max_epochs`, or
-                the cache is too small.
+            UserError: If a source cannot be opened, has longer documents than the model reads, would be
+                repeated more often than its `max_epochs`, or the cache is too small.
         """
         if run.id not in self._streams:
             sources = self.open_sources(self.config.data.mixtures[run.phase.mixture], "train")
+            self._check_longest(sources)
             self._streams[run.id] = make_stream(self.config.data, run, sources, self.tokenizer)
         return self._streams[run.id]
+
+    def _check_longest(self, sources: Mapping[str, PackedSource]) -> None:
+        limit = self.longest_document
+        for name, source in sources.items():
+            longest = source.longest or source.row_length
+            if limit is not None and longest > limit:
+                raise UserError(
+                    f"Source {name} is prepared with documents of up to {longest:,} tokens, but model.base "
+                    f"has positions for {limit:,}: run `clm-detour prepare` with this recipe."
+                )
 
     @cached_property
     def _streams(self) -> dict[str, RowStream]:

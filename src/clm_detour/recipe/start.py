@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, ModernBertConfig
 
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.model.decoder import encoder_config
+from clm_detour.model.families import architecture_of, is_known, refusal
 from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.model.pretrained import read_config
+from clm_detour.model.pretrained import can_fill_masks, read_config
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.rules import unknown_key
 
@@ -31,14 +32,22 @@ def load_network(path: str, backend: str | None) -> ModernBertForPretraining:
     return ModernBertForPretraining.from_pretrained(path, attention_backend=backend, causal=False)
 
 
-def load_base(path: str, backend: str | None) -> ModernBertForPretraining:
+def load_base(path: str, backend: str | None, seed: int = 0) -> ModernBertForPretraining:
     """Return the network of `model.base`; for a decoder, one with the same logits under the causal mask.
+
+    A base without a masked-LM head, such as a body alone or a classifier, gets a new one.
+
+    Args:
+        seed: Seed of a new head.
 
     Raises:
         UserError: If there is no model, or its weights do not fit its config exactly.
     """
     if not is_decoder(path):
-        return load_network(path, backend)
+        if can_fill_masks(path):
+            return load_network(path, backend)
+        torch.manual_seed(seed)
+        return ModernBertForPretraining.from_encoder(path, attention_backend=backend)
     decoder, info = read_decoder(path)
     wrong = sorted(
         str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind]
@@ -93,20 +102,27 @@ def is_decoder(path: str) -> bool:
     return read_base(path).model_type == DECODER
 
 
-def base_config(path: str) -> ModernBertConfig:
-    """Return the ModernBERT config of `model.base`, converted if it is a decoder.
+def base_config(path: str) -> Any:
+    """Return the config of `model.base`, converted if it is a decoder.
 
     Raises:
-        UserError: If there is no config, or it is of another model type.
+        UserError: If there is no config, or the network does not compute models of its type.
     """
     config = read_base(path)
     if config.model_type == DECODER:
         return encoder_config(config)
-    if not isinstance(config, ModernBertConfig):
-        raise UserError(
-            f"model.base: {path} is a {config.model_type} model; only ModernBERT models can be trained."
-        )
+    if not is_known(config.model_type):
+        raise UserError(f"model.base: {path} {refusal(config.model_type)}.")
     return config
+
+
+def longest_document(base: str | None) -> int | None:
+    """Return the number of tokens at which documents are cut for `model.base`, None if there is no limit.
+
+    Raises:
+        UserError: If there is no config, or the network does not compute the model.
+    """
+    return None if base is None else architecture_of(base_config(base)).longest
 
 
 def fresh_config(keys: dict[str, Any], tokenizer: Tokenizer) -> ModernBertConfig:
@@ -155,7 +171,7 @@ def check_keys(keys: dict[str, Any]) -> None:
             raise UserError(unknown_key(key, "model.config.", sorted(known)))
 
 
-def check_fit(model: ModernBertConfig, tokenizer: Tokenizer) -> None:
+def check_fit(model: Any, tokenizer: Tokenizer) -> None:
     """Check that the model has an embedding for each id of the tokenizer, and the same special tokens.
 
     Raises:
@@ -169,8 +185,8 @@ def check_fit(model: ModernBertConfig, tokenizer: Tokenizer) -> None:
     for name, id, *model_ids in (
         ("[PAD]", tokenizer.pad, model.pad_token_id),
         # Models that put texts between <s> and </s> may have other tokens for [CLS] and [SEP].
-        ("[CLS]", tokenizer.cls, model.cls_token_id, model.bos_token_id),
-        ("[SEP]", tokenizer.sep, model.sep_token_id, model.eos_token_id),
+        ("[CLS]", tokenizer.cls, getattr(model, "cls_token_id", None), model.bos_token_id),
+        ("[SEP]", tokenizer.sep, getattr(model, "sep_token_id", None), model.eos_token_id),
     ):
         if model_ids[0] is not None and id not in model_ids:
             raise UserError(

@@ -14,6 +14,7 @@ from clm_detour.evaluate.tables import score_table
 from clm_detour.figures.renderers import print_table
 from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.recipe.base import fills_masks
 from clm_detour.recipe.export import ABOUT
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
@@ -42,8 +43,13 @@ def export_step(arm: str, last_phase: str, folder: RunFolder, export: Callable[[
 
 
 def external_base(base: str | None) -> dict[str, str]:
-    """Return `{"base": base}` for an external base that can fill masks. A decoder cannot."""
+    """Return `{"base": base}` for an external base that is an encoder. A decoder is not."""
     return {} if base is None or is_decoder(base) else {"base": base}
+
+
+def masked_base(base: str | None) -> dict[str, str]:
+    """Return `{"base": base}` for an external base that can fill masks."""
+    return {"base": base} if base is not None and fills_masks(base) else {}
 
 
 def model_paths(base: str | None, folder: RunFolder, arms: Iterable[str]) -> dict[str, str]:
@@ -72,7 +78,7 @@ def held_out_step(recipe: Recipe) -> Step:
             rows=config.evaluate.rows,
             seed=config.seed,
         )
-        external = external_base(config.model.base)
+        external = masked_base(config.model.base)
         phases = {id: str(folder.phase(id).model) for id in recipe.phases}
         keep_freed_memory()
         total = held_out.total_rows * (len(external) + len(phases))
@@ -97,7 +103,8 @@ def held_out_step(recipe: Recipe) -> Step:
 def fill_masks_step(recipe: Recipe) -> Step:
     """Return the step that masks words in a few held-out sentences and lets every model fill them in."""
     config, folder = recipe.config, recipe.folder
-    paths = model_paths(config.model.base, folder, recipe.arms)
+    arms = {arm: str(folder.model(arm)) for arm in recipe.arms}
+    names = list(model_paths(config.model.base, folder, recipe.arms))
     count, seed = config.evaluate.fill_masks, config.seed
 
     def work() -> None:
@@ -106,12 +113,13 @@ def fill_masks_step(recipe: Recipe) -> Step:
             for name, source in recipe.open_sources(recipe.domain_sources, "held_out").items()
             for sentence in fill_mask.masked_sentences(source, recipe.tokenizer, count, seed)
         ]
+        paths = {**masked_base(config.model.base), **arms}
         tokenizer = str(folder.model(next(iter(recipe.arms))))
         with progress("Masks", len(sentences) * len(paths), "masks") as advance:
             filled = fill_mask.fill(sentences, paths, tokenizer, advance)
         write(filled, folder.fill_masks, list[FilledMask])
 
-    settings = {"sentences": count, "seed": seed, "sources": recipe.domain_sources, "models": list(paths)}
+    settings = {"sentences": count, "seed": seed, "sources": recipe.domain_sources, "models": names}
     inputs = [folder.model(arm) / "config.json" for arm in recipe.arms]
     return Step("fill masks", "Fill masks", work, [folder.fill_masks], inputs, settings)
 

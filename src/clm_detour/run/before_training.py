@@ -35,11 +35,17 @@ def prepare_tokenizer(
         set_max_length(folder.tokenizer, data.sequence_length)
 
 
-def prepare_sources(runner: StepRunner, prepared: PreparedData, tokenizer: Tokenizer) -> None:
-    """Tokenize and pack the sources that this recipe prepares itself."""
+def prepare_sources(
+    runner: StepRunner, prepared: PreparedData, tokenizer: Tokenizer, longest: int | None
+) -> None:
+    """Tokenize and pack the sources that this recipe prepares itself.
+
+    Args:
+        longest: Number of tokens at which documents are cut for the model, None if there is no limit.
+    """
     for name in prepared.settings.sources:
         if not prepared.is_elsewhere(name):
-            runner.run(source_step(name, prepared.settings, tokenizer))
+            runner.run(source_step(name, prepared.settings, tokenizer, longest))
 
 
 def sample_step(sample: Sample, folder: Path) -> Step:
@@ -92,7 +98,7 @@ def first_documents(data: Data, count: int, advance: Callable[..., None]) -> Ite
             yield text
 
 
-def source_step(name: str, data: Data, tokenizer: Tokenizer) -> Step:
+def source_step(name: str, data: Data, tokenizer: Tokenizer, longest: int | None) -> Step:
     """Return the step that tokenizes and packs a source. The prepared data has records of its own."""
 
     def work() -> bool:
@@ -106,6 +112,7 @@ def source_step(name: str, data: Data, tokenizer: Tokenizer) -> Step:
             held_out=data.held_out,
             on_error=data.on_error,
             processes=data.processes,
+            longest=longest,
         )
         for reason, count in report.dropped.items():
             warn(f"{name}: {count} records skipped ({reason})")

@@ -69,7 +69,7 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
     prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
     if config.tokenizer.train is not None:
         check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
-    prepare_sources(runner, recipe.prepared, recipe.tokenizer)
+    prepare_sources(runner, recipe.prepared, recipe.tokenizer, recipe.longest_document)
     check_shards(recipe_sources(recipe.prepared, folder).values(), recipe.tokenizer, deep=False)
     finished = [recipe.is_finished(phase) for phase in recipe.phases.values()]  # also compares their settings
     if not all(finished):
@@ -146,5 +146,5 @@ def prepare_data(recipe: Recipe | Config) -> int:
     with exclusive(folder.root, "Another run works"):
         runner = StepRunner(folder.steps, steps_before_training(recipe))
         prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
-        prepare_sources(runner, recipe.prepared, recipe.tokenizer)
+        prepare_sources(runner, recipe.prepared, recipe.tokenizer, recipe.longest_document)
     return runner.ran

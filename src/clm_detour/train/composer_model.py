@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from composer import DataSpec
 from composer.models import ComposerModel
 
-from clm_detour.data.loader import Batch, StepBatches, make_loader
+from clm_detour.data.loader import Batch, StepBatches, cut_every, make_loader
 from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.model.flops import Frozen, flops_per_batch
 from clm_detour.model.modernbert import ModernBertForPretraining, PretrainingOutput
@@ -73,9 +73,10 @@ def data_spec(batches: StepBatches, workers: int, equal: bool = False) -> DataSp
         equal: Whether a shorter last micro-batch is filled, since compiled layers take time for each shape.
     """
     filler = batches.stream.vocabulary.pad if equal else None
+    limits = [source.longest for source in batches.stream.sources.values() if source.longest is not None]
     return DataSpec(
         make_loader(batches, workers, pin_memory=torch.cuda.is_available()),
-        split_batch=partial(split_batch, filler=filler),
+        split_batch=partial(split_batch, filler=filler, longest=min(limits, default=None)),
         get_num_samples_in_batch=lambda batch: len(batch["predicted"]),
         get_num_tokens_in_batch=lambda batch: {
             "total": batch["input_ids"].numel(),
@@ -84,11 +85,14 @@ def data_spec(batches: StepBatches, workers: int, equal: bool = False) -> DataSp
     )
 
 
-def split_batch(batch: Batch, rows: int | float, filler: int | None = None) -> list[Batch]:
+def split_batch(
+    batch: Batch, rows: int | float, filler: int | None = None, longest: int | None = None
+) -> list[Batch]:
     """Split a batch into micro-batches of `rows` rows.
 
     Args:
         filler: Id of a token with which the last one is filled; None leaves it shorter.
+        longest: Number of tokens of the longest document that the network reads, None if there is no limit.
     """
     rows = int(rows)
     parts = [
@@ -96,17 +100,17 @@ def split_batch(batch: Batch, rows: int | float, filler: int | None = None) -> l
         for first in range(0, len(batch["predicted"]), rows)
     ]
     if filler is not None and (missing := rows - len(parts[-1]["predicted"])):
-        parts[-1] = add_rows(parts[-1], missing, filler)
+        parts[-1] = add_rows(parts[-1], missing, filler, longest)
     return parts
 
 
-def add_rows(batch: Batch, rows: int, filler: int) -> Batch:
-    """Return a batch with more rows, each one document without a label, which change no gradient."""
+def add_rows(batch: Batch, rows: int, filler: int, longest: int | None = None) -> Batch:
+    """Return a batch with more rows, each of long documents without a label, which change no gradient."""
     tokens = batch["input_ids"].shape[1]
     return {
         "input_ids": F.pad(batch["input_ids"], (0, 0, 0, rows), value=filler),
         "row_numbers": F.pad(batch["row_numbers"], (0, rows)),
         "labels": F.pad(batch["labels"], (0, 0, 0, rows), value=IGNORED),
-        "document_lengths": [*batch["document_lengths"], *([[tokens]] * rows)],
+        "document_lengths": [*batch["document_lengths"], *([cut_every(tokens, longest)] * rows)],
         "predicted": [*batch["predicted"], *([0] * rows)],
     }

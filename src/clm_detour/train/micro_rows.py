@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from composer.utils import dist, get_device
 
-from clm_detour.data.loader import Batch
+from clm_detour.data.loader import Batch, cut_every
 from clm_detour.data.objectives import Objective
 from clm_detour.model.attention import choose_backend
 from clm_detour.model.precision import best_device
@@ -127,7 +127,8 @@ def attempt(setup: Setup, model: PretrainingModel, size: int) -> bool:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
-        batch = worst_batch(size, setup.run.row_tokens, setup.run.objective)
+        longest = model.network.architecture.longest
+        batch = worst_batch(size, setup.run.row_tokens, setup.run.objective, longest)
         model.loss(model(batch), batch).backward()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -153,8 +154,8 @@ def ballast_bytes(setup: Setup, model: PretrainingModel) -> int:
     return RESERVE + max(sum(parts.values()) - parts.get("bf16 copies", 0) - held, 0)
 
 
-def worst_batch(rows: int, row_tokens: int, objective: Objective) -> Batch:
-    """Return rows of one document each, with all labels that an objective may expect of them."""
+def worst_batch(rows: int, row_tokens: int, objective: Objective, longest: int | None) -> Batch:
+    """Return rows of the longest documents, with all labels that an objective may expect of them."""
     predicted = row_tokens if objective.causal else math.ceil((objective.mask_rate or 1) * row_tokens)
     ids = torch.zeros(rows, row_tokens, dtype=torch.int64)
     labels = torch.full_like(ids, -100)
@@ -162,7 +163,7 @@ def worst_batch(rows: int, row_tokens: int, objective: Objective) -> Batch:
     return {
         "input_ids": ids.to(best_device()),
         "labels": labels.to(best_device()),
-        "document_lengths": [[row_tokens]] * rows,
+        "document_lengths": [cut_every(row_tokens, longest)] * rows,
         "predicted": [predicted] * rows,
     }
 

@@ -1,4 +1,7 @@
-"""The scores of the paper (arXiv 2605.12438), F1 in percent: five seeds in English, nine in French."""
+"""The scores of the paper (arXiv 2605.12438), F1 in percent: five seeds in English, nine in French.
+
+Models that are on the hub have their present and their former name in parentheses.
+"""
 
 from __future__ import annotations
 

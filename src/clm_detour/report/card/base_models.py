@@ -27,12 +27,27 @@ BASE_MODELS = {
     "thomas-sounack/BioClinical-ModernBERT-large": BIOCLINICAL,
     "almanach/moderncamembert-base": BaseModel("mit", "fr"),
     "almanach/moderncamembert-large": BaseModel(language="fr"),
+    "almanach/ModernBERT-bio-base": BaseModel(language="en"),
+    "almanach/ModernBERT-bio-large": BaseModel("apache-2.0", "en"),
+    "almanach/ModernCamemBERT-bio-base": BaseModel("apache-2.0", "fr"),
+    "almanach/ModernCamemBERT-bio-large": BaseModel(language="fr"),
 }
+FORMER_IDS = {  # under which the models of the paper were first published
+    "rntc/cpt-en-base": "almanach/ModernBERT-bio-base",
+    "rntc/cpt-en-large": "almanach/ModernBERT-bio-large",
+    "rntc/cpt-fr-base": "almanach/ModernCamemBERT-bio-base",
+    "rntc/cpt-fr-large": "almanach/ModernCamemBERT-bio-large",
+}
+
+
+def base_model(id: str | None) -> BaseModel:
+    """Return what is known of a base model by its id on the hub, new or former; nothing for another one."""
+    return BASE_MODELS.get(FORMER_IDS.get(id or "", id or ""), BaseModel())
 
 
 def citations(base: str | None) -> str:
     """Return BibTeX entries for the method, this library and, where it is known, the base model."""
     text = Path(__file__).with_name("citations.bib").read_text(encoding="utf-8")
     entries = {entry[2]: entry[1] for entry in re.finditer(r"(@\w+\{(\w+),.*?\n\})", text, re.DOTALL)}
-    keys = [METHOD, LIBRARY, BASE_MODELS.get(base or "", BaseModel()).citation]
+    keys = [METHOD, LIBRARY, base_model(base).citation]
     return "\n\n".join(entries[key] for key in keys if key)

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from clm_detour.records.evaluation import MeanScore, TaskRow
-from clm_detour.report.card.base_models import BASE_MODELS, BaseModel
+from clm_detour.report.card.base_models import base_model
 from clm_detour.report.generated import is_all_generated
 from clm_detour.report.run import Run
 from clm_detour.utils.hub import is_hub_id
@@ -29,7 +29,7 @@ def card_data(run: Run, arm: str, metadata: Mapping[str, Any], mask_token: str |
         mask_token: The mask token of the model's tokenizer.
     """
     base = hub_base(run, arm)
-    known = BASE_MODELS.get(base or "", BaseModel())
+    known = base_model(base)
     sources = run.config.data.sources.values() if run.config else ()
     hub = [source.path for source in sources if source.format == "hub" and is_of_hub(run, arm, source.path)]
     values = {

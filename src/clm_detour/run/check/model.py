@@ -13,8 +13,9 @@ from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.measure.encoder import check_measurable
 from clm_detour.model import hf
 from clm_detour.model.attention import AUTO, BACKENDS
-from clm_detour.recipe.base import check_base
-from clm_detour.recipe.start import base_config, check_fit, fresh_config
+from clm_detour.model.families import architecture_of
+from clm_detour.recipe.base import check_base, fills_masks
+from clm_detour.recipe.start import base_config, check_fit, fresh_config, is_decoder
 from clm_detour.train import require_composer
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.rules import one_of
@@ -24,7 +25,9 @@ def check_start(model: Model, loggers: Mapping[Any, Mapping[str, Any] | None]) -
     """Raise UserError if attention, dropout, the weights of a base or a logger would stop training."""
     one_of(model.attention, [AUTO, *BACKENDS], "model.attention")
     base, keys = model.base, model.config or {}
-    dropout = keys.get("attention_dropout", 0) if base is None else base_config(base).attention_dropout
+    dropout = keys.get("attention_dropout", 0)
+    if base is not None:
+        dropout = architecture_of(base_config(base)).attention_dropout
     if dropout:
         raise UserError(
             f"The model's attention_dropout is {dropout}, with which this network cannot train; set it to 0 "
@@ -38,6 +41,25 @@ def check_start(model: Model, loggers: Mapping[Any, Mapping[str, Any] | None]) -
 
         for name, options in loggers.items():
             check_logger(name, options or {})
+
+
+def base_warnings(base: str | None) -> Iterator[str]:
+    """Yield what training does to a base that a user may not expect: a new head, and no dropout."""
+    if base is None or is_decoder(base):
+        return
+    if not fills_masks(base):
+        yield (
+            f"model.base: {base} has no masked-LM head, so training starts with a new one, and the base "
+            "itself is not scored on held-out text."
+        )
+    config = base_config(base)
+    rates = {key: getattr(config, key, 0) for key in ("hidden_dropout_prob", "attention_probs_dropout_prob")}
+    if any(rates.values()):
+        listed = " and ".join(f"{key} {rate}" for key, rate in rates.items() if rate)
+        yield (
+            f"model.base: {base} asks for {listed}; training here has no such dropout, and the exported "
+            "config keeps the values."
+        )
 
 
 def check_tokenizer(model: Model, path: str, tokenizer: Tokenizer) -> None:

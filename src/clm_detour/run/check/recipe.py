@@ -16,7 +16,13 @@ from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.schedules import phase_rate
 from clm_detour.recipe.start import is_decoder
 from clm_detour.run.check.folders import check_run_folder, check_writable, room_warnings
-from clm_detour.run.check.model import check_base_tokenizer, check_start, check_tokenizer, tokenizer_warnings
+from clm_detour.run.check.model import (
+    base_warnings,
+    check_base_tokenizer,
+    check_start,
+    check_tokenizer,
+    tokenizer_warnings,
+)
 from clm_detour.run.check.sources import check_first_records, check_shards, recipe_sources
 from clm_detour.run.check.started import check_started
 from clm_detour.run.check.tasks import check_tasks
@@ -80,7 +86,7 @@ def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
         check_base_tokenizer(base, [name for name, needs in needed_by.items() if needs])
     sources = recipe_sources(recipe.prepared, folder)
     check_first_records(sources.values(), read_prepared)
-    warnings = []
+    warnings = list(base_warnings(base))
     if tasks is not None:
         last_phases = {arm: phases[-1].id for arm, phases in recipe.arms.items()}
         warnings += check_tasks(tasks, folder, last_phases, recipe.has_tokenizer)

@@ -77,7 +77,7 @@ class RecipeSource:
         except UserError:
             return None
 
-    def changed_origin(self, tokenizer: Tokenizer) -> tuple[Origin, Origin] | None:
+    def changed_origin(self, tokenizer: Tokenizer, longest: int | None) -> tuple[Origin, Origin] | None:
         """Return what the shards were made from and what they would be made from now.
 
         Return None if the shards are up to date, or if there are none.
@@ -88,7 +88,7 @@ class RecipeSource:
             now = origin(self.settings, tokenizer, data.held_out, self.on_error)
         except UserError:  # no shards, or files that the run has not written yet
             return None
-        if is_done(folder, now, data.sequence_length, data.shuffle_seed):
+        if is_done(folder, now, data.sequence_length, data.shuffle_seed, longest):
             return None
         if self.written_by_run:
             now["files"] = before["files"]

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from clm_detour.data.cache import is_remote
-from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.settings import (
@@ -50,11 +49,11 @@ def check_started(recipe: Recipe, sources: Mapping[str, RecipeSource]) -> list[s
     for run in started:
         now = {**recipe_settings(config, run), **known}
         check_unchanged(folder.phase(run.id), config.data.dir, now)
-    return check_documents(sources, started, folder, recipe.tokenizer) if known else []
+    return check_documents(sources, started, folder, recipe) if known else []
 
 
 def check_documents(
-    sources: Mapping[str, RecipeSource], started: Iterable[PhaseRun], folder: RunFolder, tokenizer: Tokenizer
+    sources: Mapping[str, RecipeSource], started: Iterable[PhaseRun], folder: RunFolder, recipe: Recipe
 ) -> list[str]:
     """Raise UserError if a source no longer holds the documents on which a phase was started.
 
@@ -67,7 +66,11 @@ def check_documents(
         phases = [folder.phase(run.id) for run in started if name in mixtures[run.phase.mixture]]
         if not phases or is_remote(source.folder):
             continue
-        origins = None if source.prepared_elsewhere else source.changed_origin(tokenizer)
+        origins = (
+            None
+            if source.prepared_elsewhere
+            else source.changed_origin(recipe.tokenizer, recipe.longest_document)
+        )
         for phase in phases:
             if origins is None:
                 check_rows(source, phase)

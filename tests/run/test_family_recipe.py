@@ -1,0 +1,104 @@
+"""A recipe from a BERT or a RoBERTa ends in models of its class, and its documents keep to its positions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from clm_detour.config import load_config
+from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
+from clm_detour.model.families import FAMILIES
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.run.check import check_before_run
+from clm_detour.run.pipeline import prepare_data, run_recipe
+from clm_detour.utils.errors import UserError
+
+POSITIONS = 40  # fewer than the 64 tokens of a row
+
+
+def base(kind: str, tiny_data: Path, folder: Path, which: str = "ForMaskedLM") -> Path:
+    """Write a tiny base with the tokenizer of the tests."""
+    tokenizer = load_tokenizer(str(tiny_data / "tokenizer"))
+    offset = 0 if kind == "bert" else tokenizer.pad + 1
+    config = transformers.AutoConfig.for_model(
+        kind, vocab_size=832, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=POSITIONS + offset, pad_token_id=tokenizer.pad,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    getattr(transformers, FAMILIES[kind].prefix + which)(config).save_pretrained(folder)
+    copy_tokenizer(str(tiny_data / "tokenizer"), folder)
+    return folder
+
+
+def words(folder: Path) -> list[str]:
+    return [
+        f"model={{base: {folder}, config: null}}",
+        "arms={detour: [clm, decay], twin: [mlm, decay]}",
+        "phases={clm: {duration: 2ktok}, mlm: {duration: 2ktok}, decay: {duration: 1ktok}}",
+        "evaluate.tasks=null", "train.workers=0", "train.checkpoint_every=10ktok",
+        "train.evaluate_every=null",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_recipe_runs_from_end_to_end(kind: str, tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
+    folder = base(kind, tiny_data, tmp_path / "base")
+    config = load_config(tiny_recipe(tmp_path / "run"), words(folder))
+    run_recipe(config)
+    recipe, run = Recipe(config), tmp_path / "run"
+    assert recipe.longest_document == POSITIONS
+    for phase in recipe.phases.values():
+        lengths = recipe.stream(phase).example(0).document_lengths
+        assert max(lengths) <= POSITIONS
+        assert sum(lengths) == 64
+    for arm in ("detour", "twin"):
+        opened, info = transformers.AutoModelForMaskedLM.from_pretrained(
+            run / "models" / arm, output_loading_info=True
+        )
+        assert type(opened).__name__ == FAMILIES[kind].prefix + "ForMaskedLM"
+        assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        assert opened.config.max_position_embeddings == Recipe(config).longest_document + (
+            0 if kind == "bert" else opened.config.pad_token_id + 1
+        )
+    held_out = json.loads((run / "held_out.json").read_text())
+    assert held_out["models"].keys() == {"base", "detour", "twin"}
+    compared = json.loads((run / "analysis" / "comparison.json").read_text())
+    assert compared
+    assert (run / "report.html").exists()
+
+
+def test_a_body_alone_is_a_base_and_gets_a_new_head(tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
+    folder = base("bert", tiny_data, tmp_path / "base", "Model")
+    config = load_config(tiny_recipe(tmp_path / "run"), words(folder))
+    assert any("no masked-LM head" in warning for warning in check_before_run(Recipe(config)))
+    run_recipe(config)
+    held_out = json.loads((tmp_path / "run" / "held_out.json").read_text())
+    assert held_out["models"].keys() == {"detour", "twin"}
+
+
+def test_data_that_is_cut_at_other_positions_is_refused(tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
+    folder = base("bert", tiny_data, tmp_path / "base")
+    path = tiny_recipe(tmp_path / "run")
+    prepare_data(load_config(path, ["train.workers=0", "data.dir=" + str(tmp_path / "data")]))
+    recipe = Recipe(load_config(path, [*words(folder), "data.dir=" + str(tmp_path / "data")]))
+    with pytest.raises(
+        UserError, match=r"documents of up to 64 tokens, but model\.base has positions for 40"
+    ):
+        recipe.stream(next(iter(recipe.phases.values())))
+
+
+def test_the_check_says_that_dropout_is_off(tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
+    folder = base("bert", tiny_data, tmp_path / "base")
+    warnings = check_before_run(Recipe(load_config(tiny_recipe(tmp_path / "run"), words(folder))))
+    assert any("hidden_dropout_prob 0.1 and attention_probs_dropout_prob 0.1" in text for text in warnings)
+
+
+def test_another_family_is_refused_by_name(tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
+    transformers.DebertaV2Config(vocab_size=832).save_pretrained(tmp_path / "base")
+    config = load_config(tiny_recipe(tmp_path / "run"), words(tmp_path / "base"))
+    with pytest.raises(UserError, match=r"^model.base: .* is of a 'deberta-v2' model, .* relative positions"):
+        check_before_run(Recipe(config))
