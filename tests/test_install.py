@@ -101,7 +101,7 @@ def test_everything_a_user_starts_with_works_without_the_checkout(installed, tin
     assert "paper/cpt-en-large" in command("configs")
     assert "Nothing wrong found" in command("check", "quickstart")
     assert "clm.decay" in command("plan", "paper/cpt-en-large", "+debug")
-    assert "Open runs/quickstart-debug/report.html" in command("run", "quickstart", "+debug", *small)
+    assert "runs/quickstart-debug/report.html" in command("run", "quickstart", "+debug", *small)
     texts = [f"Patient {number} was treated with drug {number * 7 % 101}." * 5 for number in range(600)]
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps({"note": text}) + "\n" for text in texts))
     assert "clm-detour check mine.yaml" in command("init", "mine.yaml", "docs.jsonl", "--base", tiny_base)
