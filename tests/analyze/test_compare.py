@@ -159,7 +159,7 @@ def test_a_body_that_lacks_a_weight_is_refused(models, tmp_path):
         open_encoder(str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["bert", "megatron-bert"])  # without and with a final norm
+@pytest.mark.parametrize("kind", ["ernie", "megatron-bert"])  # without and with a final norm
 def test_another_encoder_goes_through_automodel(bert, texts, tmp_path, kind):
     config = AutoConfig.for_model(kind, **SIZES, vocab_size=len(AutoTokenizer.from_pretrained(bert)))
     torch.manual_seed(0)
