@@ -80,10 +80,9 @@ def test_a_recipe_runs_from_end_to_end(kind: str, tiny_data: Path, tmp_path: Pat
         assert opened.config.max_position_embeddings == POSITIONS + (
             0 if kind == "bert" else opened.config.pad_token_id + 1
         )
-    held_out = json.loads((run / "held_out.json").read_text())
+    held_out = json.loads(recipe.folder.held_out.read_text())
     assert held_out["models"].keys() == {"base", "detour", "twin"}
-    compared = json.loads((run / "analysis" / "comparison.json").read_text())
-    assert compared
+    assert json.loads(recipe.folder.comparison.read_text())
     assert (run / "report.html").exists()
 
 
@@ -92,7 +91,7 @@ def test_a_body_alone_is_a_base_and_gets_a_new_head(tiny_data: Path, tmp_path: P
     recipe = recipe_from(base("bert", tiny_data, tmp_path / "base", "Model"), tiny_data, tmp_path)
     assert any("no masked-LM head" in warning for warning in check_before_run(recipe))
     run_recipe(recipe)
-    held_out = json.loads((tmp_path / "run" / "held_out.json").read_text())
+    held_out = json.loads(recipe.folder.held_out.read_text())
     assert held_out["models"].keys() == {"detour", "twin"}
 
 
