@@ -81,7 +81,7 @@ def test_every_kind_of_task_is_learned(trained, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "encoder"), [("entities", "bert"), ("single_label", "roberta"), ("single_label", "ernie")]
+    ("kind", "encoder"), [("entities", "bert"), ("single_label", "roberta"), ("entities", "ernie")]
 )
 def test_other_encoders_learn_through_the_same_interface(encoders, kind, encoder):
     protocol = dataclasses.replace(PROTOCOL, epochs=12)
