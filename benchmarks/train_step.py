@@ -186,6 +186,9 @@ def run_case(
 ) -> dict[str, Any]:
     """Return the measurements of one workload and one case."""
     config = config_of(settings["size"], settings["layers"], settings["family"])
+    if settings["family"] != "modernbert":  # any tokenizer will do
+        config.vocab_size = max(config.vocab_size, tokenizer.vocab_size)
+        config.pad_token_id = tokenizer.pad  # RoBERTa counts its positions from it
     batch = make_batch(workload, case, papers, tokenizer, settings["tokens"], settings["rows"], config)
     options = CASES[case][2]
     ours = make_ours(config, batch, settings)
