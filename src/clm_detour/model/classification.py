@@ -69,7 +69,7 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
 
     def init_output_layer(self, layer: nn.Linear) -> None:
         """Initialize the weights of a new output layer as transformers does; its bias is zero."""
-        self._fill(layer, self.config.hidden_size**-0.5)
+        self._fill(layer, self.architecture.classifier_std)
 
     def classify(self, hidden: Tensor) -> Tensor:
         """Return logits (..., C) for states (..., E)."""
