@@ -63,22 +63,24 @@ def main(
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
     steps: Annotated[int, typer.Option(help="Steps of a fine-tuning run.")] = 800,
     tokens: Annotated[int, typer.Option(help="Tokens of pretraining.")] = 2_000_000,
+    model: Annotated[Path | None, typer.Option(help="An encoder to use instead of training one.")] = None,
     name: ResultName = "quaero-heads",
 ) -> None:
     """Train the encoder, fine-tune it, and print the test scores of each head by seed."""
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        recipe = ENCODER.format(folder=root, french=french.resolve(), tokens=tokens)
-        clm_detour(root / "encoder.yaml", recipe, "run")
+        if model is None:
+            recipe = ENCODER.format(folder=root, french=french.resolve(), tokens=tokens)
+            clm_detour(root / "encoder.yaml", recipe, "run")
+            model = root / "french" / "models" / "base"
         for head, clip_norm in CLIP_NORMS.items():
             started = time.monotonic()
             evaluation = TASKS.format(
                 head=head, folder=root, data=data.resolve(), seeds=", ".join(map(str, range(42, 42 + seeds))),
                 steps=steps, every=max(steps // 4, 1), clip_norm=clip_norm,
             )  # fmt: skip
-            model = f"small={root}/french/models/base"
-            clm_detour(root / f"{head}.yaml", evaluation, "evaluate", "--model", model)
+            clm_detour(root / f"{head}.yaml", evaluation, "evaluate", "--model", f"small={model}")
             results[head] = scores_of(root / head) | {"seconds": round(time.monotonic() - started)}
     show(results)
     if name:

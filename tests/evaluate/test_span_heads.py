@@ -18,9 +18,11 @@ from clm_detour.evaluate.finetune.span_classifier import SpanClassifier
 from clm_detour.evaluate.finetune.task_model import make_examples, make_task_model
 from clm_detour.evaluate.finetune.training import length_of
 from clm_detour.evaluate.finetune.windows import WordEncoder, find_words, lines_of
+from clm_detour.evaluate.read_tasks import check_selection
 from clm_detour.evaluate.tasks import TASKS
 from clm_detour.evaluate.tasks.task import Document, Entity
 from clm_detour.measure.encoder import load_encoder
+from clm_detour.utils.errors import UserError
 
 HEAD = dataclasses.replace(PROTOCOL, head="crf_biaffine", head_learning_rate=3e-3, clip_norm=10.0, epochs=8)
 
@@ -108,6 +110,14 @@ def test_the_score_that_chooses_the_round_may_be_another_than_that_of_the_tables
     monkeypatch.setattr("clm_detour.evaluate.finetune.training.score", lambda *_: next(told))
     protocol = dataclasses.replace(PROTOCOL, epochs=2, select_by="accuracy")
     assert fine_tune(encoders["bert"], "single_label", protocol=protocol).best["epoch"] == 2
+
+
+@pytest.mark.parametrize("score", ["samples_f1", "positive_f1", "f1"])
+def test_a_score_that_the_kind_of_task_does_not_have_cannot_choose_the_round(score):
+    task, _ = make_task("single_label")  # without a class that stands for none
+    with pytest.raises(UserError, match="select_by of made-single_label"):
+        check_selection(task, dataclasses.replace(PROTOCOL, select_by=score))
+    check_selection(task, dataclasses.replace(PROTOCOL, select_by="weighted_f1"))
 
 
 def test_rounds_end_every_so_many_steps_and_with_the_last_one():

@@ -97,7 +97,7 @@ def make_pairs(templates: Templates, lengths: Sequence[int], pairs: int, seed: i
         )
     splits = split_sizes(each)
     rng, used = np.random.default_rng(seed), set[str]()
-    made = []
+    made: list[Pair] = []
     for length, position in cells:
         for place, split in enumerate(name for name, size in splits.items() for _ in range(size)):
             number, holds = len(made), place % 2 == 0
