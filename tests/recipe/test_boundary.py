@@ -85,7 +85,7 @@ def test_separate_heads_take_turns_and_that_of_the_base_waits_for_its_objective(
 
 def test_separate_heads_go_on_where_the_last_phase_of_the_same_objective_ended(recipe_of):
     recipe = recipe_of(*SEPARATE)
-    pretrain, clm, decay = recipe.arm("detour")
+    pretrain = recipe.arm("detour")[0]
     assert pretrain.phase.objective == "mlm"
     assert heads(recipe, "detour") == [
         (False, None),

@@ -145,7 +145,11 @@ def test_a_classifier_is_exported_with_its_own_head(model, tmp_path, auto, head)
     assert done.head == head
     assert done.kept is not None
     assert 0.5 < done.kept <= 1
-    assert read_json(tmp_path / "out" / "config.json")["id2label"] == {"0": "none", "1": "drug", "2": "disease"}
+    assert read_json(tmp_path / "out" / "config.json")["id2label"] == {
+        "0": "none",
+        "1": "drug",
+        "2": "disease",
+    }
     ids = torch.arange(4, 44).view(2, 20)
     mask = torch.ones_like(ids)
     mask[1, 12:] = 0

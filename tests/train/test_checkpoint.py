@@ -155,7 +155,10 @@ def test_dropout_after_attention_is_the_same_after_a_resume_and_with_other_micro
     others = prepared("others", dropout, "train.micro_rows=1"), prepared("without")
     for config in others:
         train_phase(Recipe(config), run)
-    (small, without), found = (load_file(model_file(config)) for config in others), load_file(model_file(whole))
+    (small, without), found = (
+        (load_file(model_file(config)) for config in others),
+        load_file(model_file(whole)),
+    )
     largest = max(float((small[name] - found[name]).abs().max()) for name in found)
     assert largest < 1e-4, "rounding alone"
     assert max(float((without[name] - found[name]).abs().max()) for name in found) > 10 * largest

@@ -195,7 +195,7 @@ class ModernBertPreTrainedModel(hf.FolderModel):
             return self.model(inputs_T, rows.documents, causal, backend, each, keys_T), rows
 
     def _dropout_keys(self, rows: Unpadded, row_numbers: Tensor | None) -> Tensor | None:
-        """Return the random numbers of the tokens for the dropout of this call, (T,), None without dropout."""
+        """Return random numbers of the tokens for the dropout of this call, (T,), None without dropout."""
         dropout, (count, length) = self.model.output_dropout, rows.shape
         if dropout is None or not self.training:
             return None

@@ -133,8 +133,8 @@ class ModernBertForPretraining(ModernBertPreTrainedModel):
                 belongs, as transformers' Trainer gives it. The loss is then the batch's share of the step's
                 loss, counted by its labels before any shift; 0 if there are none.
             others: `position_ids` and `token_type_ids`, which must agree with what the network computes
-                anyway, `row_numbers` for dropout, and further keywords of transformers, none of which may ask for anything; see
-                `encode`.
+                anyway, `row_numbers` for dropout, and further keywords of transformers, none of which may ask
+                for anything; see `encode`.
 
         Raises:
             UserError: If shapes or lengths differ, `shift` is given without labels, `predicted` is wrong
