@@ -96,7 +96,8 @@ def steps(
     keep_freed_memory()
     chosen = choose_backend(backend)  # a UserError says why it does not run
     settings = {
-        "size": size, "layers": scale.layers, "tokens": scale.tokens, "rows": dict(scale.rows)[size],
+        "size": size, "family": "modernbert", "layers": scale.layers, "tokens": scale.tokens,
+        "rows": dict(scale.rows)[size],
         "precision": scale.precision, "device": device, "backend": backend,
         "compile": scale.compile and peer is None,
         "checkpointing": False, "peer": peer is not None,

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import ModernBertConfig, ModernBertForMaskedLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
 from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.families import family_of
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,9 @@ def same_network(
         theirs.set_attn_implementation(attention)
     else:
         keys = {**ours.config.to_dict(), **options, "attn_implementation": attention}
-        theirs = ModernBertForMaskedLM(ModernBertConfig(**keys))
-        theirs.load_state_dict(ours.state_dict())
+        config = AutoConfig.for_model(keys.pop("model_type"), **keys)
+        theirs = AutoModelForMaskedLM.from_config(config, attn_implementation=attention)
+        theirs.load_state_dict(family_of(config).to_theirs(ours.state_dict(), "ForMaskedLM"))
     return theirs.to(device).train()
 
 

@@ -6,7 +6,13 @@ Both have the same weights and the same documents, and take turns in one process
 packed; transformers reads them padded to the longest, as its collator pads them. If its step does not fit
 into memory, `--peer-micro-batches` divides the padded rows, as Composer divides a collated batch. Padding
 does not count as tokens. The GEMM peak is measured between the rounds, since the speed of a machine changes.
-For CLM the network of transformers is ModernBertDecoderForCausalLM.
+For CLM the network of transformers is its causal class.
+
+`--family bert` or `roberta` compares the networks of that family, for example:
+
+    python benchmarks/train_step.py --family bert --papers PAPERS --tokenizer FOLDER --workloads abstracts
+
+A BERT reads at most 512 tokens, so documents are cut there. Dropout is off in both networks.
 """
 
 from __future__ import annotations
@@ -26,11 +32,12 @@ from peak import data_sheet_peak, gemm_peak, peak_memory, timed
 from record import ResultName, record
 from rich.console import Console
 from rich.table import Table
-from transformers import ModernBertConfig
+from transformers import AutoConfig, PreTrainedConfig
 from workloads import documents_of
 
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.families import architecture_of
 from clm_detour.model.flops import flops_per_batch
 from clm_detour.utils.allocator import give_back_freed_memory, keep_freed_memory
 
@@ -44,6 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "mini": {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 6, "num_attention_heads": 4},
 }
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 DTYPES = {"fp32": [torch.float32], "bf16": [torch.float32, torch.bfloat16]}  # for the GEMM peak
 CASES = {  # objective, mask rate, options of transformers' network
     "mlm15": ("mlm", 0.15, {}),
@@ -113,15 +121,18 @@ class Competitor:
         self.seconds.append(timed(self.step, self.device))
 
 
-def config_of(size: str, layers: int) -> ModernBertConfig:
-    """Return the config of a size, with fewer layers if `layers` is not 0.
+def config_of(size: str, layers: int, family: str = "modernbert") -> PreTrainedConfig:
+    """Return the config of a size of a family, with fewer layers if `layers` is not 0.
+
+    Of other families than ModernBERT there is the base size alone, which is that of transformers' config.
 
     The time of a step is linear in the number of layers, so fewer serve where memory is too small for all.
     """
-    return ModernBertConfig(**SIZES[size] | ({"num_hidden_layers": layers} if layers else {}))
+    keys = SIZES[size] if family == "modernbert" else WITHOUT_DROPOUT
+    return AutoConfig.for_model(family, **keys | ({"num_hidden_layers": layers} if layers else {}))
 
 
-def make_ours(config: ModernBertConfig, batch: peers.Batch, settings: dict[str, Any]) -> Competitor:
+def make_ours(config: PreTrainedConfig, batch: peers.Batch, settings: dict[str, Any]) -> Competitor:
     """Return our network with the packed documents."""
     torch.manual_seed(0)
     network = ModernBertForPretraining(config, settings["backend"]).to(settings["device"]).train()
@@ -150,11 +161,23 @@ def make_theirs(
 
 
 def make_batch(
-    workload: str, case: str, papers: Path, tokenizer: Tokenizer, tokens: int, rows: int = 1
+    workload: str,
+    case: str,
+    papers: Path,
+    tokenizer: Tokenizer,
+    tokens: int,
+    rows: int = 1,
+    config: PreTrainedConfig | None = None,
 ) -> peers.Batch:
-    """Return the documents of a workload with the inputs and labels of a case."""
+    """Return the documents of a workload with the inputs and labels of a case.
+
+    Args:
+        config: Config of the network, whose positions may be fewer than the tokens of a document.
+    """
     objective, mask_rate, _ = CASES[case]
     documents = documents_of(workload, papers, tokenizer, tokens, rows)
+    longest = None if config is None else architecture_of(config).longest
+    documents = [document[:longest] for document in documents]
     return peers.Batch.make(documents, objective, mask_rate, tokenizer)
 
 
@@ -162,9 +185,12 @@ def run_case(
     workload: str, case: str, papers: Path, tokenizer: Tokenizer, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the measurements of one workload and one case."""
-    batch = make_batch(workload, case, papers, tokenizer, settings["tokens"], settings["rows"])
+    config = config_of(settings["size"], settings["layers"], settings["family"])
+    if settings["family"] != "modernbert":  # any tokenizer will do
+        config.vocab_size = max(config.vocab_size, tokenizer.vocab_size)
+        config.pad_token_id = tokenizer.pad  # RoBERTa counts its positions from it
+    batch = make_batch(workload, case, papers, tokenizer, settings["tokens"], settings["rows"], config)
     options = CASES[case][2]
-    config = config_of(settings["size"], settings["layers"])
     ours = make_ours(config, batch, settings)
     theirs = make_theirs(ours, batch, options, settings) if settings["peer"] else None
     competitors = [ours] if theirs is None else [ours, theirs]
@@ -252,6 +278,7 @@ def main(
     papers: Papers,
     tokenizer: TokenizerFolder = "answerdotai/ModernBERT-base",
     size: str = "base",
+    family: Annotated[str, typer.Option(help="modernbert, bert or roberta.")] = "modernbert",
     layers: Layers = 0,
     workloads: str = "abstracts,document,packed",
     cases: str = "mlm15,mlm15-sparse,clm",
@@ -279,7 +306,8 @@ def main(
     if keep_memory:
         keep_freed_memory()
     settings = {
-        "size": size, "layers": layers, "tokens": tokens, "rows": rows, "precision": precision,
+        "size": size, "family": family, "layers": layers, "tokens": tokens, "rows": rows,
+        "precision": precision,
         "device": device, "backend": backend, "compile": compile, "checkpointing": checkpointing,
         "keep_memory": keep_memory, "give_back": give_back, "peer": peer,
         "peer_micro_batches": peer_micro_batches, "peer_attention": peer_attention, "rounds": rounds,

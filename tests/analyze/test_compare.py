@@ -159,7 +159,7 @@ def test_a_body_that_lacks_a_weight_is_refused(models, tmp_path):
         open_encoder(str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["bert", "megatron-bert"])  # without and with a final norm
+@pytest.mark.parametrize("kind", ["ernie", "megatron-bert"])  # without and with a final norm
 def test_another_encoder_goes_through_automodel(bert, texts, tmp_path, kind):
     config = AutoConfig.for_model(kind, **SIZES, vocab_size=len(AutoTokenizer.from_pretrained(bert)))
     torch.manual_seed(0)
@@ -303,7 +303,7 @@ def test_models_of_other_depth_and_kind(models, bert, texts):
     assert any("depth" in note for note in deep["notes"])
     other = compare({"a": models["far"], "b": bert}, texts, SMALL)
     assert other["texts"]["tokenised_alike"]
-    assert other["models"]["b"]["network"] == "padded"
+    assert other["models"]["b"]["network"] == "packed"
 
 
 def test_texts_are_cut_at_what_every_model_can_read_and_it_is_said(bert, models, texts, tmp_path):
@@ -397,7 +397,7 @@ def test_what_cannot_be_compared_is_one_sentence(run_cli, models, bert, texts_fi
     (tmp_path / "broken" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     assert_refused(
         run_cli("compare", models["far"], tmp_path / "broken", "--per-sample", 30, *words),
-        "lacks the weight",
+        "missing: model.layers.2",
     )
     assert not (tmp_path / "out").exists()
 

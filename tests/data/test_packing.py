@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from reading import write_shards
 
-from clm_detour.data.best_fit import PackedRows, pack
+from clm_detour.data.best_fit import PackedRows, pack, pack_pieces
 from clm_detour.data.packing import PackedSource, write_packing
 from clm_detour.data.shards import TokenShards
 from clm_detour.utils.errors import UserError
@@ -58,6 +58,22 @@ def test_every_token_is_in_one_row_and_no_row_is_overfull(lengths, row_length, s
     np.testing.assert_array_equal(np.sort(np.concatenate([[], *ranges])), np.arange(lengths.sum()))
     assert (row_tokens(packed) > 0).all()
     assert (row_tokens(packed) <= row_length).all()
+
+
+@settings(deadline=None)
+@given(SOME_LENGTHS, st.integers(8, 128), st.integers(1, 7), st.integers(0, 2**63))
+def test_documents_are_cut_at_the_positions_of_a_model_and_rows_stay_full(lengths, row_length, longest, seed):
+    packed = pack_pieces(lengths, row_length, seed, longest)
+    assert (packed.piece_length <= longest).all()
+    assert (packed.piece_start // longest == (packed.piece_start + packed.piece_length - 1) // longest).all()
+    first = (np.cumsum(lengths, dtype=int) - lengths)[packed.piece_document] + packed.piece_start
+    ranges = [
+        np.arange(start, start + length) for start, length in zip(first, packed.piece_length, strict=True)
+    ]
+    np.testing.assert_array_equal(np.sort(np.concatenate([[], *ranges])), np.arange(lengths.sum()))
+    total = int(lengths.sum())
+    assert (row_tokens(packed) <= row_length).all()
+    assert len(packed) == -(-total // row_length) or total >= 0.999 * len(packed) * row_length
 
 
 @settings(deadline=None)
@@ -170,6 +186,14 @@ def test_packing_is_done_again_only_for_another_length_or_seed(folder):
     assert PackedSource.open(folder, 64).fingerprint == before.fingerprint  # lengths live side by side
     assert write_packing(folder, 64, seed=2)
     assert PackedSource.open(folder, 64).fingerprint != before.fingerprint
+    assert write_packing(folder, 64, seed=1)
+    assert PackedSource.open(folder, 64).fingerprint == before.fingerprint
+    assert write_packing(folder, 64, seed=1, longest=20)
+    assert not write_packing(folder, 64, seed=1, longest=20)
+    cut = PackedSource.open(folder, 64)
+    assert (cut.longest, before.longest) == (20, None)
+    assert max(max(cut.row(number).lengths) for number in range(len(cut))) <= 20
+    assert cut.fingerprint != before.fingerprint
     assert write_packing(folder, 64, seed=1)
     assert PackedSource.open(folder, 64).fingerprint == before.fingerprint
 

@@ -458,3 +458,26 @@ def test_a_run_trains_its_tokenizer_for_its_rows_and_follows_their_length(tmp_pa
         prepare_tokenizer(runner, config.data, config.tokenizer.train, Recipe(config).folder)
         assert (runner.ran == 1) is trained
         assert AutoTokenizer.from_pretrained(tmp_path / "run" / "tokenizer").model_max_length == length
+
+
+def test_a_vocabulary_of_bert_is_converted_to_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "chest", "pain", "##ful", ".", "aspirin"]
+    older = tmp_path / "older"
+    older.mkdir()
+    (older / "vocab.txt").write_text("\n".join(words))
+    write_json(older / "config.json", {"model_type": "bert"})
+    write_json(older / "tokenizer_config.json", {"do_lower_case": True, "tokenizer_class": "BertTokenizer"})
+    loaded = load_tokenizer(str(older))
+    (ids,) = loaded.encode_batch(["Chest painful."])
+    assert [words[id] for id in ids] == ["[CLS]", "chest", "pain", "##ful", ".", "[SEP]"]
+    assert (loaded.pad, loaded.mask, loaded.unk) == (0, 4, 1)
+    copy_tokenizer(str(older), tmp_path)
+    assert load_tokenizer(str(tmp_path)).fingerprint == loaded.fingerprint
+    assert not (older / "tokenizer.json").exists()
+
+
+def test_a_folder_without_any_file_of_a_tokenizer_is_refused(tmp_path: Path):
+    write_json(tmp_path / "config.json", {"model_type": "bert"})
+    with pytest.raises(UserError, match=r"has no tokenizer\.json"):
+        load_tokenizer(str(tmp_path))

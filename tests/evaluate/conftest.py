@@ -1,4 +1,4 @@
-"""Tiny encoders of both ways: a ModernBERT on our network, a BERT and a RoBERTa through AutoModel."""
+"""Tiny encoders of both ways: a ModernBERT, a BERT and a RoBERTa packed, an ERNIE through AutoModel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, RobertaConfig, RobertaForMaskedLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    ErnieConfig,
+    ErnieForMaskedLM,
+    ModernBertConfig,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 
 from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
 from clm_detour.model import ModernBertForPretraining
@@ -27,6 +35,7 @@ def encoders(tiny_data, tmp_path_factory) -> dict[str, str]:
     made = {
         "modernbert": ModernBertForPretraining(modern),
         "bert": BertForMaskedLM(BertConfig(**common, max_position_embeddings=64)),
+        "ernie": ErnieForMaskedLM(ErnieConfig(**common, max_position_embeddings=64)),
         "roberta": RobertaForMaskedLM(RobertaConfig(**common, max_position_embeddings=70)),
     }
     folders = {}

@@ -19,6 +19,7 @@ from clm_detour.evaluate.finetune.task_model import make_examples, make_task_mod
 from clm_detour.evaluate.finetune.training import Trained, best_round, length_of, prepare, train
 from clm_detour.evaluate.tasks.task import Document, Entity, Task
 from clm_detour.measure.encoder import load_encoder, output_layer
+from clm_detour.model.families import FAMILIES
 from clm_detour.model.pretrained import longest_input, read_encoder_config
 from clm_detour.utils.errors import UserError
 
@@ -79,7 +80,9 @@ def test_every_kind_of_task_is_learned(trained, kind):
     assert losses[-1] < losses[0] / 2
 
 
-@pytest.mark.parametrize(("kind", "encoder"), [("entities", "bert"), ("single_label", "roberta")])
+@pytest.mark.parametrize(
+    ("kind", "encoder"), [("entities", "bert"), ("single_label", "roberta"), ("entities", "ernie")]
+)
 def test_other_encoders_learn_through_the_same_interface(encoders, kind, encoder):
     protocol = dataclasses.replace(PROTOCOL, epochs=12)
     assert fine_tune(encoders[encoder], kind, protocol=protocol).scores["micro_f1"] > 0.8
@@ -145,21 +148,24 @@ def test_every_epoch_sees_every_example_once_in_another_order():
     assert sorted(first) == sorted(second) == list(range(20))
 
 
+@pytest.mark.parametrize("encoder", ["bert", "ernie"])
 @pytest.mark.parametrize("kind", ["entities", "single_label", "multi_label"])
-def test_loss_and_gradients_are_those_of_transformers_own_classifier(encoders, kind):
+def test_loss_and_gradients_are_those_of_transformers_own_classifier(encoders, kind, encoder):
     task, splits = make_task(kind)
-    network, tokenizer = load_encoder(encoders["bert"])
+    network, tokenizer = load_encoder(encoders[encoder])
+    assert network.packed == (encoder == "bert")
     examples, _ = make_examples(task, splits["train"][:8], tokenizer, 48)
     torch.manual_seed(0)
     problem = make_task_model(task, network, splits["train"], examples).eval()  # dropout draws differ
     auto = AutoModelForTokenClassification if kind == "entities" else AutoModelForSequenceClassification
     problem_type = "multi_label_classification" if kind == "multi_label" else None
     theirs = auto.from_pretrained(
-        encoders["bert"], num_labels=problem.head.out_features, problem_type=problem_type
+        encoders[encoder], num_labels=problem.head.out_features, problem_type=problem_type
     ).eval()
     theirs.classifier.load_state_dict(problem.head.state_dict())
     if kind != "entities":
-        theirs.bert.pooler.load_state_dict(network.pooler.state_dict())
+        pooler = network.network.head if network.packed else network.pooler
+        theirs.base_model.pooler.load_state_dict(pooler.state_dict())
     longest = max(len(example.ids) for example in examples)
     ids = torch.full((len(examples), longest), tokenizer.pad_token_id)
     mask, tags = torch.zeros_like(ids), torch.full_like(ids, -100)
@@ -173,13 +179,18 @@ def test_loss_and_gradients_are_those_of_transformers_own_classifier(encoders, k
     torch.testing.assert_close(loss, expected)
     loss.backward()
     expected.backward()
-    pairs = dict(theirs.bert.named_parameters())
-    for name, parameter in network.network.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, pairs[name].grad, rtol=1e-4, atol=1e-7)
+    grads = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
+    if network.packed:
+        grads = FAMILIES["bert"].to_ours(grads, "ForSequenceClassification", True, "")[0]
+    else:
+        grads = {name.removeprefix("ernie."): grad for name, grad in grads.items()}
+    found = {name: p.grad for name, p in network.network.named_parameters() if p.grad is not None}
+    assert len(found) > 20
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, grads[name], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("encoder", ["modernbert", "bert"])
+@pytest.mark.parametrize("encoder", ["modernbert", "bert", "ernie"])
 def test_a_fresh_output_layer_is_drawn_as_transformers_draws_its_own(encoders, encoder):
     network, _ = load_encoder(encoders[encoder])
     torch.manual_seed(0)
@@ -191,7 +202,7 @@ def test_a_fresh_output_layer_is_drawn_as_transformers_draws_its_own(encoders, e
 
 
 @pytest.mark.parametrize("kind", MAKE)
-@pytest.mark.parametrize("encoder", ["modernbert", "bert", "roberta"])
+@pytest.mark.parametrize("encoder", ["modernbert", "bert", "roberta", "ernie"])
 def test_a_documents_answer_does_not_depend_on_its_batch(encoders, kind, encoder):
     task, splits = make_task(kind)
     network, tokenizer = load_encoder(encoders[encoder])
@@ -278,7 +289,7 @@ def test_a_folder_that_is_no_encoder(encoders, tmp_path):
         load_encoder(broken(encoders["bert"], tmp_path / "t5", t5))
 
 
-@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "ernie", "modernbert"])
 def test_a_folder_without_tokenizer_or_weights(encoders, tmp_path, kind):
     with pytest.raises(UserError, match="tokenizer"):
         load_encoder(broken(encoders[kind], tmp_path / "bare", without="tokenizer.json"))
@@ -286,7 +297,7 @@ def test_a_folder_without_tokenizer_or_weights(encoders, tmp_path, kind):
         load_encoder(broken(encoders[kind], tmp_path / "empty", without="model.safetensors"))
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "ernie", "modernbert"])
 def test_an_encoder_reads_as_much_as_is_said_of_its_config(encoders, kind):
     encoder, _ = load_encoder(encoders[kind])
     assert encoder.longest == longest_input(read_encoder_config(encoders[kind]))

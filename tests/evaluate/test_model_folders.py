@@ -80,10 +80,13 @@ def test_a_probe_of_what_has_no_masked_head_leaves_the_masked_accuracy_out(body,
     classifier = tmp_path / "classifier"
     ModernBertForSequenceClassification.from_encoder(body, num_labels=2).save_pretrained(classifier)
     copy_tokenizer(body, classifier)
-    paths = [encoders["modernbert"], body, str(classifier), encoders["bert"]]
+    paths = [encoders["modernbert"], body, str(classifier), encoders["ernie"]]
     found = probe_models(paths, [TASK], None, 60)
     assert 0 <= found[encoders["modernbert"]]["scores"]["masked"] <= 100
     assert [found[path]["scores"]["masked"] for path in paths[1:]] == [None] * 3
+    assert (
+        0 <= probe_models([encoders["bert"]], [TASK], None, 60)[encoders["bert"]]["scores"]["masked"] <= 100
+    )
     whole = found[encoders["modernbert"]]["scores"][TASK]
     assert [found[path]["scores"][TASK] for path in paths[:3]] == [whole] * 3
     with console.capture() as printed:
@@ -125,15 +128,24 @@ def test_a_folder_without_tokenizer_or_weights_is_refused_before_any_model_is_ru
     assert not ran
 
 
-@pytest.mark.parametrize("kind", ["modernbert", "bert"])
-def test_pickled_weights_are_refused_and_what_is_said_to_do_works(encoders, tmp_path, kind):
-    folder = without(encoders[kind], "*.safetensors", tmp_path / "pickled")
-    network = AutoModelForMaskedLM.from_pretrained(encoders[kind])
+def test_pickled_weights_are_refused_through_automodel_and_what_is_said_to_do_works(encoders, tmp_path):
+    folder = without(encoders["ernie"], "*.safetensors", tmp_path / "pickled")
+    network = AutoModelForMaskedLM.from_pretrained(encoders["ernie"])
     torch.save(network.state_dict(), Path(folder) / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"pytorch_model\.bin is not read, .*save it with save_pretrained"):
         load_encoder(folder)
     AutoModelForMaskedLM.from_pretrained(folder).save_pretrained(folder)
     assert load_encoder(folder)
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "bert", "roberta"])
+def test_pickled_weights_of_our_families_are_read(encoders, tmp_path, kind):
+    folder = without(encoders[kind], "*.safetensors", tmp_path / "pickled")
+    network = AutoModelForMaskedLM.from_pretrained(encoders[kind])
+    torch.save(network.state_dict(), Path(folder) / "pytorch_model.bin")
+    ids = torch.arange(10, 30)
+    states = [load_encoder(path)[0](ids, [12, 8]) for path in (folder, encoders[kind])]
+    assert torch.equal(*states)
 
 
 def test_the_encoder_in_a_folder_of_sentence_transformers_is_found(body, encoders, tmp_path):
@@ -162,7 +174,12 @@ def test_a_causal_modernbert_is_refused_with_the_way_to_an_encoder(encoders, tmp
 def test_weights_under_other_names_are_named(encoders, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    for kind, said in (("modernbert", "named with 'module.' before each name"), ("bert", "has module.bert")):
+    expected = {
+        "modernbert": "named with 'module.' before each name",
+        "bert": r"unexpected: module\.bert",
+        "ernie": r"has module\.",
+    }
+    for kind, said in expected.items():
         folder = Path(shutil.copytree(encoders[kind], tmp_path / kind))
         weights = load_file(folder / "model.safetensors")
         save_file(

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clm_detour.config.schema import Freeze
 from clm_detour.model import ModernBertForPretraining, next_token_labels
+from clm_detour.model.compiling import cannot_compile
 from clm_detour.model.cpu import attention as onednn
 from clm_detour.model.families import FAMILIES, architecture_of
 from clm_detour.model.flops import Frozen, flops_per_batch
@@ -178,6 +179,22 @@ def test_checkpointed_layers_and_a_half_residual_train(kind: str, tmp_path: Path
     assert half_loss != loss
     assert_close(half_loss, loss, 3e-2)
     assert torch.cosine_similarity(half_grads, grads, dim=0) > 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(cannot_compile("cpu") is not None, reason=str(cannot_compile("cpu")))
+def test_compiled_layers_are_exact(tmp_path: Path) -> None:
+    saved(theirs("roberta"), tmp_path)
+    found = []
+    for compiled in (False, True):
+        model = ModernBertForPretraining.from_pretrained(tmp_path).train()
+        if compiled:
+            model.compile_layers()
+        loss = in_one_row(model, tokens(TOTAL), some_labels(tokens(TOTAL)))[1]
+        loss.backward()
+        found.append((loss.detach(), torch.cat([grad.flatten() for grad in gradients(model).values()])))
+    for plain, fast in zip(*found, strict=True):
+        assert_close(fast, plain)
 
 
 @pytest.mark.parametrize(("layers", "embeddings"), [(None, False), ("0-1", True)])

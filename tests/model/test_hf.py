@@ -152,8 +152,8 @@ def test_other_models_and_broken_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"has no model\.safetensors"):
         ModernBertForPretraining.from_pretrained(tmp_path)
-    edit_config(tmp_path, model_type="roberta")
-    with pytest.raises(UserError, match="'roberta' model; only ModernBERT"):
+    edit_config(tmp_path, model_type="distilbert")
+    with pytest.raises(UserError, match="'distilbert' model, which the packed network does not compute"):
         ModernBertForPretraining.from_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match=r"config.json is missing"):

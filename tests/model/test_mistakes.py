@@ -190,7 +190,7 @@ def test_configs(keys: dict[str, Any], said: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("config.json", "[]", "only ModernBERT"),
+        ("config.json", "[]", "does not compute; it computes modernbert, bert"),
         ("config.json", "{", "save or fetch the model again"),
         ("model.safetensors.index.json", "{}", "weight_map"),
         ("model.safetensors.index.json", '{"weight_map": []}', "weight_map"),

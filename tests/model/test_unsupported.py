@@ -121,7 +121,7 @@ def test_keywords_that_ask_for_nothing_pass(cls: type[Any]) -> None:
         ({"use_cache": True}, r"use_cache: .*to_decoder\(\)"),
         ({"shift_labels": IDS}, "pass labels that are shifted already as labels, or .* with shift=True"),
         ({"cu_seqlens": torch.tensor([0, 40])}, "document_lengths"),
-        ({"token_type_ids": torch.ones_like(IDS)}, "no token types"),
+        ({"token_type_ids": torch.ones_like(IDS)}, "no token types but 0"),
         ({"position_ids": torch.arange(20).flip(0)[None]}, "position_ids .* document_ids"),
         ({"position_ids": torch.arange(19)[None]}, "position_ids has shape"),
         ({"atention_mask": torch.ones_like(IDS)}, "no keyword 'atention_mask'; did you mean attention_mask"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from transformers import ModernBertConfig
+from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
@@ -29,7 +29,20 @@ SHAPES = {  # hidden size, size of the gated unit, layers, heads: of the publish
 }
 
 
-def published_config(model: str) -> ModernBertConfig:
+CAMEMBERT2 = {"vocab_size": 32768, "max_position_embeddings": 1025, "pad_token_id": 0}
+OTHERS = {  # vocabulary and positions of the BERT-base and RoBERTa-base configs
+    "camembertv2-base": ("roberta", CAMEMBERT2),
+    "biomednlp-biomedbert-base-uncased-abstract-fulltext": ("bert", {"vocab_size": 30522}),
+    "biobert-v1.1": ("bert", {"vocab_size": 28996}),
+    "camembert-bio-base": ("camembert", {"vocab_size": 32005, "max_position_embeddings": 514}),
+    "xlm-roberta-base": ("xlm-roberta", {"vocab_size": 250002, "max_position_embeddings": 514}),
+}
+
+
+def published_config(model: str) -> PreTrainedConfig:
+    name = model.rpartition("/")[2]
+    if name in OTHERS:
+        return AutoConfig.for_model(OTHERS[name][0], **OTHERS[name][1])
     hidden, inner, layers, heads = SHAPES[model.rpartition("-")[2]]
     french = {"vocab_size": 32768, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     return ModernBertConfig(

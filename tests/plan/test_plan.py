@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import ModernBertConfig
+from transformers import AutoConfig, ModernBertConfig
 
 from clm_detour.__main__ import main
 from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.config.shipped import CONFIGS
 from clm_detour.data.loader import StepBatches
+from clm_detour.model.families import architecture_of
 from clm_detour.model.flops import flops_per_batch
 from clm_detour.model.layers import Layer
 from clm_detour.model.modernbert import ModernBertForPretraining
@@ -282,12 +283,15 @@ def test_memory_and_operations_count_what_is_frozen(recipe):
         assert one.operations.total < other.operations.total
 
 
+@pytest.mark.parametrize("family", ["modernbert", "bert"])
 @pytest.mark.parametrize(("bf16", "size"), [(True, 2), (False, 4)])
-def test_activations_of_a_layer_are_what_autograd_keeps_of_it(bf16, size):
+def test_activations_of_a_layer_are_what_autograd_keeps_of_it(family, bf16, size):
     tokens, hidden, inner = 16, 64, 96
-    model = ModernBertConfig(hidden_size=hidden, intermediate_size=inner, num_attention_heads=4)
-    layer, by = Layer(model, 1), rotation(torch.arange(tokens), 4, 16, 10_000.0)
-    shared = {table.data_ptr() for table in by}
+    model = AutoConfig.for_model(family, hidden_size=hidden, intermediate_size=inner, num_attention_heads=4)
+    architecture = architecture_of(model)
+    rotary = architecture.thetas is not None
+    layer, by = Layer(architecture, 1), rotation(torch.arange(tokens), 4, 16, 10_000.0) if rotary else None
+    shared = {table.data_ptr() for table in by or ()}
     kept = {}
 
     def keep(tensor):

@@ -29,11 +29,14 @@ from clm_detour.data.packing import PackedSource
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.tokenization import is_held_out
 from clm_detour.data.tokenizer import load_tokenizer
+from clm_detour.measure.encoder import load_encoder
 from clm_detour.measure.held_out import HeldOut
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.base import shapes_of
 from clm_detour.recipe.recipe import Recipe
+from clm_detour.recipe.start import load_base
 from clm_detour.records.store import as_json
+from clm_detour.run.after_training import with_tokenizers
 from clm_detour.run.check import check_before_run, check_recipe
 from clm_detour.run.pipeline import prepare_data, run_recipe
 from clm_detour.train.phase import train_phase
@@ -155,18 +158,6 @@ def untied(folder: Path, sizes) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (
-            headless,
-            "holds a ModernBertModel, which lacks the prediction head .*; use the folder of the "
-            "ModernBertForMaskedLM",
-        ),
-        (headless_without_its_name, "holds a ModernBertModel, which lacks the prediction head"),
-        (classifier, "holds a ModernBertForSequenceClassification, which lacks the prediction head"),
-        (classifier_without_its_name, "holds a classifier, which lacks the prediction head"),
-        (
-            pickled,
-            r"has no model\.safetensors; its pytorch_model\.bin is not read.* save it with save_pretrained",
-        ),
         (other_names, r"missing: head\.dense\.weight; unexpected: head\.linear\.weight"),
         (
             other_shape,
@@ -186,6 +177,28 @@ def test_a_base_that_cannot_be_trained_is_refused_before_the_data_is_prepared(
         with pytest.raises(UserError, match=f"^model.base: .*{message}"):
             refuses()
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [headless, headless_without_its_name, classifier, classifier_without_its_name]
+)
+def test_a_base_without_a_masked_head_gets_a_new_one_and_a_warning(load, base, sizes, capsys, change):
+    change(base, sizes)
+    config = load(*with_base(base))
+    *_, warning, summary = output_of(capsys, config)
+    assert "has no masked-LM head, so training starts with a new one" in warning
+    assert summary == "No errors; 1 warning."
+    network = load_base(str(base), None, seed=4)
+    assert torch.equal(network.head.dense.weight, load_base(str(base), None, seed=4).head.dense.weight)
+    assert not torch.equal(network.head.dense.weight, load_base(str(base), None, seed=5).head.dense.weight)
+
+
+def test_a_base_in_pickled_weights_is_read(load, base, sizes, capsys):
+    before = load_base(str(base), None).state_dict()
+    pickled(base, sizes)
+    assert output_of(capsys, load(*with_base(base)))[-1] == "Nothing wrong found."
+    after = load_base(str(base), None).state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
 def test_a_base_in_shards_is_whole_and_no_weight_of_it_is_loaded(load, base, capsys, monkeypatch):
@@ -230,17 +243,14 @@ def test_a_causal_decoder_is_a_base_and_a_spoilt_one_is_not(load, base, tmp_path
 # -- the base's tokenizer
 
 
-def test_a_base_without_a_tokenizer_is_refused_only_where_its_own_is_needed(load, base, tiny_data, capsys):
+def test_a_base_without_a_tokenizer_is_opened_with_that_of_the_run(load, base):
     arms = "arms={detour: [clm, decay], twin: [mlm, decay]}"
-    tasks = "evaluate.tasks={tasks: [SampleVerdict]}"
-    assert output_of(capsys, load(*with_base(base)))[-1] == "Nothing wrong found."
-    with pytest.raises(UserError, match=r"has no tokenizer, with which evaluate\.tasks would open it; copy"):
-        check_before_run(Recipe(load(*with_base(base), tasks)))
-    with pytest.raises(UserError, match=r"with which evaluate\.tasks and the analysis would open it"):
-        check_before_run(Recipe(load(*with_base(base), tasks, arms)))
-    for file in (tiny_data / "tokenizer").iterdir():
-        shutil.copy(file, base)
-    check_before_run(Recipe(load(*with_base(base), tasks, arms)))
+    recipe = Recipe(load(*with_base(base), "evaluate.tasks={tasks: [SampleVerdict]}", arms))
+    check_before_run(recipe)
+    models = with_tokenizers({"base": str(base)}, recipe)
+    encoder, tokenizer = load_encoder(models["base"])
+    assert encoder.packed
+    assert len(tokenizer) == recipe.tokenizer.vocab_size
 
 
 def test_a_base_with_another_tokenizer_is_a_warning(load, base, tiny_data, capsys):

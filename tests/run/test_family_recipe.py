@@ -17,7 +17,7 @@ from clm_detour.run.check import check_before_run
 from clm_detour.run.pipeline import prepare_data, run_recipe
 from clm_detour.utils.errors import UserError
 
-POSITIONS = 40  # fewer than the 64 tokens of a row
+POSITIONS = 48  # fewer than the 64 tokens of a row
 
 
 def base(kind: str, tiny_data: Path, folder: Path, which: str = "ForMaskedLM") -> Path:
@@ -34,22 +34,38 @@ def base(kind: str, tiny_data: Path, folder: Path, which: str = "ForMaskedLM") -
     return folder
 
 
-def words(folder: Path) -> list[str]:
-    return [
-        f"model={{base: {folder}, config: null}}",
-        "arms={detour: [clm, decay], twin: [mlm, decay]}",
-        "phases={clm: {duration: 2ktok}, mlm: {duration: 2ktok}, decay: {duration: 1ktok}}",
-        "evaluate.tasks=null", "train.workers=0", "train.checkpoint_every=10ktok",
-        "train.evaluate_every=null",
-    ]  # fmt: skip
+RECIPE = """
+extends: base/two-arms
+run_dir: {root}/run
+data:
+  sequence_length: 64
+  held_out: 0.4
+  sources: {{abstracts: {{path: {data}/sample/abstracts.jsonl.gz}}}}
+  mixtures: {{domain: {{abstracts: 1.0}}}}
+tokenizer: {{path: {data}/tokenizer}}
+model: {{base: {base}}}
+train: {{batch_rows: 8, precision: fp32, workers: 0, checkpoint_every: 10ktok}}
+phases:
+  clm: {{duration: 2ktok, schedule: {{warmup: 1ktok}}}}
+  mlm: {{duration: 2ktok}}
+  decay: {{duration: 1ktok}}
+evaluate: {{rows: 4, fill_masks: 1}}
+analysis: {{texts: 20, samples: 2}}
+"""
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_a_recipe_runs_from_end_to_end(kind: str, tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
-    folder = base(kind, tiny_data, tmp_path / "base")
-    config = load_config(tiny_recipe(tmp_path / "run"), words(folder))
-    run_recipe(config)
-    recipe, run = Recipe(config), tmp_path / "run"
+def recipe_from(folder: Path, tiny_data: Path, root: Path, *words: str) -> Recipe:
+    """Return a recipe of detour and twin from a base, in `root/run`."""
+    path = root / "recipe.yaml"
+    path.write_text(RECIPE.format(root=root, data=tiny_data, base=folder))
+    return Recipe(load_config(path, list(words)))
+
+
+@pytest.mark.parametrize("kind", ["bert", pytest.param("roberta", marks=pytest.mark.slow)])
+def test_a_recipe_runs_from_end_to_end(kind: str, tiny_data: Path, tmp_path: Path) -> None:
+    recipe = recipe_from(base(kind, tiny_data, tmp_path / "base"), tiny_data, tmp_path)
+    run_recipe(recipe)
+    run = tmp_path / "run"
     assert recipe.longest_document == POSITIONS
     for phase in recipe.phases.values():
         lengths = recipe.stream(phase).example(0).document_lengths
@@ -61,44 +77,42 @@ def test_a_recipe_runs_from_end_to_end(kind: str, tiny_data: Path, tiny_recipe, 
         )
         assert type(opened).__name__ == FAMILIES[kind].prefix + "ForMaskedLM"
         assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-        assert opened.config.max_position_embeddings == Recipe(config).longest_document + (
+        assert opened.config.max_position_embeddings == POSITIONS + (
             0 if kind == "bert" else opened.config.pad_token_id + 1
         )
-    held_out = json.loads((run / "held_out.json").read_text())
+    held_out = json.loads(recipe.folder.held_out.read_text())
     assert held_out["models"].keys() == {"base", "detour", "twin"}
-    compared = json.loads((run / "analysis" / "comparison.json").read_text())
-    assert compared
+    assert json.loads(recipe.folder.comparison.read_text())
     assert (run / "report.html").exists()
 
 
-def test_a_body_alone_is_a_base_and_gets_a_new_head(tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
-    folder = base("bert", tiny_data, tmp_path / "base", "Model")
-    config = load_config(tiny_recipe(tmp_path / "run"), words(folder))
-    assert any("no masked-LM head" in warning for warning in check_before_run(Recipe(config)))
-    run_recipe(config)
-    held_out = json.loads((tmp_path / "run" / "held_out.json").read_text())
+@pytest.mark.slow
+def test_a_body_alone_is_a_base_and_gets_a_new_head(tiny_data: Path, tmp_path: Path) -> None:
+    recipe = recipe_from(base("bert", tiny_data, tmp_path / "base", "Model"), tiny_data, tmp_path)
+    assert any("no masked-LM head" in warning for warning in check_before_run(recipe))
+    run_recipe(recipe)
+    held_out = json.loads(recipe.folder.held_out.read_text())
     assert held_out["models"].keys() == {"detour", "twin"}
 
 
-def test_data_that_is_cut_at_other_positions_is_refused(tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
+def test_data_that_is_cut_at_other_positions_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     folder = base("bert", tiny_data, tmp_path / "base")
-    path = tiny_recipe(tmp_path / "run")
-    prepare_data(load_config(path, ["train.workers=0", "data.dir=" + str(tmp_path / "data")]))
-    recipe = Recipe(load_config(path, [*words(folder), "data.dir=" + str(tmp_path / "data")]))
-    with pytest.raises(
-        UserError, match=r"documents of up to 64 tokens, but model\.base has positions for 40"
-    ):
+    prepare_data(recipe_from(folder, tiny_data, tmp_path, "model={base: null, config: {}}").config)
+    recipe = recipe_from(folder, tiny_data, tmp_path)
+    said = r"documents of up to 64 tokens, but model\.base has positions for 48"
+    with pytest.raises(UserError, match=said):
         recipe.stream(next(iter(recipe.phases.values())))
+    prepare_data(recipe.config)
+    assert recipe.stream(next(iter(recipe.phases.values())))
 
 
-def test_the_check_says_that_dropout_is_off(tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
-    folder = base("bert", tiny_data, tmp_path / "base")
-    warnings = check_before_run(Recipe(load_config(tiny_recipe(tmp_path / "run"), words(folder))))
-    assert any("hidden_dropout_prob 0.1 and attention_probs_dropout_prob 0.1" in text for text in warnings)
+def test_the_check_says_that_dropout_is_off(tiny_data: Path, tmp_path: Path) -> None:
+    recipe = recipe_from(base("bert", tiny_data, tmp_path / "base"), tiny_data, tmp_path)
+    said = "hidden_dropout_prob 0.1 and attention_probs_dropout_prob 0.1"
+    assert any(said in text for text in check_before_run(recipe))
 
 
-def test_another_family_is_refused_by_name(tiny_data: Path, tiny_recipe, tmp_path: Path) -> None:
+def test_another_family_is_refused_by_name(tiny_data: Path, tmp_path: Path) -> None:
     transformers.DebertaV2Config(vocab_size=832).save_pretrained(tmp_path / "base")
-    config = load_config(tiny_recipe(tmp_path / "run"), words(tmp_path / "base"))
     with pytest.raises(UserError, match=r"^model.base: .* is of a 'deberta-v2' model, .* relative positions"):
-        check_before_run(Recipe(config))
+        check_before_run(recipe_from(tmp_path / "base", tiny_data, tmp_path))

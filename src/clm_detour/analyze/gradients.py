@@ -14,7 +14,7 @@ from rich.table import Table
 from clm_detour.analyze.weights import layer_order, sum_by_place
 from clm_detour.data.loader import Batch
 from clm_detour.data.objectives import IGNORED, Objective
-from clm_detour.measure.scorer import open_masked, text_batches
+from clm_detour.measure.scorer import open_masked, readable, text_batches
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.loss import predicted_places, summed_cross_entropy
 from clm_detour.model.precision import best_device, fp32_products
@@ -39,10 +39,11 @@ def gradients(
         tokenizer: Folder or hub id of the tokenizer. None means the model's own.
 
     Raises:
-        UserError: If it is not a ModernBERT, or no token of the texts is predicted.
+        UserError: If its family is unknown, or no token of the texts is predicted.
     """
     network, opened = open_masked(path, tokenizer)
     torch.nn.Module.to(network, best_device())
+    max_tokens = readable(network, max_tokens)
     objectives = {CLM: Objective("clm"), **{f"mlm {100 * r:.0f} %": Objective("mlm", r) for r in RATES}}
     found = {}
     with progress("Gradients", len(objectives) * len(texts), "texts") as advance:

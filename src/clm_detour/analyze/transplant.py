@@ -25,7 +25,7 @@ from clm_detour.analyze.show import percent
 from clm_detour.analyze.weights import layer_and_kind
 from clm_detour.config.units import parse_layers
 from clm_detour.measure.encoder import check_fills_masks
-from clm_detour.measure.scorer import masked_loss, open_masked
+from clm_detour.measure.scorer import masked_loss, open_masked, readable
 from clm_detour.model import ModernBertForPretraining, hf
 from clm_detour.recipe.export import write_model
 from clm_detour.utils.errors import UserError
@@ -138,6 +138,7 @@ def try_grafts(
         raise UserError(
             f"{donor} and {recipient} have different tokenizers; a transplant between them means nothing."
         )
+    max_tokens = readable(target, max_tokens)
     grafts = standard_grafts(target.config.num_hidden_layers) if grafts is None else grafts
     grafted_network = copy.deepcopy(target)  # one model for all grafts
     weights = {graft: transplant(source, target, graft) for graft in grafts}

@@ -31,6 +31,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalE
 from tokenizers import models, processors
 
 from clm_detour.data.objectives import Vocabulary
+from clm_detour.data.older_tokenizer import converted
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.hub import hub_reason
@@ -295,7 +296,17 @@ def frame_template(cls: str, cls_id: int, sep: str, sep_id: int) -> processors.T
 
 
 def _fetcher(path_or_hub_id: str) -> Callable[[str], Path | None]:
-    """Return a function from a file's name to its path, or to None if there is no such file."""
+    """Return a function from a file's name to its path, or to None if there is no such file.
+
+    Older files of a tokenizer are converted first.
+    """
+    fetch = _plain_fetcher(path_or_hub_id)
+    if fetch("tokenizer.json") is None and (folder := converted(path_or_hub_id)) is not None:
+        return _plain_fetcher(str(folder))
+    return fetch
+
+
+def _plain_fetcher(path_or_hub_id: str) -> Callable[[str], Path | None]:
     folder = Path(path_or_hub_id).expanduser()
     if folder.is_dir():
         return lambda name: folder / name if (folder / name).is_file() else None

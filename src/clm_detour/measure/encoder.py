@@ -121,7 +121,7 @@ class PackedEncoder(Encoder):
             else:
                 network = ModernBertModel.from_pretrained(path)
         network.causal = False  # whatever the folder says
-        super().__init__(network, pooling or getattr(network.config, "classifier_pooling", CLS))
+        super().__init__(network, pooling or str(getattr(network.config, "classifier_pooling", CLS)))
         self.dropout: float = network.architecture.classifier_dropout
         self._one_head = network.architecture.one_head
         if with_head and not self._one_head and self.pooling != CLS:

@@ -111,6 +111,11 @@ def text_batches(
         }
 
 
+def readable(network: ModernBertForPretraining, max_tokens: int) -> int:
+    """Return the length at which texts are cut: `max_tokens`, or fewer if the network reads fewer."""
+    return min(max_tokens, network.architecture.longest or max_tokens)
+
+
 def masked_loss(
     network: ModernBertForPretraining, tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int = 512,
     mask_rate: float = 0.15, seed: int = 0, folds: int = 1,
@@ -120,7 +125,7 @@ def masked_loss(
     Fold i consists of every `folds`-th text from text i on.
     """
     objective = Objective("mlm", mask_rate)
-    max_tokens = min(max_tokens, network.architecture.longest or max_tokens)
+    max_tokens = readable(network, max_tokens)
     totals = [
         score(network, text_batches(tokenizer, texts[fold::folds], max_tokens, objective, seed))
         for fold in range(folds)

@@ -1,4 +1,4 @@
-"""ModernBERT over packed documents, bidirectional or causal, for pretraining, classification or states."""
+"""Encoders over packed documents, bidirectional or causal, for pretraining, classification or states."""
 
 from clm_detour.model.classification import (
     ModernBertForSequenceClassification,

@@ -73,8 +73,9 @@ class Architecture:
         attention_dropout: Dropout of attention probabilities, with which the network cannot train.
         embedding_dropout, mlp_dropout, classifier_dropout: Dropout after the embeddings, inside the MLP and
             before a classifier.
-        std, out_std, cutoff: Standard deviations of new weights, of those before the residual stream, and the
-            number of standard deviations at which they are truncated.
+        std, out_std, classifier_std: Standard deviations of new weights, of those before the residual stream,
+            and of those of a classifier.
+        cutoff: Number of standard deviations at which new weights are truncated.
     """
 
     vocabulary: int
@@ -97,6 +98,7 @@ class Architecture:
     tied: bool
     std: float
     out_std: float
+    classifier_std: float
     cutoff: float = 3.0
     every: int = 1
     window: int | None = None

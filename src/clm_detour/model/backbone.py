@@ -78,7 +78,7 @@ class ModernBertPreTrainedModel(hf.FolderModel):
         self.architecture = architecture
         self.model = Body(architecture)
         parts = architecture.head_before(self.kind)
-        self.head = nn.Identity() if parts is None else Head(architecture, parts)
+        self.head: Any = nn.Identity() if parts is None else Head(architecture, parts)
 
     @property
     def _has_head(self) -> bool:

@@ -1,7 +1,7 @@
 """Classification of documents and of tokens: pretrained body and prediction head, with a classifier on top.
 
 The parameters are those of transformers' classes of the same names. `from_pretrained` opens a folder of the
-same class, strictly. `from_encoder` starts fine-tuning: it takes body and head from any ModernBERT folder,
+same class, strictly. `from_encoder` starts fine-tuning: it takes body and head from any folder of a family,
 usually a pretraining one, strictly too, leaves the old output layer out, and initializes a new classifier. A
 `ModernBertModel` has no head, so its head is initialized as well.
 
@@ -69,7 +69,7 @@ class ModernBertClassifier(ModernBertPreTrainedModel):
 
     def init_output_layer(self, layer: nn.Linear) -> None:
         """Initialize the weights of a new output layer as transformers does; its bias is zero."""
-        self._fill(layer, self.config.hidden_size**-0.5)
+        self._fill(layer, self.architecture.classifier_std)
 
     def classify(self, hidden: Tensor) -> Tensor:
         """Return logits (..., C) for states (..., E)."""
@@ -243,7 +243,7 @@ class ModernBertForSequenceClassification(ModernBertClassifier):
             attention_backend: See `ModernBertPreTrainedModel`.
 
         Raises:
-            UserError: If the folder cannot be read, or is not a ModernBERT's.
+            UserError: If the folder cannot be read, or its family is unknown.
         """
         changes = _label_keys(num_labels, id2label) | {"problem_type": problem_type}
         changes |= _given(classifier_dropout=classifier_dropout, classifier_pooling=classifier_pooling)

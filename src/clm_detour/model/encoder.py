@@ -1,4 +1,4 @@
-"""ModernBERT without a head: hidden states for a probe, a retriever or a new head.
+"""A network without a head: hidden states for a probe, a retriever or a new head.
 
 Shapes: B rows, L positions of a row, T tokens, E hidden size.
 """

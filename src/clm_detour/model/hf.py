@@ -258,7 +258,7 @@ def read_config(folder: Path, changes: Mapping[str, Any] = NO_CHANGES) -> Any:
     ):  # it means the same as in global layers
         keys["local_rope_theta"] = keys.get("global_rope_theta", 160_000.0)
     try:
-        return CONFIG_MAPPING[kind].from_dict({**keys, **changes})
+        return CONFIG_MAPPING[str(kind)].from_dict({**keys, **changes})
     except Exception as error:  # its type differs between releases
         raise UserError(
             f"The config of {folder} is not valid ({on_one_line(error)}); correct it there or in what you "

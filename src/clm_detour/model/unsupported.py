@@ -32,8 +32,8 @@ FORWARD: Reasons = {
     "past_key_values": _NO_CACHE,
     "use_cache": _NO_CACHE,
     "cache_position": _NO_CACHE,
-    "encoder_hidden_states": "ModernBERT has no cross-attention",
-    "encoder_attention_mask": "ModernBERT has no cross-attention",
+    "encoder_hidden_states": "the network has no cross-attention",
+    "encoder_attention_mask": "the network has no cross-attention",
     "shift_labels": "pass labels that are shifted already as labels, or those of the inputs with shift=True",
     "sliding_window_mask": "the window of local layers is local_attention of the config",
     **dict.fromkeys(("indices", "cu_seqlens", "max_seqlen", "batch_size", "seq_len"), _PACKED),
@@ -113,11 +113,13 @@ def check_positions(position_ids: Tensor, rows: Unpadded) -> None:
 
 
 def check_token_types(token_type_ids: Tensor) -> None:
-    """Check that token types are all 0, because ModernBERT has no embeddings of token types.
+    """Check that token types are all 0: ModernBERT has none, and of a BERT's only the first is used.
 
     Raises:
         UserError: If one is not 0.
     """
     check_tensor("token_type_ids", token_type_ids)
     if token_type_ids.any():
-        raise UserError("ModernBERT has no token types, but token_type_ids are not all 0; leave them out.")
+        raise UserError(
+            "The network has no token types but 0, and token_type_ids are not all 0; leave them out."
+        )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from clm_detour.analyze.run import analysis_inputs, analyze_run
 from clm_detour.config.schema import FineTuning
+from clm_detour.data.tokenizer import copy_tokenizer
 from clm_detour.evaluate import fill_mask
 from clm_detour.evaluate.command import evaluate_models
 from clm_detour.evaluate.tables import score_table
 from clm_detour.figures.renderers import print_table
 from clm_detour.measure.held_out import HeldOut
+from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.base import fills_masks
 from clm_detour.recipe.export import ABOUT
@@ -23,8 +26,10 @@ from clm_detour.records.evaluation import Summary
 from clm_detour.records.run import FilledMask, HeldOutRecord, Scores
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import read, write
+from clm_detour.run.check.model import has_tokenizer
 from clm_detour.run.engine import Step
 from clm_detour.utils.allocator import keep_freed_memory
+from clm_detour.utils.files import atomic_folder
 from clm_detour.utils.progress import console, progress
 
 
@@ -55,6 +60,22 @@ def masked_base(base: str | None) -> dict[str, str]:
 def model_paths(base: str | None, folder: RunFolder, arms: Iterable[str]) -> dict[str, str]:
     """Return the paths of the models to compare, in the order of display: an external base, then the arms."""
     return {**external_base(base), **{arm: str(folder.model(arm)) for arm in arms}}
+
+
+def with_tokenizers(models: Mapping[str, str], recipe: Recipe) -> dict[str, str]:
+    """Return the models, with a folder of the run in place of an external base that has no tokenizer.
+
+    That folder has links to the files of the base, and the tokenizer of the run.
+    """
+    base = models.get("base")
+    if base is None or base != recipe.config.model.base or has_tokenizer(base):
+        return dict(models)
+    place = recipe.folder.root / "base"
+    with atomic_folder(place) as temporary:
+        for file in Path(hf.as_folder(base)).resolve().iterdir():
+            (temporary / file.name).symlink_to(file)
+        copy_tokenizer(recipe.tokenizer_path, temporary)
+    return {**models, "base": str(place)}
 
 
 def held_out_step(recipe: Recipe) -> Step:

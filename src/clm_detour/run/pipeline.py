@@ -88,7 +88,7 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
     runner.run_optional(after.held_out_step(recipe))
     runner.run_optional(after.fill_masks_step(recipe))
     if config.evaluate.tasks is not None:
-        models = after.model_paths(config.model.base, folder, recipe.arms)
+        models = after.with_tokenizers(after.model_paths(config.model.base, folder, recipe.arms), recipe)
         runner.run_optional(after.tasks_step(config.evaluate.tasks, models, folder))
     if can_be_analyzed(recipe.arms):
         runner.run_optional(after.analysis_step(recipe))

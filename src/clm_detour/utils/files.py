@@ -84,6 +84,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def cache_folder() -> Path:
+    """Return the folder in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "clm-detour")
+
+
 def leftovers(path: Path) -> list[Path]:
     """Return the temporary folders for `path` whose process has ended, or has the number of this process."""
     found = {left: left.name.rpartition(".tmp")[2] for left in path.parent.glob(f".{escape(path.name)}.tmp*")}

@@ -14,10 +14,9 @@ from transformers import AutoTokenizer, ModernBertConfig, ModernBertForMaskedLM
 
 from clm_detour.model.composer.checkpoint import Checkpoint, read_checkpoint
 from clm_detour.model.composer.flexbert import modernbert_config, modernbert_weights
-from clm_detour.model.cpu.compiler import cache_folder
 from clm_detour.model.weights import DECODER, EMBEDDING, check_fit, check_tied
 from clm_detour.utils.errors import UserError, on_one_line
-from clm_detour.utils.files import atomic_folder
+from clm_detour.utils.files import atomic_folder, cache_folder
 from clm_detour.utils.locks import exclusive
 
 POSITIONS = 8192  # rotary embeddings have no limit, and a checkpoint does not say how long its rows were

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from clm_detour.utils.files import cache_folder
+
 MAIN = "kernel.cpp"
 OPENMP = "-fopenmp"
 FLAGS = ("-O3", "-std=c++17", "-fPIC", OPENMP)
@@ -67,11 +69,6 @@ def load(sources: Path, command: Sequence[str], folder: Path) -> ctypes.CDLL:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             os.replace(_compile(sources / MAIN, command, Path(place)), compiled)
     return ctypes.CDLL(str(compiled))
-
-
-def cache_folder() -> Path:
-    """Return the folder in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "clm-detour")
 
 
 def _compile(main: Path, command: Sequence[str], folder: Path) -> Path:

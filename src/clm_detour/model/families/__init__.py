@@ -38,12 +38,12 @@ LISTED = ", ".join(list(FAMILIES)[:-1]) + f" and {list(FAMILIES)[-1]}"
 
 def is_known(model_type: Any) -> bool:
     """Return whether the network computes models of this type."""
-    return model_type in FAMILIES
+    return isinstance(model_type, str) and model_type in FAMILIES
 
 
 def refusal(model_type: Any) -> str:
     """Return why models of a type cannot be trained, for a sentence whose subject is the model."""
-    why = f" ({WHY_NOT[model_type]})" if model_type in WHY_NOT else ""
+    why = f" ({WHY_NOT[model_type]})" if isinstance(model_type, str) and model_type in WHY_NOT else ""
     return (
         f"is of a {model_type!r} model, which the packed network does not compute{why}; it computes {LISTED}"
     )
@@ -55,7 +55,7 @@ def family_of(config: Any) -> Family:
     Raises:
         UserError: If the network does not compute models of its type.
     """
-    if config.model_type not in FAMILIES:
+    if not is_known(config.model_type):
         raise UserError(f"The config {refusal(config.model_type)}.")
     return FAMILIES[config.model_type]
 

@@ -98,6 +98,7 @@ def with_positions(config: Any, positions: Positions, head_activation: str) -> A
         tied=config.tie_word_embeddings,
         std=config.initializer_range,
         out_std=config.initializer_range,
+        classifier_std=config.initializer_range,
         positions=positions,
         token_types=config.type_vocab_size,
         classifier_dropout=config.hidden_dropout_prob if dropout is None else dropout,

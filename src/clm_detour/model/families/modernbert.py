@@ -47,6 +47,7 @@ def read(config: ModernBertConfig) -> Architecture:
         tied=config.tie_word_embeddings,
         std=config.initializer_range,
         out_std=config.initializer_range / math.sqrt(2.0 * config.num_hidden_layers),
+        classifier_std=config.hidden_size**-0.5,
         cutoff=config.initializer_cutoff_factor or 3,
         every=_every(config),
         window=config.local_attention // 2,

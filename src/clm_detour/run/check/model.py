@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from clm_detour.config.schema import Model
 from clm_detour.data.auto_tokenizer import check_auto_tokenizer
+from clm_detour.data.older_tokenizer import OLDER
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.measure.encoder import check_measurable
 from clm_detour.model import hf
@@ -71,28 +72,20 @@ def check_tokenizer(model: Model, path: str, tokenizer: Tokenizer) -> None:
     )
 
 
-def check_base_tokenizer(base: str, needed_by: Sequence[str]) -> None:
-    """Raise UserError if fine-tuning or the analysis could not open a base with its own tokenizer.
+def check_base_tokenizer(base: str) -> None:
+    """Raise UserError if fine-tuning could not open a base with its own tokenizer.
 
-    Masks are filled, and held-out text is scored, with the tokenizer of the run.
-
-    Args:
-        needed_by: Names of the parts of the run that open the base.
+    A base without one is opened with that of the run, as are all bases for masks, held-out text and analysis.
     """
-    if not needed_by:
-        return
-    if not has_tokenizer(base):
-        raise UserError(
-            f"model.base: {base} has no tokenizer, with which {' and '.join(needed_by)} would open it; copy "
-            "the files of its tokenizer (tokenizer.json, tokenizer_config.json) into its folder."
-        )
-    check_measurable(base)
+    if has_tokenizer(base):
+        check_measurable(base)
 
 
 def has_tokenizer(base: str) -> bool:
     """Return whether a base comes with a tokenizer. A model on the Hub is assumed to have one."""
     base = hf.as_folder(base)
-    return not Path(base).is_dir() or (Path(base) / "tokenizer.json").is_file()
+    names = ("tokenizer.json", *OLDER)
+    return not Path(base).is_dir() or any((Path(base) / name).is_file() for name in names)
 
 
 def tokenizer_warnings(base: str | None, path: str, tokenizer: Tokenizer) -> Iterator[str]:

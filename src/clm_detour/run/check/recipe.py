@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from rich.table import Column, Table
 
-from clm_detour.analyze.run import can_be_analyzed, common_start
+from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.analyze.texts import FEWEST, held_out_texts
 from clm_detour.plan import RecipePlan, make_plan
 from clm_detour.recipe.phases import PhaseRun
@@ -80,10 +80,8 @@ def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
     if recipe.has_tokenizer:
         check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
     base, tasks = config.model.base, config.evaluate.tasks
-    if base is not None and not is_decoder(base):  # a decoder cannot fill masks and is not opened
-        analyzed = can_be_analyzed(recipe.arms) and common_start(recipe.arms, base, recipe.folder) == base
-        needed_by = {"evaluate.tasks": tasks is not None, "the analysis": analyzed}
-        check_base_tokenizer(base, [name for name, needs in needed_by.items() if needs])
+    if tasks is not None and base is not None and not is_decoder(base):  # a decoder is not fine-tuned
+        check_base_tokenizer(base)
     sources = recipe_sources(recipe.prepared, folder)
     check_first_records(sources.values(), read_prepared)
     warnings = list(base_warnings(base))

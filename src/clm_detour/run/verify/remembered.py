@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from clm_detour.model.cpu.compiler import cache_folder
 from clm_detour.records.store import read, write
 from clm_detour.records.verify import Remembered
 from clm_detour.utils.environment import VERSION, version_of
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import cache_folder
 from clm_detour.utils.progress import console
 
 PACKAGES = ("torch", "triton", "transformers", "mosaicml", "flash-attn", "flash-attn-4")
