@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.study, pytest.mark.shared]
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "minilm.py"
 TEXTS = ["The patient was treated with aspirin.", "Fever.", "A trial of pain relief in two hospitals. " * 30]
-SHORT = {"head": "160ktok", "pretrain": "320ktok", "clm": "160ktok", "mlm": "160ktok", "decay": "80ktok"}
+LITTLE = ["evaluate.rows=16", "analysis.texts=40", "analysis.samples=1"]  # held-out rows and texts
+SHORT = {"head": "120ktok", "pretrain": "240ktok", "clm": "80ktok", "mlm": "80ktok", "decay": "40ktok"}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def finished(minilm: Path, shared_data: Path, tmp_path_factory: pytest.TempPathF
     changes = [f"model.base={minilm}", f"data.root={root}", f"run_dir={root}/run", "evaluate.tasks=null"]
     changes += [f"phases.{name}.duration={duration}" for name, duration in SHORT.items()]
     changes += [f"phases.{name}.schedule.warmup=16ktok" for name in SHORT if name != "decay"]
-    run_recipe(load_config("minilm", [*changes, "data.held_out=0.1", "analysis.texts=100"]))
+    run_recipe(load_config("minilm", [*changes, "data.held_out=0.1", *LITTLE]))
     return root / "run"
 
 
@@ -74,7 +75,8 @@ def test_two_phases_on_general_text_restore_the_head(finished):
     scores = read(HeldOutRecord, finished / "evaluation" / "held_out.json")
     head, restored = (scores.phases[id].loss for id in ("head", "head.pretrain"))
     assert restored < head - 0.5 < head < math.log(30_522) - 2
-    assert all(scores.models[arm].loss < restored for arm in ("detour", "twin", "control"))
+    assert all(scores.models[arm].loss < restored for arm in ("twin", "control"))
+    assert scores.models["detour"].loss < scores.phases["head.pretrain.clm"].loss - 0.2  # it returns to MLM
 
 
 @torch.no_grad()
