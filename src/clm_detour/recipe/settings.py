@@ -56,7 +56,7 @@ def recipe_settings(config: Config, run: PhaseRun) -> dict[str, Any]:
 
 
 def model_settings(model: Model) -> dict[str, Any]:
-    """Return the settings of the model on which weights depend. Older folders had no dropout, and name none."""
+    """Return the settings of the model on which weights depend. Older folders, without dropout, name none."""
     settings: dict[str, Any] = {"base": model.base, "config": model.config}
     if model.attention_output_dropout:
         settings["attention_output_dropout"] = model.attention_output_dropout
