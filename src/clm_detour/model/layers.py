@@ -162,7 +162,9 @@ class Layer(nn.Module):
         out_THD = run(q_THD, k_THD, v_THD, cu_seqlens, cu_seqlens, longest, longest, window_size=sides)
         return self.after(hidden_TE, out_THD, keys_T, dropout)
 
-    def after(self, hidden_TE: Tensor, out_THD: Tensor, keys_T: Tensor | None, dropout: float) -> Tensor:
+    def after(
+        self, hidden_TE: Tensor, out_THD: Tensor, keys_T: Tensor | None = None, dropout: float = 0.0
+    ) -> Tensor:
         """Return (T, E) for the layer's input, (T, E), and the output of attention, (T, H, D)."""
         update_TE = self.attn.Wo(out_THD.flatten(1))
         if keys_T is not None:
