@@ -2,7 +2,7 @@
 
 It takes a few minutes and needs the package index and the real corpora:
 
-    python -m pytest tests/test_minilm.py -m study
+    python -m pytest tests/test_minilm_study.py -m study
 """
 
 from __future__ import annotations
