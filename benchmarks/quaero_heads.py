@@ -14,7 +14,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +66,7 @@ def main(
     name: ResultName = "quaero-heads",
 ) -> None:
     """Train the encoder, fine-tune it, and print the test scores of each head by seed."""
-    results = {}
+    results: dict[str, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if model is None:
@@ -75,13 +74,12 @@ def main(
             clm_detour(root / "encoder.yaml", recipe, "run")
             model = root / "french" / "models" / "base"
         for head, clip_norm in CLIP_NORMS.items():
-            started = time.monotonic()
             evaluation = TASKS.format(
                 head=head, folder=root, data=data.resolve(), seeds=", ".join(map(str, range(42, 42 + seeds))),
                 steps=steps, every=max(steps // 4, 1), clip_norm=clip_norm,
             )  # fmt: skip
             clm_detour(root / f"{head}.yaml", evaluation, "evaluate", "--model", f"small={model}")
-            results[head] = scores_of(root / head) | {"seconds": round(time.monotonic() - started)}
+            results[head] = scores_of(root / head)
     show(results)
     if name:
         print(record(name, {"steps": steps, "tokens": tokens, "heads": results}))
