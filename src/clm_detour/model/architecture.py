@@ -122,7 +122,7 @@ class Architecture:
 
     @property
     def one_head(self) -> bool:
-        """Whether classifiers have the prediction head of the masked language model."""
+        """Return whether classifiers have the prediction head of the masked language model."""
         return self.document_head == self.token_head == self.head
 
     @property

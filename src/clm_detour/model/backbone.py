@@ -82,7 +82,7 @@ class ModernBertPreTrainedModel(hf.FolderModel):
 
     @property
     def _has_head(self) -> bool:
-        """Whether there is a head between the body and the output layer."""
+        """Return whether there is a head between the body and the output layer."""
         return self.architecture.head_before(self.kind) is not None
 
     def _renew_head(self) -> nn.Module:

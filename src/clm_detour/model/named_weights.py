@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from clm_detour.model.architecture import Kind
 from clm_detour.model.families import family_of
-from clm_detour.model.weights import Held, Shapes, held_by, read_shapes, read_weights
+from clm_detour.model.weights import Held, Shapes, held_by, on_meta, read_shapes, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +41,8 @@ def named_shapes(shapes: Shapes, config: Any, source: str) -> dict[str, Tensor]:
         shapes: Shape of each weight, as the folder names it.
         source: Where they come from, for errors.
     """
-    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    return dict(family_of(config).to_ours(weights, "ForMaskedLM", config.tie_word_embeddings, source)[0])
+    tied = config.tie_word_embeddings
+    return dict(family_of(config).to_ours(on_meta(shapes), "ForMaskedLM", tied, source)[0])
 
 
 def held_in(folder: Path, config: Any) -> Held:

@@ -58,6 +58,11 @@ def read_shapes(folder: Path) -> Shapes:
     return shapes
 
 
+def on_meta(shapes: Shapes) -> dict[str, Tensor]:
+    """Return tensors of these shapes without data, on the meta device."""
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
 def has_weights(folder: Path) -> bool:
     """Return whether a folder has a file or an index of safetensors."""
     return (folder / WEIGHTS).exists() or (folder / INDEX).exists()

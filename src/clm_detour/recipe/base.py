@@ -27,6 +27,7 @@ from clm_detour.model.weights import (
     check_tied,
     has_weights,
     held_by,
+    on_meta,
     pickled_files,
     read_shapes,
     weight_files,
@@ -112,11 +113,7 @@ def check_decoder(path: str) -> None:
     if network.config.tie_word_embeddings and EMBEDDING in shapes:
         shapes.setdefault(DECODER, shapes[EMBEDDING])
     check_fit(
-        expected,
-        {name: torch.empty(shape, device="meta") for name, shape in shapes.items()},
-        path,
-        type(network).__name__,
-        "use a folder that was saved completely",
+        expected, on_meta(shapes), path, type(network).__name__, "use a folder that was saved completely"
     )
 
 
