@@ -67,12 +67,17 @@ class Settings:
     tokens_per_text: int = 8
 
 
+# By folder and largest number of tokens in a text.
+KnownStates = dict[tuple[str, int], States]
+
+
 def compare(
     models: Mapping[str, str],
     texts: Sequence[str],
     settings: Settings = Settings(),
     source: str = "",
     every_text: bool = False,
+    known: KnownStates | None = None,
 ) -> dict[str, Any]:
     """Compare models. For the result see the docstring of the module.
 
@@ -83,6 +88,7 @@ def compare(
         settings: Settings of the comparison.
         source: Where the texts come from, for the record.
         every_text: Whether to compare also on all of `texts`, one block at a time.
+        known: Receives the states of each model, for a trajectory over the same texts and settings.
 
     Raises:
         UserError: If there are too few texts, or a model is not an encoder.
@@ -94,6 +100,8 @@ def compare(
     settings = replace(settings, max_tokens=common_length(models.values(), asked))
     wanted = {name: pair for name, pair in PAIRS.items() if all(role in models for role in pair)}
     states, described, ids_of = _all_states(models, chosen, settings)
+    if known is not None:
+        known |= {(path, settings.max_tokens): states[role] for role, path in models.items()}
     alike = all(_same_ids(ids, ids_of["a"]) for ids in ids_of.values())
     halves = half_samples(len(chosen), settings.half_samples, settings.seed)
     device = best_device()

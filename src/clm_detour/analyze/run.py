@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clm_detour.analyze.compare import Settings, compare, write_comparison
+from clm_detour.analyze.compare import KnownStates, Settings, compare, write_comparison
 from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.texts import FEWEST, held_out_texts
 from clm_detour.analyze.trajectory import Point, exported_points, trajectory
@@ -88,9 +88,12 @@ def analyze_run(recipe: Recipe) -> str | None:
     arms = recipe.arms
     start = common_start(arms, recipe.config.model.base, recipe.folder)
     tokenizer = recipe.tokenizer_path  # a base may have no tokenizer
+    known: KnownStates = {}
+    models = compared_models(arms, recipe.folder)
+    comparison = compare(models, texts, settings, "held-out texts of the run", known=known)
     points = trajectory_points(arms, recipe.folder, start)
     references = trajectory_references(arms, recipe.folder, start)
-    found = trajectory(points, references, texts, settings, tokenizer)
+    found = trajectory(points, references, texts, settings, tokenizer, known)
     from clm_detour.analyze.figures import save_trajectory  # altair takes long to import
 
     save_trajectory(found, folder)
@@ -100,8 +103,7 @@ def analyze_run(recipe: Recipe) -> str | None:
     if start is not None:
         found = gradients(start, texts[:GRADIENT_TEXTS], wanted.max_tokens, seed, tokenizer)
         write(parse(GradientsRecord, found), folder / "gradients.json")
-    models = compared_models(arms, recipe.folder)
-    write_comparison(compare(models, texts, settings, "held-out texts of the run"), folder)
+    write_comparison(comparison, folder)
     return None
 
 

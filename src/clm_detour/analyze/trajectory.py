@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clm_detour.analyze.cka import half_samples, interval
-from clm_detour.analyze.compare import Settings, common_length
+from clm_detour.analyze.compare import KnownStates, Settings, common_length
 from clm_detour.analyze.similarity import Measured, States, measure
 from clm_detour.analyze.texts import draw_samples
 from clm_detour.analyze.transplant import layer_thirds
@@ -51,6 +51,7 @@ def trajectory(
     texts: Sequence[str],
     settings: Settings,
     tokenizer: str | None = None,
+    known: KnownStates | None = None,
 ) -> dict[str, Any]:
     """Measure every point against every reference. For the result see the docstring of the module.
 
@@ -60,18 +61,27 @@ def trajectory(
         texts: Distinct texts.
         settings: Settings of the comparisons.
         tokenizer: Folder or hub id of the tokenizer of all models. None means each model's own.
+        known: States that a comparison over the same texts and settings has computed; they are used again.
     """
     paths = [*references.values(), *(point.path for point in points)]
     settings = replace(settings, max_tokens=common_length(paths, settings.max_tokens))
     samples = draw_samples(len(texts), settings.samples, settings.per_sample, settings.seed)
     chosen = [texts[i] for i in samples.pool]
     halves = half_samples(len(chosen), settings.half_samples, settings.seed)
-    with progress("Trajectory", (len(points) + len(references)) * len(chosen), "texts") as advance:
+    computed = dict(known or {})
+    missing = {path for path in paths if (path, settings.max_tokens) not in computed}
+    with progress("Trajectory", len(missing) * len(chosen), "texts") as advance:
 
         def states_of(path: str) -> States:
-            encoder = open_encoder(path, tokenizer=tokenizer)
-            ids = encoder.tokenize(chosen, settings.max_tokens)
-            return States(encoder.layers, *read_states(encoder, ids, None, advance))
+            key = (path, settings.max_tokens)
+            if key not in computed:
+                encoder = open_encoder(path, tokenizer=tokenizer)
+                ids = encoder.tokenize(chosen, settings.max_tokens)
+                states = States(encoder.layers, *read_states(encoder, ids, None, advance))
+                if path not in references.values():
+                    return states  # a point that no other row needs
+                computed[key] = states
+            return computed[key]
 
         fixed = {name: states_of(path) for name, path in references.items()}
         layers = len(next(iter(fixed.values())).layers) - 2

@@ -272,7 +272,8 @@ class FineTuning:
     patience: PositiveInt | None = None  # stop after this many epochs without a better validation score
     # How a text becomes one vector; null: as each model's config says.
     pooling: Literal["cls", "mean"] | None = None
-    # Precision of the computation; bf16 is autocast. tf32 and bf16 are several times faster on a GPU.
+    # Precision of the computation; bf16 is autocast. tf32 and bf16 are several times faster on a GPU. On a CPU,
+    # fp32 is used instead of tf32, and instead of bf16 where that is slow; a message says so.
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     # Number of documents taken from each split, to try things out; null: all.
     documents: PositiveInt | None = None

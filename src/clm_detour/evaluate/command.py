@@ -22,6 +22,7 @@ from clm_detour.evaluate.read_tasks import read_tasks
 from clm_detour.evaluate.summary import TaskRow, summarize
 from clm_detour.evaluate.tables import write_tables
 from clm_detour.evaluate.tasks.left_out import count_left_out, count_unread_in_runs
+from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.store import as_json, write
 from clm_detour.utils.files import read_json
@@ -48,9 +49,10 @@ def evaluate_models(
     tasks, missing = read_tasks(settings)
     for task, reason in missing.items():
         warn(f"{task} is left out: {reason}")
-    options = RunOptions(
-        tuple(settings.learning_rates), settings.patience, settings.pooling, settings.precision
-    )
+    precision, reason = computed_precision(settings.precision, best_device())
+    if precision != settings.precision:
+        warn(f"Tasks are computed in {precision} ({reason}).")
+    options = RunOptions(tuple(settings.learning_rates), settings.patience, settings.pooling, precision)
     experiment = Experiment(models, tasks, settings.seeds, options, folder)
     made = run_all(experiment, settings.jobs)
     records = experiment.records()
