@@ -97,12 +97,35 @@ class Scores(Score):
 
 
 @dataclass(frozen=True)
+class GeneralText:
+    """The scores on held-out text of `evaluate.general`, which tell what was forgotten.
+
+    Args:
+        source: The name of that source.
+    """
+
+    source: str
+    models: dict[str, Score]
+    phases: dict[str, Score]
+
+    @property
+    def measured(self) -> dict[str, Score]:
+        """The scores of the models, without those where nothing was predicted."""
+        return {name: score for name, score in self.models.items() if score.predicted}
+
+
+@dataclass(frozen=True)
 class HeldOutRecord:
-    """`evaluation/held_out.json`: the scores of the arms' models, and of the end of every phase."""
+    """`evaluation/held_out.json`: the scores of the arms' models, and of the end of every phase.
+
+    Args:
+        general: None without `evaluate.general`.
+    """
 
     mask_rate: float
     models: dict[str, Scores]
     phases: dict[str, Scores]
+    general: Annotated[GeneralText | None, left_out_if_none] = None
     format: Literal[1] = 1
 
     @property
