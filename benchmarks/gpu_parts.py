@@ -98,7 +98,7 @@ def steps(
     settings = {
         "size": size, "family": "modernbert", "layers": scale.layers, "tokens": scale.tokens,
         "rows": dict(scale.rows)[size],
-        "precision": scale.precision, "device": device, "backend": backend,
+        "precision": scale.precision, "residual": scale.precision, "device": device, "backend": backend,
         "compile": scale.compile and peer is None,
         "checkpointing": False, "peer": peer is not None,
         "peer_attention": peer, "peer_micro_batches": 4, "rounds": scale.rounds, "warm_up": 2,
@@ -122,7 +122,7 @@ def steps(
 def profile(folder: Path, scale: Scale, size: str, case: str) -> Iterator[dict[str, Any]]:
     """Profile one step."""
     from profile_step import profile
-    from train_step import make_batch
+    from train_step import config_of, make_batch
 
     from clm_detour.data.tokenizer import load_tokenizer
 
@@ -130,7 +130,7 @@ def profile(folder: Path, scale: Scale, size: str, case: str) -> Iterator[dict[s
     known = load_tokenizer(str(folder / "tokenizer"))
     rows = dict(scale.rows)[size]
     batch = make_batch("packed", case, folder / "papers.jsonl.gz", known, scale.tokens, rows)
-    yield profile(batch, size, scale.layers, scale.precision, scale.compile)
+    yield profile(batch, config_of(size, scale.layers), scale.precision, scale.compile)
 
 
 def set_products(scale: Scale) -> None:

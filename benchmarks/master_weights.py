@@ -71,7 +71,9 @@ def main(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
     known, config = load_tokenizer(tokenizer), config_of(size, layers)
-    settings = {"backend": "auto", "device": device, "compile": False, "checkpointing": False}
+    settings = {
+        "backend": "auto", "device": device, "compile": False, "checkpointing": False, "residual": "fp32",
+    }  # fmt: skip
     table = Table("objective", "weights", "seconds per step", "loss", "memory of weights and optimizer state")
     table.add_column("memory of the step")
     results: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ share of the GEMM peak is given too.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -17,7 +17,8 @@ from peers import Batch
 from record import ResultName, record
 from rich.console import Console
 from rich.table import Table
-from train_step import DTYPES, Layers, Papers, TokenizerFolder, config_of, make_batch, make_ours
+from train_step import DTYPES, Layers, Papers, TokenizerFolder, config_for, make_batch, make_ours
+from transformers import PreTrainedConfig
 
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model.flops import flops_per_batch
@@ -43,8 +44,7 @@ def kind_of(operator: str) -> str:
 
 def profile(
     batch: Batch,
-    size: str = "base",
-    layers: int = 0,
+    config: PreTrainedConfig,
     precision: str = "bf16",
     compile: bool = False,
     warm_up: int = 3,
@@ -55,8 +55,10 @@ def profile(
         `gemm_peak`, and `kinds` and `operators`: seconds and share of each, the longest first.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = config_of(size, layers)
-    options = {"backend": "auto", "compile": compile, "checkpointing": False, "precision": precision}
+    options = {
+        "backend": "auto", "compile": compile, "checkpointing": False, "precision": precision,
+        "residual": precision,
+    }  # fmt: skip
     ours = make_ours(config, batch, {**options, "device": device})
     ours.warm_up(warm_up)
     peak = gemm_peak(device, DTYPES[precision])
@@ -87,6 +89,7 @@ def main(
     papers: Papers,
     tokenizer: TokenizerFolder = "answerdotai/ModernBERT-base",
     size: str = "base",
+    family: Annotated[str, typer.Option(help="modernbert, bert or roberta.")] = "modernbert",
     layers: Layers = 0,
     workload: str = "packed",
     case: str = "mlm15",
@@ -99,9 +102,11 @@ def main(
 ) -> None:
     """Profile one step, print the shares, and write them to benchmarks/results."""
     keep_freed_memory()
-    batch = make_batch(workload, case, papers, load_tokenizer(tokenizer), tokens, rows)
-    results = profile(batch, size, layers, precision, compile, warm_up)
-    title = f"{workload}, {case}, {batch.tokens} tokens, {precision}"
+    known = load_tokenizer(tokenizer)
+    config = config_for(known, size, layers, family)
+    batch = make_batch(workload, case, papers, known, tokens, rows, config)
+    results = profile(batch, config, precision, compile, warm_up)
+    title = f"{family}, {workload}, {case}, {batch.tokens} tokens, {precision}"
     table = Table("kind", "share of time", "GEMM peak", title=title)
     for kind, found in results["kinds"].items():
         of_peak = f"{found['of_gemm_peak']:.0%}" if "of_gemm_peak" in found else ""
@@ -109,7 +114,7 @@ def main(
     Console().print(table)
     if name:
         settings = {
-            "size": size, "layers": config_of(size, layers).num_hidden_layers, "workload": workload,
+            "size": size, "family": family, "layers": config.num_hidden_layers, "workload": workload,
             "case": case, "tokens": batch.tokens, "rows": rows, "precision": precision, "compile": compile,
         }  # fmt: skip
         Console().print(f"Wrote {record(name, {'settings': settings, **results})}")

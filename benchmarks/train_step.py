@@ -132,11 +132,21 @@ def config_of(size: str, layers: int, family: str = "modernbert") -> PreTrainedC
     return AutoConfig.for_model(family, **keys | ({"num_hidden_layers": layers} if layers else {}))
 
 
+def config_for(tokenizer: Tokenizer, size: str, layers: int, family: str) -> PreTrainedConfig:
+    """Return the config of `config_of`, changed so that any tokenizer will do for other families."""
+    config = config_of(size, layers, family)
+    if family != "modernbert":
+        config.vocab_size = max(config.vocab_size, tokenizer.vocab_size)
+        config.pad_token_id = tokenizer.pad  # RoBERTa counts its positions from it
+    return config
+
+
 def make_ours(config: PreTrainedConfig, batch: peers.Batch, settings: dict[str, Any]) -> Competitor:
     """Return our network with the packed documents."""
     torch.manual_seed(0)
     network = ModernBertForPretraining(config, settings["backend"]).to(settings["device"]).train()
     network.causal = batch.causal
+    network.model.half_residual = settings["residual"] == "bf16"
     if settings["compile"]:
         network.compile_layers()
     if settings["checkpointing"]:
@@ -185,10 +195,7 @@ def run_case(
     workload: str, case: str, papers: Path, tokenizer: Tokenizer, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the measurements of one workload and one case."""
-    config = config_of(settings["size"], settings["layers"], settings["family"])
-    if settings["family"] != "modernbert":  # any tokenizer will do
-        config.vocab_size = max(config.vocab_size, tokenizer.vocab_size)
-        config.pad_token_id = tokenizer.pad  # RoBERTa counts its positions from it
+    config = config_for(tokenizer, settings["size"], settings["layers"], settings["family"])
     batch = make_batch(workload, case, papers, tokenizer, settings["tokens"], settings["rows"], config)
     options = CASES[case][2]
     ours = make_ours(config, batch, settings)
@@ -285,6 +292,9 @@ def main(
     tokens: Annotated[int, typer.Option(help="Tokens of a row, or of a document.")] = 8192,
     rows: Annotated[int, typer.Option(help="Rows in a batch; a GPU takes several.")] = 1,
     precision: str = "bf16",
+    residual: Annotated[
+        str, typer.Option(help="Residual stream of ours under bf16, as train.residual.")
+    ] = "bf16",
     rounds: int = 3,
     warm_up: Annotated[int, typer.Option(help="Steps before the first one that counts.")] = 2,
     backend: Annotated[str, typer.Option(help="Attention back end of our network.")] = "auto",
@@ -307,7 +317,7 @@ def main(
         keep_freed_memory()
     settings = {
         "size": size, "family": family, "layers": layers, "tokens": tokens, "rows": rows,
-        "precision": precision,
+        "precision": precision, "residual": residual if precision == "bf16" else precision,
         "device": device, "backend": backend, "compile": compile, "checkpointing": checkpointing,
         "keep_memory": keep_memory, "give_back": give_back, "peer": peer,
         "peer_micro_batches": peer_micro_batches, "peer_attention": peer_attention, "rounds": rounds,
