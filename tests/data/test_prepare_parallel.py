@@ -19,7 +19,7 @@ import psutil
 import pytest
 from reading import write
 
-from clm_detour.config.schema import Source
+from clm_detour.config.schema import NearDuplicates, Source
 from clm_detour.data import groups, prepare
 from clm_detour.data.groups import divide
 from clm_detour.data.packing import PackedSource
@@ -114,6 +114,8 @@ def texts_in(folder: Path, tokenizer: Tokenizer) -> list[str]:
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"deduplicate": True, "repeat": {"score == 1": 2.5}, "where": "score < 2"},
+    {"deduplicate": NearDuplicates(near=0.5), "where": "score < 2"},
+    {"deduplicate": NearDuplicates(near=0.5, by="paragraph")},
 ]
 
 
