@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,57 +11,43 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from near import WORDS, brute_jaccard, edited, greedy, new_text
+from near import as_lines, brute_jaccard, edited, greedy, listed, new_text, shingles, texts_in, write_tokenizer
 from reading import write
 
 from clm_detour.config.schema import NearDuplicates, Source
-from clm_detour.data import fingerprints, groups, prepare
+from clm_detour.data import fingerprints, groups, near_duplicates, prepare
 from clm_detour.data.copies import LISTING
 from clm_detour.data.prepare import SourceReport, prepare_source
-from clm_detour.data.shards import TokenShards
+from clm_detour.data.shingles import band_keys, jaccard, shingle_sets
 from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
-from clm_detour.data.tokenizer_training import train_tokenizer
 
 NEAR = NearDuplicates(near=0.5)
+BOTH = ("train", "held_out")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> Tokenizer:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer([" ".join(WORDS)], 400, folder)
-    return load_tokenizer(str(folder))
+    return load_tokenizer(str(write_tokenizer(tmp_path_factory.mktemp("tokenizer"))))
 
 
 @pytest.fixture
 def run(tmp_path, tokenizer) -> Callable[..., SourceReport]:
-    """Prepare texts, divided among files, and report."""
+    """A function that prepares texts, divided among files, and reports."""
 
-    def prepared(texts: list[str], name: str = "a", files: int = 1, **settings: Any) -> SourceReport:
-        arguments = {"held_out": 0.2, "processes": 1, "rule": NEAR} | settings
+    def prepared(
+        texts: list[str], name: str = "a", files: int = 1, rule: Any = NEAR, held_out: float = 0.2, processes: int = 1
+    ) -> SourceReport:
         corpus = tmp_path / f"{name}-corpus"
         corpus.mkdir(exist_ok=True)
         for number, some in enumerate(np.array_split(np.array(texts, dtype=object), files)):
-            lines = "".join(json.dumps({"text": text}) + "\n" for text in some)
-            path = corpus / f"{number:03}.jsonl"
+            path, lines = corpus / f"{number:03}.jsonl", as_lines(some)
             if not path.exists() or path.read_text() != lines:
                 write(path, lines)
-        source = Source(path=str(corpus), deduplicate=arguments.pop("rule"))
-        return prepare_source(name, source, tmp_path / name, tokenizer, 64, 1, **arguments)
+        source = Source(path=str(corpus), deduplicate=rule)
+        return prepare_source(name, source, tmp_path / name, tokenizer, 64, 1, held_out, processes=processes)
 
     return prepared
-
-
-def texts_in(folder: Path, tokenizer: Tokenizer, split: str) -> list[str]:
-    shards, texts = TokenShards.open(folder / split), []
-    for shard in range(len(shards)):
-        documents = np.split(shards.tokens(shard), np.cumsum(shards.lengths(shard))[:-1])
-        texts += [tokenizer.tokenizer.decode(ids[1:-1].tolist()) for ids in documents]
-    return texts
-
-
-def listed(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / LISTING).read_text().splitlines()]
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:
@@ -71,7 +56,7 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 
 
 def with_copies(rng: random.Random, originals: int, words: int, shares: list[float]) -> list[str]:
-    """Texts, and of each an edited copy somewhere behind it."""
+    """Texts, and of each an edited copy somewhere behind them."""
     texts = [new_text(rng, words) for _ in range(originals)]
     copies = [edited(rng, text, rng.choice(shares)) for text in texts]
     rng.shuffle(copies)
@@ -80,7 +65,7 @@ def with_copies(rng: random.Random, originals: int, words: int, shares: list[flo
 
 def test_copies_are_found_by_how_much_of_them_was_edited(run, tmp_path, capsys):
     rng = random.Random(1)
-    originals = [new_text(rng, 120) for _ in range(400)]
+    originals = [new_text(rng, 120) for _ in range(300)]
     recall = {}
     for share in (0, 0.05, 0.1, 0.2, 0.4):
         copies = [edited(rng, text, share).replace(".", " ;") for text in originals]
@@ -97,57 +82,54 @@ def test_copies_are_found_by_how_much_of_them_was_edited(run, tmp_path, capsys):
 def test_what_is_left_out_is_what_comparing_all_texts_leaves_out(run, tmp_path, tokenizer):
     rng = random.Random(2)
     texts = with_copies(rng, 60, 80, [0.02, 0.05, 0.08, 0.1, 0.15, 0.3])
-    texts += with_copies(rng, 30, 8, [0, 0.1, 0.2]) + ["one", "one two", "one", "", "Two, one"]
+    texts += [*with_copies(rng, 30, 8, [0, 0.1, 0.2]), "one", "one two", "one", "Two, one"]
     report = run(texts)
-    kept = [text for split in ("train", "held_out") for text in texts_in(tmp_path / "a", tokenizer, split)]
-    distinct = [text for text in dict.fromkeys(texts) if text]
-    expected = greedy(distinct, 0.5)
-    assert len(set(kept) ^ set(expected)) <= 1  # a pair at the threshold is found with 98 %
-    assert set(expected) <= set(kept)
-    assert report.dropped["duplicate"] == 1
+    kept = set(texts_in(tmp_path / "a", tokenizer, *BOTH))
+    expected = set(greedy(dict.fromkeys(texts), 0.5))
+    assert expected <= kept
+    assert len(kept - expected) <= 1  # a pair at the threshold is found with a probability of 98 %
+    assert report.dropped["duplicate"] == len(texts) - len(set(texts))
+    assert report.dropped["near duplicate"] == len(listed(tmp_path / "a")) == len(set(texts)) - len(kept) > 40
     for line in listed(tmp_path / "a"):
-        late, early = (texts_as_read(texts)[place["document"] - 1] for place in (line, line["near"]))
+        late, early = (texts[place["document"] - 1] for place in (line, line["near"]))
         assert line["jaccard"] == round(brute_jaccard(late, early), 6) >= 0.5
-        assert early in kept
         assert late not in kept
-
-
-def texts_as_read(texts: list[str]) -> list[str]:
-    return [text for text in texts if text]
+        assert early in kept
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.integers(1, 9), st.sampled_from([1, 7, 2**12]), st.sampled_from([50, 10**6]))
 def test_any_division_leaves_out_the_same(run, tmp_path, monkeypatch, tokenizer, seed, files, block, batch):
     texts = with_copies(random.Random(seed), 20, 40, [0, 0.05, 0.1, 0.2])
+    whole, parts = f"whole-{seed}", f"parts-{seed}-{files}-{block}-{batch}"
+    run(texts, whole)
     with monkeypatch.context() as patch:
-        run(texts, f"whole-{seed}")
         patch.setattr(groups, "LARGE_BYTES", 0)
         patch.setattr(fingerprints, "BLOCK", block)
         patch.setattr(fingerprints, "BATCH_CHARACTERS", batch)
-        run(texts, f"parts-{seed}-{files}-{block}-{batch}", files)
-    whole, parts = tmp_path / f"whole-{seed}", tmp_path / f"parts-{seed}-{files}-{block}-{batch}"
-    for split in ("train", "held_out"):
-        assert texts_in(whole, tokenizer, split) == texts_in(parts, tokenizer, split)
-    assert [line["jaccard"] for line in listed(whole)] == [line["jaccard"] for line in listed(parts)]
-    assert len(listed(whole)) > 3
+        run(texts, parts, files)
+    for split in BOTH:
+        assert texts_in(tmp_path / whole, tokenizer, split) == texts_in(tmp_path / parts, tokenizer, split)
+    likeness = [[line["jaccard"] for line in listed(tmp_path / name)] for name in (whole, parts)]
+    assert likeness[0] == likeness[1]
+    assert len(likeness[0]) > 3
 
 
 def test_the_bytes_are_the_same_for_any_number_of_processes(run, tmp_path, monkeypatch):
     texts = with_copies(random.Random(3), 60, 60, [0, 0.05, 0.1])
     monkeypatch.setattr(groups, "LARGE_BYTES", 0)
-    run(texts, "notes", 4)
-    (tmp_path / "notes").rename(tmp_path / "one")
+    run(texts, files=4)
+    (tmp_path / "a").rename(tmp_path / "one")
     monkeypatch.setattr(prepare, "SMALL_BYTES", 0)
-    run(texts, "notes", 4, processes=3)
-    assert everything_in(tmp_path / "one") == everything_in(tmp_path / "notes")
-    assert not list((tmp_path / "notes" / "parts").glob("*.bands"))
+    run(texts, files=4, processes=3)
+    assert everything_in(tmp_path / "one") == everything_in(tmp_path / "a")
+    assert not [*(tmp_path / "a").rglob("*.bands"), *(tmp_path / "a").rglob("*.shingles")]
 
 
 def test_no_near_copy_is_on_the_other_side_of_the_split(run, tmp_path, tokenizer):
     texts = with_copies(random.Random(4), 150, 50, [0.02, 0.05])
     run(texts, held_out=0.5)
-    train, held_out = (texts_in(tmp_path / "a", tokenizer, split) for split in ("train", "held_out"))
+    train, held_out = (texts_in(tmp_path / "a", tokenizer, split) for split in BOTH)
     assert min(len(train), len(held_out)) > 40
     assert not any(brute_jaccard(one, other) >= 0.5 for one in train for other in held_out)
 
@@ -186,31 +168,37 @@ def test_a_copy_of_a_copy_is_kept_if_it_is_near_no_text_that_is_kept(run, tmp_pa
     assert brute_jaccard(first, third) < 0.5 < min(brute_jaccard(first, second), brute_jaccard(second, third))
     others = [new_text(rng, 20) for _ in range(20)]
     run([first, second, third, second.upper(), *others])
-    kept = [text for split in ("train", "held_out") for text in texts_in(tmp_path / "a", tokenizer, split)]
-    assert set(kept) == {first, third, *others}
+    assert set(texts_in(tmp_path / "a", tokenizer, *BOTH)) == {first, third, *others}
     assert [(line["document"], line["near"]["document"]) for line in listed(tmp_path / "a")] == [(2, 1), (4, 1)]
 
 
-def test_many_copies_of_one_text_do_not_take_quadratic_time(run, monkeypatch):
+def test_many_copies_of_one_text_are_not_all_compared_with_each_other(run, monkeypatch):
     rng = random.Random(8)
     first = new_text(rng, 100)
-    compared = 0
-    jaccard = fingerprints_jaccard()
-
-    def counted(one, other):
-        nonlocal compared
-        compared += 1
-        return jaccard(one, other)
-
-    monkeypatch.setattr("clm_detour.data.near_duplicates.jaccard", counted)
-    assert run([first, *(edited(rng, first, 0.02) for _ in range(300))]).dropped == {"near duplicate": 300}
-    assert compared < 300 * 300 / 4
+    compared = []
+    monkeypatch.setattr(near_duplicates, "jaccard", lambda *sets: compared.append(1) or jaccard(*sets))
+    report = run([first, *(edited(rng, first, 0.02) for _ in range(300))], held_out=0)
+    assert report.dropped == {"near duplicate": 300}
+    assert len(compared) < 300 * 300 / 4
 
 
-def fingerprints_jaccard() -> Callable[..., float]:
-    from clm_detour.data.shingles import jaccard
-
-    return jaccard
+def test_bands_agree_as_often_as_signatures_of_datasketch():
+    datasketch = pytest.importorskip("datasketch")
+    rng = random.Random(9)
+    ours, theirs = [], []
+    for _ in range(60):
+        one = new_text(rng, 100)
+        pair = [one, edited(rng, one, 0.1)]
+        hashes, sizes = shingle_sets(pair)
+        keys = band_keys(hashes, sizes)
+        ours.append(np.mean(keys[0] == keys[1]))
+        signatures = [datasketch.MinHash(256, seed=3) for _ in pair]
+        for text, signature in zip(pair, signatures, strict=True):
+            signature.update_batch([" ".join(words).encode() for words in shingles(text)])
+        equal = signatures[0].hashvalues == signatures[1].hashvalues
+        theirs.append(np.mean(equal.reshape(64, 4).all(axis=1)))
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=0.02)
+    assert np.mean(ours) == pytest.approx(0.57**4, abs=0.02)
 
 
 @pytest.mark.shared
@@ -218,35 +206,9 @@ def test_no_distinct_note_is_left_out(shared_data, tmp_path, tokenizer, capsys):
     path = str(shared_data / "corpus" / "notes.jsonl.gz")
     report = prepare_source("notes", Source(path=path, deduplicate=NEAR), tmp_path, tokenizer, 512, 1, 0.1)
     texts = list(read_documents(path))
-    false = sum(
-        brute_jaccard(texts[line["document"] - 1], texts[line["near"]["document"] - 1]) < 0.5
-        for line in listed(tmp_path)
-    )
+    pairs = [[texts[place["document"] - 1] for place in (line, line["near"])] for line in listed(tmp_path)]
+    false = sum(brute_jaccard(*pair) < 0.5 for pair in pairs)
     with capsys.disabled():
-        print(f"\n{len(texts)} notes, left out: {report.dropped}; of the near copies {false} are false")
-    assert report.dropped["near duplicate"] == len(listed(tmp_path)) > 0
+        print(f"\n{len(texts)} notes, left out: {report.dropped}; of the near copies {false} are none")
+    assert report.dropped["near duplicate"] == len(pairs) > 0
     assert false == 0
-
-
-def test_signatures_agree_with_datasketch_as_often():
-    datasketch = pytest.importorskip("datasketch")
-    from clm_detour.data.shingles import band_keys, shingle_sets
-
-    rng = random.Random(9)
-    ours, theirs = [], []
-    for _ in range(60):
-        one = new_text(rng, 100)
-        pair = [one, edited(rng, one, 0.3)]
-        keys = band_keys(*shingle_sets(pair))
-        ours.append(np.mean(keys[0] == keys[1]))
-        hashes = [datasketch.MinHash(256, seed=3) for _ in pair]
-        for text, minhash in zip(pair, hashes, strict=True):
-            minhash.update_batch([" ".join(words).encode() for words in set(three_words(text))])
-        theirs.append(hashes[0].jaccard(hashes[1]) ** 4)
-    assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=0.01)
-
-
-def three_words(text: str) -> list[tuple[str, ...]]:
-    from near import shingles
-
-    return list(shingles(text))

@@ -160,7 +160,7 @@ def equal_documents(groups: Sequence[Group]) -> np.ndarray:
         digests = memoryview(group.digests.read_bytes())
         for start in range(0, len(digests), DIGEST_BYTES):
             found.append(not seen.add(bytes(digests[start : start + DIGEST_BYTES])))
-    return np.frombuffer(found, dtype=bool)
+    return np.array(found, dtype=np.uint8).astype(bool)
 
 
 def near_left_out(equal: np.ndarray, fingerprints: Fingerprints, found: NearCopies, by: str) -> LeftOut:

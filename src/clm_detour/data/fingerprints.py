@@ -12,6 +12,7 @@ text itself, so all but the digests are deleted once the search has ended.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -139,10 +140,10 @@ class Fingerprints:
     def __init__(self, wanted: Sequence[Wanted], counts: Sequence[int]):
         self.wanted = wanted
         each = [np.fromfile(file_of(*one, "texts"), TEXT) for one in wanted]
-        self.starts = np.cumsum([0, *map(len, each)])  # the first text of each group
+        self._starts = np.cumsum([0, *map(len, each)]).tolist()  # the first text of each group
         self.texts = np.concatenate([np.empty(0, TEXT), *each])
         firsts = np.cumsum(counts) - counts
-        self.documents = np.repeat(firsts, np.diff(self.starts)) + self.texts["document"]
+        self.documents = np.repeat(firsts, np.diff(self._starts)) + self.texts["document"]
         self.documents_of_units: list[int] = []
         for one in wanted:
             self.documents_of_units += np.fromfile(file_of(*one, "units"), np.uint64).tolist()
@@ -152,7 +153,7 @@ class Fingerprints:
     def band(self, number: int) -> np.ndarray:
         """Return the key of each text in one band."""
         found = [np.empty(0, np.uint64)]
-        for one, count in zip(self.wanted, np.diff(self.starts).tolist(), strict=True):
+        for one, count in zip(self.wanted, np.diff(self._starts).tolist(), strict=True):
             with open(file_of(*one, "bands"), "rb") as file:
                 for start in range(0, count, BLOCK):
                     texts = min(BLOCK, count - start)
@@ -162,14 +163,14 @@ class Fingerprints:
 
     def shingles(self, text: int) -> np.ndarray:
         """Return the sorted shingles of a text."""
-        group = int(np.searchsorted(self.starts, text, side="right")) - 1
-        first = self.starts[group]
+        group = bisect_right(self._starts, text) - 1
+        first = self._starts[group]
         before = self._ends[first - 1] if first else 0
         end = self._ends[text] - before
         return self._open(group)[end - self.texts["shingles"][text] : end]
 
     def _map(self, group: int) -> np.ndarray:
-        return np.memmap(file_of(*self.wanted[group], "shingles"), np.uint64, mode="r")
+        return np.asarray(np.memmap(file_of(*self.wanted[group], "shingles"), np.uint64, mode="r"))
 
     def delete(self) -> None:
         """Delete all files but the digests."""

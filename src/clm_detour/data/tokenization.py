@@ -153,7 +153,7 @@ def documents_of(
         else:
             left_out["too long to tokenise"] += 1
     if cut:
-        left_out["near duplicate paragraph"] += sum(map(len, cut.values()))
+        left_out["near duplicate paragraphs"] += sum(map(len, cut.values()))
 
 
 def every_document(

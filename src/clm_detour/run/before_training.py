@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -90,7 +91,10 @@ def tokenizer_step(training: TokenizerTraining, data: Data, folder: Path) -> Ste
             "vocab_size": training.vocab_size,
             "documents": training.documents,
             "sources": {name: source.path for name, source in data.sources.items()},
-            "chosen": {name: chosen_settings(source) for name, source in data.sources.items()},
+            "chosen": {
+                name: chosen_settings(replace(source, deduplicate=bool(source.deduplicate)))  # as it is read here
+                for name, source in data.sources.items()
+            },
         },
         settings_file=folder / "settings.json",
         fixed=True,
