@@ -134,9 +134,9 @@ class Place:
     def find(cls, schema: type, loc: tuple[str | int, ...], where: str) -> Place:
         """Follow pydantic's location of an error through the annotations, as far as they go."""
         place = cls(where, schema)
-        for step in loc:
+        for number, step in enumerate(loc, start=1):
             section = section_of_union(place.annotation, step)
-            if section is not None:
+            if section is not None and number < len(loc):  # the error is inside it
                 place.annotation = section
                 continue
             bare = bare_type(place.annotation)

@@ -62,6 +62,11 @@ class Searched:
         return self.folder / "parts" / COPIES
 
     @property
+    def listing(self) -> Path:
+        """File of the near copies."""
+        return self.folder / LISTING
+
+    @property
     def key(self) -> str:
         """Hash of all that the decision depends on."""
         return checksum(json.dumps(self.made_from, sort_keys=True).encode())

@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -152,14 +153,14 @@ class Fingerprints:
 
     def band(self, number: int) -> np.ndarray:
         """Return the key of each text in one band."""
-        found = [np.empty(0, np.uint64)]
-        for one, count in zip(self.wanted, np.diff(self._starts).tolist(), strict=True):
+        keys = np.empty(len(self.texts), np.uint64)
+        for one, (first, end) in zip(self.wanted, pairwise(self._starts), strict=True):
             with open(file_of(*one, "bands"), "rb") as file:
-                for start in range(0, count, BLOCK):
-                    texts = min(BLOCK, count - start)
-                    file.seek(8 * (start * BANDS + number * texts))
-                    found.append(np.fromfile(file, np.uint64, texts))
-        return np.concatenate(found)
+                for start in range(0, end - first, BLOCK):
+                    count = min(BLOCK, end - first - start)
+                    file.seek(8 * (start * BANDS + number * count))
+                    keys[first + start : first + start + count] = np.fromfile(file, np.uint64, count)
+        return keys
 
     def shingles(self, text: int) -> np.ndarray:
         """Return the sorted shingles of a text."""
