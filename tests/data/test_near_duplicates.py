@@ -115,6 +115,7 @@ def test_any_division_leaves_out_the_same(run, tmp_path, monkeypatch, tokenizer,
     assert len(likeness[0]) > 3
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_for_any_number_of_processes(run, tmp_path, monkeypatch):
     texts = with_copies(random.Random(3), 60, 60, [0, 0.05, 0.1])
     monkeypatch.setattr(groups, "LARGE_BYTES", 0)
