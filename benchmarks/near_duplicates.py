@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clm_detour.config.schema import NearDuplicates, Source
-from clm_detour.data.copies import LISTING, Searched, search_copies
+from clm_detour.data.copies import Searched, search_copies
 from clm_detour.data.origin import origin
 from clm_detour.data.prepare import chosen_groups, searched_source, tokenize_groups
 from clm_detour.data.shingles import BANDS, SLOTS
@@ -36,7 +36,9 @@ SHARES = (0, 0.05, 0.1, 0.2, 0.4)
 PACKAGES = ("rensa", "datasketch", "numpy", "tokenizers")
 app = typer.Typer(help=__doc__, add_completion=False)
 console = Console(width=120)
-TokenizerPath = Annotated[str, typer.Argument(metavar="TOKENIZER", help="Folder with tokenizer.json, or hub id.")]
+TokenizerPath = Annotated[
+    str, typer.Argument(metavar="TOKENIZER", help="Folder with tokenizer.json, or hub id.")
+]
 
 
 @app.command()
@@ -47,7 +49,7 @@ def speed(
     theirs: Annotated[int, typer.Option(help="Number of documents that datasketch gets.")] = 2000,
     name: ResultName = "near-duplicates",
 ) -> None:
-    """Compare the search for near copies with tokenizing the same file, both on one core, and with datasketch.
+    """Compare the search for near copies with tokenizing the same file on one core, and with datasketch.
 
     Both read the file; tokenizing also writes shards. datasketch gets texts in memory, with as many slots and
     bands. Processor seconds are compared, since other programs may use the core as well.
@@ -113,7 +115,9 @@ def datasketch_seconds(texts: list[str]) -> float | None:
     for number, text in enumerate(texts):
         found = re.findall(r"[^\W_]+", text.casefold())
         minhash = MinHash(BANDS * SLOTS)
-        minhash.update_batch([" ".join(three).encode() for three in zip(found, found[1:], found[2:], strict=False)])
+        minhash.update_batch(
+            [" ".join(three).encode() for three in zip(found, found[1:], found[2:], strict=False)]
+        )
         index.query(minhash)
         index.insert(number, minhash)
         words += len(text.split())
@@ -121,20 +125,30 @@ def datasketch_seconds(texts: list[str]) -> float | None:
 
 
 def recall(texts: list[str], tokenizer: Tokenizer, most: int = 500) -> dict[str, float]:
-    """Return the share of edited copies that is left out, by the share of words that was replaced."""
+    """Return the share of edited copies that is left out, by the share of words that was replaced.
+
+    The copies are of texts of 50 or more words that are not near to each other.
+    """
     rng = random.Random(0)
-    originals = list(islice((text for text in dict.fromkeys(texts) if len(text.split()) >= 50), most))
+    some = list(islice((text for text in dict.fromkeys(texts) if len(text.split()) >= 50), most))
+    copies = set(left_out(some, tokenizer))
+    originals = [text for number, text in enumerate(some, start=1) if number not in copies]
     words = [word for text in originals for word in text.split()]
-    found = {}
+    rates = {}
     for share in SHARES:
-        copies = [edited(rng, text, words, share) for text in originals]
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "a.jsonl"
-            file.write_text("".join(json.dumps({"text": text}) + "\n" for text in originals + copies))
-            search_copies([searched(str(file), Path(folder) / "a", tokenizer, True)], NearDuplicates(near=0.5))
-            lines = [json.loads(line) for line in (Path(folder) / "a" / LISTING).read_text().splitlines()]
-        found[f"{share:g}"] = sum(line["document"] > len(originals) for line in lines) / len(copies)
-    return found
+        planted = [edited(rng, text, words, share) for text in originals]
+        rates[f"{share:g}"] = len(left_out(originals + planted, tokenizer)) / len(planted)
+    return rates
+
+
+def left_out(texts: list[str], tokenizer: Tokenizer) -> list[int]:
+    """Return the numbers, from 1, of texts that are near copies of earlier ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "a.jsonl"
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        source = searched(str(file), Path(folder) / "a", tokenizer, True)
+        search_copies([source], NearDuplicates(near=0.5))
+        return [json.loads(line)["document"] for line in source.listing.read_text("utf-8").splitlines()]
 
 
 def edited(rng: random.Random, text: str, words: list[str], share: float) -> str:
@@ -147,7 +161,9 @@ def edited(rng: random.Random, text: str, words: list[str], share: float) -> str
 
 def report(results: dict[str, Any]) -> None:
     """Print what was measured."""
-    table = Table("file", "documents", "µs a word", "datasketch", "of tokenizing", *map(str, SHARES), box=None)
+    table = Table(
+        "file", "documents", "µs a word", "datasketch", "of tokenizing", *map(str, SHARES), box=None
+    )
     for name, one in results.items():
         theirs = one["datasketch_microseconds_a_word"]
         table.add_row(
@@ -177,7 +193,7 @@ def found(
             with tempfile.TemporaryDirectory() as folder:
                 source = searched(str(file), Path(folder) / "a", loaded, NearDuplicates(near=near, by=by))
                 groups = chosen_groups(source)
-                counts.append(len((source.folder / LISTING).read_text().splitlines()))
+                counts.append(len(source.listing.read_text().splitlines()))
                 documents = sum(group.digests.stat().st_size for group in groups) // 16
                 equal = sum(byte.bit_count() for group in groups for byte in group.repeated)
         table.add_row(file.name, f"{documents:,}", f"{equal:,}", *(f"{count:,}" for count in counts))

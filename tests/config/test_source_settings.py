@@ -119,7 +119,10 @@ def test_a_wrong_setting_is_one_clear_sentence(tmp_path, source, expected):
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ("{deduplicate: true, sources: {general: {deduplicate: true}}}", "sources.general.deduplicate has no"),
+        (
+            "{deduplicate: true, sources: {general: {deduplicate: true}}}",
+            "sources.general.deduplicate has no",
+        ),
         ("{deduplicate: {near: 0.5}, prepared: {general: x}}", "those of data.prepared have only tokens"),
         ("{deduplicate: {near: 2}}", "data.deduplicate.near: 2 is too large; use a number from 0.5 to 1"),
     ],

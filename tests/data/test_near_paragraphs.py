@@ -47,7 +47,10 @@ def test_copied_paragraphs_are_cut_and_short_ones_stay(tmp_path, tokenizer_folde
         assert texts_in(tmp_path / "a", tokenizer, split) == wanted
     assert report.dropped == {"duplicate": 1, "near duplicate": 1, "near duplicate paragraphs": 5}
     assert [
-        (*(line[key] for key in ("document", "paragraph")), *(line["near"][key] for key in ("document", "paragraph")))
+        (
+            *(line[key] for key in ("document", "paragraph")),
+            *(line["near"][key] for key in ("document", "paragraph")),
+        )
         for line in listed(tmp_path / "a")
     ] == [(2, 2, 1, 3), (2, 4, 1, 2), (3, 1, 2, 3), (3, 2, 1, 2), (4, 3, 4, 1)]
 

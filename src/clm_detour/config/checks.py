@@ -87,8 +87,8 @@ def check_across(data: Data) -> None:
         )
     require(
         not data.prepared,
-        "data.deduplicate compares the texts of all sources, and those of data.prepared have only tokens; remove "
-        "one of them.",
+        "data.deduplicate compares the texts of all sources, and those of data.prepared have only tokens; "
+        "remove one of them.",
     )
 
 

@@ -44,8 +44,8 @@ class NearDuplicates:
     Two texts are near copies if they share enough of their runs of three words. See docs/data.md.
     """
 
-    # Smallest Jaccard index of the runs of three words of near copies: 0.5 finds texts in which up to a tenth of
-    # the words differ; 1 finds those that differ in punctuation and case only.
+    # Smallest Jaccard index of the runs of three words of near copies: 0.5 finds texts in which up to a tenth
+    # of the words differ; 1 finds those that differ in punctuation and case only.
     near: Annotated[float, Field(ge=0.5, le=1)]
     # What is compared and left out: whole documents, or paragraphs of 20 or more words, which are cut out of
     # their documents.
@@ -81,7 +81,8 @@ class Source:
     max_words: PositiveInt | None = None  # documents with more words are left out
     # Text that replaces the marks of deidentification, `[** ... **]` and `___`; "" removes the marks.
     deidentified: str | None = None
-    # Keep only the first of equal documents of this source (true), or also of near copies, like `{near: 0.5}`.
+    # Keep only the first of equal documents of this source (true), or also of near copies, like
+    # `{near: 0.5}`.
     deduplicate: bool | NearDuplicates = False
     # Files of evaluation data. Documents that share `ngram` consecutive words with one of their texts are
     # left out.

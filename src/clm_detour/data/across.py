@@ -16,7 +16,7 @@ from clm_detour.utils.locks import exclusive
 
 
 def search_across(data: Data, tokenizer: Tokenizer) -> bool:
-    """Decide for each source of a recipe which texts are left out because they occurred earlier in any source.
+    """Decide for each source of a recipe which texts are left out, as they occurred earlier in any source.
 
     Returns:
         Whether there was anything to do.

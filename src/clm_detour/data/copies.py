@@ -1,12 +1,12 @@
 """Leaving out copies of earlier texts, in one source or in several sources in their order.
 
-    <source>/parts/copies.npz        which documents and paragraphs are left out, and what this was decided for
-    <source>/near_duplicates.jsonl   a line for each near copy, with the text that it is near to; no text
+    <source>/parts/copies.npz       which documents and paragraphs are left out, and what this was decided for
+    <source>/near_duplicates.jsonl  a line for each near copy: its place, and that of the earlier text
 
 Digests and fingerprints are written group by group in parallel (`fingerprints.py`). Then one process goes
-through them in the order of the texts, so the result is the same for any number of processes. Equal documents
-are left out first. Among the others, near copies are searched for (`near_duplicates.py`). A decision depends on
-earlier texts only.
+through them in the order of the texts, so the result is the same for any number of processes. Equal
+documents are left out first. Among the others, near copies are searched for (`near_duplicates.py`). A
+decision depends on earlier texts only.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def without_copies(source: Searched) -> list[Group] | None:
             bounds = pairwise(np.cumsum([0, *found["documents"]]).tolist())
     except FileNotFoundError:
         return None
-    return [
-        group.without(*left_out.part(*bound)) for group, bound in zip(source.groups, bounds, strict=True)
-    ]
+    return [group.without(*left_out.part(*bound)) for group, bound in zip(source.groups, bounds, strict=True)]
 
 
 def search_copies(sources: Sequence[Searched], rule: bool | NearDuplicates) -> None:
@@ -136,7 +134,9 @@ def write_missing(source: Searched, rule: bool | NearDuplicates) -> None:
     groups = largest_first(source.groups)
     function: Any
     if isinstance(rule, NearDuplicates):
-        wanted = [Wanted(group, rule.by) for group in groups if not file_of(group, rule.by, "texts").is_file()]
+        wanted = [
+            Wanted(group, rule.by) for group in groups if not file_of(group, rule.by, "texts").is_file()
+        ]
         missing, tasks, function = [one.group for one in wanted], wanted, write_fingerprints
     else:
         missing = tasks = [group for group in groups if not group.digests.is_file()]
@@ -207,7 +207,7 @@ class UnitPlace(NamedTuple):
 def write_listings(
     sources: Sequence[Searched], fingerprints: Fingerprints, found: NearCopies, by: str
 ) -> None:
-    """Write the near copies of each source: the places of both texts, counted from 1, and their Jaccard index."""
+    """Write the near copies of each source: the places of both texts, from 1, and their Jaccard index."""
     units = places_of_units(sources, fingerprints.documents_of_units)
     starts = [unit.start for unit in units]
     paragraphs = fingerprints.texts["paragraph"]

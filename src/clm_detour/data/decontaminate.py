@@ -69,7 +69,7 @@ def blocks(text: str) -> Iterator[str]:
 
 
 def words_of_block(block: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first character of each word, and a hash of it: a polynomial in MULTIPLIER of its characters."""
+    """Return where each word starts, and a hash of it: a polynomial in MULTIPLIER of its characters."""
     codes = np.frombuffer(block.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     inside = letters_and_digits()[codes]
     edges = np.diff(inside, prepend=False, append=False)

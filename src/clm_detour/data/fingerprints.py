@@ -12,7 +12,6 @@ text itself, so all but the digests are deleted once the search has ended.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -87,7 +86,7 @@ def write_fingerprints(settings: Settings, wanted: Wanted, worker: Worker) -> No
 def compared(
     settings: Settings, wanted: Wanted, documents: dict[Unit, int], digests: IO[bytes], worker: Worker
 ) -> Iterator[Found]:
-    """Yield what is compared of each document, write the digest of the document, and count those of each unit."""
+    """Yield what is compared of each document. Write its digest, and count the documents of each unit."""
     for place, (unit, number, document) in enumerate(
         every_document(settings, wanted.group, Counter(), worker)
     ):
@@ -162,13 +161,19 @@ class Fingerprints:
                     keys[first + start : first + start + count] = np.fromfile(file, np.uint64, count)
         return keys
 
-    def shingles(self, text: int) -> np.ndarray:
-        """Return the sorted shingles of a text."""
-        group = bisect_right(self._starts, text) - 1
-        first = self._starts[group]
-        before = self._ends[first - 1] if first else 0
-        end = self._ends[text] - before
-        return self._open(group)[end - self.texts["shingles"][text] : end]
+    def sets(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sets of shingles of texts, as `shingle_sets` does."""
+        sizes = self.texts["shingles"][texts].astype(np.int64)
+        found = np.empty(sizes.sum(), np.uint64)
+        firsts = np.cumsum(sizes) - sizes
+        groups = np.searchsorted(self._starts, texts, side="right") - 1
+        for group in np.unique(groups).tolist():
+            some = np.flatnonzero(groups == group)
+            first = self._starts[group]
+            before = self._ends[first - 1] if first else 0
+            starts = self._ends[texts[some]] - before - sizes[some]
+            found[spread(firsts[some], sizes[some])] = self._open(group)[spread(starts, sizes[some])]
+        return found, sizes
 
     def _map(self, group: int) -> np.ndarray:
         return np.asarray(np.memmap(file_of(*self.wanted[group], "shingles"), np.uint64, mode="r"))
@@ -179,3 +184,8 @@ class Fingerprints:
         for one in self.wanted:
             for kind in KINDS:
                 file_of(*one, kind).unlink(missing_ok=True)
+
+
+def spread(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return the places start, start + 1, ... of each of several ranges."""
+    return np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())

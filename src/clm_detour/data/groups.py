@@ -33,7 +33,7 @@ class Group:
     Args:
         folder: Folder for the tokens of this group, named by its key.
         digests: File of the digests of its texts.
-        repeated: One bit for each of its documents: whether its text occurred earlier. Empty if copies are kept.
+        repeated: One bit for each of its documents: whether its text occurred earlier. Empty if none did.
         near: The same for near copies of an earlier text.
         cut: Pairs of PLACE, the document and the paragraph of each near copy of an earlier paragraph.
     """

@@ -1,18 +1,20 @@
-"""The search for near copies among compared texts, which does not depend on how their fingerprints are divided.
+"""The search for near copies among texts. It does not depend on how their fingerprints are divided.
 
-A text is left out if it is a near copy of an earlier text that is kept. Candidates share the keys of a band
-(`shingles.py`); the exact Jaccard index decides. In each bucket of equal keys, a text is compared with the
-first texts of the bucket only, and at most MOST_PAIRS earlier near copies of a text are remembered, so that time
-and memory grow with the number of texts even if all of them are alike. Texts with equal sets of shingles take
-no part in the bands, except for the first of them.
+A text is left out if it is a near copy of an earlier text that is kept. Texts that share the key of a band
+(`shingles.py`) are candidates; their exact Jaccard index decides. In each bucket of equal keys, a text is
+compared with the first texts of the bucket only, and at most MOST_PAIRS earlier near copies of a text are
+remembered, so that time and memory grow with the number of texts even if all of them are alike. Of texts with
+equal sets of shingles, only the first takes part in the bands.
 
-Memory is about 80 bytes for each text: 36 for its record and 42 while a band is sorted, or 16 for the result. Pairs
-take 16 bytes each, and three times that for a moment when more are found.
+Memory is about 80 bytes for each text: 36 for its record and 42 while a band is sorted, or 16 for the result.
+Pairs take 16 bytes each, and three times that for a moment when more are found. Exact comparison takes up to
+200 MB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -25,14 +27,15 @@ MOST_PAIRS = 16
 LATER = np.uint64(32)  # a pair is one number: the later text in the upper 32 bits, the earlier in the lower
 EARLIER = np.uint64(2**32 - 1)
 NO_PAIR = np.uint64(2**64 - 1)
+BLOCK_SHINGLES = 2**21
 
 
 class NearCopies(NamedTuple):
     """The near copies among some texts.
 
     Args:
-        original: For each text, the earlier one that is kept and of which it is a near copy; -1 if it is kept.
-        jaccard: For each text, the Jaccard index of the two; 0 if it is kept.
+        original: For each text, the earlier text that is kept and near to it; -1 if the text is kept.
+        jaccard: For each text, the Jaccard index of the two; 0 if the text is kept.
     """
 
     original: np.ndarray
@@ -106,31 +109,35 @@ def with_near(
     pairs: Pairs, candidates: Iterator[np.ndarray], fingerprints: Fingerprints, threshold: float
 ) -> Pairs:
     """Return `pairs` together with those of the candidates that are near copies."""
-    found = [pairs, *(near_among(codes, pairs, fingerprints, threshold) for codes in candidates)]
+    last = np.append(
+        pairs.codes[pairs.ranks == MOST_PAIRS - 1], NO_PAIR
+    )  # those behind it are not remembered
+    found = [pairs]
+    for codes in candidates:
+        seen = np.append(pairs.codes, NO_PAIR)[np.searchsorted(pairs.codes, codes)] == codes
+        end = last[np.searchsorted(last >> LATER, codes >> LATER)]
+        full = (end >> LATER == codes >> LATER) & (end < codes)
+        found += near_among(codes[~seen & ~full], fingerprints, threshold)
     codes = np.concatenate([some.codes for some in found])
     order = np.argsort(codes)
     merged = Pairs(codes[order], np.concatenate([some.jaccard for some in found])[order])
     return Pairs(*(values[merged.ranks < MOST_PAIRS] for values in merged))
 
 
-def near_among(codes: np.ndarray, known: Pairs, fingerprints: Fingerprints, threshold: float) -> Pairs:
-    """Return the near copies among candidates that are not known yet, and would be remembered."""
-    later, earlier = (codes >> LATER).astype(np.int64), (codes & EARLIER).astype(np.int64)
+def near_among(codes: np.ndarray, fingerprints: Fingerprints, threshold: float) -> Iterator[Pairs]:
+    """Yield the near copies among candidates, in blocks of about BLOCK_SHINGLES."""
     sizes = fingerprints.texts["shingles"]
-    smaller, larger = np.minimum(sizes[later], sizes[earlier]), np.maximum(sizes[later], sizes[earlier])
-    seen = np.append(known.codes, NO_PAIR)[np.searchsorted(known.codes, codes)] == codes
-    last = np.append(known.codes[known.ranks == MOST_PAIRS - 1], NO_PAIR)
-    last = last[np.searchsorted(last >> LATER, codes >> LATER)]
-    full = (last >> LATER == codes >> LATER) & (last < codes)  # the later text has MOST_PAIRS earlier ones
-    possible = np.flatnonzero(~seen & ~full & (smaller >= threshold * larger))
-    likeness = np.array(
-        [
-            jaccard(fingerprints.shingles(one), fingerprints.shingles(other))
-            for one, other in zip(later[possible].tolist(), earlier[possible].tolist(), strict=True)
-        ]
+    later, earlier = (codes >> LATER).astype(np.int64), (codes & EARLIER).astype(np.int64)
+    possible = np.minimum(sizes[later], sizes[earlier]) >= threshold * np.maximum(
+        sizes[later], sizes[earlier]
     )
-    near = likeness >= threshold
-    return Pairs(codes[possible[near]], likeness[near])
+    codes, later, earlier = codes[possible], later[possible], earlier[possible]
+    blocks = np.cumsum(sizes[later] + sizes[earlier], dtype=np.int64) // BLOCK_SHINGLES
+    edges = np.flatnonzero(np.diff(blocks, prepend=-1, append=-1))
+    for start, end in pairwise(edges.tolist()):
+        likeness = jaccard(fingerprints.sets(later[start:end]), fingerprints.sets(earlier[start:end]))
+        near = likeness >= threshold
+        yield Pairs(codes[start:end][near], likeness[near])
 
 
 def decide(count: int, pairs: Pairs) -> NearCopies:

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clm_detour.config.schema import Source
 from clm_detour.data.card import is_card_of, write_card
 from clm_detour.data.copies import COPIES, Searched, search_copies, without_copies
@@ -142,9 +140,7 @@ def prepare_source(
     )
 
 
-def is_done(
-    folder: Path, made_from: Origin, row_length: int, seed: int, longest: int | None = None
-) -> bool:
+def is_done(folder: Path, made_from: Origin, row_length: int, seed: int, longest: int | None = None) -> bool:
     """Return whether there is nothing left to do."""
     packed = all(is_packed_with(folder / split, row_length, seed, longest) for split in SPLITS)
     return packed and is_tokenized(folder, made_from) and is_card_of(folder, row_length)

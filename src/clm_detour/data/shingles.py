@@ -1,13 +1,13 @@
 """Texts as sets of shingles, and keys by which near copies of a text are found among many texts.
 
-A shingle is a run of three words, as in `decontaminate.py`: without case, punctuation and blanks. The likeness
-of two texts is the Jaccard index J of their sets A and B, |A & B| / |A | B|.
+A shingle is a run of three words, as in `decontaminate.py`: without case, punctuation and blanks. The
+likeness of two texts is the Jaccard index J of their sets A and B, |A & B| / |A | B|.
 
-Each set gets a MinHash signature of 256 slots (R-MinHash of the package rensa). Two signatures agree in a slot
-with probability J. The slots are divided into 64 bands of 4, and texts that agree in all slots of a band are
-compared exactly. Two texts are therefore compared with probability 1 - (1 - J^4)^64: 98.4 % at J = 0.5 and
-99.9 % at 0.57, which is the mean of texts in which a tenth of the words was replaced (a shingle remains with
-probability p = 0.9^3, and J = p / (2 - p)). At J = 0.1 it is 0.6 %, and at 0.01 one in a million.
+Each set gets a MinHash signature of 256 slots (R-MinHash of the package rensa). Two signatures agree in a
+slot with probability J. The slots are divided into 64 bands of 4, and texts that agree in all slots of a
+band are compared exactly. Two texts are therefore compared with probability 1 - (1 - J^4)^64: 98.4 % at
+J = 0.5 and 99.9 % at 0.57, which is the mean of texts in which a tenth of the words was replaced (a shingle
+remains with probability p = 0.9^3, and J = p / (2 - p)). At J = 0.1 it is 0.6 %, and at 0.01 one in a million.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 from rensa import RMinHash
+from scipy.sparse import csr_array
 
 from clm_detour.data.decontaminate import MULTIPLIER, mix, runs, runs_of_text, words_of_block
 from clm_detour.data.sources.selection import has_fewer_words
@@ -70,12 +71,19 @@ def band_keys(hashes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return mix(mix(slots[..., 0]) * MULTIPLIER + slots[..., 1])
 
 
-def jaccard(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the Jaccard index of two sets, each of them sorted hashes."""
-    both = np.concatenate([one, other])
-    both.sort()
-    shared = int(np.count_nonzero(both[1:] == both[:-1]))
-    return shared / (len(both) - shared)
+def jaccard(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return the Jaccard index of each set in `one` with the set at the same place in `other`.
+
+    Args:
+        one, other: Sets as `shingle_sets` returns them, none of them empty. Of a hash, 63 bits are compared.
+    """
+    rows = []
+    for hashes, sizes in (one, other):
+        places, bounds = (hashes >> np.uint64(1)).astype(np.int64), np.concatenate([[0], np.cumsum(sizes)])
+        ones = np.ones(len(hashes), dtype=bool)
+        rows.append(csr_array((ones, places, bounds), shape=(len(sizes), 2**63 - 1)))
+    shared = np.diff(rows[0].multiply(rows[1]).indptr)
+    return shared / (one[1] + other[1] - shared)
 
 
 def compared_texts(text: str, by: str) -> list[tuple[int, str]]:

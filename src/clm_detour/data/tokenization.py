@@ -146,9 +146,9 @@ def documents_of(
             yield document, split
         elif settings.on_error == "stop":
             raise UserError(
-                f"{unit.file}: document {number} of those kept has {len(document.text):,} characters and cannot "
-                "be tokenized in pieces, since it has too few blanks; divide it, or leave such documents out with "
-                "max_characters or on_error: skip."
+                f"{unit.file}: document {number} of those kept has {len(document.text):,} characters and "
+                "cannot be tokenized in pieces, since it has too few blanks; divide it, or leave such "
+                "documents out with max_characters or on_error: skip."
             )
         else:
             left_out["too long to tokenise"] += 1

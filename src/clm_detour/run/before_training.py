@@ -92,7 +92,9 @@ def tokenizer_step(training: TokenizerTraining, data: Data, folder: Path) -> Ste
             "documents": training.documents,
             "sources": {name: source.path for name, source in data.sources.items()},
             "chosen": {
-                name: chosen_settings(replace(source, deduplicate=bool(source.deduplicate)))  # as it is read here
+                name: chosen_settings(
+                    replace(source, deduplicate=bool(source.deduplicate))
+                )  # as it is read here
                 for name, source in data.sources.items()
             },
         },

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from clm_detour.config.schema import NearDuplicates, Source
 from clm_detour.data.cache import is_remote
-from clm_detour.data.packing import PackedSource, is_packed
 from clm_detour.data.origin import Origin, origin_in
+from clm_detour.data.packing import PackedSource, is_packed
 from clm_detour.data.prepare import is_done
 from clm_detour.data.shards import SPLITS, TokenShards
 from clm_detour.data.sources import OnError, check_first_record, read_documents, source_stamps
@@ -59,7 +59,7 @@ class RecipeSource:
         return Path(self.folder, "held_out", "index.json").exists()
 
     def is_small(self) -> bool:
-        """Return whether the source is on this machine and small enough to count its documents by reading it."""
+        """Return whether the source is here and small, so that its documents can be counted by reading it."""
         source = self.settings
         if isinstance(source.deduplicate, NearDuplicates) or self.prepared.settings.deduplicate:
             return False  # preparing shows which documents are left out
