@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clm_detour.config.annotations import bare_type, describe, fields_of, is_optional, shown
+from clm_detour.config.annotations import bare_type, describe, fields_of, is_optional, members, shown
 from clm_detour.config.protocols import Protocol
 from clm_detour.config.schema import Config, Evaluation, FineTuning
 
@@ -52,7 +52,8 @@ def section_in(annotation: Any) -> tuple[Any, str]:
     bare = bare_type(annotation)
     if typing.get_origin(bare) is dict and dataclasses.is_dataclass(typing.get_args(bare)[1]):
         return typing.get_args(bare)[1], "NAME"
-    return (bare if dataclasses.is_dataclass(bare) else None), ""
+    sections = (one for one in map(bare_type, members(annotation)) if dataclasses.is_dataclass(one))
+    return next(sections, None), ""
 
 
 def section(place: str, schema: Any) -> str:
@@ -72,8 +73,10 @@ def key(field: dataclasses.Field[Any], annotation: Any, comment: str, place: str
     else:
         target = ".".join(filter(None, (place, field.name, below)))
         anchor = "".join(letter for letter in target if letter.isalnum() or letter in "-_").lower()
-        optional = "; default: `null`" if is_optional(annotation) else ""
-        what = f"a section, see [`{target}`](#{anchor}){optional}"
+        first = bare_type(annotation)
+        either = "" if below or dataclasses.is_dataclass(first) else f"{describe(first)}, or "
+        default = f"; {default_of(field)}" if is_optional(annotation) or either else ""
+        what = f"{either}a section, see [`{target}`](#{anchor}){default}"
     sentence = comment and comment[0].upper() + comment[1:].rstrip(".") + "."
     return wrap(f"- **`{field.name}`** ({what}). {sentence}".rstrip(), "  ")
 

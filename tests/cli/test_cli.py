@@ -160,7 +160,7 @@ def test_broken_records_are_counted_and_reported_where_asked(run_cli, recipe, tm
     (tmp_path / "notes.jsonl").write_text(good + "{broken\n" + '{"text": "  "}\n')
     code, output = run_cli("prepare", recipe, *source(tmp_path / "notes.jsonl"), "data.on_error=skip")
     assert code == 0
-    assert "1 records skipped (broken JSON)" in output
+    assert "1 left out (broken JSON)" in output
     report = json.loads((tmp_path / "data" / "notes" / "card.json").read_text())
     assert report["dropped"] == {"broken JSON": 1, "empty": 1}
 

@@ -31,6 +31,8 @@ baseline:
   template: "{title}. {abstract?}"
 instructions:
   {path: folder, template: "{prompt}\\n\\n{input?}\\n\\n{response}", deduplicate: true}
+copied:
+  {path: notes.jsonl, deduplicate: {near: 0.5, by: paragraph}}
 books:
   {path: books, format: text, document: paragraph, min_words: 5, max_words: 5,
    decontaminate: [tasks], ngram: 20}
@@ -71,6 +73,20 @@ WRONG = {
     ),
     "ngram alone": ("{path: x, ngram: 8}", "ngram has no effect without decontaminate"),
     "ngram": ("{path: x, ngram: 0, decontaminate: [y]}", "ngram: 0 is too small"),
+    "a threshold": (
+        "{path: x, deduplicate: {near: 0.3}}",
+        "a.deduplicate.near: 0.3 is too small; use a number from 0.5 to 1",
+    ),
+    "a threshold of nothing": ("{path: x, deduplicate: {by: document}}", "a.deduplicate.near is not set"),
+    "what is compared": (
+        "{path: x, deduplicate: {near: 0.5, by: sentence}}",
+        "a.deduplicate.by: 'sentence' is not known; it can be document, paragraph",
+    ),
+    "a misspelled threshold": (
+        "{path: x, deduplicate: {nea: 0.5}}",
+        "Unknown key data.sources.a.deduplicate.nea; did you mean data.sources.a.deduplicate.near?",
+    ),
+    "neither true nor a section": ("{path: x, deduplicate: near}", "use true or false or a section"),
     "limits": ("{path: x, min_words: 9, max_words: 3}", "min_words (9) is above max_words (3)"),
     "a limit of nothing": ("{path: x, max_characters: 0}", "max_characters: 0 is too small"),
     "unknown key": ("{path: x, filter: a}", "Unknown key data.sources.a.filter"),
@@ -98,3 +114,21 @@ def test_a_wrong_setting_is_one_clear_sentence(tmp_path, source, expected):
         load_config(tmp_path / "a.yaml")
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (
+            "{deduplicate: true, sources: {general: {deduplicate: true}}}",
+            "sources.general.deduplicate has no",
+        ),
+        ("{deduplicate: {near: 0.5}, prepared: {general: x}}", "those of data.prepared have only tokens"),
+        ("{deduplicate: {near: 2}}", "data.deduplicate.near: 2 is too large; use a number from 0.5 to 1"),
+    ],
+)
+def test_copies_are_searched_for_in_one_source_or_across_all(tmp_path, data, expected):
+    (tmp_path / "a.yaml").write_text(f"extends: {QUICKSTART}\ndata: {data}\n")
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / "a.yaml")
+    assert expected in str(caught.value)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from reading import write
 
-from clm_detour.config.schema import Source
+from clm_detour.config.schema import NearDuplicates, Source
 from clm_detour.data.prepare import SourceReport, prepare_source
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.tokenization import is_held_out
@@ -83,6 +83,7 @@ def test_copies_are_for_training_only(prepared, tokenizer, tmp_path):
         {"min_words": 3},
         {"max_characters": 1000},
         {"deduplicate": True},
+        {"deduplicate": NearDuplicates(near=0.5)},
         {"repeat": {"score == 1": 2}},
         {"deidentified": ""},
         {"decontaminate": ["EVALUATION"]},

@@ -70,10 +70,28 @@ def check_data(data: Data) -> None:
         check_source(f"data.sources.{name}", source)
     for name in data.prepared:
         one_of(name, data.sources, "data.prepared")
+    check_across(data)
     for name, shares in data.mixtures.items():
         require(bool(shares), f"data.mixtures.{name} is empty; give a share of tokens for each source.")
         for sampled in shares:
             one_of(sampled, data.sources, f"data.mixtures.{name}")
+
+
+def check_across(data: Data) -> None:
+    """Check that copies are searched for either in one source or across all, and that all texts are there."""
+    if not data.deduplicate:
+        return
+    for name, source in data.sources.items():
+        require(
+            not source.deduplicate,
+            f"data.sources.{name}.deduplicate has no effect beside data.deduplicate, which holds for all "
+            "sources; remove one of them.",
+        )
+    require(
+        not data.prepared,
+        "data.deduplicate compares the texts of all sources, and those of data.prepared have only tokens; "
+        "remove one of them.",
+    )
 
 
 def check_source(where: str, source: Source) -> None:

@@ -38,6 +38,21 @@ class Sample:
 
 
 @dataclass
+class NearDuplicates:
+    """Near copies of an earlier text, which are left out together with equal texts.
+
+    Two texts are near copies if they share enough of their runs of three words. See docs/data.md.
+    """
+
+    # Smallest Jaccard index of the runs of three words of near copies: 0.5 finds texts in which up to a tenth
+    # of the words differ; 1 finds those that differ in punctuation and case only.
+    near: Annotated[float, Field(ge=0.5, le=1)]
+    # What is compared and left out: whole documents, or paragraphs of 20 or more words, which are cut out of
+    # their documents.
+    by: Literal["document", "paragraph"] = "document"
+
+
+@dataclass
 class Source:
     """One corpus: where its documents are, how they are read, which are kept, and how often each is used.
 
@@ -66,7 +81,9 @@ class Source:
     max_words: PositiveInt | None = None  # documents with more words are left out
     # Text that replaces the marks of deidentification, `[** ... **]` and `___`; "" removes the marks.
     deidentified: str | None = None
-    deduplicate: bool = False  # keep only the first of equal documents of this source
+    # Keep only the first of equal documents of this source (true), or also of near copies, like
+    # `{near: 0.5}`.
+    deduplicate: bool | NearDuplicates = False
     # Files of evaluation data. Documents that share `ngram` consecutive words with one of their texts are
     # left out.
     decontaminate: list[str] = field(default_factory=list)
@@ -92,6 +109,8 @@ class Data:
     cache_limit: Bytes = "100GB"  # largest total size of these copies
     root: str | None = None  # a folder of your own, for `${data.root}/...` in the paths of sources
     sources: dict[Name, Source] = field(default_factory=dict)  # name -> source
+    # As `deduplicate` of a source, but over all sources, in the order in which they are listed.
+    deduplicate: bool | NearDuplicates = False
     # Name of a mixture -> source -> share of tokens. The shares are divided by their sum.
     mixtures: dict[str, dict[str, PositiveNumber]] = field(default_factory=dict)
     sequence_length: Annotated[int, Field(ge=8)] = 8192  # number of tokens in a row

@@ -42,7 +42,7 @@ def validate(schema: type[Schema], tree: Any, where: str = "") -> Schema:
     built, errors = build(schema, tree)
     if errors:
         # A misspelled key that is required is also a missing one, but the misspelling says more.
-        first = next(filter(is_misnamed, errors), errors[0])
+        first = next(filter(is_misnamed, errors), next(filter(fits_its_shape, errors), errors[0]))
         raise UserError(sentence_of(first, schema, where))
     return cast(Schema, built)
 
@@ -63,6 +63,11 @@ def check_keys(schema: type, tree: Any) -> None:
 def is_misnamed(error: ErrorDetails) -> bool:
     """Return whether an error is about the name of a key, not about its value."""
     return error["type"] == UNKNOWN or error["loc"][-1:] == KEY
+
+
+def fits_its_shape(error: ErrorDetails) -> bool:
+    """Return whether an error is not merely that a section is no scalar, where a key can be either."""
+    return not (error["type"] == "bool_type" and isinstance(error["input"], dict))
 
 
 def build(schema: type[Schema], tree: Any) -> tuple[Schema | None, list[ErrorDetails]]:
@@ -129,7 +134,11 @@ class Place:
     def find(cls, schema: type, loc: tuple[str | int, ...], where: str) -> Place:
         """Follow pydantic's location of an error through the annotations, as far as they go."""
         place = cls(where, schema)
-        for step in loc:
+        for number, step in enumerate(loc, start=1):
+            section = section_of_union(place.annotation, step)
+            if section is not None and number < len(loc):  # the error is inside it
+                place.annotation = section
+                continue
             bare = bare_type(place.annotation)
             if dataclasses.is_dataclass(bare):
                 if step not in fields_of(bare):
@@ -144,6 +153,12 @@ class Place:
             plain = isinstance(step, str) and re.fullmatch(r"[\w/-]+", step)
             place.key += (f".{step}" if place.key else str(step)) if plain else f"[{step!r}]"
         return place
+
+
+def section_of_union(annotation: Any, name: str | int) -> Any:
+    """Return the dataclass of this name among several types that a value can have, or None."""
+    several = members(annotation) if len(members(annotation)) > 1 else []
+    return next((one for one in several if dataclasses.is_dataclass(one) and one.__name__ == name), None)
 
 
 def default_in_words(schema: Any, name: str) -> str:

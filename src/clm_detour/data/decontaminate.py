@@ -53,7 +53,7 @@ def runs_of_text(text: str, n: int) -> Iterator[np.ndarray]:
     """Yield the hashes of a text's runs, block by block."""
     before = np.empty(0, np.uint64)
     for block in blocks(text):
-        words = np.concatenate([before, words_of_block(block)])
+        words = np.concatenate([before, words_of_block(block)[1]])
         yield runs(words, n)
         before = words[max(len(words) - n + 1, 0) :]
 
@@ -68,19 +68,19 @@ def blocks(text: str) -> Iterator[str]:
         start = end
 
 
-def words_of_block(block: str) -> np.ndarray:
-    """Return a hash of each word: a polynomial in MULTIPLIER of its characters, for all words at once."""
+def words_of_block(block: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each word starts, and a hash of it: a polynomial in MULTIPLIER of its characters."""
     codes = np.frombuffer(block.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     inside = letters_and_digits()[codes]
     edges = np.diff(inside, prepend=False, append=False)
     starts, ends = np.flatnonzero(edges).reshape(-1, 2).T
     lengths = ends - starts
     if not len(lengths):
-        return np.empty(0, np.uint64)
+        return starts, np.empty(0, np.uint64)
     firsts = np.cumsum(lengths) - lengths
     places = np.arange(lengths.sum()) - np.repeat(firsts, lengths)
     powers = np.cumprod(np.full(lengths.max(), MULTIPLIER))
-    return mix(np.add.reduceat(mix(codes[inside].astype(np.uint64)) * powers[places], firsts))
+    return starts, mix(np.add.reduceat(mix(codes[inside].astype(np.uint64)) * powers[places], firsts))
 
 
 @lru_cache

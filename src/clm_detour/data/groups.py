@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from clm_detour.data.shards import checksum
 from clm_detour.data.sources.records import UNIT_BYTES, Unit
@@ -20,7 +22,8 @@ from clm_detour.data.sources.records import UNIT_BYTES, Unit
 METHOD = 1  # increase it when the way from a unit to its tokens changes
 LARGE_BYTES = UNIT_BYTES // 8  # a unit of this size is a group
 SMALL_FILES = 64  # in a group, on average
-NOT_OF_A_GROUP = ("files", "on_error", "deduplicate")
+NOT_OF_A_GROUP = ("files", "on_error", "deduplicate", "across")
+PLACE = np.dtype("<u4")  # of the numbers of documents and paragraphs
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,17 @@ class Group:
     Args:
         folder: Folder for the tokens of this group, named by its key.
         digests: File of the digests of its texts.
-        repeated: One bit for each of its documents: whether its text occurred earlier in the source. None if
-            copies are kept.
+        repeated: One bit for each of its documents: whether its text occurred earlier. Empty if none did.
+        near: The same for near copies of an earlier text.
+        cut: Pairs of PLACE, the document and the paragraph of each near copy of an earlier paragraph.
     """
 
     units: tuple[Unit, ...]
     folder: Path
     digests: Path
-    repeated: bytes | None = None
+    repeated: bytes = b""
+    near: bytes = b""
+    cut: bytes = b""
 
     @property
     def key(self) -> str:
@@ -49,12 +55,26 @@ class Group:
         """Number of bytes to read, as far as it is known."""
         return sum(unit.size for unit in self.units)
 
-    def without(self, repeated: bytes) -> Group:
-        """Return the group without the documents that occurred earlier in the source."""
-        if not any(repeated):
+    def without(self, repeated: np.ndarray, near: np.ndarray, cut: np.ndarray) -> Group:
+        """Return the group without copies of earlier texts.
+
+        Args:
+            repeated: Whether each document is equal to an earlier one.
+            near: Whether each document is a near copy of an earlier one.
+            cut: Document and paragraph of each near copy of an earlier paragraph, as an array (copies, 2).
+        """
+        if not repeated.any() and not near.any() and not len(cut):
             return self
-        key = checksum(self.key.encode() + repeated)
-        return Group(self.units, self.folder.with_name(key), self.digests, repeated)
+        bits = [np.packbits(flags).tobytes() if flags.any() else b"" for flags in (repeated, near)]
+        pairs = cut.astype(PLACE).tobytes()
+        left_out = np.packbits(repeated).tobytes() + (b"near" + bits[1] if bits[1] else b"")
+        key = checksum(self.key.encode() + left_out + (b"cut" + pairs if pairs else b""))
+        return Group(self.units, self.folder.with_name(key), self.digests, *bits, pairs)
+
+
+def largest_first(groups: Iterable[Group]) -> list[Group]:
+    """Return groups in the order in which the last process ends earliest."""
+    return sorted(groups, key=lambda group: -group.size)
 
 
 def make_groups(units: Sequence[Unit], made_from: Mapping[str, Any], folder: Path) -> list[Group]:

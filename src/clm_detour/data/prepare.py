@@ -17,24 +17,23 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clm_detour.config.schema import Source
 from clm_detour.data.card import is_card_of, write_card
-from clm_detour.data.deduplicate import Seen
-from clm_detour.data.groups import Group, make_groups
+from clm_detour.data.copies import COPIES, Searched, search_copies, without_copies
+from clm_detour.data.groups import Group, largest_first, make_groups
 from clm_detour.data.join_shards import finished_record, join_groups, joined_parts
+from clm_detour.data.origin import Origin, origin
 from clm_detour.data.packing import PackedSource, is_packed_with, write_packing
 from clm_detour.data.shards import REMEDY, SHARD_TOKENS, SPLITS, TokenShards, token_dtype, write_index
-from clm_detour.data.sources import OnError, chosen_settings, source_stamps, units
+from clm_detour.data.sources import OnError, units
 from clm_detour.data.sources.read import as_source
-from clm_detour.data.tokenization import PART_TOKENS, Settings, write_digests, write_tokens
+from clm_detour.data.tokenization import PART_TOKENS, Settings, write_tokens
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.errors import UserError
@@ -44,8 +43,8 @@ from clm_detour.utils.parallel import parallel_map
 from clm_detour.utils.progress import Advance, human, progress
 
 SMALL_BYTES = 2**24  # a smaller source is done before another process would have started
-DIGEST_BYTES = 16
 SHOWN_TOKENS = 2**28
+OTHER_RUN = "Another run prepares a source"
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ def prepare_source(
     on_error: OnError = "stop",
     processes: int | None = None,
     longest: int | None = None,
+    across: Mapping[str, Any] | None = None,
 ) -> SourceReport:
     """Tokenize and pack the source at `path` into `folder`, which belongs to this source alone.
 
@@ -104,6 +104,7 @@ def prepare_source(
             depend on it.
         longest: Number of tokens at which documents are cut: the positions of the model, if they are fewer
             than those of a row.
+        across: `across` of `origin_in`, if copies were searched for across sources.
 
     Raises:
         UserError: As for `read_documents`; or if `folder` cannot be written, or no document is left for
@@ -113,16 +114,16 @@ def prepare_source(
         raise UserError(f"held_out is a fraction of the documents, at least 0 and below 1, not {held_out}.")
     began = time.monotonic()
     source = as_source(path, text_field)
-    made_from = origin(source, tokenizer, held_out, on_error)
+    made_from = origin(source, tokenizer, held_out, on_error) | ({"across": across} if across else {})
     settings = Settings(source, tokenizer, held_out, on_error, PART_TOKENS)
     worked = False
     if not is_done(folder, made_from, row_length, seed, longest):
         count = wanted_processes(source, made_from, processes)
-        with exclusive(folder, "Another run prepares a source"):
+        with exclusive(folder, OTHER_RUN):
             remove_half_written(folder)
             try:
                 if not is_tokenized(folder, made_from):
-                    tokenize_source(name, settings, folder, made_from, count)
+                    tokenize_source(searched_source(name, settings, folder, made_from, count))
                     worked = True
                 worked |= pack_source(name, folder, row_length, seed, count, longest)
             except (Exception, KeyboardInterrupt, SystemExit):
@@ -139,31 +140,13 @@ def prepare_source(
     )
 
 
-def origin(source: Source, tokenizer: Tokenizer, held_out: float, on_error: OnError) -> dict[str, Any]:
-    """Return the present origin of a source's shards; `made_from` in their index is their own.
-
-    Raises:
-        UserError: If the source has no file.
-    """
-    return {
-        "files": source_stamps(source),
-        "tokenizer": tokenizer.fingerprint,
-        "text_field": source.text,
-        "held_out": held_out,
-        "on_error": on_error,
-        **chosen_settings(source),
-    }
-
-
-def is_done(
-    folder: Path, made_from: dict[str, Any], row_length: int, seed: int, longest: int | None = None
-) -> bool:
+def is_done(folder: Path, made_from: Origin, row_length: int, seed: int, longest: int | None = None) -> bool:
     """Return whether there is nothing left to do."""
     packed = all(is_packed_with(folder / split, row_length, seed, longest) for split in SPLITS)
     return packed and is_tokenized(folder, made_from) and is_card_of(folder, row_length)
 
 
-def is_tokenized(folder: Path, made_from: dict[str, Any]) -> bool:
+def is_tokenized(folder: Path, made_from: Origin) -> bool:
     """Return whether shards made from `made_from` exist."""
     # Shards made without skipping anything are right for "skip" too.
     right = (made_from, {**made_from, "on_error": "stop"})
@@ -173,26 +156,31 @@ def is_tokenized(folder: Path, made_from: dict[str, Any]) -> bool:
         return False
 
 
-def wanted_processes(source: Source, made_from: dict[str, Any], processes: int | None) -> int:
+def wanted_processes(source: Source, made_from: Origin, processes: int | None) -> int:
     """Return the number of processes, which is 1 for a source that is read in a moment."""
     small = source.format != "hub" and sum(file["size"] for file in made_from["files"]) < SMALL_BYTES
     return 1 if small else processes or usable_cores()
 
 
-def tokenize_source(
-    name: str, settings: Settings, folder: Path, made_from: dict[str, Any], processes: int
-) -> None:
+def searched_source(
+    name: str, settings: Settings, folder: Path, made_from: Origin, processes: int
+) -> Searched:
+    """Return a source in its groups, with all copies."""
+    groups = make_groups(units(settings.source), made_from, folder / "parts")
+    return Searched(name, folder, settings, made_from, groups, processes)
+
+
+def tokenize_source(source: Searched) -> None:
     """Write the shards of both splits and their index.
 
     Raises:
         UserError: If the source holds nothing to train on.
     """
-    groups = make_groups(units(settings.source), made_from, folder / "parts")
+    folder, settings, processes = source.folder, source.settings, source.processes
     with writable(folder):
         (folder / "parts").mkdir(parents=True, exist_ok=True)
-    if settings.source.deduplicate:
-        groups = drop_copies(name, settings, groups, processes)
-    records = tokenize_groups(name, settings, folder, groups, processes)
+    groups = chosen_groups(source)
+    records = tokenize_groups(source.name, settings, folder, groups, processes)
     dropped: Counter[str] = Counter()
     for record in records.values():
         dropped.update(record["dropped"])
@@ -200,37 +188,33 @@ def tokenize_source(
     tokenizer = settings.tokenizer
     dtype = token_dtype(tokenizer.vocab_size)
     head = {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size}
-    with token_progress(f"Joining {name}", sum(tokens_in(record) for record in records.values())) as advance:
+    tokens = sum(tokens_in(record) for record in records.values())
+    with token_progress(f"Joining {source.name}", tokens) as advance:
         for split in SPLITS:
             shards = join_groups(folder, split, dtype.str, records, SHARD_TOKENS, processes, advance)
-            write_index(folder / split, shards, head, made_from, dropped)
+            write_index(folder / split, shards, head, source.made_from, dropped)
     delete_unused(folder / "parts", groups)
 
 
-def drop_copies(name: str, settings: Settings, groups: list[Group], processes: int) -> list[Group]:
-    """Return groups that leave out each text that occurred earlier in the source.
+def chosen_groups(source: Searched) -> list[Group]:
+    """Return the groups of a source without copies of earlier texts, if these are to be left out.
 
-    This takes one more reading of the source, and 24 to 48 bytes for each document in this process.
+    Raises:
+        UserError: If a source changed after copies were searched for across sources.
     """
-    missing = [group for group in groups if not group.digests.is_file()]
-    size = sum(group.size for group in missing)
-    if missing:
-        with progress(f"Searching for copies in {name}", size or None, "B") as advance:
-            parallel_map(
-                write_digests,
-                largest_first(missing),
-                settings,
-                processes=processes,
-                on_progress=lambda read, *_: advance(read),
-                remedy=REMEDY,
-            )
-    seen, found = Seen(), []
-    for group in groups:
-        digests = memoryview(group.digests.read_bytes())
-        starts = range(0, len(digests), DIGEST_BYTES)
-        new = [seen.add(bytes(digests[start : start + DIGEST_BYTES])) for start in starts]
-        found.append(group.without(np.packbits(~np.array(new, dtype=bool)).tobytes()))
-    return found
+    rule, across = source.settings.source.deduplicate, "across" in source.made_from
+    if not rule and not across:
+        for stale in (source.listing, source.copies):
+            stale.unlink(missing_ok=True)
+        return source.groups
+    groups = without_copies(source)
+    if groups is None and across:
+        raise UserError(f"{source.name} or a source before it has just changed; run the same command again.")
+    if groups is None:
+        search_copies([source], rule)
+        groups = without_copies(source)
+    assert groups is not None
+    return groups
 
 
 def tokenize_groups(
@@ -274,11 +258,6 @@ class TokenProgress:
         )
 
 
-def largest_first(groups: list[Group]) -> list[Group]:
-    """Return groups in the order in which the last process ends earliest."""
-    return sorted(groups, key=lambda group: -group.size)
-
-
 def check_not_empty(path: str, records: dict[str, Any], dropped: Counter[str]) -> None:
     """Check that there is something to train on.
 
@@ -300,7 +279,7 @@ def check_not_empty(path: str, records: dict[str, Any], dropped: Counter[str]) -
 
 def delete_unused(parts: Path, groups: list[Group]) -> None:
     """Delete the files of groups that no longer exist, and tokens that have been joined."""
-    keys, digests = {group.key for group in groups}, {group.digests.name for group in groups}
+    keys, kept = {group.key for group in groups}, {COPIES, *(group.digests.name for group in groups)}
     with writable(parts):
         for path in parts.iterdir():
             if path.name in keys:
@@ -308,7 +287,7 @@ def delete_unused(parts: Path, groups: list[Group]) -> None:
                     shutil.rmtree(path / split, ignore_errors=True)
             elif path.is_dir():
                 shutil.rmtree(path)
-            elif path.name not in digests:
+            elif path.name not in kept:
                 path.unlink()
 
 

@@ -25,9 +25,11 @@ import numpy as np
 
 from clm_detour.config.schema import Source
 from clm_detour.data.deduplicate import digest
-from clm_detour.data.groups import Group
+from clm_detour.data.groups import PLACE, Group
 from clm_detour.data.shards import SPLITS, ShardWriter
+from clm_detour.data.shingles import without_paragraphs
 from clm_detour.data.sources.read import OnError, documents
+from clm_detour.data.sources.records import Unit
 from clm_detour.data.sources.selection import Document, Selection
 from clm_detour.data.tokenizer import LONG_CHARACTERS, Tokenizer
 from clm_detour.utils.errors import UserError
@@ -69,7 +71,7 @@ class Wanted(NamedTuple):
 def write_digests(settings: Settings, group: Group, worker: Worker) -> None:
     """Write the digest of every document of a group."""
     with atomic_write(group.digests) as file:
-        for _, document in every_document(settings, group, Counter(), worker):
+        for _, _, document in every_document(settings, group, Counter(), worker):
             file.write(digest(document.text))
 
 
@@ -92,8 +94,7 @@ def write_tokens(settings: Settings, group: Group, worker: Worker) -> dict[str, 
         return count
 
     def wanted() -> Iterator[Wanted]:
-        for text, copies in documents_of(settings, group, left_out, worker):
-            split = "held_out" if is_held_out(text, settings.held_out) else "train"
+        for (text, copies), split in documents_of(settings, group, left_out, worker):
             copies = copies if split == "train" else 1
             texts[split] += 1
             characters[split] += copies * len(text)
@@ -122,28 +123,43 @@ def write_tokens(settings: Settings, group: Group, worker: Worker) -> dict[str, 
 
 def documents_of(
     settings: Settings, group: Group, left_out: Counter[str], worker: Worker
-) -> Iterator[Document]:
-    """Yield the documents of a group, except those that occurred earlier in the source."""
-    repeated = None if group.repeated is None else np.unpackbits(np.frombuffer(group.repeated, np.uint8))
-    for number, (place, document) in enumerate(every_document(settings, group, left_out, worker)):
-        if repeated is not None and repeated[number]:
+) -> Iterator[tuple[Document, str]]:
+    """Yield the documents of a group with their splits, without copies of earlier texts.
+
+    The whole text decides the split, also if paragraphs are cut out of it.
+    """
+    equal, near = (np.unpackbits(np.frombuffer(bits, np.uint8)) for bits in (group.repeated, group.near))
+    cut: dict[int, set[int]] = {}
+    for place, paragraph in np.frombuffer(group.cut, PLACE).reshape(-1, 2).tolist():
+        cut.setdefault(place, set()).add(paragraph)
+    for place, (unit, number, document) in enumerate(every_document(settings, group, left_out, worker)):
+        split = "held_out" if is_held_out(document.text, settings.held_out) else "train"
+        nothing_left = False
+        if place in cut:
+            document = document._replace(text=without_paragraphs(document.text, cut[place]))
+            nothing_left = not document.text.strip()
+        if len(equal) and equal[place]:
             left_out["duplicate"] += 1
+        elif nothing_left or (len(near) and near[place]):
+            left_out["near duplicate"] += 1
         elif len(document.text) <= LONG_CHARACTERS or settings.tokenizer.cuts(document.text) is not None:
-            yield document
+            yield document, split
         elif settings.on_error == "stop":
             raise UserError(
-                f"{place} of those kept has {len(document.text):,} characters and cannot be tokenized in "
-                "pieces, since it has too few blanks; divide it, or leave such documents out with "
-                "max_characters or on_error: skip."
+                f"{unit.file}: document {number} of those kept has {len(document.text):,} characters and "
+                "cannot be tokenized in pieces, since it has too few blanks; divide it, or leave such "
+                "documents out with max_characters or on_error: skip."
             )
         else:
             left_out["too long to tokenise"] += 1
+    if cut:
+        left_out["near duplicate paragraphs"] += sum(map(len, cut.values()))
 
 
 def every_document(
     settings: Settings, group: Group, left_out: Counter[str], worker: Worker
-) -> Iterator[tuple[str, Document]]:
-    """Yield all documents that the source's settings select, in order, each with its place for messages.
+) -> Iterator[tuple[Unit, int, Document]]:
+    """Yield all documents that the source's settings select, in order, each with its unit and number there.
 
     The digests of a group are in the same order.
     """
@@ -152,7 +168,7 @@ def every_document(
             unit, settings.selection, settings.on_error, left_out, lambda read: worker.report(read, 0, 0)
         )
         for number, document in enumerate(found, start=1):
-            yield f"{unit.file}: document {number}", document
+            yield unit, number, document
 
 
 def is_held_out(text: str, held_out: float) -> bool:

@@ -49,7 +49,7 @@ class DataCard:
 
     Args:
         name: The source's name in the recipe.
-        dropped: Number of documents that were left out, by reason.
+        dropped: Number of documents, or of near duplicate paragraphs, that were left out, by reason.
         packing: Length of a row, and the seed of the packing.
         tokenizer: Fingerprint of the tokenizer.
         made_from: Files and settings from which the source was prepared.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from clm_detour.config.schema import Data, Sample, TokenizerTraining
+from clm_detour.data.across import search_across
+from clm_detour.data.origin import origin_in
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample import SOURCES, write_sample
 from clm_detour.data.sources import chosen_settings, read_documents
@@ -21,7 +25,8 @@ from clm_detour.utils.progress import progress, warn
 def count_steps(data: Data, training: TokenizerTraining | None, prepared: PreparedData) -> int:
     """Return the number of steps that `prepare_tokenizer` and `prepare_sources` run."""
     sources = [name for name in data.sources if not prepared.is_elsewhere(name)]
-    return (data.sample is not None) + (training is not None) + len(sources)
+    across = bool(data.deduplicate and sources)
+    return (data.sample is not None) + (training is not None) + across + len(sources)
 
 
 def prepare_tokenizer(
@@ -43,9 +48,12 @@ def prepare_sources(
     Args:
         longest: Number of tokens at which documents are cut for the model, None if there is no limit.
     """
-    for name in prepared.settings.sources:
-        if not prepared.is_elsewhere(name):
-            runner.run(source_step(name, prepared.settings, tokenizer, longest))
+    names = [name for name in prepared.settings.sources if not prepared.is_elsewhere(name)]
+    if names and prepared.settings.deduplicate:
+        work = partial(search_across, prepared.settings, tokenizer)
+        runner.run(Step("copies", "Search for copies across sources", work))
+    for name in names:
+        runner.run(source_step(name, prepared.settings, tokenizer, longest))
 
 
 def sample_step(sample: Sample, folder: Path) -> Step:
@@ -83,7 +91,12 @@ def tokenizer_step(training: TokenizerTraining, data: Data, folder: Path) -> Ste
             "vocab_size": training.vocab_size,
             "documents": training.documents,
             "sources": {name: source.path for name, source in data.sources.items()},
-            "chosen": {name: chosen_settings(source) for name, source in data.sources.items()},
+            "chosen": {
+                name: chosen_settings(
+                    replace(source, deduplicate=bool(source.deduplicate))
+                )  # as it is read here
+                for name, source in data.sources.items()
+            },
         },
         settings_file=folder / "settings.json",
         fixed=True,
@@ -113,9 +126,10 @@ def source_step(name: str, data: Data, tokenizer: Tokenizer, longest: int | None
             on_error=data.on_error,
             processes=data.processes,
             longest=longest,
+            across=origin_in(data, name, tokenizer)["across"] if data.deduplicate else None,
         )
         for reason, count in report.dropped.items():
-            warn(f"{name}: {count} records skipped ({reason})")
+            warn(f"{name}: {count} left out ({reason})")
         return not report.skipped
 
     return Step(f"prepare {name}", f"Prepare {name}", work)

@@ -79,6 +79,8 @@ def read_documents(
         on_bytes: Function that is called now and then with the number of bytes of the files read since the
             last call.
 
+    Of `deduplicate`, only equal texts of this source are left out: near copies are found by `prepare_source`.
+
     Raises:
         UserError: If a file is missing or unreadable, a suffix is unknown, there is no document, or (with
             "stop") a bad one.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from clm_detour.config.schema import Source
+from clm_detour.config.schema import NearDuplicates, Source
 from clm_detour.data.cache import is_remote
+from clm_detour.data.origin import Origin, origin_in
 from clm_detour.data.packing import PackedSource, is_packed
-from clm_detour.data.prepare import is_done, origin
+from clm_detour.data.prepare import is_done
 from clm_detour.data.shards import SPLITS, TokenShards
 from clm_detour.data.sources import OnError, check_first_record, read_documents, source_stamps
 from clm_detour.data.storage import folder_at
@@ -21,7 +21,6 @@ from clm_detour.utils.errors import UserError
 from clm_detour.utils.progress import console
 
 COUNTED_BYTES = 2**22  # the documents of larger sources are not counted before they are prepared
-Origin = dict[str, Any]  # what the shards of a source are made from, see `clm_detour.data.prepare.origin`
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,10 @@ class RecipeSource:
         return Path(self.folder, "held_out", "index.json").exists()
 
     def is_small(self) -> bool:
-        """Return whether the source is on this machine and small enough to read it before it is prepared."""
+        """Return whether the source is here and small, so that its documents can be counted by reading it."""
         source = self.settings
+        if isinstance(source.deduplicate, NearDuplicates) or self.prepared.settings.deduplicate:
+            return False  # preparing shows which documents are left out
         if self.written_by_run or source.format == "hub" or is_remote(source.path):
             return False
         return sum(file["size"] for file in source_stamps(source)) <= COUNTED_BYTES
@@ -85,7 +86,7 @@ class RecipeSource:
         folder, data = Path(self.folder), self.prepared.settings
         try:
             before: Origin = TokenShards.open(folder / "train").index["made_from"]
-            now = origin(self.settings, tokenizer, data.held_out, self.on_error)
+            now = origin_in(data, self.name, tokenizer)
         except UserError:  # no shards, or files that the run has not written yet
             return None
         if is_done(folder, now, data.sequence_length, data.shuffle_seed, longest):

@@ -104,6 +104,8 @@ def check_origins(source: RecipeSource, phase: PhaseFolder, before: Origin, now:
         changed = changed_setting(name, before, now)
         if files := changed_files(before, now):
             problem = f"its files changed ({files}); preparing will show whether its documents did"
+        elif before.get("across") != now.get("across"):
+            problem = "a source before it changed; preparing will show whether its own documents did"
     else:
         documents = (settings.get(DOCUMENTS) or {}).get(name)
         problem = (
@@ -124,7 +126,10 @@ def changed_setting(name: str, before: Origin, now: Origin) -> str | None:
     ]
     for change in changes(*settings):
         key = {"text_field": f"data.sources.{name}.text", "held_out": "data.held_out"}.get(change.key)
-        return str(change._replace(key=key or f"data.sources.{name}.{change.key}"))
+        if change.key.startswith("across.deduplicate"):
+            key = change.key.replace("across", "data", 1)
+        if change.key != "across.earlier":
+            return str(change._replace(key=key or f"data.sources.{name}.{change.key}"))
     return None
 
 
