@@ -235,6 +235,9 @@ class Phase:
     duration: PositiveTokens  # tokens, padding included
     schedule: Schedule
     mask_rate: Fraction | None = None  # fraction of tokens that is masked; required for mlm, an error for clm
+    # What `mask_rate` chooses: single tokens, or whole words with all of their tokens. The tokenizer's own
+    # pre-tokenizer says what a word is.
+    mask_unit: Literal["token", "word"] = "token"
     batch_warmup: BatchWarmup | None = None  # smaller steps at the start; null: every step has its full size
     # Whether the phase starts with the optimizer state of the phase before (keep) or with none (fresh).
     moments: Literal["keep", "fresh"] = "keep"

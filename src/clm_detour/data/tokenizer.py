@@ -19,7 +19,7 @@ import re
 import shutil
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tokenizers import models, processors
 
 from clm_detour.data.objectives import Vocabulary
 from clm_detour.data.older_tokenizer import converted
+from clm_detour.data.word_marks import word_marks
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.hub import hub_reason
@@ -83,6 +84,16 @@ class Tokenizer:
     def vocabulary(self) -> Vocabulary:
         """The part of the tokenizer that masking needs."""
         return Vocabulary(self.vocab_size, self.pad, self.mask, self.special_ids)
+
+    @property
+    def vocabulary_of_words(self) -> Vocabulary:
+        """The part of the tokenizer that whole-word masking needs.
+
+        Raises:
+            UserError: If tokens do not show where a word begins.
+        """
+        words = word_marks(self.tokenizer, self.special_ids, self.unk, self.vocab_size)
+        return replace(self.vocabulary, words=words)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the tokenizer in another process."""

@@ -134,10 +134,12 @@ def boundary_table(start: Start, resumes_after: str | None = None) -> Table:
     Args:
         resumes_after: Step after which the phase resumes, if it does.
     """
-    run, phase, rate = start.run, start.run.phase, start.objective.mask_rate
+    run, phase, objective = start.run, start.run.phase, start.objective
     kept, clock = f"kept, {start.origin}", "kept" if resumes_after else "new"
     schedule = f"{phase.schedule.name}, peak {phase.schedule.peak:g}, {run.steps:,} steps"
-    mask = "causal, next token" if start.objective.causal else f"bidirectional, {rate:.0%} masked"
+    unit = " of words" if objective.mask_unit == "word" else ""
+    masked = f"bidirectional, {objective.mask_rate or 0:.0%}{unit} masked"
+    mask = "causal, next token" if objective.causal else masked
     rows = {
         "weights": "new, random" if start.weights is None else kept,
         "optimizer state": "new" if start.optimizer_state is None else kept,

@@ -79,6 +79,8 @@ def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
     check_start(config.model, config.train.loggers)
     if recipe.has_tokenizer:
         check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
+        if any(run.phase.mask_unit == "word" for run in recipe.phases.values()):
+            _ = recipe.tokenizer.vocabulary_of_words
     base, tasks = config.model.base, config.evaluate.tasks
     if tasks is not None and base is not None and not is_decoder(base):  # a decoder is not fine-tuned
         check_base_tokenizer(base)
@@ -130,7 +132,7 @@ def phase_table(phases: Iterable[PhaseRun]) -> Table:
         end = phase_rate(phase)(run.duration)
         table.add_row(
             shortened(run.id, max(console.width - 58, 12)),
-            phase.objective + (f" {phase.mask_rate:.0%}" if phase.mask_rate else ""),
+            str(run.objective),
             human(run.duration),
             f"{run.steps:,}",
             f"{run.warmup_steps:,}",
