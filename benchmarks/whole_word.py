@@ -41,7 +41,7 @@ data:
   held_out: 0.02
   sources: {{corpus: {{path: {corpus}}}}}
   mixtures: {{all: {{corpus: 1.0}}}}
-tokenizer: {{train: {{vocab_size: 4096}}}}
+tokenizer: {{train: {{vocab_size: 4096, documents: 1000}}}}
 model:
   config: {{hidden_size: 128, intermediate_size: 192, num_hidden_layers: 4, num_attention_heads: 4,
     local_attention: 64}}
@@ -72,7 +72,7 @@ class HeldOutUnits(HeldOut):
 
 def main(
     corpus: Annotated[Path, typer.Option(help="Texts as JSONL, possibly compressed.")],
-    tokens: Annotated[int, typer.Option(help="Tokens of each run.")] = 1_500_000,
+    tokens: Annotated[int, typer.Option(help="Tokens of each run.")] = 1_000_000,
     rate: Annotated[
         float, typer.Option(help="The share of tokens or words that is masked in training.")
     ] = 0.15,
