@@ -112,11 +112,21 @@ class TokenizerTraining:
 
 
 @dataclass
+class TokenAddition:
+    """Tokens that are added to a tokenizer: those that save most tokens on the run's own sources."""
+
+    tokens: PositiveInt  # number of tokens to add; unused entries of the vocabulary are filled first
+    documents: PositiveInt = 10_000  # number of training documents read from each source to choose them
+
+
+@dataclass
 class Tokenizer:
     """The tokenizer. Give either `path` or `train`."""
 
     path: str | None = None  # a folder with tokenizer.json, or a hub id
     train: TokenizerTraining | None = None  # train a new one
+    # Add tokens to it. `model.base` gets an embedding for each, the mean of those of the tokens it replaces.
+    add: TokenAddition | None = None
 
 
 @dataclass

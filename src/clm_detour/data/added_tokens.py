@@ -14,6 +14,7 @@ import numpy as np
 from clm_detour.utils.files import read_json, write_json
 
 ADDED = "added_vocabulary.json"
+CHUNK = 2**22  # ids that are counted at a time, to bound memory
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,17 @@ class AddedTokens:
 
     def count_before(self, ids: np.ndarray) -> int:
         """Return the number of tokens that ids (L,) were before the addition."""
-        counts = self._counts(ids)
-        return len(ids) if counts is None else int(counts[ids].sum())
+        if not self.pieces:
+            return len(ids)
+        more = self._counts(max(self.pieces) + 1) - 1
+        parts = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+        return len(ids) + sum(int(more[part[part < len(more)]].sum()) for part in parts)
 
     def divide(self, ids: np.ndarray) -> np.ndarray:
         """Return ids (L,) with the pieces of each added token in its place."""
-        counts = self._counts(ids)
-        if counts is None or not len(ids):
+        if not self.pieces or not len(ids):
             return ids
+        counts = self._counts(max(int(ids.max()), *self.pieces) + 1)
         divided = np.repeat(ids, counts[ids])
         ends = np.cumsum(counts[ids])
         for place in np.flatnonzero(counts[ids] > 1):
@@ -46,11 +50,9 @@ class AddedTokens:
             divided[ends[place] - len(pieces) : ends[place]] = pieces
         return divided
 
-    def _counts(self, ids: np.ndarray) -> np.ndarray | None:
-        """Return the number of pieces of every id up to the largest, or None if nothing was added."""
-        if not self.pieces:
-            return None
-        counts = np.ones(max(int(ids.max(initial=0)), max(self.pieces)) + 1, dtype=np.int64)
+    def _counts(self, size: int) -> np.ndarray:
+        """Return the number of pieces of each id below `size`, which is above all added ids."""
+        counts = np.ones(size, dtype=np.int64)
         counts[list(self.pieces)] = [len(pieces) for pieces in self.pieces.values()]
         return counts
 

@@ -21,9 +21,9 @@ def with_vocabulary(
 ) -> ModernBertForPretraining:
     """Return a network with rows for added tokens, each the mean of the rows of its pieces.
 
-    This holds for the embedding, for decoder weights that are not tied to it, and for the decoder's bias. Rows
-    after the old ones that belong to no token are the mean of all old rows. Everything else is unchanged, so a
-    text without added tokens has the same logits in the old columns.
+    This holds for the embedding, for decoder weights that are not tied to it, and for the decoder's bias.
+    Rows after the old ones that belong to no token are the mean of all old rows. Everything else is
+    unchanged, so a text without added tokens has the same logits in the old columns.
 
     Args:
         pieces: Id of each added token -> ids of the tokens that it replaces.

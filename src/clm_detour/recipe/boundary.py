@@ -76,7 +76,7 @@ def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None
         UserError: If the phase before has not finished.
     """
     phase, before = run.phase, run.parent
-    weights, optimizer_state, frozen_before = recipe.config.model.base, None, None
+    weights, optimizer_state, frozen_before = recipe.start, None, None
     reset_head, head = head_at_start(recipe, run)
     origin = weights or ""
     if checkpoint is not None:
@@ -120,7 +120,7 @@ def head_at_start(recipe: Recipe, run: PhaseRun) -> tuple[bool, str | None]:
     same = [each for each in run.lineage[:-1] if each.phase.objective == phase.objective]
     if same:
         return False, str(recipe.folder.phase(same[-1].id).model)
-    return (True, None) if is_of_other_objective(base, phase) else (False, base)
+    return (True, None) if is_of_other_objective(base, phase) else (False, recipe.start)
 
 
 def is_of_other_objective(base: str | None, phase: Phase) -> bool:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from clm_detour.records.store import Number, left_out_if_none
+
+left_out_if_false = Field(exclude_if=lambda value: not value)
 
 Arms = dict[str, list[str]]
 """`arms.json`: the ids of each arm's phases, in order.
@@ -96,14 +100,57 @@ class Scores(Score):
         return score if score and score.predicted else None
 
 
+def by_character(scores: Scores, characters: dict[str, int]) -> Scores:
+    """Return scores with the loss in nats a character.
+
+    Args:
+        characters: Number of characters of the predicted tokens of each source.
+    """
+
+    def loss(score: Score, count: int) -> float:
+        return score.loss * score.predicted / count if count else math.nan
+
+    by_source = {
+        source: replace(score, loss=loss(score, characters[source]))
+        for source, score in scores.by_source.items()
+    }
+    return replace(scores, loss=loss(scores, sum(characters.values())), by_source=by_source)
+
+
 @dataclass(frozen=True)
 class HeldOutRecord:
-    """`evaluation/held_out.json`: the scores of the arms' models, and of the end of every phase."""
+    """`evaluation/held_out.json`: the scores of the arms' models, and of the end of every phase.
+
+    Args:
+        characters: Model or phase -> source -> number of characters of its predicted tokens; only if the
+            tokenizers of the models differ.
+        per_character: Whether losses are in nats a character, as `in_characters` returns them.
+    """
 
     mask_rate: float
     models: dict[str, Scores]
     phases: dict[str, Scores]
+    characters: Annotated[dict[str, dict[str, int]] | None, left_out_if_none] = None
+    per_character: Annotated[bool, left_out_if_false] = False
     format: Literal[1] = 1
+
+    def in_characters(self) -> HeldOutRecord:
+        """Return the record with losses in nats a character, if the tokenizers of the models differ.
+
+        The loss of a token depends on how much text it stands for; that of a character does not.
+        """
+        if self.characters is None or self.per_character:
+            return self
+        converted = {
+            name: {model: by_character(of, self.characters[model]) for model, of in scores.items()}
+            for name, scores in (("models", self.models), ("phases", self.phases))
+        }
+        return replace(self, **converted, per_character=True)
+
+    @property
+    def unit(self) -> str:
+        """The unit of the losses."""
+        return "nats per character" if self.per_character else "nats"
 
     @property
     def totals(self) -> dict[str, Score]:

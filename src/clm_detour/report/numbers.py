@@ -101,6 +101,7 @@ def of_held_out(found: HeldOutRecord) -> dict[str, Any]:
     """Return the scores on held-out text."""
     return {
         "mask_rate": found.mask_rate,
+        **({"unit": "nats per character"} if found.per_character else {}),
         "models": {name: of_scores(scores) for name, scores in found.models.items()},
         "phases": {name: of_scores(scores) for name, scores in found.phases.items()},
     }

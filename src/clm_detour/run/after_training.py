@@ -9,11 +9,13 @@ from pathlib import Path
 
 from clm_detour.analyze.run import analysis_inputs, analyze_run
 from clm_detour.config.schema import FineTuning
-from clm_detour.data.tokenizer import copy_tokenizer
+from clm_detour.data.token_characters import count_characters
+from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
 from clm_detour.evaluate import fill_mask
 from clm_detour.evaluate.command import evaluate_models
 from clm_detour.evaluate.tables import score_table
 from clm_detour.figures.renderers import print_table
+from clm_detour.measure.before_addition import before_addition
 from clm_detour.measure.held_out import HeldOut
 from clm_detour.model import hf
 from clm_detour.model.modernbert import ModernBertForPretraining
@@ -74,7 +76,7 @@ def with_tokenizers(models: Mapping[str, str], recipe: Recipe) -> dict[str, str]
     with atomic_folder(place) as temporary:
         for file in Path(hf.as_folder(base)).resolve().iterdir():
             (temporary / file.name).symlink_to(file)
-        copy_tokenizer(recipe.tokenizer_path, temporary)
+        copy_tokenizer(recipe.original_tokenizer_path, temporary)
     return {**models, "base": str(place)}
 
 
@@ -103,19 +105,24 @@ def held_out_step(recipe: Recipe) -> Step:
         phases = {id: str(folder.phase(id).model) for id in recipe.phases}
         keep_freed_memory()
         total = held_out.total_rows * (len(external) + len(phases))
+        of_base, characters = held_out, None
+        if external and recipe.tokenizer.added:
+            original = load_tokenizer(recipe.original_tokenizer_path)
+            of_base = before_addition(held_out, recipe.tokenizer.added, original.vocabulary)
+            counts = held_out.count_characters(count_characters(recipe.tokenizer))
+            characters = dict.fromkeys([*ends, *phases], counts)
+            characters |= dict.fromkeys(external, of_base.count_characters(count_characters(original)))
         with progress("Held-out rows", total, "rows") as advance:
 
-            def score(paths: Mapping[str, str]) -> dict[str, Scores]:
+            def score(paths: Mapping[str, str], rows: HeldOut) -> dict[str, Scores]:
                 return {
-                    name: held_out.score(
-                        ModernBertForPretraining.from_pretrained(path, causal=False), advance
-                    )
+                    name: rows.score(ModernBertForPretraining.from_pretrained(path, causal=False), advance)
                     for name, path in paths.items()
                 }
 
-            models, scores = score(external), score(phases)
+            models, scores = score(external, of_base), score(phases, held_out)
         models |= {arm: scores[end] for arm, end in ends.items()}
-        write(HeldOutRecord(held_out.mask_rate, models, scores), folder.held_out)
+        write(HeldOutRecord(held_out.mask_rate, models, scores, characters=characters), folder.held_out)
 
     inputs = [folder.phase(id).record for id in recipe.phases]
     return Step("held-out", "Score on held-out text", work, [folder.held_out], inputs, settings)
@@ -137,7 +144,9 @@ def fill_masks_step(recipe: Recipe) -> Step:
         paths = {**masked_base(config.model.base), **arms}
         tokenizer = str(folder.model(next(iter(recipe.arms))))
         with progress("Masks", len(sentences) * len(paths), "masks") as advance:
-            filled = fill_mask.fill(sentences, paths, tokenizer, advance)
+            own = masked_base(config.model.base) if recipe.tokenizer.added else {}
+            own = dict.fromkeys(own, recipe.original_tokenizer_path)
+            filled = fill_mask.fill(sentences, paths, tokenizer, advance, own)
         write(filled, folder.fill_masks, list[FilledMask])
 
     settings = {"sentences": count, "seed": seed, "sources": recipe.domain_sources, "models": names}
