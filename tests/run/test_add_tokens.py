@@ -25,6 +25,8 @@ from clm_detour.train.phase import train_phase
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
 
+pytestmark = pytest.mark.slow
+
 EMBEDDING = "model.embeddings.tok_embeddings.weight"
 SOURCES = ("general", "abstracts", "instructions", "notes")
 
