@@ -31,6 +31,7 @@ WRONG = {
     "an empty arm": ("arms.detour=[]", "no phases"),
     "mask rate of clm": ("phases.clm.mask_rate=0.3", "no effect"),
     "no mask rate": ("phases.mlm.mask_rate=null", "is not set"),
+    "mask unit of clm": ("phases.clm.mask_unit=word", "no effect"),
     "mask rate over 1": ("phases.mlm.mask_rate=30", "above 0 and below 1"),
     "warm-up too long": ("phases.clm.schedule.warmup=9Btok", "longer than the phase"),
     "warm-up of a decay": ("phases.decay.schedule.warmup=1tok", "no effect"),

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reading import write_shards
+from reading import with_words, write_shards
 
 from clm_detour.data.objectives import Vocabulary
 from clm_detour.data.packing import write_packing
 
-VOCABULARY = Vocabulary(1000, pad=0, mask=1, special=tuple(range(8)))
+VOCABULARY = with_words(Vocabulary(1000, pad=0, mask=1, special=tuple(range(8))))
 
 
 @pytest.fixture(scope="session")

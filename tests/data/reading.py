@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from clm_detour.config.schema import Source
+from clm_detour.data.objectives import Vocabulary
 from clm_detour.data.shards import SHARD_TOKENS, ShardWriter, remove_shards, write_index
 from clm_detour.data.sources import read_documents
+from clm_detour.data.word_marks import Kind, WordMarks, divisions
 
 FINGERPRINT = "f" * 64
 
@@ -55,3 +58,13 @@ def read_rest(path: object, **settings: object) -> tuple[list[str], dict[str, in
     counts: Counter[str] = Counter()
     texts = read_documents(Source(path=str(path), **settings), on_error="skip", counts=counts)
     return list(texts), dict(counts)
+
+
+def with_words(vocabulary: Vocabulary) -> Vocabulary:
+    """A vocabulary in which a word is an even id with the odd ids after it, and a special id is a word."""
+    ids = np.arange(vocabulary.size)
+    first = np.where(vocabulary.is_special, Kind.ALONE, np.where(ids % 2, Kind.INNER, Kind.BEGIN))
+    last = np.where(vocabulary.is_special, Kind.ALONE, Kind.LETTER)
+    divides, leaves_space = divisions(None)
+    none = np.zeros(vocabulary.size, dtype=bool)
+    return replace(vocabulary, words=WordMarks(first, last, divides, leaves_space, -1, none))

@@ -21,6 +21,7 @@ from clm_detour.data.packing import PackedSource
 from clm_detour.utils.errors import UserError, sentence
 
 LENGTH, BATCH = 32, 24
+OBJECTIVES = [Objective("clm"), Objective("mlm", 0.3), Objective("mlm", 0.3, "word")]
 STEP = StepRows.constant(BATCH)
 
 
@@ -56,9 +57,9 @@ def join(ranks: list[list[dict]], key: str) -> torch.Tensor:
 
 
 @settings(max_examples=25, deadline=None)
-@given(world=st.sampled_from([1, 2, 3, 8]), start=st.integers(0, 40), kind=st.sampled_from(["clm", "mlm"]))
-def test_a_step_is_the_same_at_any_number_of_ranks_and_after_any_restart(stream, world, start, kind):
-    rows = stream(Objective(kind, 0.3 if kind == "mlm" else None))
+@given(world=st.sampled_from([1, 2, 3, 8]), start=st.integers(0, 40), objective=st.sampled_from(OBJECTIVES))
+def test_a_step_is_the_same_at_any_number_of_ranks_and_after_any_restart(stream, world, start, objective):
+    rows = stream(objective)
     alone = [StepBatches(rows, 5, STEP).step(step) for step in range(start, start + 2)]
     ranks = []
     for rank in range(world):
@@ -71,9 +72,10 @@ def test_a_step_is_the_same_at_any_number_of_ranks_and_after_any_restart(stream,
         assert [row for rank in step for row in rank["document_lengths"]] == batch["document_lengths"]
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 @pytest.mark.parametrize("workers", [1, 4])
-def test_loader_workers_change_nothing(stream, workers):
-    rows = stream(Objective("mlm", 0.3))
+def test_loader_workers_change_nothing(stream, workers, objective):
+    rows = stream(objective)
     for one, other in zip(
         take(StepBatches(rows, 0, STEP), 7), take(StepBatches(rows, 0, STEP), 7, workers), strict=True
     ):
@@ -89,8 +91,9 @@ def test_both_objectives_see_the_same_rows_in_the_same_order(stream):
     assert mlm["document_lengths"] == clm["document_lengths"]
 
 
-def test_padding_is_its_own_document_and_is_never_predicted(stream):
-    rows = stream(Objective("mlm", 0.9))
+@pytest.mark.parametrize("unit", ["token", "word"])
+def test_padding_is_its_own_document_and_is_never_predicted(stream, unit):
+    rows = stream(Objective("mlm", 0.9, unit))
     batch = StepBatches(rows, 0, STEP).step(0)
     padding = batch["input_ids"] == rows.vocabulary.pad
     assert padding.any()

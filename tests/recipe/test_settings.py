@@ -36,3 +36,10 @@ def test_a_folder_that_names_no_residual_stream_was_made_with_fp32(tmp_path: Pat
     check_unchanged(folder, "data", {"precision": "bf16", "residual": "fp32"})
     with pytest.raises(UserError, match=r"train\.residual was fp32, is now bf16"):
         check_unchanged(folder, "data", {"precision": "bf16", "residual": "bf16"})
+
+
+def test_a_folder_that_names_no_mask_unit_masked_tokens() -> None:
+    recipe = Recipe(load_config(QUICKSTART, ["phases.decay.mask_unit=word"]))
+    phases = recipe_settings(recipe.config, recipe.phase("detour", "decay"))["phases"]
+    assert phases["decay"]["mask_unit"] == "word"
+    assert "mask_unit" not in phases["pretrain"]

@@ -15,8 +15,9 @@ def with_general(run, predicted: int = 100) -> None:
         scores = {
             name: {"loss": loss, "accuracy": 0.2, "predicted": predicted} for name, loss in LOSSES.items()
         }
-        phases = dict.fromkeys(record["phases"], scores["detour"])
-        return {**record, "general": {"source": "general", "models": scores, "phases": phases}}
+        models = {name: {**score, "by_source": {"general": score}} for name, score in scores.items()}
+        phases = dict.fromkeys(record["phases"], models["detour"])
+        return {**record, "general": {"mask_rate": 0.15, "models": models, "phases": phases}}
 
     run.edit("evaluation/held_out.json", change)
 
@@ -27,10 +28,10 @@ def test_the_page_and_the_card_show_the_change_from_the_base(fake_run):
     assert "Its change from the base is +0.500 for detour and +0.250 for twin." in page
     assert "Loss on general text at the ends of the phases" in page
     numbers = fake_run.json("report/numbers.json")["held_out"]["general"]
-    assert numbers["models"]["twin"]["loss"] == LOSSES["twin"]
+    assert numbers["models"]["twin"]["total"]["loss"] == LOSSES["twin"]
     write_cards(fake_run.path)
     card = (fake_run.path / "models" / "detour" / "README.md").read_text(encoding="utf-8")
-    assert "5.000, against 4.500 of the model it started from (+0.500)." in card
+    assert "5.000 nats, against 4.500 of the model it started from (+0.500)." in card
 
 
 def test_a_source_without_held_out_text_shows_no_number(fake_run):

@@ -87,6 +87,8 @@ def analyze_run(recipe: Recipe) -> str | None:
     )
     arms = recipe.arms
     start = common_start(arms, recipe.config.model.base, recipe.folder)
+    if start == recipe.config.model.base:
+        start = recipe.start  # with embeddings for added tokens, so that all models read the same tokens
     tokenizer = recipe.tokenizer_path  # a base may have no tokenizer
     known: KnownStates = {}
     models = compared_models(arms, recipe.folder)

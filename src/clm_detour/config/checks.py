@@ -183,6 +183,10 @@ def check_phase(where: str, phase: Phase, data: Data, train: Train) -> None:
         )
     else:
         require(phase.mask_rate is None, f"{where}.mask_rate has no effect in a clm phase; remove it.")
+        require(
+            phase.mask_unit == Phase.mask_unit,
+            f"{where}.mask_unit has no effect in a clm phase; remove it.",
+        )
     check_schedule(f"{where}.schedule", phase.schedule, phase.duration)
     if phase.batch_warmup is not None:
         check_batch_warmup(f"{where}.batch_warmup", phase.batch_warmup, phase.duration, train.batch_rows)

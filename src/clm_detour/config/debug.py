@@ -28,7 +28,7 @@ def debug(tree: dict[str, Any]) -> dict[str, Any]:
         **tree,
         **replaced,
         "run_dir": f"{tree.get('run_dir', 'runs/run')}-debug",
-        "tokenizer": {"train": {"vocab_size": 1000, "documents": 200}},
+        "tokenizer": small_tokenizer(tree.get("tokenizer") or {}),
         "model": {"config": small_model(phases)},
         "train": small_train(tree.get("train") or {}),
         "evaluate": small_evaluation(tree.get("evaluate") or {}),
@@ -80,6 +80,12 @@ def small_data(data: dict[str, Any]) -> dict[str, Any]:
         "held_out": 0.1,
         "shuffle_seed": data.get("shuffle_seed", 42),
     }
+
+
+def small_tokenizer(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Return the section `tokenizer`: a small one to train, and a few tokens to add if it adds any."""
+    add = {"add": {"tokens": 20, "documents": 200}} if tokenizer.get("add") else {}
+    return {"train": {"vocab_size": 1000, "documents": 200}, **add}
 
 
 def small_model(phases: dict[str, Any]) -> dict[str, int]:

@@ -131,11 +131,21 @@ class TokenizerTraining:
 
 
 @dataclass
+class TokenAddition:
+    """Tokens that are added to a tokenizer: those that save most tokens on the run's own sources."""
+
+    tokens: PositiveInt  # number of tokens to add; unused entries of the vocabulary are filled first
+    documents: PositiveInt = 10_000  # number of training documents read from each source to choose them
+
+
+@dataclass
 class Tokenizer:
     """The tokenizer. Give either `path` or `train`."""
 
     path: str | None = None  # a folder with tokenizer.json, or a hub id
     train: TokenizerTraining | None = None  # train a new one
+    # Add tokens to it. `model.base` gets an embedding for each, the mean of those of the tokens it replaces.
+    add: TokenAddition | None = None
 
 
 @dataclass
@@ -254,6 +264,9 @@ class Phase:
     duration: PositiveTokens  # tokens, padding included
     schedule: Schedule
     mask_rate: Fraction | None = None  # fraction of tokens that is masked; required for mlm, an error for clm
+    # What `mask_rate` chooses: single tokens, or whole words with all of their tokens. The tokenizer's own
+    # pre-tokenizer says what a word is.
+    mask_unit: Literal["token", "word"] = "token"
     batch_warmup: BatchWarmup | None = None  # smaller steps at the start; null: every step has its full size
     # Whether the phase starts with the optimizer state of the phase before (keep) or with none (fresh).
     moments: Literal["keep", "fresh"] = "keep"

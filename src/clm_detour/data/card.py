@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from clm_detour.data.added_tokens import AddedTokens
 from clm_detour.data.packing import PackedSource
 from clm_detour.data.shards import SPLITS, TokenShards
 from clm_detour.data.tokenization import RECORD
@@ -24,14 +25,18 @@ LONGEST_COUNTED = 2**17  # lengths above this count as this much in quantiles
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def write_card(name: str, folder: Path, row_length: int) -> DataCard:
-    """Describe what `prepare_source` wrote into `folder`. Write and return the card."""
+def write_card(name: str, folder: Path, row_length: int, added: AddedTokens) -> DataCard:
+    """Describe what `prepare_source` wrote into `folder`. Write and return the card.
+
+    Args:
+        added: Tokens that were added to the tokenizer.
+    """
     sources = {split: PackedSource.open(folder / split, row_length) for split in SPLITS}
     index = sources["train"].shards.index
     groups = records_of_groups(folder)
     card = DataCard(
         name=name,
-        splits={split: describe_split(split, source, groups) for split, source in sources.items()},
+        splits={split: describe_split(split, source, groups, added) for split, source in sources.items()},
         dropped=index["dropped"],
         packing={key: sources["train"].index[key] for key in ("row_length", "seed")},
         tokenizer=index["tokenizer"],
@@ -56,17 +61,25 @@ def records_of_groups(folder: Path) -> list[dict[str, Any]]:
     return [read_json(path) for path in sorted((folder / "parts").glob(f"*/{RECORD}"))]
 
 
-def describe_split(split: str, source: PackedSource, groups: list[dict[str, Any]]) -> SplitCard:
+def describe_split(
+    split: str, source: PackedSource, groups: list[dict[str, Any]], added: AddedTokens
+) -> SplitCard:
     """Return the numbers of one split."""
     counted = count_lengths(source.shards)
     texts, characters = (sum(group[key][split] for group in groups) for key in ("texts", "characters"))
+    with_words = all("words" in group for group in groups)  # 0.2.0 did not count them
+    words = sum(group["words"][split] for group in groups) if with_words else None
     tokens, documents = source.num_tokens, source.documents
+    before = count_before(source.shards, added) - 2 * documents if added and words else None
     longest = [shard_longest(source.shards, shard) for shard in range(len(source.shards))]
     return SplitCard(
         documents=documents,
         texts=texts,
         tokens=tokens,
         characters=characters,
+        words=words,
+        tokens_per_word=None if words is None else ratio(tokens - 2 * documents, words),
+        tokens_per_word_before=None if before is None or words is None else ratio(before, words),
         tokens_per_document=ratio(tokens, documents),
         tokens_per_character=ratio(tokens - 2 * documents, characters),  # [CLS] and [SEP] apart
         longest=max(longest, default=0),
@@ -79,6 +92,11 @@ def describe_split(split: str, source: PackedSource, groups: list[dict[str, Any]
         shards=len(source.shards),
         fingerprints={"documents": source.shards.fingerprint, "rows": source.fingerprint},
     )
+
+
+def count_before(shards: TokenShards, added: AddedTokens) -> int:
+    """Return the number of tokens that the documents had without the added tokens."""
+    return sum(added.count_before(shards.tokens(shard)) for shard in range(len(shards)))
 
 
 def count_lengths(shards: TokenShards) -> np.ndarray:
@@ -133,6 +151,14 @@ def draw(card: DataCard, file: Path) -> None:
         out.write(Figure(file.stem, chart).svg())
 
 
+def words_of(train: SplitCard) -> list[tuple[str, str]]:
+    """Return tokens per word with and without added tokens, if any were added."""
+    if train.tokens_per_word_before is None:
+        return []
+    text = f"{train.tokens_per_word:.3f}, {train.tokens_per_word_before:.3f} without added tokens"
+    return [("tokens per word", text)]
+
+
 def facts(card: DataCard) -> list[tuple[str, str]]:
     """Return what stands beside the histogram."""
     train, held_out = card.splits["train"], card.splits["held_out"]
@@ -145,6 +171,7 @@ def facts(card: DataCard) -> list[tuple[str, str]]:
         ("tokens, training", f"{train.tokens:,}"),
         ("tokens per document", f"{train.tokens_per_document:,.0f}"),
         ("tokens per character", f"{train.tokens_per_character:.3f}"),
+        *words_of(train),
         ("rows", f"{train.rows:,}"),
         ("share of rows that holds text", f"{train.fullness:.2%}"),
         ("documents cut needlessly", f"{train.cut:,}"),

@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from clm_detour.data.word_marks import WordMarks
+
 IGNORED = -100
 
 
@@ -21,6 +23,7 @@ class Vocabulary:
     pad: int
     mask: int
     special: tuple[int, ...]  # never masked, never drawn as a replacement
+    words: WordMarks | None = field(default=None, repr=False, compare=False)  # only to mask whole words
     is_special: np.ndarray = field(init=False, repr=False, compare=False)  # of every id
     ordinary: np.ndarray = field(init=False, repr=False, compare=False)
 
@@ -31,10 +34,22 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Objective:
-    """`clm`, or `mlm` with the share of tokens to predict."""
+    """`clm`, or `mlm` with the share of tokens to predict.
+
+    Args:
+        mask_unit: Whether tokens or whole words are chosen. A word is chosen whatever its length, so the
+            share of tokens is the same on average.
+    """
 
     kind: Literal["clm", "mlm"]
     mask_rate: float | None = None
+    mask_unit: Literal["token", "word"] = "token"
+
+    def __str__(self) -> str:
+        """Return for example "clm", "mlm 30%" or "mlm 15% of words"."""
+        if not self.mask_rate:
+            return self.kind
+        return f"{self.kind} {self.mask_rate:.0%}" + (" of words" if self.mask_unit == "word" else "")
 
     @property
     def causal(self) -> bool:
@@ -57,7 +72,13 @@ class Objective:
         if self.causal:
             return tokens, next_tokens(tokens, lengths)
         assert self.mask_rate is not None
-        return mask_tokens(tokens, self.mask_rate, vocabulary, np.random.Generator(np.random.Philox(key=key)))
+        rng = np.random.Generator(np.random.Philox(key=key))
+        chosen = (
+            rng.random(tokens.shape) < self.mask_rate
+            if self.mask_unit == "token"
+            else choose_words(tokens, lengths, self.mask_rate, vocabulary, rng)
+        )
+        return mask_tokens(tokens, chosen & ~vocabulary.is_special[tokens], vocabulary, rng)
 
 
 def next_tokens(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -71,14 +92,29 @@ def next_tokens(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return labels
 
 
+def choose_words(
+    tokens: np.ndarray, lengths: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator
+) -> np.ndarray:
+    """Return which tokens to predict, (L,) bool: all those of a word, each word with probability `rate`.
+
+    A document, or a piece of one, begins with a new word.
+    """
+    assert vocabulary.words is not None
+    starts = vocabulary.words.starts(tokens)
+    starts[np.cumsum(lengths) - lengths] = True
+    word = np.cumsum(starts) - 1
+    return (rng.random(word[-1] + 1) < rate)[word]
+
+
 def mask_tokens(
-    tokens: np.ndarray, rate: float, vocabulary: Vocabulary, rng: np.random.Generator
+    tokens: np.ndarray, chosen: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs and labels masked as in BERT (arXiv 1810.04805).
 
-    Of the chosen tokens 80 % become [MASK], 10 % become any ordinary token and 10 % stay.
+    Of the chosen tokens 80 % become [MASK], 10 % become any ordinary token and 10 % stay. This is drawn for
+    each token, also within a word, as BERT's whole-word masking does (`create_pretraining_data.py` of
+    google-research/bert).
     """
-    chosen = (rng.random(tokens.shape) < rate) & ~vocabulary.is_special[tokens]
     where = np.flatnonzero(chosen)
     fate = rng.random(where.size)
     inputs, labels = tokens.copy(), np.full_like(tokens, IGNORED)

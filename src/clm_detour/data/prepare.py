@@ -129,7 +129,7 @@ def prepare_source(
             except (Exception, KeyboardInterrupt, SystemExit):
                 remove_half_written(folder)  # of worker processes, which are killed
                 raise
-            write_card(name, folder, row_length)
+            write_card(name, folder, row_length, tokenizer.added)
     packed = {split: PackedSource.open(folder / split, row_length, tokenizer.fingerprint) for split in SPLITS}
     return SourceReport(
         name=name,

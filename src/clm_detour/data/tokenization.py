@@ -82,7 +82,7 @@ def write_tokens(settings: Settings, group: Group, worker: Worker) -> dict[str, 
         UserError: If a file cannot be read, or a record is bad.
     """
     left_out: Counter[str] = Counter()
-    texts, characters = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+    texts, words, characters = (dict.fromkeys(SPLITS, 0) for _ in range(3))
     vocabulary = settings.tokenizer.vocab_size
     writers = {split: ShardWriter(group.folder / split, vocabulary, settings.part_tokens) for split in SPLITS}
     there = {split: writer.documents for split, writer in writers.items()}
@@ -97,6 +97,7 @@ def write_tokens(settings: Settings, group: Group, worker: Worker) -> dict[str, 
         for (text, copies), split in documents_of(settings, group, left_out, worker):
             copies = copies if split == "train" else 1
             texts[split] += 1
+            words[split] += copies * len(text.split())
             characters[split] += copies * len(text)
             done = min(there[split], copies)
             there[split] -= done
@@ -114,6 +115,7 @@ def write_tokens(settings: Settings, group: Group, worker: Worker) -> dict[str, 
         "splits": {split: writer.finish() for split, writer in writers.items()},
         "dropped": dict(left_out),
         "texts": texts,
+        "words": words,
         "characters": characters,
         "on_error": settings.on_error,
     }

@@ -19,7 +19,7 @@ import re
 import shutil
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from tokenizers import models, processors
 
+from clm_detour.data.added_tokens import ADDED, AddedTokens, read_added
 from clm_detour.data.objectives import Vocabulary
 from clm_detour.data.older_tokenizer import converted
+from clm_detour.data.word_marks import word_marks
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.hub import hub_reason
@@ -66,6 +68,7 @@ class Tokenizer:
             decoder.
         spelled: Special ids that the library gives to text that spells them (it does for SentencePiece's
             unigram models); `encode_batch` writes `unk` instead.
+        added: Tokens that were added to it, if it was extended by this library.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -78,11 +81,22 @@ class Tokenizer:
     special_ids: tuple[int, ...]
     fingerprint: str
     spelled: tuple[int, ...] = ()
+    added: AddedTokens = field(default_factory=AddedTokens)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The part of the tokenizer that masking needs."""
         return Vocabulary(self.vocab_size, self.pad, self.mask, self.special_ids)
+
+    @property
+    def vocabulary_of_words(self) -> Vocabulary:
+        """The part of the tokenizer that whole-word masking needs.
+
+        Raises:
+            UserError: If tokens do not show where a word begins.
+        """
+        words = word_marks(self.tokenizer, self.special_ids, self.unk, self.vocab_size)
+        return replace(self.vocabulary, words=words)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the tokenizer in another process."""
@@ -191,6 +205,7 @@ def load_tokenizer(path_or_hub_id: str) -> Tokenizer:
         special_ids=tuple(sorted(special)),
         fingerprint=_fingerprint(spec, ids["cls"], ids["sep"]),
         spelled=_spelled(tokenizer, special - {ids["unk"]}),
+        added=read_added(fetch(ADDED)),
         **ids,
     )
 
@@ -316,7 +331,7 @@ def _plain_fetcher(path_or_hub_id: str) -> Callable[[str], Path | None]:
             return Path(hf_hub_download(path_or_hub_id, name))
         except (EntryNotFoundError, OSError, HFValidationError) as error:
             reached = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-            if reached or name in CONFIG_FILES:
+            if reached or name in (*CONFIG_FILES, ADDED):
                 return None
             raise UserError(
                 f"The tokenizer {path_or_hub_id} is not a folder here and could not be fetched from the "

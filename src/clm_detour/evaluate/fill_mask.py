@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 from transformers import pipeline
@@ -16,6 +17,7 @@ from clm_detour.records.run import FilledMask, Guess
 from clm_detour.utils.progress import Advance
 
 WINDOW = 40  # tokens shown of a document
+NO_TOKENIZERS: Mapping[str, str] = MappingProxyType({})
 WORD = re.compile(r" [A-Za-z]{6,}")  # long enough to carry meaning
 
 
@@ -48,13 +50,15 @@ def mask_one_word(
     Also return None if the text spells a special token, as "the [MASK] token" does: the pipeline would read
     it as the token.
     """
-    decode = tokenizer.tokenizer.decode
+    decode, added = tokenizer.tokenizer.decode, tokenizer.added.pieces
     ids = [int(token) for token in tokens[: WINDOW + 1] if token not in tokenizer.special_ids]
     pieces = [decode([token]) for token in ids]
     whole = [
         position
         for position in range(WINDOW // 4, len(ids) - 1)
-        if WORD.fullmatch(pieces[position]) and not pieces[position + 1][:1].isalnum()
+        if ids[position] not in added  # which the base model does not know
+        and WORD.fullmatch(pieces[position])
+        and not pieces[position + 1][:1].isalnum()
     ]
     if not whole or tokenizer.spells_special(decode(ids)):
         return None
@@ -71,21 +75,23 @@ def fill(
     models: Mapping[str, str],
     tokenizer: str,
     advance: Advance,
+    own: Mapping[str, str] = NO_TOKENIZERS,
     top: int = 5,
 ) -> list[FilledMask]:
     """Return the sentences with the guesses of each model.
 
     Args:
         models: Hugging Face folder or hub id of each model by its name.
-        tokenizer: Folder or hub id of the tokenizer of the sentences. It is used for all models, as on
-            held-out rows.
+        tokenizer: Folder or hub id of the tokenizer of the sentences. It is used for all models that have
+            none in `own`, as on held-out rows.
         advance: Function that is called once a sentence and model.
+        own: Tokenizers of models that do not know all tokens of that one.
         top: Number of guesses to return.
     """
     logging.disable_progress_bar()  # that of transformers, for loading weights
     filled = [replace(sentence, models={}) for sentence in sentences]
     for name, path in models.items():
-        guess = pipeline("fill-mask", model=path, tokenizer=tokenizer, device="cpu", top_k=top)
+        guess = pipeline("fill-mask", model=path, tokenizer=own.get(name, tokenizer), device="cpu", top_k=top)
         for sentence in filled:
             answers = guess(sentence.text)
             sentence.models[name] = [Guess(answer["token_str"], answer["score"]) for answer in answers]

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+import numpy as np
 
 from clm_detour.data.loader import Batch, collate, make_example
-from clm_detour.data.objectives import Objective, Vocabulary
-from clm_detour.data.packing import PackedSource
+from clm_detour.data.objectives import IGNORED, Objective, Vocabulary
+from clm_detour.data.packing import Row
 from clm_detour.measure.scorer import Totals, score
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.records.run import Scores
 from clm_detour.utils.progress import Advance
+
+
+class RowSource(Protocol):
+    """Packed rows, such as a `PackedSource`."""
+
+    @property
+    def longest(self) -> int | None:
+        """Number of tokens at which documents are cut for the model, None if there is no limit."""
+
+    def __len__(self) -> int: ...
+
+    def row(self, number: int, /) -> Row:
+        """Return a row."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,7 @@ class HeldOut:
         kind: `mlm`, under the bidirectional mask, or `clm`, under the causal one.
     """
 
-    sources: Mapping[str, PackedSource]
+    sources: Mapping[str, RowSource]
     vocabulary: Vocabulary
     sequence_length: int
     mask_rate: float
@@ -60,7 +75,19 @@ class HeldOut:
         by_source = {name: totals.means() for name, totals in sources.items()}
         return Scores(**vars(whole.means()), by_source=by_source)
 
-    def _batches(self, source: PackedSource) -> Iterator[Batch]:
+    def count_characters(self, characters: np.ndarray) -> dict[str, int]:
+        """Return the number of characters of the predicted tokens of each source.
+
+        Args:
+            characters: Number of characters of each token.
+        """
+        counts = {}
+        for name, source in self.sources.items():
+            labels = [batch["labels"].numpy() for batch in self._batches(source)]
+            counts[name] = sum(int(characters[each[each != IGNORED]].sum()) for each in labels)
+        return counts
+
+    def _batches(self, source: RowSource) -> Iterator[Batch]:
         count, objective = min(self.rows, len(source)), self.objective
         for first in range(0, count, self.batch_rows):
             yield collate(

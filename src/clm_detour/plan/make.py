@@ -19,7 +19,7 @@ from clm_detour.plan.operations import Operations, assumed, matched, measured
 from clm_detour.recipe.freezing import frozen_layers
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
-from clm_detour.recipe.start import base_config, fresh_config, untrained_config
+from clm_detour.recipe.start import base_config, fresh_config, pad_vocabulary, untrained_config
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def make_plan(
     read_data = read_data and recipe.has_tokenizer
     tokenizer = recipe.tokenizer if read_data else None
     model = model_config(recipe.config.model, recipe.config.tokenizer.train, tokenizer)
+    if tokenizer is not None and recipe.start != recipe.config.model.base:
+        model.vocab_size = max(model.vocab_size, pad_vocabulary(tokenizer.vocab_size))
     if model is not None:
         for name, phase in recipe.config.phases.items():
             frozen_layers(phase.freeze, model, f"phases.{name}.freeze.layers")

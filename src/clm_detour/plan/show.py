@@ -41,11 +41,11 @@ def phase_table(plan: RecipePlan, speed: float | None, hardware: Hardware | None
     names = ("phase", "objective", "tokens", "steps", "warm-up", "FLOPs")
     table = new_table(*names, *(["hours"] if timed else []))
     for phase in plan.phases:
-        run, rate = phase.run, phase.run.phase.mask_rate
+        run = phase.run
         seconds = seconds_of(phase, speed, hardware)
         table.add_row(
             shortened(run.id, phase_width()),
-            run.phase.objective + (f" {rate:.0%}" if rate else ""),
+            str(run.objective),
             human(run.tokens),
             f"{run.steps:,}",
             f"{run.warmup_steps:,}",

@@ -77,7 +77,7 @@ def cross_boundary(recipe: Recipe, run: PhaseRun, checkpoint: Path | None = None
         UserError: If the phase before has not finished.
     """
     phase, before = run.phase, run.parent
-    weights, optimizer_state, frozen_before = recipe.config.model.base, None, None
+    weights, optimizer_state, frozen_before = recipe.start, None, None
     reset_head, head = head_at_start(recipe, run)
     origin = weights or ""
     if checkpoint is not None:
@@ -121,7 +121,7 @@ def head_at_start(recipe: Recipe, run: PhaseRun) -> tuple[bool, str | None]:
     same = [each for each in run.lineage[:-1] if each.phase.objective == phase.objective]
     if same:
         return False, str(recipe.folder.phase(same[-1].id).model)
-    return (False, base) if has_head_for(base, phase) else (True, None)
+    return (False, recipe.start) if has_head_for(base, phase) else (True, None)
 
 
 def has_head_for(base: str | None, phase: Phase) -> bool:
@@ -137,10 +137,12 @@ def boundary_table(start: Start, resumes_after: str | None = None) -> Table:
     Args:
         resumes_after: Step after which the phase resumes, if it does.
     """
-    run, phase, rate = start.run, start.run.phase, start.objective.mask_rate
+    run, phase, objective = start.run, start.run.phase, start.objective
     kept, clock = f"kept, {start.origin}", "kept" if resumes_after else "new"
     schedule = f"{phase.schedule.name}, peak {phase.schedule.peak:g}, {run.steps:,} steps"
-    mask = "causal, next token" if start.objective.causal else f"bidirectional, {rate:.0%} masked"
+    unit = " of words" if objective.mask_unit == "word" else ""
+    masked = f"bidirectional, {objective.mask_rate or 0:.0%}{unit} masked"
+    mask = "causal, next token" if objective.causal else masked
     rows = {
         "weights": "new, random" if start.weights is None else kept,
         "optimizer state": "new" if start.optimizer_state is None else kept,

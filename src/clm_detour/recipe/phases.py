@@ -46,7 +46,7 @@ class PhaseRun:
     @property
     def objective(self) -> Objective:
         """The objective, which also sets the attention mask."""
-        return Objective(self.phase.objective, self.phase.mask_rate)
+        return Objective(self.phase.objective, self.phase.mask_rate, self.phase.mask_unit)
 
     @property
     def steps(self) -> int:

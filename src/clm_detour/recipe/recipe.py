@@ -83,34 +83,62 @@ class Recipe:
         return [name for name in found if name != self.config.evaluate.general] or found
 
     @property
-    def has_tokenizer(self) -> bool:
-        """True if the tokenizer exists already."""
+    def has_original_tokenizer(self) -> bool:
+        """True if the tokenizer to which `tokenizer.add` adds tokens exists already."""
         return self.config.tokenizer.path is not None or (self.folder.tokenizer / "tokenizer.json").exists()
 
     @property
-    def tokenizer_path(self) -> str:
-        """Folder or hub id of the tokenizer: the one that the config names, or the one that the run trained.
+    def has_tokenizer(self) -> bool:
+        """True if the tokenizer exists already."""
+        if self.config.tokenizer.add is None:
+            return self.has_original_tokenizer
+        return (self.folder.extended_tokenizer / "tokenizer.json").exists()
+
+    @property
+    def original_tokenizer_path(self) -> str:
+        """Folder or hub id of the tokenizer without the tokens that the run added.
+
+        This is the one that the config names, or the one that the run trained.
 
         Raises:
             UserError: If the run has not trained it yet.
         """
         if self.config.tokenizer.path is not None:
             return hf.as_folder(self.config.tokenizer.path)
-        if not self.has_tokenizer:
-            raise UserError(
-                f"{self.folder.tokenizer} has no tokenizer yet; run clm-detour prepare first, "
-                "which trains it and prepares the data."
-            )
+        if not self.has_original_tokenizer:
+            raise no_tokenizer(self.folder.tokenizer)
         return str(self.folder.tokenizer)
+
+    @property
+    def tokenizer_path(self) -> str:
+        """Folder or hub id of the tokenizer.
+
+        Raises:
+            UserError: If the run has not trained or extended it yet.
+        """
+        if self.config.tokenizer.add is None:
+            return self.original_tokenizer_path
+        if not self.has_tokenizer:
+            raise no_tokenizer(self.folder.extended_tokenizer)
+        return str(self.folder.extended_tokenizer)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer.
 
         Raises:
-            UserError: If the run has not trained it yet, or it cannot be read.
+            UserError: If the run has not trained or extended it yet, or it cannot be read.
         """
         return load_tokenizer(self.tokenizer_path)
+
+    @property
+    def start(self) -> str | None:
+        """Folder or hub id of the weights from which the arms start; None for new ones.
+
+        This is `model.base`, or the folder in which it has embeddings for added tokens.
+        """
+        base, add = self.config.model.base, self.config.tokenizer.add
+        return base if base is None or add is None else str(self.folder.start)
 
     @cached_property
     def longest_document(self) -> int | None:
@@ -203,6 +231,13 @@ class Recipe:
     def public_config(self) -> dict[str, Any]:
         """Return the config as a dict that names no folders of this machine, to be published with a model."""
         return without_folders(asdict(self.config))
+
+
+def no_tokenizer(folder: Path) -> UserError:
+    """Return the error for a tokenizer that the run has yet to make."""
+    return UserError(
+        f"{folder} has no tokenizer yet; run clm-detour prepare first, which makes it and prepares the data."
+    )
 
 
 def without_folders(value: Any) -> Any:

@@ -66,7 +66,7 @@ def model_settings(model: Model) -> dict[str, Any]:
 def phase_settings(phase: Phase) -> dict[str, Any]:
     """Return the settings of a phase. Older folders do not name some of them, which had their defaults."""
     settings = asdict(phase)
-    for key in ("position", "separate_head"):
+    for key in ("position", "separate_head", "mask_unit"):
         if settings[key] == getattr(Phase, key):
             del settings[key]
     return settings

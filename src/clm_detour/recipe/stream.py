@@ -35,7 +35,7 @@ def make_stream(
         mixture=mixture,
         sources=sources,
         objective=run.objective,
-        vocabulary=tokenizer.vocabulary,
+        vocabulary=tokenizer.vocabulary if run.phase.mask_unit == "token" else tokenizer.vocabulary_of_words,
         sequence_length=data.sequence_length,
         seed=run.seed,
     )

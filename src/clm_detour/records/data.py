@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from clm_detour.records.store import left_out_if_none
 
 CARD = "card.json"
 
@@ -17,6 +19,9 @@ class SplitCard:
         texts: Number of documents without these copies.
         tokens: Number of tokens of all documents.
         characters: Number of characters of all texts.
+        words: Number of words of all texts, divided at white space; None in a card of 0.2.0.
+        tokens_per_word_before: Tokens per word without the tokens that the run added to the tokenizer; only
+            if it added any.
         longest: Number of tokens of the longest document.
         quantiles: Share of documents -> the number of tokens that they do not exceed.
         lengths: Documents by powers of two of their tokens: {from, below, documents}; `from` is inclusive.
@@ -30,6 +35,9 @@ class SplitCard:
     texts: int | None = None
     tokens: int
     characters: int | None = None
+    words: int | None = None
+    tokens_per_word: float | None = None
+    tokens_per_word_before: Annotated[float | None, left_out_if_none] = None
     tokens_per_document: float | None = None
     tokens_per_character: float | None = None
     longest: int | None = None

@@ -56,6 +56,7 @@ class PhaseRecord:
     phase: str = ""
     objective: str
     mask_rate: float | None
+    mask_unit: str = "token"
     mixture: str
     hub: list[str] | None = None
     seed: int | None = None

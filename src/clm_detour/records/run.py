@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from clm_detour.records.store import Number, left_out_if_none
+
+left_out_if_false = Field(exclude_if=lambda value: not value)
 
 Arms = dict[str, list[str]]
 """`arms.json`: the ids of each arm's phases, in order.
@@ -96,22 +100,21 @@ class Scores(Score):
         return score if score and score.predicted else None
 
 
-@dataclass(frozen=True)
-class GeneralText:
-    """The scores on held-out text of `evaluate.general`, which tell what was forgotten.
+def by_character(scores: Scores, characters: dict[str, int]) -> Scores:
+    """Return scores with the loss in nats a character.
 
     Args:
-        source: The name of that source.
+        characters: Number of characters of the predicted tokens of each source.
     """
 
-    source: str
-    models: dict[str, Score]
-    phases: dict[str, Score]
+    def loss(score: Score, count: int) -> float:
+        return score.loss * score.predicted / count if count else math.nan
 
-    @property
-    def measured(self) -> dict[str, Score]:
-        """The scores of the models, without those where nothing was predicted."""
-        return {name: score for name, score in self.models.items() if score.predicted}
+    by_source = {
+        source: replace(score, loss=loss(score, characters[source]))
+        for source, score in scores.by_source.items()
+    }
+    return replace(scores, loss=loss(scores, sum(characters.values())), by_source=by_source)
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,38 @@ class HeldOutRecord:
     """`evaluation/held_out.json`: the scores of the arms' models, and of the end of every phase.
 
     Args:
-        general: None without `evaluate.general`.
+        characters: Model or phase -> source -> number of characters of its predicted tokens; only if the
+            tokenizers of the models differ.
+        per_character: Whether losses are in nats a character, as `in_characters` returns them.
+        general: The same on text of `evaluate.general`, which tells what was forgotten; None without it.
     """
 
     mask_rate: float
     models: dict[str, Scores]
     phases: dict[str, Scores]
-    general: Annotated[GeneralText | None, left_out_if_none] = None
+    characters: Annotated[dict[str, dict[str, int]] | None, left_out_if_none] = None
+    per_character: Annotated[bool, left_out_if_false] = False
+    general: Annotated[HeldOutRecord | None, left_out_if_none] = None
     format: Literal[1] = 1
+
+    def in_characters(self) -> HeldOutRecord:
+        """Return the record with losses in nats a character, if the tokenizers of the models differ.
+
+        The loss of a token depends on how much text it stands for; that of a character does not.
+        """
+        general = self.general and self.general.in_characters()
+        if self.characters is None or self.per_character:
+            return replace(self, general=general)
+        converted = {
+            name: {model: by_character(of, self.characters[model]) for model, of in scores.items()}
+            for name, scores in (("models", self.models), ("phases", self.phases))
+        }
+        return replace(self, **converted, per_character=True, general=general)
+
+    @property
+    def unit(self) -> str:
+        """The unit of the losses."""
+        return "nats per character" if self.per_character else "nats"
 
     @property
     def totals(self) -> dict[str, Score]:

@@ -43,6 +43,16 @@ class RunFolder:
         return self.root / "tokenizer"
 
     @property
+    def extended_tokenizer(self) -> Path:
+        """The tokenizer with the tokens that the run added."""
+        return self.root / "extended_tokenizer"
+
+    @property
+    def start(self) -> Path:
+        """The Hugging Face folder of `model.base` with embeddings for the tokens that the run added."""
+        return self.root / "start"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's files, a folder for each phase."""
         return self.root / "tensorboard"

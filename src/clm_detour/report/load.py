@@ -60,7 +60,8 @@ def load_run(run_dir: Path) -> Run:
         objective = settings.objective if settings else None
         run.phases[id] = read_phase(files, folder.phase(id), id, objective)
     run.sources = read_sources(files, PreparedData(run.config.data) if run.config else None)
-    run.held_out = files.read(folder.held_out, "Held-out scores", HeldOutRecord)
+    held_out = files.read(folder.held_out, "Held-out scores", HeldOutRecord)
+    run.held_out = held_out and held_out.in_characters()
     run.filled_masks = files.read(folder.fill_masks, "Filled masks", list[FilledMask]) or []
     read_tasks_and_analysis(files, folder, run, {step.step: step.left_out for step in steps if step.left_out})
     plan = files.read(folder.plan, "Operations", PlanRecord, expected=False)

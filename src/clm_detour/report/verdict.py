@@ -40,9 +40,9 @@ def what_was_done(run: Run) -> list[str]:
     causal = [phase for phase in detour if phase.objective == "clm"]
     after = detour[len(causal) :]
     instead, last = twin[: len(causal)], twin[len(causal) :]
-    rates = {phase.end.mask_rate if phase.end else None for phase in instead}
-    rate = rates.pop() if len(rates) == 1 else None
-    masked = f" with {wording.percent(rate, 0)} of the tokens masked" if rate else ""
+    masks = {(phase.end.mask_rate, phase.end.mask_unit) if phase.end else None for phase in instead}
+    rate, unit = (masks.pop() if len(masks) == 1 else None) or (None, "token")
+    masked = f" with {wording.percent(rate, 0)} of the {unit}s masked" if rate else ""
     rows = ", on the same rows in the same order" if run.same_rows("detour", "twin") else ""
     return [
         f"{starting_point(run)} the detour arm trains for {amount(run, causal)} as a causal language model, "

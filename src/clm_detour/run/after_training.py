@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from clm_detour.analyze.run import analysis_inputs, analyze_run
 from clm_detour.config.schema import FineTuning
@@ -15,25 +14,20 @@ from clm_detour.evaluate import fill_mask
 from clm_detour.evaluate.command import evaluate_models
 from clm_detour.evaluate.tables import score_table
 from clm_detour.figures.renderers import print_table
-from clm_detour.measure.held_out import HeldOut
 from clm_detour.model import hf
-from clm_detour.model.modernbert import ModernBertForPretraining
-from clm_detour.recipe.base import fills_masks
 from clm_detour.recipe.export import ABOUT
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import is_decoder
 from clm_detour.records.evaluation import Summary
-from clm_detour.records.run import FilledMask, GeneralText, HeldOutRecord, Score, Scores
+from clm_detour.records.run import FilledMask, HeldOutRecord
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import read, write
 from clm_detour.run.check.model import has_tokenizer
 from clm_detour.run.engine import Step
-from clm_detour.utils.allocator import keep_freed_memory
+from clm_detour.run.held_out import masked_base
 from clm_detour.utils.files import atomic_folder
 from clm_detour.utils.progress import console, progress
-
-T = TypeVar("T")
 
 
 def export_step(arm: str, last_phase: str, folder: RunFolder, export: Callable[[], None]) -> Step:
@@ -55,11 +49,6 @@ def external_base(base: str | None) -> dict[str, str]:
     return {} if base is None or is_decoder(base) else {"base": base}
 
 
-def masked_base(base: str | None) -> dict[str, str]:
-    """Return `{"base": base}` for an external base that can fill masks."""
-    return {"base": base} if base is not None and fills_masks(base) else {}
-
-
 def model_paths(base: str | None, folder: RunFolder, arms: Iterable[str]) -> dict[str, str]:
     """Return the paths of the models to compare, in the order of display: an external base, then the arms."""
     return {**external_base(base), **{arm: str(folder.model(arm)) for arm in arms}}
@@ -77,68 +66,8 @@ def with_tokenizers(models: Mapping[str, str], recipe: Recipe) -> dict[str, str]
     with atomic_folder(place) as temporary:
         for file in Path(hf.as_folder(base)).resolve().iterdir():
             (temporary / file.name).symlink_to(file)
-        copy_tokenizer(recipe.tokenizer_path, temporary)
+        copy_tokenizer(recipe.original_tokenizer_path, temporary)
     return {**models, "base": str(place)}
-
-
-def held_out_step(recipe: Recipe) -> Step:
-    """Return the step that scores an external base and the end of each phase on held-out rows.
-
-    Rows of `evaluate.general` are scored apart from those of the domain.
-    """
-    config, folder = recipe.config, recipe.folder
-    general = config.evaluate.general
-    ends = {arm: phases[-1].id for arm, phases in recipe.arms.items()}
-    settings = {
-        "mask_rate": config.evaluate.mask_rate,
-        "rows": config.evaluate.rows,
-        "seed": config.seed,
-        "sources": recipe.domain_sources,
-        "arms": ends,
-        **({} if general is None else {"general": general}),
-    }
-
-    def work() -> None:
-        domain = held_out_rows(recipe, recipe.domain_sources)
-        other = None if general is None else held_out_rows(recipe, [general])
-        phases = {id: str(folder.phase(id).model) for id in recipe.phases}
-        models = masked_base(config.model.base) | {arm: phases[end] for arm, end in ends.items()}
-        paths = dict.fromkeys([*models.values(), *phases.values()])
-        rows = domain.total_rows + (other.total_rows if other else 0)
-        on_domain: dict[str, Scores] = {}
-        on_general: dict[str, Score] = {}
-        keep_freed_memory()
-        with progress("Held-out rows", rows * len(paths), "rows") as advance:
-            for path in paths:
-                network = ModernBertForPretraining.from_pretrained(path, causal=False)
-                on_domain[path] = domain.score(network, advance)
-                if other is not None and general is not None:
-                    on_general[path] = other.score(network, advance).by_source[general]
-
-        def by_name(scores: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
-            of_models, of_phases = (
-                {name: scores[path] for name, path in each.items()} for each in (models, phases)
-            )
-            return of_models, of_phases
-
-        found = None if general is None else GeneralText(general, *by_name(on_general))
-        write(HeldOutRecord(domain.mask_rate, *by_name(on_domain), found), folder.held_out)
-
-    inputs = [folder.phase(id).record for id in recipe.phases]
-    return Step("held-out", "Score on held-out text", work, [folder.held_out], inputs, settings)
-
-
-def held_out_rows(recipe: Recipe, sources: Iterable[str]) -> HeldOut:
-    """Return the held-out rows of sources under the masks of the recipe."""
-    config = recipe.config
-    return HeldOut(
-        sources=recipe.open_sources(sources, "held_out"),
-        vocabulary=recipe.tokenizer.vocabulary,
-        sequence_length=config.data.sequence_length,
-        mask_rate=config.evaluate.mask_rate,
-        rows=config.evaluate.rows,
-        seed=config.seed,
-    )
 
 
 def fill_masks_step(recipe: Recipe) -> Step:
@@ -157,7 +86,9 @@ def fill_masks_step(recipe: Recipe) -> Step:
         paths = {**masked_base(config.model.base), **arms}
         tokenizer = str(folder.model(next(iter(recipe.arms))))
         with progress("Masks", len(sentences) * len(paths), "masks") as advance:
-            filled = fill_mask.fill(sentences, paths, tokenizer, advance)
+            own = masked_base(config.model.base) if recipe.tokenizer.added else {}
+            own = dict.fromkeys(own, recipe.original_tokenizer_path)
+            filled = fill_mask.fill(sentences, paths, tokenizer, advance, own)
         write(filled, folder.fill_masks, list[FilledMask])
 
     settings = {"sentences": count, "seed": seed, "sources": recipe.domain_sources, "models": names}
@@ -199,8 +130,8 @@ def final_scores(arms: Mapping[str, Sequence[PhaseRun]], folder: RunFolder) -> d
         held_out = read(HeldOutRecord, folder.held_out)
         for phase, found in held_out.phases.items():
             scores[phase] = found.values("final/held_out")
-        for phase, score in (held_out.general.phases if held_out.general else {}).items():
-            scores[phase] |= {"final/general_text/loss": score.loss} if score.predicted else {}
+        for phase, found in (held_out.general.phases if held_out.general else {}).items():
+            scores[phase] |= found.values("final/general_text")
     if (path := folder.tasks / "summary.json").exists():
         summary = read(Summary, path)
         for arm, runs in arms.items():

@@ -11,18 +11,21 @@ from pathlib import Path
 from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.config.loading import save_config
 from clm_detour.config.schema import Config
+from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.plan import RecipePlan, print_plan
 from clm_detour.recipe.export import export_arm
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.run import Arms, PlannedPhase, PlanRecord
 from clm_detour.records.store import write
 from clm_detour.run import after_training as after
+from clm_detour.run.add_tokens import add_tokens, count_addition_steps
 from clm_detour.run.before_training import count_steps, prepare_sources, prepare_tokenizer
 from clm_detour.run.check import check_before_run, plan_with_warnings
 from clm_detour.run.check.attention import check_attention
 from clm_detour.run.check.model import check_tokenizer
 from clm_detour.run.check.sources import check_shards, recipe_sources
 from clm_detour.run.engine import Step, StepRunner
+from clm_detour.run.held_out import held_out_step
 from clm_detour.train import require_composer
 from clm_detour.train.launch import is_first_node, launch_phase
 from clm_detour.train.nested import check_started_once
@@ -68,7 +71,9 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
     runner = StepRunner(folder.steps, steps_before_training(recipe) + steps_from_training(recipe))
     prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
     if config.tokenizer.train is not None:
-        check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
+        path = recipe.original_tokenizer_path
+        check_tokenizer(config.model, path, load_tokenizer(path))
+    add_tokens(runner, recipe)
     prepare_sources(runner, recipe.prepared, recipe.tokenizer, recipe.longest_document)
     check_shards(recipe_sources(recipe.prepared, folder).values(), recipe.tokenizer, deep=False)
     finished = [recipe.is_finished(phase) for phase in recipe.phases.values()]  # also compares their settings
@@ -85,7 +90,7 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
     for arm, phases in recipe.arms.items():
         export = partial(export_arm, recipe, arm, folder.model(arm))
         runner.run_optional(after.export_step(arm, phases[-1].id, folder, export))
-    runner.run_optional(after.held_out_step(recipe))
+    runner.run_optional(held_out_step(recipe))
     runner.run_optional(after.fill_masks_step(recipe))
     if config.evaluate.tasks is not None:
         models = after.with_tokenizers(after.model_paths(config.model.base, folder, recipe.arms), recipe)
@@ -104,7 +109,8 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
 
 def steps_before_training(recipe: Recipe) -> int:
     """Return the number of steps that prepare the data."""
-    return count_steps(recipe.config.data, recipe.config.tokenizer.train, recipe.prepared)
+    counted = count_steps(recipe.config.data, recipe.config.tokenizer.train, recipe.prepared)
+    return counted + count_addition_steps(recipe)
 
 
 def steps_from_training(recipe: Recipe) -> int:
@@ -146,5 +152,6 @@ def prepare_data(recipe: Recipe | Config) -> int:
     with exclusive(folder.root, "Another run works"):
         runner = StepRunner(folder.steps, steps_before_training(recipe))
         prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
+        add_tokens(runner, recipe)
         prepare_sources(runner, recipe.prepared, recipe.tokenizer, recipe.longest_document)
     return runner.ran

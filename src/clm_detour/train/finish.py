@@ -48,6 +48,7 @@ def phase_record(setup: Setup, started: datetime.datetime, position: Position) -
         phase=run.name,
         objective=run.phase.objective,
         mask_rate=run.phase.mask_rate,
+        mask_unit=run.phase.mask_unit,
         mixture=run.phase.mixture,
         hub=setup.recipe.hub_names,
         seed=run.seed,

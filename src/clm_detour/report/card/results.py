@@ -91,13 +91,16 @@ def held_out_rows(run: Run, arm: str) -> list[list[str]]:
 
 
 def general_text(run: Run, arm: str) -> str:
-    """Return the loss on general text and its change from the base; an empty text where not measured."""
+    """Return the loss on general text and that of the base; an empty text where not measured."""
     general = run.held_out.general if run.held_out else None
-    score = general.measured.get(arm) if general else None
+    score = general.totals.get(arm) if general else None
     if not general or not score or not math.isfinite(score.loss):
         return ""
-    text = f"On held-out general text ({general.source}) the masked-LM loss is {wording.loss(score.loss)}"
-    base = general.measured.get("base")
+    source = wording.listing(general.sources)
+    text = (
+        f"On held-out general text ({source}) the masked-LM loss is {wording.loss(score.loss)} {general.unit}"
+    )
+    base = general.totals.get("base")
     if arm == "base" or not base or not math.isfinite(base.loss):
         return f"{text}."
     change = wording.signed(score.loss - base.loss)

@@ -48,7 +48,8 @@ def objective(phase: Phase) -> str:
     if phase.objective == "clm":
         return "causal: each token from those before it"
     rate = phase.end.mask_rate if phase.end else None
-    return "masked" if rate is None else f"masked: {100 * rate:g} % of the tokens"
+    unit = phase.end.mask_unit if phase.end else "token"
+    return "masked" if rate is None else f"masked: {100 * rate:g} % of the {unit}s"
 
 
 def rate(schedule: ScheduleRecord) -> str:

@@ -28,8 +28,30 @@ def data_section(run: Run) -> Section | None:
         "Documents are packed into rows of a fixed length. Attention never crosses from one document to "
         "another. “Full” is the share of the rows' positions that hold text."
     )
-    body = join(paragraph(text), table("Sources", head, rows, left={1}), dropped(run))
+    body = join(paragraph(text), table("Sources", head, rows, left={1}), added_tokens(run), dropped(run))
     return Section("data", "Data", body, folded=True)
+
+
+def added_tokens(run: Run) -> Markup | None:
+    """Return tokens per word with and without the tokens that the run added; None if it added none."""
+    splits = [
+        (source, card.splits["train"]) for source, card in run.sources.items() if "train" in card.splits
+    ]
+    rows = [
+        Row(
+            [
+                source,
+                number(split.tokens_per_word_before, "{:.3f}".format),
+                number(split.tokens_per_word, "{:.3f}".format),
+                number(split.tokens_per_word / split.tokens_per_word_before - 1, wording.percent),
+            ]
+        )
+        for source, split in splits
+        if split.tokens_per_word and split.tokens_per_word_before
+    ]
+    head: list[Text] = ["Source", "Without added tokens", "With them", "Change"]
+    note = "Tokens per word of the training documents, where words are divided by white space."
+    return table("Tokens per word", head, rows, note=note) if rows else None
 
 
 def two_decimals(share: float) -> str:

@@ -78,10 +78,17 @@ def introduction(held_out: HeldOutRecord) -> str:
         if held_out.unmeasured
         else ""
     )
+    loss = "Loss is the mean over the masked tokens, in nats"
+    if held_out.per_character:
+        loss = (
+            "The run added tokens that the base does not have, so each is scored with its own tokenizer, and "
+            "loss is given in nats per character of the masked tokens. Accuracies of tokens cannot be "
+            "compared with the base"
+        )
     return (
         f"No phase was trained on this text. {wording.percent(held_out.mask_rate, 0)} of its tokens are "
-        "masked, and each model predicts them from both sides. Loss is the mean over the masked tokens, in "
-        f"nats; accuracy is the share that a model's first guess gets right.{absent}"
+        f"masked, and each model predicts them from both sides. {loss}; accuracy is the share that a model's "
+        f"first guess gets right.{absent}"
     )
 
 
@@ -89,13 +96,16 @@ def loss_table(run: Run, models: dict[str, Scores], sources: list[str]) -> Marku
     """Return the losses of the models on the sources, with differences and numbers of tokens below."""
     rows = score_rows(run, models, sources, LOSS)
     rows.append(Row(["masked tokens", *(predicted(models, source) for source in (None, *sources))], "rest"))
+    note = "Lower is better; the best of each column is in bold."
+    if run.held_out and run.held_out.per_character:
+        return table("Loss per character", ["Model", "All", *sources], rows, note=note)
     perplexities = [perplexity(scores.total) for scores in models.values()]
     blank = [Cell("", {"": None})] * (len(rows) - len(models))
     rows = [
         Row([*row.cells[:2], cell, *row.cells[2:]], row.kind)
         for row, cell in zip(rows, perplexities + blank, strict=True)
     ]
-    note = "Lower is better; the best of each column is in bold. Perplexity is the exponential of the loss."
+    note += " Perplexity is the exponential of the loss."
     return table("Loss", ["Model", "All", "Perplexity", *sources], rows, note=note)
 
 
@@ -168,7 +178,9 @@ def loss_figure(run: Run) -> Markup | None:
         for source in sources
     }
     label = f"Held-out loss of {', '.join(models)} on each source; the table has the values."
-    plot = DotPlot(rows, run.color_slots(models), Values("loss in nats (lower is better)", "~r", ".3f"))
+    plot = DotPlot(
+        rows, run.color_slots(models), Values(f"loss in {held_out.unit} (lower is better)", "~r", ".3f")
+    )
     return figure("held-out-loss", plot, label, "Held-out loss by source")
 
 
@@ -187,7 +199,7 @@ def difference_figure(held_out: HeldOutRecord) -> Markup | None:
     label = "Loss of detour minus loss of twin by source: "
     label += ", ".join(f"{source} {wording.signed(value)}" for source, value in changes.items())
     reach = 2 * max([abs(value) for value in changes.values()] + [1e-6])
-    axis = Values("loss in nats: ← detour better   |   twin better →", "~r", "+.3f")
+    axis = Values(f"loss in {held_out.unit}: ← detour better   |   twin better →", "~r", "+.3f")
     better = {"detour": "detour", "twin": "twin"}
     plot = DotPlot(rows, better, axis, zero=True, reach=reach, legend=False)
     caption = (
@@ -214,7 +226,8 @@ def ends_figure(
             lines.append(Line([tokens for tokens, _ in points], [loss for _, loss in points], arm))
     if not lines:
         return None
-    axis = Values("held-out masked loss (nats)", "~r", ".3f")
+    unit = run.held_out.unit if run.held_out else "nats"
+    axis = Values(f"held-out masked loss ({unit})", "~r", ".3f")
     arms = run.color_slots(line.name for line in lines)
     chart = LineChart(lines, arms, tokens_of(run, [*run.phases.values()]), axis, points=True)
     label = f"{title}, a line for each arm; the table has the values."
@@ -242,8 +255,9 @@ def phases_table(run: Run, phases: dict[str, Scores]) -> Markup | None:
 def summary_table(run: Run) -> Markup | None:
     """Return loss and accuracy of each model that was measured, and their changes from the base."""
     models = run.held_out.totals if run.held_out else {}
-    if not models:
+    if not run.held_out or not models:
         return None
+    per_character = run.held_out.per_character
     losses = with_best([score.loss for score in models.values()], wording.loss, lowest=True)
     accuracies = with_best([score.accuracy for score in models.values()], wording.percent, lowest=False)
     names: list[Text | Cell] = [key(run.color_slot(name), name) for name in models]
@@ -252,7 +266,9 @@ def summary_table(run: Run) -> Markup | None:
     note = "The best is in bold."
     if base := models.get("base"):
         changes = [
-            (score.loss - base.loss, score.accuracy - base.accuracy) if name != "base" else (None, None)
+            (score.loss - base.loss, None if per_character else score.accuracy - base.accuracy)
+            if name != "base"
+            else (None, None)
             for name, score in models.items()
         ]
         columns.insert(2, [number(loss, wording.signed) for loss, _ in changes])

@@ -68,7 +68,8 @@ def rows_table(ended: Ended) -> Markup:
 def objective(phase: Phase, end: PhaseRecord) -> str:
     """Return CLM, or MLM with its mask rate."""
     name = (phase.objective or "").upper()
-    return f"{name} {wording.percent(end.mask_rate, 0)}" if end.mask_rate else name
+    of = " of words" if end.mask_unit == "word" else ""
+    return f"{name} {wording.percent(end.mask_rate, 0)}{of}" if end.mask_rate else name
 
 
 def devices(end: PhaseRecord) -> str:

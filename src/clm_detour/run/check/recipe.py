@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.analyze.texts import FEWEST, held_out_texts
+from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.plan import RecipePlan, make_plan
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
@@ -77,8 +78,11 @@ def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
     recipe.check_world_size(training_processes())
     make_plan(recipe, read_data=False)
     check_start(config.model, config.train.loggers)
-    if recipe.has_tokenizer:
-        check_tokenizer(config.model, recipe.tokenizer_path, recipe.tokenizer)
+    if recipe.has_original_tokenizer:
+        original = load_tokenizer(recipe.original_tokenizer_path)
+        check_tokenizer(config.model, recipe.original_tokenizer_path, original)
+        if config.tokenizer.add or any(run.phase.mask_unit == "word" for run in recipe.phases.values()):
+            _ = original.vocabulary_of_words
     base, tasks = config.model.base, config.evaluate.tasks
     if tasks is not None and base is not None and not is_decoder(base):  # a decoder is not fine-tuned
         check_base_tokenizer(base)
@@ -113,7 +117,8 @@ def plan_with_warnings(recipe: Recipe, size_warnings: bool = True) -> tuple[Reci
             read_texts = partial(held_out_texts, recipe, FEWEST) if readable else None
             warnings += comparison_warnings([counts[name] for name in domain], read_texts)
     if tokenizer is not None:
-        warnings += tokenizer_warnings(config.model.base, recipe.tokenizer_path, tokenizer)
+        path = recipe.original_tokenizer_path
+        warnings += tokenizer_warnings(config.model.base, path, load_tokenizer(path))
     return plan, warnings
 
 
@@ -131,7 +136,7 @@ def phase_table(phases: Iterable[PhaseRun]) -> Table:
         end = phase_rate(phase)(run.duration)
         table.add_row(
             shortened(run.id, max(console.width - 58, 12)),
-            phase.objective + (f" {phase.mask_rate:.0%}" if phase.mask_rate else ""),
+            str(run.objective),
             human(run.duration),
             f"{run.steps:,}",
             f"{run.warmup_steps:,}",

@@ -20,6 +20,7 @@ from clm_detour.recipe.settings import (
     recipe_settings,
 )
 from clm_detour.records.run_folder import PhaseFolder, RunFolder
+from clm_detour.run.add_tokens import addition_step
 from clm_detour.run.before_training import sample_step, tokenizer_step
 from clm_detour.run.check.sources import Origin, RecipeSource
 from clm_detour.utils.files import read_json
@@ -44,6 +45,8 @@ def check_started(recipe: Recipe, sources: Mapping[str, RecipeSource]) -> list[s
         sample_step(config.data.sample, folder.sample).check_fixed_settings()
     if config.tokenizer.train is not None:
         tokenizer_step(config.tokenizer.train, config.data, folder.tokenizer).check_fixed_settings()
+    if config.tokenizer.add is not None and recipe.has_original_tokenizer:
+        addition_step(config.tokenizer.add, recipe).check_fixed_settings()
     started = [run for id, run in recipe.phases.items() if folder.phase(id).settings.exists()]
     known = {"tokenizer": recipe.tokenizer.fingerprint} if recipe.has_tokenizer else {}
     for run in started:
