@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from clm_detour.utils.errors import UserError
@@ -54,8 +55,10 @@ def wait_for_release(folder: Path, task: int, worker: Worker) -> int:
 
 def test_a_task_whose_machine_is_lost_is_done_again_and_no_other_is(cluster, second, tmp_path, capsys):
     def lose_second() -> None:
-        wait_until(lambda: any(tmp_path.glob(f"*-{second.node_id}-*")) and len(list(tmp_path.iterdir())) == 2)
+        wait_until(lambda: len(list(tmp_path.glob("*-*"))) == 2)
+        [held] = tmp_path.glob(f"*-{second.node_id}-*")
         cluster.remove_node(second, allow_graceful=False)
+        wait_until(lambda: not psutil.pid_exists(int(held.name.rpartition("-")[2])))
         (tmp_path / "release").touch()
 
     thread = threading.Thread(target=lose_second)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clm_detour.utils.environment import VERSION
@@ -141,8 +141,8 @@ def connected(address: str, gpus_per_run: float | None) -> Iterator[Cluster]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"Ray cannot connect to a cluster at address {address} ({on_one_line(error)}); start one "
-                "with `ray start --head` and `ray start --address=HOST:6379`, and run the command on one of its "
-                "machines."
+                "with `ray start --head` and `ray start --address=HOST:6379`, and run the command on one of "
+                "its machines."
             ) from error
     try:
         yield Cluster(gpus_per_run)
@@ -200,6 +200,8 @@ def check_answer(name: str, answer: Any) -> None:
     """
     try:
         version, missing = ray.get(answer, timeout=CHECK_SECONDS)
+    except TaskUnschedulableError:
+        return  # it has just left the cluster
     except (RayError, RuntimeError, ImportError) as error:
         reason = on_one_line(error).rpartition(": ")[2][:200]
         raise UserError(
