@@ -11,7 +11,7 @@ from typing import Any
 
 TESTS = Path(__file__).parent
 SMALL = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-TIMEOUT = 40.0
+TIMEOUT = 120.0
 
 
 @contextmanager
