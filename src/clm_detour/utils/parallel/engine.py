@@ -71,7 +71,7 @@ class Engine:
         try:
             from clm_detour.utils.parallel.ray_cluster import connected
         except ModuleNotFoundError as error:
-            if error.name != "ray":
+            if not (error.name or "").startswith("ray"):
                 raise
             raise UserError("--engine ray needs Ray: pip install 'clm-detour[ray]'.") from None
         with connected(self.address, self.gpus_per_run) as cluster:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import atomic_write
 from clm_detour.utils.signals import handlers_kept
 
+CONNECT_SECONDS = 10.0
 CHECK_SECONDS = 120.0  # for a node to start a worker process and answer
 
 
@@ -136,9 +138,10 @@ def connected(address: str, gpus_per_run: float | None) -> Iterator[Cluster]:
     ours = not ray.is_initialized()
     if ours:
         try:
+            reach(address)
             with handlers_kept():  # Ray replaces that of SIGTERM
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"Ray cannot connect to a cluster at address {address} ({on_one_line(error)}); start one "
                 "with `ray start --head` and `ray start --address=HOST:6379`, and run the command on one of "
@@ -149,6 +152,14 @@ def connected(address: str, gpus_per_run: float | None) -> Iterator[Cluster]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def reach(address: str) -> None:
+    """Raise OSError if nothing answers at an address like `HOST:6379`. Ray itself would try for minutes."""
+    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def live_nodes() -> list[Node]:
@@ -205,8 +216,8 @@ def check_answer(name: str, answer: Any) -> None:
     except (RayError, RuntimeError, ImportError) as error:
         reason = on_one_line(error).rpartition(": ")[2][:200]
         raise UserError(
-            f"The machine {name} of the cluster cannot run tasks ({reason}): install clm-detour {VERSION} "
-            "there, in the environment in which `ray start` runs."
+            f"The machine {name} of the cluster cannot run tasks ({reason}): make sure that it is alive and "
+            f"has clm-detour {VERSION} in the environment in which `ray start` runs."
         ) from error
     if version != VERSION:
         raise UserError(
