@@ -6,7 +6,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,15 @@ class Cluster:
         self.cores = max(1, sum(node.cpus for node in live_nodes()))
         here = on_node(ray.get_runtime_context().get_node_id())
         self.board = ray.remote(num_cpus=0, max_restarts=-1)(Board).options(**here).remote()
+        self.thread = ThreadPoolExecutor(1)
+
+    def ask(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call a function of Ray that waits, in another thread.
+
+        Signal handlers run in the main thread only, and Ray would replace what they raise by an exit with
+        code 1.
+        """
+        return self.thread.submit(function, *arguments, **options).result()
 
     def check(self, folders: Sequence[Path], reads: Sequence[str | Path]) -> None:
         """Check that every machine can do the work.
@@ -97,7 +107,7 @@ class Cluster:
                 for node in live_nodes()
             ]
             for name, answer in asked:
-                check_answer(name, answer)
+                self.ask(check_answer, name, answer)
         finally:
             for file in written:
                 with suppress(OSError):
@@ -147,9 +157,11 @@ def connected(address: str, gpus_per_run: float | None) -> Iterator[Cluster]:
                 "with `ray start --head` and `ray start --address=HOST:6379`, and run the command on one of "
                 "its machines."
             ) from error
+    cluster = Cluster(gpus_per_run)
     try:
-        yield Cluster(gpus_per_run)
+        yield cluster
     finally:
+        cluster.thread.shutdown()
         if ours:
             ray.shutdown()
 

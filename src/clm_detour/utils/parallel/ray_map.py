@@ -95,8 +95,8 @@ class ClusterCall:
     def finished(self) -> list[ObjectRef]:
         """Return the tasks that have ended, after waiting for one of them for a moment."""
         refs = list(self.running)
-        if ray.wait(refs, timeout=POLL_SECONDS)[0]:
-            return ray.wait(refs, num_returns=len(refs), timeout=0)[0]
+        if self.cluster.ask(ray.wait, refs, timeout=POLL_SECONDS)[0]:
+            return self.cluster.ask(ray.wait, refs, num_returns=len(refs), timeout=0)[0]
         return []
 
     def take(self, ref: ObjectRef) -> None:
@@ -107,7 +107,7 @@ class ClusterCall:
         """
         number = self.running.pop(ref)
         try:
-            result, amounts = ray.get(ref)
+            result, amounts = self.cluster.ask(ray.get, ref)
         except LOST as error:
             self.count_lost(number, error)
             return
@@ -150,11 +150,11 @@ class ClusterCall:
         """Return the amounts of the tasks that are running, if the board has answered."""
         if self.asked is None:
             self.asked = self.cluster.board.read.remote(self.id)
-        if not ray.wait([self.asked], timeout=0)[0]:
+        if not self.cluster.ask(ray.wait, [self.asked], timeout=0)[0]:
             return {}
         ref, self.asked = self.asked, None
         with suppress(RayActorError):  # the board is started again, and the next reports are whole
-            return ray.get(ref)
+            return self.cluster.ask(ray.get, ref)
         return {}
 
     def end(self) -> None:
@@ -163,7 +163,7 @@ class ClusterCall:
         for ref in refs:
             ray.cancel(ref, force=True)
         if refs:
-            ray.wait(refs, num_returns=len(refs), timeout=END_SECONDS)
+            self.cluster.ask(ray.wait, refs, num_returns=len(refs), timeout=END_SECONDS)
         self.cluster.board.forget.remote(self.id)
 
 
