@@ -56,7 +56,8 @@ def on_ray(workers: int) -> Iterator[None]:
     """Start a cluster of one node on this machine for the block, and let it serve."""
     import ray
 
-    ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE, log_to_driver=False)
+    start = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    ray.init("local", **start, log_to_driver=False)
     try:
         with Engine("auto").serving([]):
             yield

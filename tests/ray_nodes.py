@@ -26,6 +26,7 @@ def ray_cluster(nodes: int, *folders: Path) -> Iterator[Any]:
     os.environ |= {
         "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",  # 15 by default; other tests may keep the machine busy
     }

@@ -87,7 +87,7 @@ run_dir: {folder}
 tasks: [SampleVerdict]
 seeds: [1, 2, 3, 4, 5, 6]
 documents: 12
-protocol: {{epochs: 40}}
+protocol: {{epochs: 15}}
 """
 
 

@@ -132,7 +132,10 @@ class ClusterCall:
             ) from error
         warn(f"A {'machine' if died else 'worker process'} was lost; its task is done again.")
         if not places(live_nodes(), self.cpus, self.gpus):
-            warn("No machine of the cluster is large enough for a task now; waiting for one.")
+            warn(
+                "No machine of the cluster is large enough for a task now. Add one, or interrupt the command "
+                "and run it again."
+            )
         self.waiting.append(number)
 
     def show_progress(self) -> None:
