@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from clm_detour.cli.configs import GROUPS
 from clm_detour.cli.main import app
 from clm_detour.config import load_config
-from clm_detour.config.shipped import find_config, opening, shipped_configs
+from clm_detour.config.shipped import find_config, opening, shipped_configs, shipped_files
 from clm_detour.utils.errors import UserError
 
 RECIPES = [name for name in shipped_configs() if not name.startswith(("base/", "eval/"))]
@@ -85,8 +85,8 @@ def test_the_list_shows_every_config_at_80_columns_in_its_group(monkeypatch):
     shown = CliRunner().invoke(app, ["configs"]).stdout
     assert max(map(len, shown.splitlines())) <= 80
     names = {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "}
-    assert names == set(shipped_configs())
+    assert names == set(shipped_files())
     for heading in GROUPS.values():
         assert heading in shown
-    for file in shipped_configs().values():
+    for file in shipped_files().values():
         assert opening(file), file

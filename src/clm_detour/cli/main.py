@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from clm_detour.cli import ConfigPath, Overrides, analysis, reporting
+from clm_detour.cli import ConfigPath, Overrides, analysis, evaluation, reporting
+from clm_detour.cli.engine import Address, EngineName, GpusPerRun, chosen_engine
 from clm_detour.config import load_config
 from clm_detour.config.loading import DEBUG
 from clm_detour.utils.environment import VERSION
@@ -55,16 +56,23 @@ def init(
 
 
 @app.command()
-def run(config: ConfigPath, overrides: Overrides) -> None:
+def run(
+    config: ConfigPath,
+    overrides: Overrides,
+    engine: EngineName = "local",
+    address: Address = None,
+    gpus_per_run: GpusPerRun = None,
+) -> None:
     """Run a whole recipe. Finished steps are skipped, and an interrupted phase is resumed."""
     from clm_detour.recipe.recipe import Recipe
     from clm_detour.run.pipeline import run_recipe, where_to_look
     from clm_detour.run.verify.remembered import point_to_verify
     from clm_detour.utils.progress import console
 
+    tasks_run_on = chosen_engine(engine, address, gpus_per_run)
     recipe = Recipe(load_config(config, overrides))
     point_to_verify()
-    steps = run_recipe(recipe, size_warnings=DEBUG not in overrides)
+    steps = run_recipe(recipe, size_warnings=DEBUG not in overrides, engine=tasks_run_on)
     done = f"{steps} steps done." if steps else "Everything was done before; nothing to do."
     console.print(done, style="bold")
     for line in where_to_look(recipe):
@@ -72,13 +80,16 @@ def run(config: ConfigPath, overrides: Overrides) -> None:
 
 
 @app.command()
-def prepare(config: ConfigPath, overrides: Overrides) -> None:
+def prepare(
+    config: ConfigPath, overrides: Overrides, engine: EngineName = "local", address: Address = None
+) -> None:
     """Prepare the data only: sample, tokenizer, token shards and packed rows."""
     from clm_detour.run.pipeline import prepare_data
     from clm_detour.utils.progress import console
 
+    tasks_run_on = chosen_engine(engine, address)
     loaded = load_config(config, overrides)
-    steps = prepare_data(loaded)
+    steps = prepare_data(loaded, tasks_run_on)
     already = f"{loaded.data.dir} was prepared before; nothing to do."
     console.print(f"{steps} steps done." if steps else already, soft_wrap=True)
 
@@ -305,49 +316,8 @@ def bench(
     launch_bench(config, [*overrides, f"steps={steps}", f"sizes={micro_rows}"], gpus)
 
 
-@app.command()
-def evaluate(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A file, or a name like eval/en.")],
-    overrides: Overrides,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="NAME=PATH", help="Folder or hub id of a model; may be repeated."),
-    ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time, on processes or GPUs.")] = None,
-) -> None:
-    """Fine-tune models on tasks and compare them. Finished runs are skipped."""
-    from rich.console import Console
-
-    from clm_detour.config.loading import load_evaluation
-    from clm_detour.evaluate.command import evaluate_models
-    from clm_detour.evaluate.tables import score_table
-    from clm_detour.figures.renderers import print_table
-    from clm_detour.utils.progress import console
-
-    loaded = load_evaluation(config, overrides, model or ())
-    if jobs is not None:
-        loaded.jobs = jobs
-    folder = Path(loaded.run_dir)
-    summary, runs = evaluate_models(loaded, loaded.models, folder, loaded.name)
-    print_table(score_table(summary, corner=""), Console(highlight=False, markup=False, emoji=False))
-    console.print(f"{runs} runs done." if runs else "All runs were done before; nothing to do.")
-    console.print(f"Tables, figure and summary are in {folder}", soft_wrap=True)
-
-
-@app.command()
-def probe(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders or hub ids.")],
-    task: Annotated[
-        list[str] | None, typer.Option("--task", help="May be repeated; default: the two bundled tasks.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Folder with a folder for each data set.")] = None,
-    documents: Annotated[int, typer.Option(min=10, help="Documents of each split, spread over it.")] = 500,
-) -> None:
-    """Measure checkpoints without training them: masked accuracy and linear probes, in seconds."""
-    from clm_detour.evaluate.probes import probe_models, probe_table
-    from clm_detour.utils.progress import console
-
-    console.print(probe_table(probe_models(models, task, data, documents)))
+for scores in evaluation.VERBS:
+    app.command()(scores)
 
 
 @app.command()

@@ -309,7 +309,9 @@ class FineTuning:
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     # Number of documents taken from each split, to try things out; null: all.
     documents: PositiveInt | None = None
-    jobs: PositiveInt = 1  # number of runs at a time, each in its own process, over all GPUs
+    # Number of runs at a time, each in its own process, over all GPUs; null: 1, or as many as a cluster has
+    # room for (`--engine ray`).
+    jobs: PositiveInt | None = None
     # Test whether models differ by less than this many points. null: no test of equivalence.
     equivalence_points: Annotated[float, Field(gt=0, lt=100)] | None = None
     paper_bootstrap: bool = False  # add the paper's bootstrap test, which is too optimistic with few tasks

@@ -1,6 +1,7 @@
 """The configs that come with the library, and how a config is found by its name or path.
 
 A shipped config is named by its path below `clm_detour/configs`, like `quickstart` or `paper/cpt-en-large`.
+Files in `cloud` are for other programs: they can be printed, but are no configs of this one.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ from clm_detour.utils.progress import warn
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SUFFIX = ".yaml"
+CLOUD = "cloud"
 SENTENCE_END = re.compile(r"\.(?=\s|$)")
 
 
 def shipped_configs() -> dict[str, Path]:
     """Return the file of each shipped config by its name."""
+    return {name: file for name, file in shipped_files().items() if not name.startswith(f"{CLOUD}/")}
+
+
+def shipped_files() -> dict[str, Path]:
+    """Return each file that `clm-detour configs` lists and prints, by its name."""
     files = sorted(CONFIGS.rglob(f"*{SUFFIX}"))
     return {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in files}
 
@@ -52,12 +59,12 @@ def find_config(name: str, extended_by: Path | None = None) -> Path:
 
 
 def shipped_config(name: str) -> Path:
-    """Return the file of a shipped config.
+    """Return the file of a shipped config, or one for another program.
 
     Raises:
         UserError: If there is none of that name.
     """
-    file = shipped_configs().get(name.removesuffix(SUFFIX))
+    file = shipped_files().get(name.removesuffix(SUFFIX))
     if file is None:
         raise UserError(f"There is no shipped config {name}{remedy(name)}")
     return file

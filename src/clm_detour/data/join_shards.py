@@ -113,8 +113,8 @@ def join_groups(
         for number, parts in enumerate(wanted)
         if number not in right
     ]
-    parallel_map(join, joints, processes=processes, on_progress=on_progress, remedy=REMEDY)
-    entries = whole_shards(folder / split)
+    made = parallel_map(join, joints, processes=processes, on_progress=on_progress, remedy=REMEDY)
+    entries = there | {joint.number: entry for joint, entry in zip(joints, made, strict=True)}
     return [entries[number] for number in range(len(wanted))]
 
 
@@ -133,26 +133,37 @@ def shards_of(split: str, records: dict[str, Any], shard_tokens: int) -> list[li
     return shards
 
 
-def join(_: object, joint: Joint, worker: Worker) -> None:
-    """Write one shard, and delete its parts."""
-    split = joint.folder.name
-    homes = [joint.groups / part["group"] / split for part in joint.parts]
-    lengths = [
-        np.load(home / lengths_name(part["number"])) for home, part in zip(homes, joint.parts, strict=True)
-    ]
+def join(_: object, joint: Joint, worker: Worker) -> Entry:
+    """Write one shard, delete its parts, and return its entry. A task that is done again only deletes."""
+    record = joint.folder / record_name(joint.number)
+    entry = read_json(record) if record.is_file() else {}
+    if entry.get("parts") != joint.parts:
+        entry = write_joined(joint)
+    with writable(joint.groups):
+        for part in joint.parts:
+            for name in (record_name, tokens_name, lengths_name):
+                (home_of(joint, part) / name(part["number"])).unlink(missing_ok=True)
+    worker.report(sum(part["tokens"] for part in joint.parts))
+    return entry
+
+
+def write_joined(joint: Joint) -> Entry:
+    """Write one shard. Return its entry."""
+    lengths = [np.load(home_of(joint, part) / lengths_name(part["number"])) for part in joint.parts]
 
     def tokens() -> Iterator[np.ndarray]:
-        for home, part in zip(homes, joint.parts, strict=True):
-            ids = np.fromfile(home / tokens_name(part["number"]), dtype=joint.dtype)
-            check_part(ids, part, home / tokens_name(part["number"]))
+        for part in joint.parts:
+            file = home_of(joint, part) / tokens_name(part["number"])
+            ids = np.fromfile(file, dtype=joint.dtype)
+            check_part(ids, part, file)
             yield ids
 
-    write_shard(joint.folder, joint.number, tokens(), np.concatenate(lengths), {"parts": joint.parts})
-    with writable(joint.groups):
-        for home, part in zip(homes, joint.parts, strict=True):
-            for name in (record_name, tokens_name, lengths_name):
-                (home / name(part["number"])).unlink()
-    worker.report(sum(part["tokens"] for part in joint.parts))
+    return write_shard(joint.folder, joint.number, tokens(), np.concatenate(lengths), {"parts": joint.parts})
+
+
+def home_of(joint: Joint, part: Entry) -> Path:
+    """Return the folder of a part."""
+    return joint.groups / part["group"] / joint.folder.name
 
 
 def cut_out(folder: Path, split: str, shard: int, entry: Entry, records: dict[str, Any]) -> None:

@@ -35,11 +35,10 @@ from clm_detour.data.sources import OnError, units
 from clm_detour.data.sources.read import as_source
 from clm_detour.data.tokenization import PART_TOKENS, Settings, write_tokens
 from clm_detour.data.tokenizer import Tokenizer
-from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import remove_half_written, writable
 from clm_detour.utils.locks import exclusive
-from clm_detour.utils.parallel import parallel_map
+from clm_detour.utils.parallel import all_cores, parallel_map
 from clm_detour.utils.progress import Advance, human, progress
 
 SMALL_BYTES = 2**24  # a smaller source is done before another process would have started
@@ -100,8 +99,8 @@ def prepare_source(
         path: As for `read_documents`: a plain path, or a source with all its settings.
         seed: Seed of the packing; the split into train and held-out documents does not depend on it.
         held_out: Fraction of the documents kept out of training, in [0, 1).
-        processes: Largest number of processes; None for as many as there are cores. The result does not
-            depend on it.
+        processes: Largest number of processes; None for as many as there are cores, on a cluster on all
+            machines. The result does not depend on it.
         longest: Number of tokens at which documents are cut: the positions of the model, if they are fewer
             than those of a row.
         across: `across` of `origin_in`, if copies were searched for across sources.
@@ -126,9 +125,8 @@ def prepare_source(
                     tokenize_source(searched_source(name, settings, folder, made_from, count))
                     worked = True
                 worked |= pack_source(name, folder, row_length, seed, count, longest)
-            except (Exception, KeyboardInterrupt, SystemExit):
-                remove_half_written(folder)  # of worker processes, which are killed
-                raise
+            finally:
+                remove_half_written(folder)  # of worker processes that were killed
             write_card(name, folder, row_length, tokenizer.added)
     packed = {split: PackedSource.open(folder / split, row_length, tokenizer.fingerprint) for split in SPLITS}
     return SourceReport(
@@ -159,7 +157,7 @@ def is_tokenized(folder: Path, made_from: Origin) -> bool:
 def wanted_processes(source: Source, made_from: Origin, processes: int | None) -> int:
     """Return the number of processes, which is 1 for a source that is read in a moment."""
     small = source.format != "hub" and sum(file["size"] for file in made_from["files"]) < SMALL_BYTES
-    return 1 if small else processes or usable_cores()
+    return 1 if small else processes or all_cores()
 
 
 def searched_source(

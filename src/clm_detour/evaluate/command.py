@@ -26,11 +26,12 @@ from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.store import as_json, write
 from clm_detour.utils.files import read_json
+from clm_detour.utils.parallel import LOCAL, Engine, Worker, parallel_map
 from clm_detour.utils.progress import warn
 
 
 def evaluate_models(
-    settings: FineTuning, models: Mapping[str, str], folder: Path, name: str
+    settings: FineTuning, models: Mapping[str, str], folder: Path, name: str, engine: Engine = LOCAL
 ) -> tuple[Summary, int]:
     """Make all runs that are not finished, and write the results of all runs.
 
@@ -38,6 +39,7 @@ def evaluate_models(
         models: Folder or hub id of each model by its name, in the order of display.
         folder: Folder of the results.
         name: Name of the evaluation.
+        engine: Where the runs are made: on this machine, or on a cluster.
 
     Returns:
         The summary, and the number of runs that were made.
@@ -49,12 +51,11 @@ def evaluate_models(
     tasks, missing = read_tasks(settings)
     for task, reason in missing.items():
         warn(f"{task} is left out: {reason}")
-    precision, reason = computed_precision(settings.precision, best_device())
-    if precision != settings.precision:
-        warn(f"Tasks are computed in {precision} ({reason}).")
-    options = RunOptions(tuple(settings.learning_rates), settings.patience, settings.pooling, precision)
-    experiment = Experiment(models, tasks, settings.seeds, options, folder)
-    made = run_all(experiment, settings.jobs)
+    with engine.serving([folder], list(models.values())):
+        precision = chosen_precision(settings.precision)
+        options = RunOptions(tuple(settings.learning_rates), settings.patience, settings.pooling, precision)
+        experiment = Experiment(models, tasks, settings.seeds, options, folder)
+        made = run_all(experiment, settings.jobs)
     records = experiment.records()
     for line in [*windows_of(records, models), *diverged_of(records)]:
         warn(line)
@@ -66,6 +67,22 @@ def evaluate_models(
         write_figure(summary, folder)
         write(summary, path)
     return summary, made
+
+
+def chosen_precision(asked: str) -> str:
+    """Return the precision of the runs. A warning is printed if it is not the one that was asked for.
+
+    It depends on the GPUs of the machines that make the runs.
+    """
+    [(precision, reason)] = parallel_map(precision_here, [asked], on_gpus=True)
+    if precision != asked:
+        warn(f"Tasks are computed in {precision} ({reason}).")
+    return precision
+
+
+def precision_here(_: object, asked: str, worker: Worker) -> tuple[str, str]:
+    """Return the precision in which this machine computes when a config asks for one, and the reason."""
+    return computed_precision(asked, best_device())
 
 
 def windows_of(records: Sequence[Mapping[str, Any]], models: Iterable[str]) -> Iterator[str]:

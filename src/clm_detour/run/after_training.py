@@ -27,6 +27,7 @@ from clm_detour.run.check.model import has_tokenizer
 from clm_detour.run.engine import Step
 from clm_detour.run.held_out import masked_base
 from clm_detour.utils.files import atomic_folder
+from clm_detour.utils.parallel import LOCAL, Engine
 from clm_detour.utils.progress import console, progress
 
 
@@ -96,11 +97,13 @@ def fill_masks_step(recipe: Recipe) -> Step:
     return Step("fill masks", "Fill masks", work, [folder.fill_masks], inputs, settings)
 
 
-def tasks_step(settings: FineTuning, models: Mapping[str, str], folder: RunFolder) -> Step:
+def tasks_step(
+    settings: FineTuning, models: Mapping[str, str], folder: RunFolder, engine: Engine = LOCAL
+) -> Step:
     """Return the step that fine-tunes the models on tasks. Each fine-tuning run has its own record."""
 
     def work() -> bool:
-        summary, runs = evaluate_models(settings, models, folder.tasks, folder.root.name)
+        summary, runs = evaluate_models(settings, models, folder.tasks, folder.root.name, engine)
         if runs:
             where = f"Differences, costs and what is left out: {folder.tasks / 'table.md'}"
             print_table(dataclasses.replace(score_table(summary, corner=""), notes=[where]), console)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -32,10 +33,11 @@ from clm_detour.train.nested import check_started_once
 from clm_detour.utils.environment import describe_environment
 from clm_detour.utils.files import write_json
 from clm_detour.utils.locks import exclusive
+from clm_detour.utils.parallel import LOCAL, Engine
 from clm_detour.utils.progress import warn
 
 
-def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
+def run_recipe(recipe: Recipe | Config, size_warnings: bool = True, engine: Engine = LOCAL) -> int:
     """Run every step of a recipe that is not done.
 
     Whatever could stop the run is checked before anything is prepared. A step after training that fails is
@@ -45,6 +47,7 @@ def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
     Args:
         recipe: Recipe, or its config.
         size_warnings: Whether to warn of few steps and little held-out text; not under `+debug`.
+        engine: Where the data is prepared and the models are fine-tuned: on this machine, or on a cluster.
 
     Returns:
         Number of steps that had something to do.
@@ -62,19 +65,20 @@ def run_recipe(recipe: Recipe | Config, size_warnings: bool = True) -> int:
         warn(warning)
     check_attention(recipe.config.model.attention)
     with exclusive(recipe.folder.root, "Another run works"):
-        return run_steps(recipe, size_warnings)
+        return run_steps(recipe, size_warnings, engine)
 
 
-def run_steps(recipe: Recipe, size_warnings: bool) -> int:
+def run_steps(recipe: Recipe, size_warnings: bool, engine: Engine) -> int:
     """Run the steps of a recipe in their order, and return how many had something to do."""
     config, folder = recipe.config, recipe.folder
     runner = StepRunner(folder.steps, steps_before_training(recipe) + steps_from_training(recipe))
-    prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
-    if config.tokenizer.train is not None:
-        path = recipe.original_tokenizer_path
-        check_tokenizer(config.model, path, load_tokenizer(path))
-    add_tokens(runner, recipe)
-    prepare_sources(runner, recipe.prepared, recipe.tokenizer, recipe.longest_document)
+    with serving_data(engine, recipe):
+        prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
+        if config.tokenizer.train is not None:
+            path = recipe.original_tokenizer_path
+            check_tokenizer(config.model, path, load_tokenizer(path))
+        add_tokens(runner, recipe)
+        prepare_sources(runner, recipe.prepared, recipe.tokenizer, recipe.longest_document)
     check_shards(recipe_sources(recipe.prepared, folder).values(), recipe.tokenizer, deep=False)
     finished = [recipe.is_finished(phase) for phase in recipe.phases.values()]  # also compares their settings
     if not all(finished):
@@ -94,7 +98,7 @@ def run_steps(recipe: Recipe, size_warnings: bool) -> int:
     runner.run_optional(after.fill_masks_step(recipe))
     if config.evaluate.tasks is not None:
         models = after.with_tokenizers(after.model_paths(config.model.base, folder, recipe.arms), recipe)
-        runner.run_optional(after.tasks_step(config.evaluate.tasks, models, folder))
+        runner.run_optional(after.tasks_step(config.evaluate.tasks, models, folder, engine))
     if can_be_analyzed(recipe.arms):
         runner.run_optional(after.analysis_step(recipe))
     if config.train.loggers:
@@ -111,6 +115,13 @@ def steps_before_training(recipe: Recipe) -> int:
     """Return the number of steps that prepare the data."""
     counted = count_steps(recipe.config.data, recipe.config.tokenizer.train, recipe.prepared)
     return counted + count_addition_steps(recipe)
+
+
+def serving_data(engine: Engine, recipe: Recipe) -> AbstractContextManager[None]:
+    """Return the block in which an engine prepares the data of a recipe."""
+    data = recipe.config.data
+    sources = [source.path for source in data.sources.values()]
+    return engine.serving([recipe.folder.root, Path(data.dir)], sources)
 
 
 def steps_from_training(recipe: Recipe) -> int:
@@ -145,11 +156,16 @@ def show_plan(plan: RecipePlan, warnings: list[str], path: Path) -> None:
     write(PlanRecord({id: PlannedPhase(total) for id, total in totals.items()}), path)
 
 
-def prepare_data(recipe: Recipe | Config) -> int:
-    """Run the steps before training only, and return how many had something to do."""
+def prepare_data(recipe: Recipe | Config, engine: Engine = LOCAL) -> int:
+    """Run the steps before training only, and return how many had something to do.
+
+    Args:
+        recipe: Recipe, or its config.
+        engine: Where the sources are tokenized and packed: on this machine, or on a cluster.
+    """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe(recipe)
     config, folder = recipe.config, recipe.folder
-    with exclusive(folder.root, "Another run works"):
+    with exclusive(folder.root, "Another run works"), serving_data(engine, recipe):
         runner = StepRunner(folder.steps, steps_before_training(recipe))
         prepare_tokenizer(runner, config.data, config.tokenizer.train, folder)
         add_tokens(runner, recipe)

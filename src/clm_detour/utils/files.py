@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,7 +45,8 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         UserError: If the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    # Two machines may have processes of one number.
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}@{platform.node()}")
     try:
         with writable(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,14 @@
 
 The first seed comes first, so that an interrupted evaluation has compared all models on all tasks with its
 first seeds. Several runs at a time are made by worker processes, which take the GPUs in turn and share the
-cores.
+cores, or by the machines of a cluster. Each run has a lock, so several commands may work on one evaluation at
+the same time, on any machines that share its folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,9 @@ from clm_detour.evaluate.tasks.task import Splits, Task
 from clm_detour.measure.encoder import needs_fresh_head
 from clm_detour.model.pretrained import check_encoder
 from clm_detour.utils.allocator import keep_freed_memory
-from clm_detour.utils.environment import usable_cores
-from clm_detour.utils.files import file_checksum, read_json, remove_half_written
-from clm_detour.utils.parallel import Worker, parallel_map
+from clm_detour.utils.files import file_checksum, read_json
+from clm_detour.utils.locks import claimed, locked
+from clm_detour.utils.parallel import Worker, current_cluster, parallel_map
 from clm_detour.utils.progress import Advance, progress, warn
 from clm_detour.utils.started_with import check, check_or_write
 
@@ -66,8 +66,13 @@ class Experiment:
         return [read_json(run.record) for run in self.runs() if run.record.exists()]
 
 
-def run_all(experiment: Experiment, jobs: int = 1) -> int:
-    """Make all runs that are not finished, up to `jobs` at a time, and return their number.
+def run_all(experiment: Experiment, jobs: int | None = None) -> int:
+    """Make all runs that are not finished, and return how many this process has made.
+
+    Runs that another process is making are waited for, and made here if it ends without them.
+
+    Args:
+        jobs: Largest number of runs at a time. None: one, or on a cluster as many as it has room for.
 
     Raises:
         UserError: If a model or a task's data cannot be used, or if there are results made with other
@@ -76,24 +81,40 @@ def run_all(experiment: Experiment, jobs: int = 1) -> int:
     for task, splits in experiment.tasks:
         check_splits(task, splits)
     check_settings(experiment)
-    runs = [run for run in experiment.runs() if not run.record.exists()]
-    if not runs:
-        return 0
     documents = {task.name: splits for task, splits in experiment.tasks}
-    if jobs == 1 or len(runs) == 1:
-        run_here(runs, documents)
-    else:
-        run_in_workers(runs, documents, jobs)
-    return len(runs)
+    made = 0
+    while runs := [run for run in experiment.runs() if not run.record.exists()]:
+        results = make_runs(runs, documents, jobs)
+        made += sum(result is not None for result in results)
+        elsewhere = [run for run, result in zip(runs, results, strict=True) if result is None]
+        if elsewhere:
+            wait_for(elsewhere[0])
+    return made
 
 
-def run_here(runs: Sequence[Run], documents: Mapping[str, Splits]) -> None:
+def wait_for(run: Run) -> None:
+    """Wait until the process that makes a run has ended, or is done with it."""
+    with locked(run.lock, f"Another process makes {run.name}"):
+        if run.record.exists():
+            run.lock.unlink(missing_ok=True)  # it is made anew by those who wait
+
+
+def make_runs(runs: Sequence[Run], documents: Mapping[str, Splits], jobs: int | None) -> Sequence[str | None]:
+    """Make runs. Return the result of each in one line, or None if another process makes or has made it."""
+    if current_cluster() is None and (jobs in (None, 1) or len(runs) == 1):
+        return make_here(runs, documents)
+    return make_in_workers(runs, documents, jobs or len(runs))
+
+
+def make_here(runs: Sequence[Run], documents: Mapping[str, Splits]) -> list[str | None]:
     """Make runs one after the other in this process."""
+    lines = []
     with progress("Fine-tuning", len(runs), "runs") as advance:
         for run in runs:
             keep_freed_memory()
-            record = fine_tune(run, documents[run.task.name], count_in_note(run.name, advance))
-            advance(1, note=result_line(record))
+            lines.append(make_unless_taken(run, documents, count_in_note(run.name, advance)))
+            advance(1, note=lines[-1])
+    return lines
 
 
 def count_in_note(name: str, advance: Advance) -> Callable[..., None]:
@@ -102,32 +123,52 @@ def count_in_note(name: str, advance: Advance) -> Callable[..., None]:
     return lambda *amount: advance(0, note=f"{name}, step {next(steps)}")
 
 
-def run_in_workers(runs: Sequence[Run], documents: Mapping[str, Splits], jobs: int) -> None:
+def make_in_workers(runs: Sequence[Run], documents: Mapping[str, Splits], jobs: int) -> Sequence[str | None]:
     """Make runs in worker processes, which receive the documents once."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
     try:
         with progress("Fine-tuning", len(runs), "runs") as advance:
-            parallel_map(
-                run_in_worker,
+            return parallel_map(
+                make_in_worker,
                 runs,
                 documents,
                 processes=jobs,
-                devices=devices,
+                on_gpus=True,
                 on_result=lambda line: advance(1, note=line),
                 remedy="set jobs lower",
             )
     except BaseException:
-        for folder in {run.folder for run in runs}:
-            remove_half_written(folder)  # workers are killed while they write
+        for run in runs:
+            if run.lock.exists():  # it was begun
+                remove_what_is_left(run)
         raise
 
 
-def run_in_worker(documents: Mapping[str, Splits], run: Run, worker: Worker) -> str:
-    """Make one run with this worker's share of the cores, and return its result in one line."""
+def remove_what_is_left(run: Run) -> None:
+    """Delete what a worker process left when it was killed, unless another process makes the run now."""
+    with claimed(run.lock) as free:
+        if free:
+            run.remove_half_written()
+
+
+def make_in_worker(documents: Mapping[str, Splits], run: Run, worker: Worker) -> str | None:
+    """Make one run with this worker's share of the cores."""
     keep_freed_memory()
-    torch.set_num_threads(max(1, usable_cores() // worker.processes))
-    return result_line(fine_tune(run, documents[run.task.name], lambda *amount, **note: None))
+    torch.set_num_threads(worker.cores)
+    return make_unless_taken(run, documents, lambda *amount, **note: None)
+
+
+def make_unless_taken(run: Run, documents: Mapping[str, Splits], advance: Callable[..., None]) -> str | None:
+    """Make one run, and return its result in one line, or None if another process makes or has made it.
+
+    The lock of the run also holds between machines, and ends with the process that makes it.
+    """
+    with claimed(run.lock) as free:
+        if not free or run.record.exists():
+            return None
+        run.remove_half_written()
+        line = result_line(fine_tune(run, documents[run.task.name], advance))
+        run.lock.unlink(missing_ok=True)  # whoever waits for it finds the record
+    return line
 
 
 def result_line(record: Mapping[str, Any]) -> str:

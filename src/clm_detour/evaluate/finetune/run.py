@@ -3,6 +3,7 @@
 OUT/MODEL/TASK/settings.json           everything that the scores depend on, except the seed
 OUT/MODEL/TASK/SEED.predictions.jsonl  one line a test document: its id, the model's answer and the annotation
 OUT/MODEL/TASK/SEED.json               the record: scores, rounds, seconds, operations, versions; written last
+OUT/MODEL/TASK/.SEED.lock              locked by the process that makes the run, and deleted at its end
 """
 
 from __future__ import annotations
@@ -77,9 +78,20 @@ class Run:
         return self.folder / f"{self.seed}.predictions.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """The file that is locked by the process that makes the run."""
+        return self.folder / f".{self.seed}.lock"
+
+    @property
     def name(self) -> str:
         """The name shown to the user."""
         return f"{self.model} on {self.task.name}, seed {self.seed}"
+
+    def remove_half_written(self) -> None:
+        """Delete temporary files of a process that was killed. The caller must hold the lock of the run."""
+        for file in (self.record, self.predictions):
+            for left in self.folder.glob(f".{file.name}.tmp*"):
+                left.unlink(missing_ok=True)
 
 
 def fine_tune(run: Run, splits: Splits, advance: Callable[..., None]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Run one function over many tasks, in this process or in several worker processes.
+"""The engine of one machine: tasks run in this process, or in several worker processes.
 
 joblib's loky back end starts the workers of a call, and they end with it, however it ends. They are new
 processes, not forks, since the threads of this one (of tokenizers, of Arrow) would not survive a fork. Each
@@ -14,11 +14,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -27,88 +26,60 @@ from joblib.externals.loky import get_reusable_executor, process_executor
 from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.interrupt import INTERRUPTED, interrupts_held
+from clm_detour.utils.parallel.worker import AMOUNTS, POLL_SECONDS, Call, Worker
 from clm_detour.utils.signals import SIGNALS
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-AMOUNTS = 3  # in a report, at most
-POLL_SECONDS = 0.2
 STOP = -1  # on the board in place of the number of unfinished tasks
 
 
-@dataclass(frozen=True)
-class Worker:
-    """The process that runs a task, as the task sees it.
-
-    Args:
-        processes: Number of processes that share the tasks.
-        report: Function that adds up to `AMOUNTS` integers, amounts of work done, to the progress of the
-            call.
-        threads: Function that returns the number of threads the task should use now. It is 1 while there are
-            tasks for the other cores, and all cores later, so that a large task does not end on one core.
-    """
-
-    processes: int
-    report: Callable[..., None]
-    threads: Callable[[], int]
+def map_here(call: Call) -> list[Any]:
+    """Return the results of a call whose tasks run one after the other in this process."""
+    here = Worker(1, usable_cores(), call.on_progress, usable_cores)
+    results = []
+    for task in call.tasks:
+        results.append(call.function(call.common, task, here))
+        call.on_result(results[-1])
+    return results
 
 
-def parallel_map(
-    function: Callable[[Any, Task, Worker], Result],
-    tasks: Sequence[Task],
-    common: Any = None,
-    *,
-    processes: int = 1,
-    devices: Sequence[str] = (),
-    on_progress: Callable[..., None] = lambda *amounts: None,
-    on_result: Callable[[Result], None] = lambda result: None,
-    remedy: str = "use fewer processes",
-) -> list[Result]:
-    """Return `function(common, task, worker)` of each task, in the order of the tasks.
-
-    The tasks begin in that order too. Function, tasks and results must be picklable. An exception, in a task
-    or here, ends the workers at once; files that they were writing are left behind.
-
-    Args:
-        common: Argument that all tasks share. It is sent to each worker once.
-        processes: Number of worker processes. With 1, or with a single task, everything runs in this process.
-        devices: Values of `CUDA_VISIBLE_DEVICES`, which the workers take in turn.
-        on_progress: Function that receives the amounts reported since its last call. Workers always give
-            `AMOUNTS`.
-        on_result: Function that receives each result as soon as it is there.
-        remedy: What to change if a worker runs out of memory, for the error.
+def map_on_processes(call: Call) -> list[Any]:
+    """Return the results of a call whose tasks run in worker processes.
 
     Raises:
         UserError: If a worker was killed, or if a task raised it.
     """
-    processes = min(processes, len(tasks))
-    if processes <= 1:
-        here = Worker(1, on_progress, usable_cores)
-        results = []
-        for task in tasks:
-            results.append(function(common, task, here))
-            on_result(results[-1])
-        return results
     with TemporaryDirectory(prefix="clm-detour-") as folder:
-        board = np.memmap(Path(folder, "board"), np.int64, "w+", shape=(1 + len(tasks), AMOUNTS))
-        board[0, 0] = len(tasks)
-        start = (folder, board.shape, os.getpid(), processes, tuple(devices), common)
-        calls = [delayed(run_task)(function, number, task) for number, task in enumerate(tasks)]
-        finished: queue.SimpleQueue[tuple[int, Result] | BaseException] = queue.SimpleQueue()
-        thread = threading.Thread(target=run_calls, args=(calls, processes, start, finished), daemon=True)
+        board = np.memmap(Path(folder, "board"), np.int64, "w+", shape=(1 + len(call.tasks), AMOUNTS))
+        board[0, 0] = len(call.tasks)
+        devices = visible_devices() if call.on_gpus else []
+        start = (folder, board.shape, os.getpid(), call.at_a_time, devices, call.common)
+        calls = [delayed(run_task)(call.function, number, task) for number, task in enumerate(call.tasks)]
+        finished: queue.SimpleQueue[tuple[int, Any] | BaseException] = queue.SimpleQueue()
+        thread = threading.Thread(
+            target=run_calls, args=(calls, call.at_a_time, start, finished), daemon=True
+        )
         try:
             resource_tracker.ensure_running()  # where it is started later, Python 3.11 unblocks Ctrl-C again
             with interrupts_held():  # the thread and the processes that it starts do not receive Ctrl-C
                 thread.start()
-            return collect(board, finished, on_progress, on_result)
+            return collect(board, finished, call.on_progress, call.on_result)
         except process_executor.TerminatedWorkerError as error:
             raise UserError(
-                f"A worker process was killed, most likely for lack of memory: {remedy} and run the same "
-                "command again; it resumes where it stopped."
+                f"A worker process was killed, most likely for lack of memory: {call.remedy} and run the "
+                "same command again; it resumes where it stopped."
             ) from error
         finally:
             board[0, 0] = STOP
             thread.join()
+
+
+def visible_devices() -> list[str]:
+    """Return the GPUs that processes started here would use, as values of `CUDA_VISIBLE_DEVICES`."""
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return visible.split(",")
+    import torch  # workers that prepare data import this module, and need no torch
+
+    return [str(gpu) for gpu in range(torch.cuda.device_count())]
 
 
 def run_calls(calls: Sequence[Any], processes: int, start: tuple[Any, ...], finished: Any) -> None:
@@ -192,7 +163,7 @@ def worker_number(folder: Path) -> int:
             number += 1
 
 
-def run_task(function: Callable[[Any, Task, Worker], Result], number: int, task: Task) -> tuple[int, Result]:
+def run_task(function: Callable[[Any, Any, Worker], Any], number: int, task: Any) -> tuple[int, Any]:
     """Run a task in a worker process. Return its number and its result."""
     row = _board[1 + number]
 
@@ -203,4 +174,5 @@ def run_task(function: Callable[[Any, Task, Worker], Result], number: int, task:
         cores = usable_cores()
         return cores if 2 * _board[0, 0] <= cores else 1
 
-    return number, function(_common, task, Worker(_processes, report, threads))
+    cores = max(1, usable_cores() // _processes)
+    return number, function(_common, task, Worker(_processes, cores, report, threads))
