@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from clm_detour.cli import ConfigPath, Overrides, analysis, reporting
+from clm_detour.cli import ConfigPath, Overrides, analysis, ledger, reporting
 from clm_detour.config import load_config
 from clm_detour.config.loading import DEBUG
 from clm_detour.utils.environment import VERSION
@@ -384,7 +384,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-for shows in reporting.VERBS:
+for shows in (*reporting.VERBS, *ledger.VERBS):
     app.command()(shows)
 for analyzes in analysis.VERBS:
     app.command(rich_help_panel="Analysis")(analyzes)

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from clm_detour.config.loading import checked, merge, parse_override, plain, read_tree
 from clm_detour.config.shipped import find_config
 from clm_detour.config.validation import check_keys
+from clm_detour.figures.wording import listing
 from clm_detour.ledger.schema import Claim, Ledger, Reference, Scale
 from clm_detour.ledger.statistics import STATISTICS
 from clm_detour.utils.errors import UserError
@@ -124,11 +125,8 @@ def check_overrides(overrides: Iterable[str], where: str) -> None:
 def check_claim(where: str, claim: Claim, arms: Iterable[str], variants: list[str]) -> None:
     """Check that a claim's statistic, arms and variants exist and fit each other."""
     one_of(claim.statistic, STATISTICS, f"{where}.statistic")
-    statistic, arms = STATISTICS[claim.statistic], list(arms)
     for key, named in (("of", claim.of), ("against", claim.against)):
-        if isinstance(named, float | int):
-            continue
-        for text in [named] if isinstance(named, str) else named:
+        for text in [] if isinstance(named, float | int) else [named] if isinstance(named, str) else named:
             try:
                 found = Reference.parse(text)
             except UserError as error:
@@ -136,13 +134,9 @@ def check_claim(where: str, claim: Claim, arms: Iterable[str], variants: list[st
             one_of(found.arm, arms, f"{where}.{key}")
             if found.variant:
                 one_of(found.variant, variants, f"{where}.{key}, a variant of a scale")
-            require(
-                not statistic.arms or found.arm == statistic.arms[0],
-                f"{where}.{key}: {claim.statistic} compares the arms {' and '.join(statistic.arms)} of a run; "
-                f"write {statistic.arms[0]} or VARIANT/{statistic.arms[0]}.",
-            )
-    for arm in statistic.arms:
-        one_of(arm, arms, f"{where}.statistic, whose arms are {', '.join(statistic.arms)}")
+            check_pair(f"{where}.{key}", found, claim.statistic)
+    for arm in STATISTICS[claim.statistic].arms:
+        one_of(arm, arms, f"{where}.statistic, which needs this arm")
     require(bool(claim.plus), f"{where}.of is empty; name an arm.")
     subtracted = len(claim.minus) or 1
     require(
@@ -150,3 +144,13 @@ def check_claim(where: str, claim: Claim, arms: Iterable[str], variants: list[st
         f"{where}: of names {len(claim.plus)} arms and against {subtracted}; name as many, so that the effect "
         "is a difference.",
     )
+
+
+def check_pair(where: str, reference: Reference, name: str) -> None:
+    """Check that a statistic of several arms of a run is asked of the first of them."""
+    arms = STATISTICS[name].arms
+    if arms and reference.arm != arms[0]:
+        raise UserError(
+            f"{where}: {name} is a comparison of the arms {listing(arms)} of a run, not a value of "
+            f"{reference.arm}; write {arms[0]} or VARIANT/{arms[0]}."
+        )

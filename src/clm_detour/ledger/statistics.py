@@ -1,7 +1,7 @@
 """The statistics that a claim can name: functions of the records of a finished run.
 
 A statistic has one value for each run, and thus for each seed. A value that was not measured is None.
-Divergences are 1 - CKA by the debiased estimator (Murphy et al. 2024, arXiv 2405.01012).
+Divergences are 1 - CKA by the debiased estimator of `analyze.cka`.
 """
 
 from __future__ import annotations
