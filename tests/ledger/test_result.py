@@ -46,7 +46,12 @@ def test_effects_are_paired_by_seed_and_decide(loaded, runs):
 
 def test_what_was_not_measured_is_no_number(loaded, runs):
     missing = make_result(loaded).claims["with-dropout"]
-    assert (missing.verdict, missing.effect, missing.interval, missing.more_seeds) == ("undecided", None, None, None)
+    assert (missing.verdict, missing.effect, missing.interval, missing.more_seeds) == (
+        "undecided",
+        None,
+        None,
+        None,
+    )
     assert "not measured" in missing.reason
     assert all(value is None for each in missing.seeds.values() for value in each.values.values())
 

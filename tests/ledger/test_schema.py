@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from clm_detour.__main__ import main
 from clm_detour.ledger.load import load_ledger
 from clm_detour.ledger.runs import ledger_runs
+from clm_detour.ledger.statistics import STATISTICS
 from clm_detour.utils.errors import UserError
 
 WRONG = {
     "a misspelled key": ("    expect: equal", "    expects: equal", "did you mean claims.frozen.expect?"),
     "a missing key": ("    refuted_if: the loss is higher.\n", "", "claims.frozen.refuted_if is not set"),
     "an unknown expectation": ("expect: equal", "expect: eqal", "did you mean equal?"),
-    "an unknown statistic": ("statistic: held_out_loss", "statistic: heldout_loss", "did you mean held_out_loss?"),
+    "an unknown statistic": ("c: held_out_loss", "c: heldout_loss", "did you mean held_out_loss?"),
     "an unknown arm": ("against: detour\n", "against: detuor\n", "did you mean detour?"),
     "an unknown variant": ("of: dropout/detour", "of: dropot/detour", "did you mean dropout?"),
     "an arm with a space": ("of: low-frozen", "of: low frozen", "write ARM or VARIANT/ARM"),
@@ -33,7 +36,7 @@ WRONG = {
 def test_a_mistake_is_one_sentence(ledger_file, monkeypatch, capsys, there, here, expected):
     text = ledger_file.read_text()
     assert there in text
-    head, found, tail = text.rpartition(there)
+    head, _, tail = text.rpartition(there)
     ledger_file.write_text(head + here + tail)
     monkeypatch.setattr(sys, "argv", ["clm-detour", "reproduce", str(ledger_file), "--dry-run"])
     with pytest.raises(SystemExit) as left:
@@ -131,3 +134,19 @@ def test_the_shipped_ledger_makes_recipes_at_every_scale(scale, debug):
     assert flops == twin if debug else flops > twin
     assert any(run.variant == "dropout" for run in runs)
     assert all(run.tokens > 0 for run in runs)
+
+
+def test_the_documentation_has_every_statistic_with_its_unit():
+    text = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    for name, statistic in STATISTICS.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        assert line.endswith(f"| {statistic.unit} | {statistic.better + ' ' if statistic.better else ''}|")
+
+
+def test_the_ledger_of_the_documentation_loads(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1])
+    loaded = load_ledger(tmp_path / "mine.yaml")
+    loaded.scale.recipe = "quickstart"
+    (run, *_) = ledger_runs(loaded, loaded.claims)
+    assert list(run.recipe.arms) == ["detour", "twin-15"]

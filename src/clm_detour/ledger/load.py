@@ -141,8 +141,8 @@ def check_claim(where: str, claim: Claim, arms: Iterable[str], variants: list[st
     subtracted = len(claim.minus) or 1
     require(
         len(claim.plus) == subtracted,
-        f"{where}: of names {len(claim.plus)} arms and against {subtracted}; name as many, so that the effect "
-        "is a difference.",
+        f"{where}: of names {len(claim.plus)} arms and against {subtracted}; name as many, so that the "
+        "effect is a difference.",
     )
 
 

@@ -61,15 +61,15 @@ def notes(result: LedgerRecord) -> list[str]:
     """Return what a reader of the verdicts should know, in sentences."""
     seeds = max((len(claim.seeds) for claim in result.claims.values()), default=0)
     found = [
-        f"Effects are means over paired seeds ({counted(seeds, 'seed')} in the ledger), with {CONFIDENCE:.0%} t "
-        "intervals.",
+        f"Effects are means over paired seeds ({counted(seeds, 'seed')} in the ledger), with {CONFIDENCE:.0%} "
+        "t intervals.",
         f"Each verdict is for its claim alone: if none of the {counted(len(result.claims), 'claim')} had an "
         f"effect, each would still be called supported with a chance of up to {(1 - CONFIDENCE) / 2:.1%}.",
     ]
     if result.changes:
         found.append(
-            f"The ledger was changed after its first run: {' '.join(result.changes)} A verdict under a changed "
-            "rule is not one that was planned."
+            f"The ledger was changed after its first run: {' '.join(result.changes)} A verdict under a "
+            "changed rule is not one that was planned."
         )
     if result.not_tried:
         found.append(f"Not tried at this scale: {', '.join(result.not_tried)}.")
@@ -119,8 +119,8 @@ def facts(claim: ClaimResult) -> list[str]:
     return [
         f"Effect: {claim.title} in {claim.unit}{direction}, of {' + '.join(claim.of)} minus "
         f"{' − '.join(against)}.",
-        f"Expected: {expected} The smallest effect of interest is {claim.smallest:g} {claim.unit}, and effects "
-        f"within ±{claim.equivalence:g} {claim.unit} count as none.",
+        f"Expected: {expected} The smallest effect of interest is {claim.smallest:g} {claim.unit}, and "
+        f"effects within ±{claim.equivalence:g} {claim.unit} count as none.",
         f"Refuted if: {claim.refuted_if}",
         f"Source: {claim.source}",
     ]

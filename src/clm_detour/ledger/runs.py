@@ -101,7 +101,7 @@ class LedgerRun:
 
     @property
     def is_measured(self) -> bool:
-        """Whether every arm has its scores, the analysis is made or cannot be made, and the page is written."""
+        """Whether every arm has its scores, the analysis is there or cannot be made, and there is a page."""
         folder, arms = self.folder, self.recipe.arms
         summary = folder.tasks / "summary.json"
         files = [folder.arms, folder.report, folder.held_out, folder.steps]

@@ -1,4 +1,4 @@
-"""The records of a ledger: `ledger.json` with the verdicts, and `ledger.started.json`, written before them."""
+"""The records of a ledger: `ledger.json`, with the verdicts, and `ledger.started.json`."""
 
 from __future__ import annotations
 
