@@ -13,7 +13,7 @@ QUICKSTART = CONFIGS / "quickstart.yaml"
 SHIPPED = [
     path
     for path in sorted(CONFIGS.rglob("*.yaml"))
-    if not {"base", "cloud", "eval"} & set(path.relative_to(CONFIGS).parts)
+    if not {"base", "cloud", "eval", "ledgers"} & set(path.relative_to(CONFIGS).parts)
 ]
 
 

@@ -13,7 +13,7 @@ from clm_detour.config import load_config
 from clm_detour.config.shipped import find_config, opening, shipped_configs, shipped_files
 from clm_detour.utils.errors import UserError
 
-RECIPES = [name for name in shipped_configs() if not name.startswith(("base/", "eval/"))]
+RECIPES = [name for name in shipped_configs() if not name.startswith(("base/", "eval/", "ledgers/"))]
 
 
 @pytest.fixture(autouse=True)

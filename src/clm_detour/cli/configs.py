@@ -14,6 +14,7 @@ GROUPS = {
     "paper/ablations/": "Ablations of the paper (clm-detour run NAME)",
     "paper/other-bases/": "The recipe of the paper on other models (clm-detour run NAME)",
     "eval/": "Evaluations (clm-detour evaluate NAME)",
+    "ledgers/": "Ledgers of claims (clm-detour reproduce NAME)",
     "base/": "Parts that a recipe can extend (extends: [NAME, NAME])",
     "cloud/": "Files for other programs (clm-detour configs NAME > FILE)",
 }

@@ -45,8 +45,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: If the file cannot be read or something in it is wrong; one sentence for the first mistake.
     """
+    return config_from(read_tree(find_config(str(path))), overrides)
+
+
+def config_from(tree: DictConfig, overrides: Sequence[str] = ()) -> Config:
+    """Check a recipe that is not a file; `overrides` and errors are those of `load_config`."""
     changes = [parse_override(text) for text in overrides if text != DEBUG]
-    tree = merge(read_tree(find_config(str(path))), *changes)
+    tree = merge(tree, *changes)
     if DEBUG in overrides:
         check_keys(Config, plain(tree))
         tree = merge(OmegaConf.create(debug(plain(tree))), *changes)

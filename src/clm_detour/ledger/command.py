@@ -1,0 +1,124 @@
+"""Try the claims of a ledger: run what is missing, and write the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clm_detour.config.loading import DEBUG
+from clm_detour.figures.table import Row, Table
+from clm_detour.figures.wording import count, counted, listing, tokens
+from clm_detour.ledger.load import ScaledLedger, check_overrides
+from clm_detour.ledger.page import write_ledger_page
+from clm_detour.ledger.result import make_result, started
+from clm_detour.ledger.runs import MAIN, LedgerRun, ledger_runs, result_folder
+from clm_detour.records.ledger import LedgerRecord
+from clm_detour.records.store import write
+from clm_detour.utils.errors import UserError
+from clm_detour.utils.progress import say, warn
+from clm_detour.utils.rules import one_of
+
+
+def chosen_claims(loaded: ScaledLedger, only: Sequence[str]) -> list[str]:
+    """Return the names of the claims to try: all of the scale, or those in `only`.
+
+    Raises:
+        UserError: If there is no such claim, or the scale does not try it.
+    """
+    for name in only:
+        one_of(name, loaded.ledger.claims, "--only")
+        if missing := loaded.lacks(loaded.ledger.claims[name]):
+            raise UserError(
+                f"--only {name}: the scale {loaded.scale_name} does not have the variant {listing(missing)}; "
+                "choose another --scale."
+            )
+    return list(dict.fromkeys(only)) or list(loaded.claims)
+
+
+def missing_runs(
+    loaded: ScaledLedger, only: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> list[LedgerRun]:
+    """Return the runs of the chosen claims that are not complete.
+
+    Raises:
+        UserError: If a recipe is wrong, or a phase was started with other settings than those of the ledger.
+    """
+    check_overrides([text for text in overrides if text != DEBUG], "the command line")
+    runs = ledger_runs(loaded, chosen_claims(loaded, only), overrides)
+    for run in runs:
+        run.check_unchanged()
+    return [run for run in runs if not run.is_complete]
+
+
+def run_table(runs: Sequence[LedgerRun]) -> Table:
+    """Return what is to be run: a row for each run, with the tokens of its phases that are not finished."""
+    rows = [
+        Row(
+            [
+                f"{run.variant or MAIN}/seed-{run.seed}",
+                ", ".join(run.recipe.arms),
+                tokens(run.tokens) if run.tokens else "scores only",
+            ]
+        )
+        for run in runs
+    ]
+    rows.append(Row([counted(len(runs), "run"), "", tokens(sum(run.tokens for run in runs))], "rest"))
+    return Table("Runs that are missing", ["Run", "Arms", "To train"], rows, left={1})
+
+
+def reproduce(
+    loaded: ScaledLedger, only: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> tuple[LedgerRecord, Path]:
+    """Run what claims need and is missing, write the result, and return it with its folder.
+
+    `ledger.json` and `ledger.html` hold all claims of the scale, also with `only`. A run that is interrupted
+    goes on where it stopped when the ledger is tried again.
+
+    Args:
+        only: Names of the claims whose runs are made; empty for all.
+        overrides: Changes to every recipe, like those of `clm-detour run`.
+
+    Raises:
+        UserError: As `missing_runs`, or if a run fails.
+    """
+    missing = missing_runs(loaded, only, overrides)
+    folder = result_folder(loaded, overrides)
+    started(loaded, folder)
+    for place, run in enumerate(missing, 1):
+        say(f"Run {place} of {count(len(missing))}: {run.folder.root}", style="bold")
+        run_one(run, size_warnings=DEBUG not in overrides, loaded=loaded)
+    result = make_result(loaded, overrides)
+    write(result, folder / "ledger.json")
+    write_ledger_page(result, folder)
+    return result, folder
+
+
+def run_one(run: LedgerRun, size_warnings: bool, loaded: ScaledLedger) -> None:
+    """Run the recipe of a run as far as it is missing, and the needle test of its arms."""
+    from clm_detour.run.pipeline import run_recipe
+
+    if not (run.is_trained and run.is_measured):
+        run_recipe(run.recipe, size_warnings)
+    if run.without_needles:
+        try:
+            measure_needles(run, loaded)
+        except UserError as error:  # for example, too little text; the claim stays undecided
+            warn(f"{run.folder.root}: needles are left out. {error}")
+
+
+def measure_needles(run: LedgerRun, loaded: ScaledLedger) -> None:
+    """Test the arms of a run for needles in its held-out texts, and write `analysis/needles.json`.
+
+    Raises:
+        UserError: If there is too little text, or the tokenizer has too few whole words.
+    """
+    from clm_detour.analyze.needles import find_needles
+    from clm_detour.analyze.texts import held_out_texts
+    from clm_detour.records.needles import NeedlesRecord
+    from clm_detour.records.store import parse
+
+    wanted = loaded.scale.needles
+    texts = held_out_texts(run.recipe, 20 * max(wanted.lengths))
+    models = [str(run.folder.model(arm)) for arm in run.needles]
+    found = find_needles(models, texts, wanted.lengths, wanted.trials, run.seed)
+    write(parse(NeedlesRecord, found), run.needles_record)

@@ -1,0 +1,124 @@
+"""What a ledger needs and is missing is run through the pipeline, and goes on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from clm_detour.__main__ import main
+from clm_detour.ledger.command import missing_runs, reproduce, run_table
+from clm_detour.ledger.load import load_ledger
+from clm_detour.ledger.statistics import STATISTICS
+from clm_detour.utils.errors import UserError
+
+ONE_SEED = ("seeds: [1, 2, 3]", "seeds: [1]\n    needles: {lengths: [64], trials: 4}")
+FEW_TEXTS = "analysis={texts: 20, samples: 1, max_tokens: 16}"
+
+
+def short_page(run_dir: Path) -> Path:
+    """Write a page without figures, which take longer than the run."""
+    (run_dir / "report.html").write_text("page")
+    return run_dir / "report.html"
+
+
+def no_run(*_: object) -> int:
+    raise AssertionError("a finished run was repeated")
+
+
+def test_a_ledger_runs_what_is_missing_goes_on_after_a_kill_and_repeats_nothing(
+    ledger_file, stop_after, monkeypatch, capfd
+):
+    ledger_file.write_text(ledger_file.read_text().replace(*ONE_SEED))
+    loaded, changes = load_ledger(ledger_file), [FEW_TEXTS]
+    claims = loaded.ledger.claims
+    for name in ("needles", "divergence"):
+        claims[name] = dataclasses.replace(
+            claims["frozen"], statistic=name, of="detour", against=0.0, expect="more"
+        )
+    tried = ["lower-loss", "needles", "divergence"]
+    (before,) = missing_runs(loaded, tried, changes)
+
+    stop_after(2)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(loaded, tried, changes)
+    monkeypatch.undo()
+    monkeypatch.setattr("clm_detour.report.page.write_page", short_page)
+    assert not before.is_complete
+
+    result, folder = reproduce(loaded, tried, changes)
+    assert not missing_runs(loaded, tried, changes)
+    finished = {path: path.stat().st_mtime for path in folder.rglob("phase.json")}
+    assert len(finished) == 5  # pretrain, and two phases of each arm
+    for name in tried:
+        claim = result.claims[name]
+        assert claim.verdict == "undecided"
+        assert claim.interval is None
+        assert (claim.effect is None) == (STATISTICS[claim.statistic].read(before.folder, "detour") is None)
+    assert result.claims["lower-loss"].effect is not None
+    assert result.claims["divergence"].effect is not None
+    (run,) = result.runs
+    assert run.data["abstracts"]["train"]
+    assert run.config
+    assert run.environment["torch"] == result.versions["torch"]
+
+    monkeypatch.setattr("clm_detour.run.pipeline.run_recipe", no_run)
+    again, _ = reproduce(loaded, tried, changes)
+    assert again.claims == result.claims
+    assert {path: path.stat().st_mtime for path in folder.rglob("phase.json")} == finished
+
+    # Another claim needs one more arm: only its own phases are missing, and the run keeps its other arms.
+    (more,) = missing_runs(loaded, ["frozen"], changes)
+    assert list(more.recipe.arms) == ["detour", "twin", "low-frozen"]
+    ids = ["pretrain.clm-low-frozen", "pretrain.clm-low-frozen.decay"]
+    assert more.tokens == sum(more.recipe.phases[id].tokens for id in ids)
+    assert run_table([more]).rows[0].cells[0] == "main/seed-1"
+
+    # An arm that was changed after its run is not mixed with the old one.
+    loaded.scale.overrides.append("phases.mlm.mask_rate=0.4")
+    with pytest.raises(UserError, match=r"started with other settings \(phases\.mlm\.mask_rate was 0\.3"):
+        missing_runs(loaded, tried, changes)
+
+
+def test_a_dry_run_lists_runs_and_writes_nothing(ledger_file, loaded, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ["clm-detour", "reproduce", str(ledger_file), "--dry-run", "--only", "lower-loss"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert not left.value.code
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    for run in missing_runs(loaded, ["lower-loss"]):
+        assert f"main/seed-{run.seed}" in shown
+    assert "dropout" not in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_command_line_cannot_set_what_the_ledger_sets(loaded):
+    with pytest.raises(UserError, match=r"the command line: seed is set by the ledger"):
+        missing_runs(loaded, [], ["seed=3"])
+
+
+def test_an_error_of_a_recipe_comes_before_any_run(ledger_file, tmp_path):
+    ledger_file.write_text(
+        ledger_file.read_text().replace("attention_output_dropout=0.1", "attention_output_dropout=2")
+    )
+    with pytest.raises(UserError, match="attention_output_dropout"):
+        reproduce(load_ledger(ledger_file))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_shipped_ledger_runs_in_debug(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = load_ledger("ledgers/paper", "paper")
+    overrides = ["+debug", "evaluate.tasks.data=x"]
+    result, folder = reproduce(loaded, ["better-on-tasks", "data-restarted", "output-dropout"], overrides)
+    assert str(folder) == "runs/ledger/paper-debug"
+    assert len(result.runs) == 6
+    record = json.loads((folder / "ledger.json").read_text())
+    assert record["claims"]["data-restarted"]["of"] == ["detour-restart"]
