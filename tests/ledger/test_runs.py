@@ -113,12 +113,20 @@ def test_an_error_of_a_recipe_comes_before_any_run(ledger_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_shipped_ledger_runs_in_debug(tmp_path, monkeypatch):
+def test_a_later_claim_adds_its_arms_to_the_runs_of_the_shipped_ledger(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clm_detour.report.page.write_page", short_page)
     loaded = load_ledger("ledgers/paper", "paper")
-    overrides = ["+debug", "evaluate.tasks.data=x"]
-    result, folder = reproduce(loaded, ["better-on-tasks", "data-restarted", "output-dropout"], overrides)
+    del loaded.scale.seeds[1:]
+    overrides = ["+debug", "evaluate.tasks={tasks: [SampleVerdict], data: null}"]
+    first, folder = reproduce(loaded, ["better-on-tasks"], overrides)
     assert str(folder) == "runs/ledger/paper-debug"
-    assert len(result.runs) == 6
+    later, _ = reproduce(loaded, ["data-restarted"], overrides)
+    assert not missing_runs(loaded, ["better-on-tasks", "data-restarted"], overrides)
+    assert [run.arms for run in later.runs] == [["detour", "twin", "detour-restart", "twin-restart"]]
+    assert first.claims["better-on-tasks"].effect is not None
+    assert first.claims["data-restarted"].effect is None
+    assert later.claims["better-on-tasks"].seeds == first.claims["better-on-tasks"].seeds
+    assert later.claims["data-restarted"].effect is not None
     record = json.loads((folder / "ledger.json").read_text())
     assert record["claims"]["data-restarted"]["of"] == ["detour-restart"]

@@ -16,6 +16,7 @@ from clm_detour.records.ledger import ClaimResult, LedgerRecord
 from clm_detour.report import page as report_page
 from clm_detour.utils.files import atomic_write
 
+LEVEL = 50 * (1 - CONFIDENCE)  # percent, of each one-sided test
 TAGS = {"supported": "better", "refuted": "worse", "undecided": ""}  # classes of the style sheet
 EXPECTED = {
     "more": "The effect is above zero.",
@@ -61,10 +62,9 @@ def notes(result: LedgerRecord) -> list[str]:
     """Return what a reader of the verdicts should know, in sentences."""
     seeds = max((len(claim.seeds) for claim in result.claims.values()), default=0)
     found = [
-        f"Effects are means over paired seeds ({counted(seeds, 'seed')} in the ledger), with "
-        f"{CONFIDENCE:.0%} t intervals.",
+        f"Effects are means over {counted(seeds, 'paired seed')}, as far as measured, with 95 % t intervals.",
         f"Each verdict is for its claim alone: if none of the {counted(len(result.claims), 'claim')} had an "
-        f"effect, each would still be called supported with a chance of up to {(1 - CONFIDENCE) / 2:.1%}.",
+        f"effect, each would still be called supported with a chance of up to {LEVEL:g} %.",
     ]
     if result.changes:
         found.append(

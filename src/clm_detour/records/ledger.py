@@ -75,10 +75,14 @@ class ClaimResult:
 
     @property
     def words(self) -> str:
-        """The verdict, with the number of seeds that are missing."""
-        if self.more_seeds is None:
+        """The verdict, and what an undecided claim is missing."""
+        if self.verdict != "undecided":
             return self.verdict
-        return f"{self.verdict} (about {self.more_seeds} more seed{'' if self.more_seeds == 1 else 's'})"
+        if self.more_seeds is not None:
+            return f"undecided (about {self.more_seeds} more seed{'' if self.more_seeds == 1 else 's'})"
+        if self.effect is None:
+            return "undecided (not measured)"
+        return "undecided (one seed)" if self.deviation is None else "undecided"
 
 
 @dataclass(frozen=True, kw_only=True)
