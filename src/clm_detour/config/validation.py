@@ -157,8 +157,9 @@ class Place:
 
 def section_of_union(annotation: Any, name: str | int) -> Any:
     """Return the dataclass of this name among several types that a value can have, or None."""
-    several = members(annotation) if len(members(annotation)) > 1 else []
-    return next((one for one in several if dataclasses.is_dataclass(one) and one.__name__ == name), None)
+    several = [one for one in members(annotation) if isinstance(one, type)]
+    sections = {one.__name__: one for one in several if dataclasses.is_dataclass(one)}
+    return sections.get(str(name)) if len(members(annotation)) > 1 else None
 
 
 def default_in_words(schema: Any, name: str) -> str:

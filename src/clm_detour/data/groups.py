@@ -65,11 +65,11 @@ class Group:
         """
         if not repeated.any() and not near.any() and not len(cut):
             return self
-        bits = [np.packbits(flags).tobytes() if flags.any() else b"" for flags in (repeated, near)]
+        equal, copies = np.packbits(repeated).tobytes(), np.packbits(near).tobytes() if near.any() else b""
         pairs = cut.astype(PLACE).tobytes()
-        left_out = np.packbits(repeated).tobytes() + (b"near" + bits[1] if bits[1] else b"")
-        key = checksum(self.key.encode() + left_out + (b"cut" + pairs if pairs else b""))
-        return Group(self.units, self.folder.with_name(key), self.digests, *bits, pairs)
+        further = (b"near" + copies if copies else b"") + (b"cut" + pairs if pairs else b"")
+        folder = self.folder.with_name(checksum(self.key.encode() + equal + further))
+        return Group(self.units, folder, self.digests, equal, copies, pairs)
 
 
 def largest_first(groups: Iterable[Group]) -> list[Group]:

@@ -34,7 +34,7 @@ def origin(source: Source, tokenizer: Tokenizer, held_out: float, on_error: OnEr
 def origin_in(data: Data, name: str, tokenizer: Tokenizer) -> Origin:
     """Return the origin of a source in a recipe.
 
-    With `data.deduplicate` its documents depend on all sources before it, so it has a hash of their origins.
+    With `data.deduplicate` its documents depend on all sources before it, so a hash of theirs is added.
 
     Raises:
         UserError: If one of these sources has no file.

@@ -7,8 +7,7 @@ Each set gets a MinHash signature of 256 slots (R-MinHash of the package rensa).
 slot with probability J. The slots are divided into 64 bands of 4, and texts that agree in all slots of a
 band are compared exactly. Two texts are therefore compared with probability 1 - (1 - J^4)^64: 98.4 % at
 J = 0.5 and 99.9 % at 0.57, which is the mean of texts in which a tenth of the words was replaced (a shingle
-remains with probability p = 0.9^3, and J = p / (2 - p)). At J = 0.1 it is 0.6 %, and at 0.01 one in a
-million.
+remains with probability p = 0.9^3, and J = p / (2 - p)). At J = 0.1 it is 0.6 %.
 """
 
 from __future__ import annotations
