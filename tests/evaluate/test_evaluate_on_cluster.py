@@ -17,7 +17,7 @@ from clm_detour.evaluate.command import evaluate_models
 from clm_detour.evaluate.finetune import experiment
 from clm_detour.evaluate.finetune.run import Run
 from clm_detour.utils.parallel import Engine, Worker
-from ray_nodes import hang_if_lost, ray_cluster, second_node_lost, wait_until
+from ray_nodes import TIMEOUT, hang_if_lost, ray_cluster, second_node_lost, wait_until
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = pytest.mark.slow
@@ -113,7 +113,7 @@ def finished(folder: Path) -> int:
 
 def test_two_commands_at_once_make_each_run_once(start, tmp_path):
     commands = [start("first.log"), start("second.log")]
-    codes = [command.wait(300) for command in commands]
+    codes = [command.wait(TIMEOUT) for command in commands]
     said = [(tmp_path / f"{name}.log").read_text() for name in ("first", "second")]
     assert codes == [0, 0], said
     assert finished(tmp_path) == 6
@@ -127,7 +127,7 @@ def test_a_command_that_is_killed_goes_on_where_it_was(start, tmp_path):
     before = finished(tmp_path)
     assert 0 < before < 6, (tmp_path / "first.log").read_text()
     second = start("second.log")
-    assert second.wait(300) == 0, (tmp_path / "second.log").read_text()
+    assert second.wait(TIMEOUT) == 0, (tmp_path / "second.log").read_text()
     assert finished(tmp_path) == 6
     [made] = re.findall(r"(\d+) runs done", (tmp_path / "second.log").read_text())
     assert int(made) <= 6 - before
