@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from transformers import ModernBertModel
 
 from clm_detour.config import load_config
 from clm_detour.config.shipped import CONFIGS
@@ -74,8 +75,10 @@ def heads(recipe: Recipe, arm: str) -> list[tuple[bool, str | None]]:
 def test_separate_heads_take_turns_and_that_of_the_base_waits_for_its_objective(recipe_of, monkeypatch):
     arms = "arms={detour: [clm, decay], twin: [mlm, decay]}"
     monkeypatch.setattr(boundary, "is_decoder", lambda path: True)
+    monkeypatch.setattr(boundary, "fills_masks", lambda path: False)
     assert heads(recipe_of(BASE, *SEPARATE, arms), "detour") == [(False, None), (True, None)]
     monkeypatch.setattr(boundary, "is_decoder", lambda path: False)
+    monkeypatch.setattr(boundary, "fills_masks", lambda path: True)
     recipe = recipe_of(BASE, *SEPARATE, arms)
     assert heads(recipe, "detour") == [(True, None), (False, "some/model")]
     assert heads(recipe, "twin") == [(False, None), (False, None)]
@@ -92,6 +95,14 @@ def test_separate_heads_go_on_where_the_last_phase_of_the_same_objective_ended(r
         (True, None),
         (False, str(recipe.folder.phase(pretrain.id).model)),
     ]
+
+
+def test_a_base_without_a_head_has_none_to_go_back_to(recipe_of, tiny_base, tmp_path):
+    body = tmp_path / "body"
+    ModernBertModel.from_pretrained(tiny_base).save_pretrained(body)
+    arms = "arms={detour: [clm, decay]}"
+    recipe = recipe_of(f"model={{base: {body}, config: null}}", *SEPARATE, arms)
+    assert heads(recipe, "detour") == [(True, None), (True, None)]
 
 
 def test_a_random_network_has_no_head_to_go_back_to(recipe_of):

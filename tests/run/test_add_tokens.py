@@ -41,6 +41,7 @@ def config(tiny_recipe, tiny_base: Path, tmp_path_factory) -> Config:
         f"data.dir={root}/data",
         "arms={detour: [clm, decay], twin: [mlm, decay]}",
         "analysis={texts: 20, samples: 1}",
+        "evaluate.general=general",
     ]
     config = load_config(tiny_recipe(root / "run"), words)
     run_recipe(config, size_warnings=False)
@@ -104,10 +105,14 @@ def test_losses_are_per_character_on_the_page_where_the_tokenizers_differ(recipe
     found = read_json(recipe.folder.held_out)
     numbers = read_json(recipe.folder.report_files / "numbers.json")["held_out"]
     for model in ("base", "detour", "twin"):
-        score, characters = found["models"][model], sum(found["characters"][model].values())
+        score, counts = found["models"][model], found["characters"][model]
+        characters = sum(counts[source] for source in score["by_source"])
         loss = score["loss"] * score["predicted"] / characters
         assert numbers["models"][model]["total"]["loss"] == pytest.approx(loss, rel=1e-6)
     assert numbers["unit"] == "nats per character"
+    score, characters = found["general"]["models"]["base"], found["characters"]["base"]["general"]
+    loss = numbers["general"]["models"]["base"]["loss"]
+    assert loss == pytest.approx(score["loss"] * score["predicted"] / characters, rel=1e-6)
     page = recipe.folder.report.read_text()
     assert "nats per character" in page
     assert "Tokens per word" in page

@@ -82,6 +82,31 @@ def test_it_leaves_models_scores_and_a_page(finished):
     assert list(scores["models"]) == ["base", "detour", "twin", "control"]
 
 
+def test_general_text_is_scored_at_every_phase_end_and_does_not_count_as_the_domain(finished):
+    record = json.loads((Path(finished.run_dir) / "evaluation" / "held_out.json").read_text())
+    general = record["general"]
+    assert general["source"] == "general"
+    assert list(general["phases"]) == list(record["phases"])
+    assert list(general["models"]) == list(record["models"])
+    assert general["models"]["base"] == general["phases"]["pretrain"]
+    assert all(score["predicted"] > 0 for score in general["phases"].values())
+    assert "general" not in record["models"]["detour"]["by_source"]
+    assert "General text" in (Path(finished.run_dir) / "report.html").read_text()
+
+
+def test_replayed_general_text_is_no_text_of_the_domain(tiny_recipe, tmp_path):
+    path = tiny_recipe(tmp_path / "run")
+    recipe = Recipe(load_config(path, ["data.mixtures.domain.general=0.1"]))
+    assert recipe.domain_sources == ["abstracts", "instructions", "notes"]
+    without = Recipe(load_config(path, ["data.mixtures.domain.general=0.1", "evaluate.general=null"]))
+    assert set(without.domain_sources) == {"general", "abstracts", "instructions", "notes"}
+
+
+def test_general_text_that_is_no_source_is_an_error(tiny_recipe, tmp_path):
+    with pytest.raises(UserError, match=r"evaluate\.general"):
+        load_config(tiny_recipe(tmp_path / "run"), ["evaluate.general=generic"])
+
+
 @pytest.mark.parametrize("arm", ["base", "detour", "twin"])
 def test_plain_transformers_gives_the_logits_that_our_network_gives(finished, arm):
     folder = Path(finished.run_dir) / "models" / arm

@@ -48,6 +48,8 @@ def check_config(config: Config) -> None:
     check_data(config.data)
     check_origins(config.tokenizer, config.model)
     check_train(config.train, config.phases)
+    if config.evaluate.general is not None:
+        one_of(config.evaluate.general, config.data.sources, "evaluate.general")
     if config.evaluate.tasks is not None:
         check_fine_tuning(config.evaluate.tasks, "evaluate.tasks.")
     for name, phase in config.phases.items():

@@ -285,8 +285,8 @@ class FineTuning:
     patience: PositiveInt | None = None  # stop after this many epochs without a better validation score
     # How a text becomes one vector; null: as each model's config says.
     pooling: Literal["cls", "mean"] | None = None
-    # Precision of the computation; bf16 is autocast. tf32 and bf16 are several times faster on a GPU. On a CPU,
-    # fp32 is used instead of tf32, and instead of bf16 where that is slow; a message says so.
+    # Precision of the computation; bf16 is autocast. tf32 and bf16 are several times faster on a GPU. On a
+    # CPU, fp32 is used instead of tf32, and instead of bf16 where that is slow; a message says so.
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     # Number of documents taken from each split, to try things out; null: all.
     documents: PositiveInt | None = None
@@ -311,6 +311,9 @@ class Evaluate:
 
     mask_rate: Fraction = 0.15  # fraction of held-out tokens that is masked
     rows: PositiveInt = 64  # held-out rows scored for each source; all of them if there are fewer
+    # Source of general text that is scored at the end of every phase too, to show what was forgotten. It does
+    # not count as text of the domain, also where it is a part of the mixture. null: not measured.
+    general: str | None = None
     fill_masks: NonNegativeInt = 6  # sentences of each source in which the report shows filled masks
     tasks: FineTuning | None = None  # fine-tuning on tasks; null: none
 

@@ -17,6 +17,7 @@ from clm_detour.data.objectives import Objective
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.model.dropout import OutputDropout
 from clm_detour.model.modernbert import ModernBertForPretraining
+from clm_detour.recipe.base import fills_masks
 from clm_detour.recipe.freezing import freeze, frozen_names, head_names
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
@@ -114,18 +115,20 @@ def head_at_start(recipe: Recipe, run: PhaseRun) -> tuple[bool, str | None]:
     """
     phase, base = run.phase, recipe.config.model.base
     if not phase.separate_head or run.parent is None:
-        return phase.reset_head or (phase.separate_head and is_of_other_objective(base, phase)), None
+        return phase.reset_head or (phase.separate_head and not has_head_for(base, phase)), None
     if run.parent.phase.objective == phase.objective:
         return False, None
     same = [each for each in run.lineage[:-1] if each.phase.objective == phase.objective]
     if same:
         return False, str(recipe.folder.phase(same[-1].id).model)
-    return (True, None) if is_of_other_objective(base, phase) else (False, recipe.start)
+    return (False, recipe.start) if has_head_for(base, phase) else (True, None)
 
 
-def is_of_other_objective(base: str | None, phase: Phase) -> bool:
-    """Return whether the prediction head of a base was not trained for the objective of a phase."""
-    return base is None or is_decoder(base) != (phase.objective == "clm")
+def has_head_for(base: str | None, phase: Phase) -> bool:
+    """Return whether a base has a prediction head that was trained for the objective of a phase."""
+    if base is None:
+        return False
+    return is_decoder(base) if phase.objective == "clm" else fills_masks(base)
 
 
 def boundary_table(start: Start, resumes_after: str | None = None) -> Table:

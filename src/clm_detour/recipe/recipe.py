@@ -75,8 +75,12 @@ class Recipe:
 
     @cached_property
     def domain_sources(self) -> list[str]:
-        """Sources of the last phases of the arms. An arm that another arm extends does not count."""
-        return sources_of_last_phases(self.arms.values(), self.config.data.mixtures)
+        """Sources of the last phases of the arms, without that of general text if there are others.
+
+        An arm that another arm extends does not count.
+        """
+        found = sources_of_last_phases(self.arms.values(), self.config.data.mixtures)
+        return [name for name in found if name != self.config.evaluate.general] or found
 
     @property
     def has_original_tokenizer(self) -> bool:

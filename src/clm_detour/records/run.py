@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -12,6 +13,7 @@ from clm_detour.records.store import Number, left_out_if_none
 
 left_out_if_false = Field(exclude_if=lambda value: not value)
 
+AnyScore = TypeVar("AnyScore", bound="Score")
 Arms = dict[str, list[str]]
 """`arms.json`: the ids of each arm's phases, in order.
 
@@ -100,21 +102,46 @@ class Scores(Score):
         return score if score and score.predicted else None
 
 
-def by_character(scores: Scores, characters: dict[str, int]) -> Scores:
-    """Return scores with the loss in nats a character.
+def by_character(score: AnyScore, characters: Mapping[str, int], source: str | None = None) -> AnyScore:
+    """Return a score with the loss in nats a character.
 
     Args:
         characters: Number of characters of the predicted tokens of each source.
+        source: The source of the score; None for that on all sources of `Scores`.
+    """
+    if isinstance(score, Scores):
+        by_source = {name: by_character(one, characters, name) for name, one in score.by_source.items()}
+        score = replace(score, by_source=by_source)
+        count = sum(characters[name] for name in by_source)
+    else:
+        count = characters[str(source)]
+    return replace(score, loss=score.loss * score.predicted / count if count else math.nan)
+
+
+@dataclass(frozen=True)
+class GeneralText:
+    """The scores on held-out text of `evaluate.general`, which tell what was forgotten.
+
+    Args:
+        source: The name of that source.
     """
 
-    def loss(score: Score, count: int) -> float:
-        return score.loss * score.predicted / count if count else math.nan
+    source: str
+    models: dict[str, Score]
+    phases: dict[str, Score]
 
-    by_source = {
-        source: replace(score, loss=loss(score, characters[source]))
-        for source, score in scores.by_source.items()
-    }
-    return replace(scores, loss=loss(scores, sum(characters.values())), by_source=by_source)
+    def in_characters(self, characters: Mapping[str, Mapping[str, int]]) -> GeneralText:
+        """Return the scores with losses in nats a character; see `HeldOutRecord.in_characters`."""
+        models, phases = (
+            {name: by_character(score, characters[name], self.source) for name, score in scores.items()}
+            for scores in (self.models, self.phases)
+        )
+        return replace(self, models=models, phases=phases)
+
+    @property
+    def measured(self) -> dict[str, Score]:
+        """The scores of the models, without those where nothing was predicted."""
+        return {name: score for name, score in self.models.items() if score.predicted}
 
 
 @dataclass(frozen=True)
@@ -122,6 +149,7 @@ class HeldOutRecord:
     """`evaluation/held_out.json`: the scores of the arms' models, and of the end of every phase.
 
     Args:
+        general: None without `evaluate.general`.
         characters: Model or phase -> source -> number of characters of its predicted tokens; only if the
             tokenizers of the models differ.
         per_character: Whether losses are in nats a character, as `in_characters` returns them.
@@ -130,6 +158,7 @@ class HeldOutRecord:
     mask_rate: float
     models: dict[str, Scores]
     phases: dict[str, Scores]
+    general: Annotated[GeneralText | None, left_out_if_none] = None
     characters: Annotated[dict[str, dict[str, int]] | None, left_out_if_none] = None
     per_character: Annotated[bool, left_out_if_false] = False
     format: Literal[1] = 1
@@ -141,11 +170,13 @@ class HeldOutRecord:
         """
         if self.characters is None or self.per_character:
             return self
-        converted = {
-            name: {model: by_character(of, self.characters[model]) for model, of in scores.items()}
-            for name, scores in (("models", self.models), ("phases", self.phases))
-        }
-        return replace(self, **converted, per_character=True)
+        counts = self.characters
+        models, phases = (
+            {name: by_character(score, counts[name]) for name, score in scores.items()}
+            for scores in (self.models, self.phases)
+        )
+        general = self.general and self.general.in_characters(counts)
+        return replace(self, models=models, phases=phases, general=general, per_character=True)
 
     @property
     def unit(self) -> str:

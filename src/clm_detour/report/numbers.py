@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +16,7 @@ from clm_detour.records.analysis import (
 )
 from clm_detour.records.evaluation import MeanScore, Summary, TaskComparison
 from clm_detour.records.phase import PhaseRecord
-from clm_detour.records.run import HeldOutRecord, Score, Scores
+from clm_detour.records.run import GeneralText, HeldOutRecord, Score, Scores
 from clm_detour.report.run import Run
 from clm_detour.report.sections.costs import cost_of
 from clm_detour.utils.files import finite
@@ -104,7 +105,17 @@ def of_held_out(found: HeldOutRecord) -> dict[str, Any]:
         **({"unit": "nats per character"} if found.per_character else {}),
         "models": {name: of_scores(scores) for name, scores in found.models.items()},
         "phases": {name: of_scores(scores) for name, scores in found.phases.items()},
+        **({"general": of_general(found.general)} if found.general else {}),
     }
+
+
+def of_general(found: GeneralText) -> dict[str, Any]:
+    """Return the scores on general text; None where nothing was measured."""
+
+    def scores(each: Mapping[str, Score]) -> dict[str, Any]:
+        return {name: of_score(score if score.predicted else None) for name, score in each.items()}
+
+    return {"source": found.source, "models": scores(found.models), "phases": scores(found.phases)}
 
 
 def of_scores(scores: Scores) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from clm_detour.analyze.run import analysis_inputs, analyze_run
 from clm_detour.config.schema import FineTuning
 from clm_detour.data.token_characters import count_characters
-from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
+from clm_detour.data.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
 from clm_detour.evaluate import fill_mask
 from clm_detour.evaluate.command import evaluate_models
 from clm_detour.evaluate.tables import score_table
@@ -25,7 +26,7 @@ from clm_detour.recipe.phases import PhaseRun
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import is_decoder
 from clm_detour.records.evaluation import Summary
-from clm_detour.records.run import FilledMask, HeldOutRecord, Scores
+from clm_detour.records.run import FilledMask, GeneralText, HeldOutRecord, Score, Scores
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import read, write
 from clm_detour.run.check.model import has_tokenizer
@@ -33,6 +34,8 @@ from clm_detour.run.engine import Step
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.files import atomic_folder
 from clm_detour.utils.progress import console, progress
+
+T = TypeVar("T")
 
 
 def export_step(arm: str, last_phase: str, folder: RunFolder, export: Callable[[], None]) -> Step:
@@ -81,8 +84,12 @@ def with_tokenizers(models: Mapping[str, str], recipe: Recipe) -> dict[str, str]
 
 
 def held_out_step(recipe: Recipe) -> Step:
-    """Return the step that scores an external base and the end of each phase on held-out rows."""
+    """Return the step that scores an external base and the end of each phase on held-out rows.
+
+    Rows of `evaluate.general` are scored apart from those of the domain.
+    """
     config, folder = recipe.config, recipe.folder
+    general = config.evaluate.general
     ends = {arm: phases[-1].id for arm, phases in recipe.arms.items()}
     settings = {
         "mask_rate": config.evaluate.mask_rate,
@@ -90,42 +97,71 @@ def held_out_step(recipe: Recipe) -> Step:
         "seed": config.seed,
         "sources": recipe.domain_sources,
         "arms": ends,
+        **({} if general is None else {"general": general}),
     }
 
     def work() -> None:
-        held_out = HeldOut(
-            sources=recipe.open_sources(recipe.domain_sources, "held_out"),
-            vocabulary=recipe.tokenizer.vocabulary,
-            sequence_length=config.data.sequence_length,
-            mask_rate=config.evaluate.mask_rate,
-            rows=config.evaluate.rows,
-            seed=config.seed,
-        )
-        external = masked_base(config.model.base)
+        parts = [held_out_rows(recipe, recipe.domain_sources)]
+        parts += [] if general is None else [held_out_rows(recipe, [general])]
         phases = {id: str(folder.phase(id).model) for id in recipe.phases}
+        external = masked_base(config.model.base)
+        models = external | {arm: phases[end] for arm, end in ends.items()}
+        paths = dict.fromkeys([*models.values(), *phases.values()])
+        of_base = [own_rows(recipe, part) for part in parts] if external and recipe.tokenizer.added else parts
+        on_domain: dict[str, Scores] = {}
+        on_general: dict[str, Score] = {}
         keep_freed_memory()
-        total = held_out.total_rows * (len(external) + len(phases))
-        of_base, characters = held_out, None
-        if external and recipe.tokenizer.added:
-            original = load_tokenizer(recipe.original_tokenizer_path)
-            of_base = before_addition(held_out, recipe.tokenizer.added, original.vocabulary)
-            counts = held_out.count_characters(count_characters(recipe.tokenizer))
-            characters = dict.fromkeys([*ends, *phases], counts)
-            characters |= dict.fromkeys(external, of_base.count_characters(count_characters(original)))
+        total = len(paths) * sum(part.total_rows for part in parts)
         with progress("Held-out rows", total, "rows") as advance:
+            for path in paths:
+                network = ModernBertForPretraining.from_pretrained(path, causal=False)
+                domain, *other = of_base if path in external.values() else parts
+                on_domain[path] = domain.score(network, advance)
+                if general is not None:
+                    on_general[path] = other[0].score(network, advance).by_source[general]
 
-            def score(paths: Mapping[str, str], rows: HeldOut) -> dict[str, Scores]:
-                return {
-                    name: rows.score(ModernBertForPretraining.from_pretrained(path, causal=False), advance)
-                    for name, path in paths.items()
-                }
+        def by_name(scores: Mapping[str, T]) -> tuple[dict[str, T], dict[str, T]]:
+            of_models, of_phases = (
+                {name: scores[path] for name, path in each.items()} for each in (models, phases)
+            )
+            return of_models, of_phases
 
-            models, scores = score(external, of_base), score(phases, held_out)
-        models |= {arm: scores[end] for arm, end in ends.items()}
-        write(HeldOutRecord(held_out.mask_rate, models, scores, characters=characters), folder.held_out)
+        found = None if general is None else GeneralText(general, *by_name(on_general))
+        characters = None
+        if of_base is not parts:
+            counts = count_in(parts, recipe.tokenizer)
+            original = count_in(of_base, load_tokenizer(recipe.original_tokenizer_path))
+            characters = {name: original if name in external else counts for name in [*models, *phases]}
+        record = HeldOutRecord(config.evaluate.mask_rate, *by_name(on_domain), found, characters)
+        write(record, folder.held_out)
 
     inputs = [folder.phase(id).record for id in recipe.phases]
     return Step("held-out", "Score on held-out text", work, [folder.held_out], inputs, settings)
+
+
+def held_out_rows(recipe: Recipe, sources: Iterable[str]) -> HeldOut:
+    """Return the held-out rows of sources under the masks of the recipe."""
+    config = recipe.config
+    return HeldOut(
+        sources=recipe.open_sources(sources, "held_out"),
+        vocabulary=recipe.tokenizer.vocabulary,
+        sequence_length=config.data.sequence_length,
+        mask_rate=config.evaluate.mask_rate,
+        rows=config.evaluate.rows,
+        seed=config.seed,
+    )
+
+
+def own_rows(recipe: Recipe, rows: HeldOut) -> HeldOut:
+    """Return held-out rows in the tokens of the base model, which does not know the added tokens."""
+    original = load_tokenizer(recipe.original_tokenizer_path)
+    return before_addition(rows, recipe.tokenizer.added, original.vocabulary)
+
+
+def count_in(parts: Iterable[HeldOut], tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the number of characters of the predicted tokens of each source."""
+    characters = count_characters(tokenizer)
+    return {name: count for part in parts for name, count in part.count_characters(characters).items()}
 
 
 def fill_masks_step(recipe: Recipe) -> Step:
@@ -185,8 +221,11 @@ def final_scores(arms: Mapping[str, Sequence[PhaseRun]], folder: RunFolder) -> d
     """Return the scores that exist now, by phase and name; only last phases of arms have some on tasks."""
     scores: dict[str, dict[str, float]] = {}
     if folder.held_out.exists():
-        for phase, found in read(HeldOutRecord, folder.held_out).phases.items():
+        held_out = read(HeldOutRecord, folder.held_out)
+        for phase, found in held_out.phases.items():
             scores[phase] = found.values("final/held_out")
+        for phase, score in (held_out.general.phases if held_out.general else {}).items():
+            scores[phase] |= {"final/general_text/loss": score.loss} if score.predicted else {}
     if (path := folder.tasks / "summary.json").exists():
         summary = read(Summary, path)
         for arm, runs in arms.items():

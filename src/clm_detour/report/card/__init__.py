@@ -157,6 +157,7 @@ def body_of(run: Run, arm: str, repository: str, data: ModelCardData) -> dict[st
         "mask_rate": f"{100 * run.held_out.mask_rate:g} %" if run.held_out else "",
         "loss_unit": f"loss ({run.held_out.unit})" if run.held_out else "",
         "held_out": results.held_out_rows(run, arm),
+        "general_text": results.general_text(run, arm),
         "task_head": results.task_head(run, arm),
         "tasks": tasks,
         "seeds": seeds_of(run.evaluation) if tasks and run.evaluation else "",

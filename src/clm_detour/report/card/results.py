@@ -90,6 +90,23 @@ def held_out_rows(run: Run, arm: str) -> list[list[str]]:
     ]
 
 
+def general_text(run: Run, arm: str) -> str:
+    """Return the loss on general text and its change from the base; an empty text where not measured."""
+    general = run.held_out.general if run.held_out else None
+    score = general.measured.get(arm) if general else None
+    if not general or not score or not math.isfinite(score.loss):
+        return ""
+    unit = f" {run.held_out.unit}" if run.held_out and run.held_out.per_character else ""
+    text = (
+        f"On held-out general text ({general.source}) the masked-LM loss is {wording.loss(score.loss)}{unit}"
+    )
+    base = general.measured.get("base")
+    if arm == "base" or not base or not math.isfinite(base.loss):
+        return f"{text}."
+    change = wording.signed(score.loss - base.loss)
+    return f"{text}, against {wording.loss(base.loss)} of the model it started from ({change})."
+
+
 def task_head(run: Run, arm: str) -> list[str]:
     """Return the head of the table of `task_rows`."""
     models = run.evaluation.scored if run.evaluation else []

@@ -13,6 +13,7 @@ from clm_detour.report.run import Run
 from clm_detour.report.sections.arms import arms_section
 from clm_detour.report.sections.costs import costs_section
 from clm_detour.report.sections.data import data_section
+from clm_detour.report.sections.general_text import general_text_section
 from clm_detour.report.sections.held_out import held_out_section
 from clm_detour.report.sections.limits import limits_section
 from clm_detour.report.sections.masks import masks_section
@@ -25,6 +26,7 @@ from clm_detour.report.sections.training import training_section
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     tasks_section,
     held_out_section,
+    general_text_section,
     training_section,
     network_section,
     needles_section,

@@ -153,7 +153,11 @@ def predicted(models: dict[str, Scores], source: str | None) -> Cell:
 def figures(run: Run, held_out: HeldOutRecord) -> Markup:
     """Return losses by source (unless the first screen has them), their differences, and ends of phases."""
     shown = [loss_figure(run)] if tasks_are_shown(run) else []
-    shown.append(ends_figure(run, held_out.phases))
+    ends = {id: scores.total for id, scores in held_out.phases.items() if scores.total}
+    caption = "A model that comes straight from causal training is not used to filling masks from both sides."
+    shown.append(
+        ends_figure(run, ends, "held-out-phases", "Held-out loss at the ends of the phases", caption)
+    )
     if {"detour", "twin"} <= held_out.models.keys():
         shown.append(difference_figure(held_out))
     return side_by_side(*filter(None, shown))
@@ -204,12 +208,20 @@ def difference_figure(held_out: HeldOutRecord) -> Markup | None:
     return figure("held-out-difference", plot, label, "Held-out loss, detour minus twin", caption)
 
 
-def ends_figure(run: Run, phases: dict[str, Scores]) -> Markup | None:
-    """Return the losses at the ends of the phases of each arm; None if no arm has two."""
+def ends_figure(
+    run: Run, phases: dict[str, Score], name: str, title: str, caption: str, start: Score | None = None
+) -> Markup | None:
+    """Return the losses at the ends of the phases of each arm; None if no arm has two points.
+
+    Args:
+        phases: The score at the end of each phase.
+        start: The score of the model that the arms start from.
+    """
     lines = []
     for arm, ids in run.arms.items():
-        ends = [(run.start_token(id) + run.phases[id].tokens, phases[id].total) for id in ids if id in phases]
-        points = [(tokens, score.loss) for tokens, score in ends if score and math.isfinite(score.loss)]
+        ends = [(run.start_token(id) + run.phases[id].tokens, phases[id]) for id in ids if id in phases]
+        ends = [(0, start), *ends] if start else ends
+        points = [(tokens, score.loss) for tokens, score in ends if math.isfinite(score.loss)]
         if len(points) > 1:
             lines.append(Line([tokens for tokens, _ in points], [loss for _, loss in points], arm))
     if not lines:
@@ -218,9 +230,8 @@ def ends_figure(run: Run, phases: dict[str, Scores]) -> Markup | None:
     axis = Values(f"held-out masked loss ({unit})", "~r", ".3f")
     arms = run.color_slots(line.name for line in lines)
     chart = LineChart(lines, arms, tokens_of(run, [*run.phases.values()]), axis, points=True)
-    label = "Held-out masked loss at the end of every phase, a line for each arm; the table has the values."
-    caption = "A model that comes straight from causal training is not used to filling masks from both sides."
-    return figure("held-out-phases", chart, label, "Held-out loss at the ends of the phases", caption)
+    label = f"{title}, a line for each arm; the table has the values."
+    return figure(name, chart, label, title, caption)
 
 
 def phases_table(run: Run, phases: dict[str, Scores]) -> Markup | None:

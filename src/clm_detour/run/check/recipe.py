@@ -111,7 +111,8 @@ def plan_with_warnings(recipe: Recipe, size_warnings: bool = True) -> tuple[Reci
         domain = recipe.domain_sources
         trained = dict.fromkeys(name for shares in mixtures.values() for name in shares)
         sources = recipe_sources(recipe.prepared, recipe.folder)
-        measured = domain if config.train.evaluate_every is None else trained
+        general = [] if config.evaluate.general is None else [config.evaluate.general]
+        measured = dict.fromkeys([*(domain if config.train.evaluate_every is None else trained), *general])
         counts = {name: count_held_out(sources[name], recipe.has_tokenizer) for name in measured}
         warnings += held_out_warnings(counts, domain, config.evaluate)
         if can_be_analyzed(recipe.arms):
