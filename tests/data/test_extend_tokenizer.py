@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from clm_detour.data.added_tokens import AddedTokens
 from clm_detour.data.auto_tokenizer import check_auto_tokenizer
 from clm_detour.data.extend_tokenizer import extend_tokenizer
+from clm_detour.data.token_characters import count_characters
 from clm_detour.data.token_choice import best_pairs
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.utils.errors import UserError
@@ -238,3 +239,13 @@ def test_the_83_unused_entries_of_modernbert_are_filled(shared_data: Path, tmp_p
     assert set(after.added.pieces) <= set(range(50285, 50368))
     kept = json.loads((tmp_path / "after" / "tokenizer.json").read_text())["added_tokens"]
     assert len(kept) == 116 - len(after.added.pieces)
+
+
+def test_the_characters_of_the_tokens_of_a_text_add_up_to_the_text(extended, kind):
+    before, after, _ = extended
+    text = "The patient received acetaminophen and colchicine."
+    wanted = {"byte-level": len(text), "WordPiece": len(text.replace(" ", ""))}.get(kind, len(f"▁{text}"))
+    for tokenizer in (before, after):
+        (ids,) = tokenizer.encode_batch([text])
+        assert tokenizer.unk not in ids
+        assert count_characters(tokenizer)[ids].sum() == wanted

@@ -152,7 +152,7 @@ def test_special_tokens_are_words_of_their_own(marked, token):
 
 
 def test_a_tokenizer_without_marks_is_refused():
-    with pytest.raises(UserError, match="do not; use mask_unit: token"):
+    with pytest.raises(UserError, match="do not; leave both out"):
         with_marks(bpe(pre_tokenizers.Whitespace()))
 
 

@@ -41,6 +41,7 @@ def config(tiny_recipe, tiny_base: Path, tmp_path_factory) -> Config:
         f"data.dir={root}/data",
         "arms={detour: [clm, decay], twin: [mlm, decay]}",
         "analysis={texts: 20, samples: 1}",
+        "evaluate.general=general",
     ]
     config = load_config(tiny_recipe(root / "run"), words)
     run_recipe(config, size_warnings=False)
@@ -108,6 +109,10 @@ def test_losses_are_per_character_on_the_page_where_the_tokenizers_differ(recipe
         loss = score["loss"] * score["predicted"] / characters
         assert numbers["models"][model]["total"]["loss"] == pytest.approx(loss, rel=1e-6)
     assert numbers["unit"] == "nats per character"
+    general = found["general"]
+    score, characters = general["models"]["base"], general["characters"]["base"]["general"]
+    loss = numbers["general"]["models"]["base"]["total"]["loss"]
+    assert loss == pytest.approx(score["loss"] * score["predicted"] / characters, rel=1e-6)
     page = recipe.folder.report.read_text()
     assert "nats per character" in page
     assert "Tokens per word" in page

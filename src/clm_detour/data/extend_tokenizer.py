@@ -59,6 +59,7 @@ def extend_tokenizer(path: str, folder: Path, texts: Iterable[str], wanted: int)
         UserError: If the tokenizer cannot be extended, or nothing in the texts is worth a token.
     """
     before = load_tokenizer(path)
+    check_extensible(before)
     with tempfile.TemporaryDirectory() as name:
         copy_tokenizer(path, Path(name))
         files = {file.name: read_object(file) for file in Path(name).iterdir()}
@@ -82,17 +83,23 @@ def extend_tokenizer(path: str, folder: Path, texts: Iterable[str], wanted: int)
     return added
 
 
+def check_extensible(tokenizer: Tokenizer) -> None:
+    """Check that tokens can be added to a model of this type, and that words can be told apart.
+
+    Raises:
+        UserError: If they cannot.
+    """
+    kind = type(tokenizer.tokenizer.model).__name__
+    if kind not in ("BPE", "Unigram", "WordPiece"):
+        raise UserError(f"tokenizer.add: tokens cannot be added to a {kind} tokenizer; remove tokenizer.add.")
+    _ = tokenizer.vocabulary_of_words
+
+
 def choose_tokens(
     tokenizer: Tokenizer, spec: dict[str, Any], texts: Iterable[str], wanted: int
 ) -> list[NewToken]:
-    """Return the tokens that save most on the texts, in the order in which they are added.
-
-    Raises:
-        UserError: If tokens cannot be added to a model of this type.
-    """
+    """Return the tokens that save most on the texts, in the order in which they are added."""
     model = spec["model"]
-    if model["type"] not in ("BPE", "Unigram", "WordPiece"):
-        raise UserError(f"tokenizer.add: tokens cannot be added to a {model['type']} tokenizer.")
     names = {id: name for name, id in tokenizer.tokenizer.get_vocab(with_added_tokens=True).items()}
     prefix = model.get("continuing_subword_prefix") or ""
     words = count_words(tokenizer, texts)

@@ -81,7 +81,7 @@ class Tokenizer:
     special_ids: tuple[int, ...]
     fingerprint: str
     spelled: tuple[int, ...] = ()
-    added: AddedTokens = field(default_factory=AddedTokens)
+    added: AddedTokens = field(default_factory=AddedTokens, compare=False)
 
     @property
     def vocabulary(self) -> Vocabulary:

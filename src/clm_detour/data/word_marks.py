@@ -34,6 +34,7 @@ PROBE = (
     "The patient's fever was 39.5 C (2 days), so he didn't take 1,200 mg/day of acetaminophen.\n\n"
     "Follow-up: don't stop;  ask for the E. coli-culture's result...   L'hôpital n'a rien trouvé\tici.\n- End"
 )
+NEEDED = "mask_unit: word and tokenizer.add need a tokenizer whose tokens show where a word begins"
 MOST_WRONG = (
     0.02  # of the tokens of PROBE; for a tokenizer that divides text by another rule it is 0.05 or more
 )
@@ -149,8 +150,8 @@ def reader(spec: dict[str, Any]) -> Callable[[str], Ends]:
     if model["type"] == "WordLevel":
         return lambda token: (Kind.BEGIN, Kind.END)
     raise UserError(
-        "mask_unit: word needs a tokenizer whose tokens show where a word begins (byte-level, WordPiece, or "
-        f"with {META}), but the tokens of this {model['type']} tokenizer do not; use mask_unit: token."
+        f"{NEEDED} (byte-level, WordPiece, or with {META}), but those of this {model['type']} tokenizer do "
+        "not; leave both out."
     )
 
 
@@ -265,7 +266,6 @@ def check_words(tokenizer: tokenizers.Tokenizer, marks: WordMarks) -> None:
     wrong = float((marks.starts(np.array(encoding.ids)) != theirs).mean())
     if wrong > MOST_WRONG:
         raise UserError(
-            "mask_unit: word needs a tokenizer whose tokens show where a word begins, but this one divides "
-            f"text into words by a rule of its own ({wrong:.0%} of the tokens of a short text would be "
-            "wrong); use mask_unit: token."
+            f"{NEEDED}, but this one divides text into words by a rule of its own ({wrong:.0%} of the tokens "
+            "of a short text would be wrong); leave both out."
         )

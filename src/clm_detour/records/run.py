@@ -141,13 +141,13 @@ class HeldOutRecord:
 
         The loss of a token depends on how much text it stands for; that of a character does not.
         """
-        general = self.general and self.general.in_characters()
         if self.characters is None or self.per_character:
-            return replace(self, general=general)
+            return self
         converted = {
             name: {model: by_character(of, self.characters[model]) for model, of in scores.items()}
             for name, scores in (("models", self.models), ("phases", self.phases))
         }
+        general = self.general and self.general.in_characters()
         return replace(self, **converted, per_character=True, general=general)
 
     @property

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from clm_detour.analyze.run import can_be_analyzed
 from clm_detour.analyze.texts import FEWEST, held_out_texts
+from clm_detour.data.extend_tokenizer import check_extensible
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.plan import RecipePlan, make_plan
 from clm_detour.recipe.phases import PhaseRun
@@ -81,7 +82,9 @@ def check_before_run(recipe: Recipe, read_prepared: bool = True) -> list[str]:
     if recipe.has_original_tokenizer:
         original = load_tokenizer(recipe.original_tokenizer_path)
         check_tokenizer(config.model, recipe.original_tokenizer_path, original)
-        if config.tokenizer.add or any(run.phase.mask_unit == "word" for run in recipe.phases.values()):
+        if config.tokenizer.add is not None:
+            check_extensible(original)
+        if any(run.phase.mask_unit == "word" for run in recipe.phases.values()):
             _ = original.vocabulary_of_words
     base, tasks = config.model.base, config.evaluate.tasks
     if tasks is not None and base is not None and not is_decoder(base):  # a decoder is not fine-tuned
