@@ -125,8 +125,10 @@ def prepare_source(
                     tokenize_source(searched_source(name, settings, folder, made_from, count))
                     worked = True
                 worked |= pack_source(name, folder, row_length, seed, count, longest)
-            finally:
-                remove_half_written(folder)  # of worker processes that were killed
+                remove_half_written(folder)  # of tasks that a cluster has lost and done again
+            except (Exception, KeyboardInterrupt, SystemExit):
+                remove_half_written(folder)  # of worker processes, which are killed
+                raise
             write_card(name, folder, row_length, tokenizer.added)
     packed = {split: PackedSource.open(folder / split, row_length, tokenizer.fingerprint) for split in SPLITS}
     return SourceReport(
