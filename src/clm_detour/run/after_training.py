@@ -107,7 +107,7 @@ def held_out_step(recipe: Recipe) -> Step:
         external = masked_base(config.model.base)
         models = external | {arm: phases[end] for arm, end in ends.items()}
         paths = dict.fromkeys([*models.values(), *phases.values()])
-        of_base = [own_rows(recipe, part) for part in parts] if external and recipe.tokenizer.added else parts
+        of_base = [own_rows(recipe, part) for part in parts] if external and recipe.adds_tokens else parts
         on_domain: dict[str, Scores] = {}
         on_general: dict[str, Score] = {}
         keep_freed_memory()
@@ -180,7 +180,7 @@ def fill_masks_step(recipe: Recipe) -> Step:
         paths = {**masked_base(config.model.base), **arms}
         tokenizer = str(folder.model(next(iter(recipe.arms))))
         with progress("Masks", len(sentences) * len(paths), "masks") as advance:
-            own = masked_base(config.model.base) if recipe.tokenizer.added else {}
+            own = masked_base(config.model.base) if recipe.adds_tokens else {}
             own = dict.fromkeys(own, recipe.original_tokenizer_path)
             filled = fill_mask.fill(sentences, paths, tokenizer, advance, own)
         write(filled, folder.fill_masks, list[FilledMask])
