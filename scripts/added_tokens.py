@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from clm_detour.data.extend_tokenizer import extend_tokenizer
 from clm_detour.data.sources import read_documents
@@ -28,9 +26,9 @@ def main(
     tokens: Annotated[list[int], typer.Option(help="Numbers of tokens to add.")],
     documents: Annotated[int, typer.Option(help="Documents read of each corpus.")] = 3000,
 ) -> None:
-    """Print a line for each corpus."""
+    """Print a line for each corpus, as soon as it is measured."""
     before = load_tokenizer(tokenizer)
-    table = Table("corpus", "tokens per word", *(f"with {count:,} more" for count in tokens), "the first")
+    print("corpus", "tokens per word", *(f"with {count:,} more" for count in tokens), "the first", sep=" | ")
     for file in sorted(corpus.glob("*.jsonl*")):
         texts = list(islice(read_documents(str(file)), documents))
         chosen, measured = [text for i, text in enumerate(texts) if i % 10], texts[::10]
@@ -42,8 +40,7 @@ def main(
             new = tokens_per_word(after, measured)
             cells.append(f"{new:.3f} ({new / old - 1:+.1%})")
             names = ", ".join(after.tokenizer.decode([id]).strip() for id in islice(added.pieces, 4))
-        table.add_row(file.name.partition(".")[0], f"{old:.3f}", *cells, names)
-    Console(width=140).print(table)
+        print(file.name.partition(".")[0], f"{old:.3f}", *cells, names, sep=" | ", flush=True)
 
 
 def tokens_per_word(tokenizer: Tokenizer, texts: list[str]) -> float:

@@ -90,7 +90,7 @@ class Recipe:
     @property
     def has_tokenizer(self) -> bool:
         """True if the tokenizer exists already."""
-        if self.config.tokenizer.add is None:
+        if not self.adds_tokens:
             return self.has_original_tokenizer
         return (self.folder.extended_tokenizer / "tokenizer.json").exists()
 
@@ -116,7 +116,7 @@ class Recipe:
         Raises:
             UserError: If the run has not trained or extended it yet.
         """
-        if self.config.tokenizer.add is None:
+        if not self.adds_tokens:
             return self.original_tokenizer_path
         if not self.has_tokenizer:
             raise no_tokenizer(self.folder.extended_tokenizer)
@@ -137,8 +137,13 @@ class Recipe:
 
         This is `model.base`, or the folder in which it has embeddings for added tokens.
         """
-        base, add = self.config.model.base, self.config.tokenizer.add
-        return base if base is None or add is None else str(self.folder.start)
+        base = self.config.model.base
+        return str(self.folder.start) if base is not None and self.adds_tokens else base
+
+    @property
+    def adds_tokens(self) -> bool:
+        """True if the run adds tokens to the tokenizer, which `model.base` then does not know."""
+        return self.config.tokenizer.add is not None
 
     @cached_property
     def longest_document(self) -> int | None:

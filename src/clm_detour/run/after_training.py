@@ -87,7 +87,7 @@ def fill_masks_step(recipe: Recipe) -> Step:
         paths = {**masked_base(config.model.base), **arms}
         tokenizer = str(folder.model(next(iter(recipe.arms))))
         with progress("Masks", len(sentences) * len(paths), "masks") as advance:
-            own = masked_base(config.model.base) if recipe.tokenizer.added else {}
+            own = masked_base(config.model.base) if recipe.adds_tokens else {}
             own = dict.fromkeys(own, recipe.original_tokenizer_path)
             filled = fill_mask.fill(sentences, paths, tokenizer, advance, own)
         write(filled, folder.fill_masks, list[FilledMask])

@@ -61,7 +61,7 @@ def score_models(recipe: Recipe, sources: Iterable[str], description: str) -> He
     external = masked_base(recipe.config.model.base)
     phases = {id: str(recipe.folder.phase(id).model) for id in recipe.phases}
     rows_of_base, characters = rows, None
-    if external and recipe.tokenizer.added:
+    if external and recipe.adds_tokens:
         original = load_tokenizer(recipe.original_tokenizer_path)
         rows_of_base = before_addition(rows, recipe.tokenizer.added, original.vocabulary)
         counts = rows.count_characters(count_characters(recipe.tokenizer))
