@@ -133,6 +133,7 @@ def write_missing(source: Searched, rule: bool | NearDuplicates) -> None:
     """Write the digests of a source's groups, or their fingerprints, if they do not exist."""
     groups = largest_first(source.groups)
     function: Any
+    tasks: Sequence[Any]
     if isinstance(rule, NearDuplicates):
         wanted = [
             Wanted(group, rule.by) for group in groups if not file_of(group, rule.by, "texts").is_file()

@@ -68,7 +68,7 @@ def write_fingerprints(settings: Settings, wanted: Wanted, worker: Worker) -> No
         atomic_write(file_of(group, by, "units")) as units,
         atomic_write(group.digests) as digests,
     ):
-        rows = np.empty((0, BANDS), np.uint64)
+        rows: np.ndarray = np.empty((0, BANDS), np.uint64)
         documents = dict.fromkeys(group.units, 0)
         for batch in batches(compared(settings, wanted, documents, digests, worker)):
             hashes, sizes = shingle_sets([found.text for found in batch])

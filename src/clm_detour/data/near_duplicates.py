@@ -143,7 +143,7 @@ def near_among(codes: np.ndarray, fingerprints: Fingerprints, threshold: float) 
 def decide(count: int, pairs: Pairs) -> NearCopies:
     """Return which of `count` texts are left out, going through them in their order."""
     found = NearCopies(np.full(count, -1), np.zeros(count))
-    original, likeness = memoryview(found.original), memoryview(found.jaccard)
+    original, likeness = memoryview(found.original.data), memoryview(found.jaccard.data)
     for code, near in zip(pairs.codes.tolist(), pairs.jaccard.tolist(), strict=True):
         later, earlier = code >> 32, code & (2**32 - 1)
         if original[later] >= 0:

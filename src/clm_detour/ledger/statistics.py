@@ -71,7 +71,7 @@ def held_out_loss(folder: RunFolder, arm: str) -> float | None:
 def general_loss(folder: RunFolder, arm: str) -> float | None:
     """Return the masked loss on held-out general text, in nats."""
     found = record(HeldOutRecord, folder.held_out)
-    score = found.general.measured.get(arm) if found and found.general else None
+    score = found.general.totals.get(arm) if found and found.general else None
     return score.loss if score else None
 
 

@@ -141,14 +141,15 @@ class HeldOutRecord:
 
         The loss of a token depends on how much text it stands for; that of a character does not.
         """
-        if self.characters is None or self.per_character:
+        counts = self.characters
+        if counts is None or self.per_character:
             return self
-        converted = {
-            name: {model: by_character(of, self.characters[model]) for model, of in scores.items()}
-            for name, scores in (("models", self.models), ("phases", self.phases))
-        }
+        models, phases = (
+            {name: by_character(score, counts[name]) for name, score in scores.items()}
+            for scores in (self.models, self.phases)
+        )
         general = self.general and self.general.in_characters()
-        return replace(self, **converted, per_character=True, general=general)
+        return replace(self, models=models, phases=phases, general=general, per_character=True)
 
     @property
     def unit(self) -> str:

@@ -71,10 +71,11 @@ def general_text_table(run: Run, models: Mapping[str, Score], per_character: boo
     note = "The best is in bold."
     if base := models.get("base"):
         others = [None if name == "base" else score for name, score in models.items()]
-        columns.append([number(score and score.loss - base.loss, wording.signed) for score in others])
+        losses_apart = [None if score is None else score.loss - base.loss for score in others]
+        columns.append([number(change, wording.signed) for change in losses_apart])
         head.append("Loss − base")
         if not per_character:
-            changes = [score and score.accuracy - base.accuracy for score in others]
+            changes = [None if score is None else score.accuracy - base.accuracy for score in others]
             columns.append([number(change, wording.points) for change in changes])
             head.append("Accuracy − base")
             note += " The difference of accuracies is in percentage points."
