@@ -110,7 +110,8 @@ def choose_tokens(
     if model["type"] == "WordPiece":
         return whole_words(words, wanted, names, tokenizer.tokenizer.model)
     new: list[NewToken] = []
-    known, pieces = dict(names), {id: (id,) for id in names}
+    known = dict(names)
+    pieces: dict[int, Word] = {id: (id,) for id in names}
     for left, right in best_pairs(words, wanted, names, join_names):
         token = NewToken(
             str(join_names(known[left], known[right])),

@@ -62,11 +62,16 @@ def general_text_table(run: Run, models: dict[str, Score], base: Score | None) -
     columns = [[key(run.color_slot(name), name) for name in models], losses, accuracies]
     if base:
         others = [None if name == "base" else score for name, score in models.items()]
-        columns.append([number(score and score.loss - base.loss, wording.signed) for score in others])
+        columns.append(
+            [number(score.loss - base.loss if score else None, wording.signed) for score in others]
+        )
         head.append("Loss − base")
         if run.held_out and not run.held_out.per_character:  # accuracies of tokens of one tokenizer
             columns.append(
-                [number(score and score.accuracy - base.accuracy, wording.points) for score in others]
+                [
+                    number(score.accuracy - base.accuracy if score else None, wording.points)
+                    for score in others
+                ]
             )
             head.append("Accuracy − base")
     note = "The best is in bold; the difference of accuracies is in percentage points."
