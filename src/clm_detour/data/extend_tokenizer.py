@@ -111,7 +111,7 @@ def choose_tokens(
         return whole_words(words, wanted, names, tokenizer.tokenizer.model)
     new: list[NewToken] = []
     known = dict(names)
-    pieces: dict[int, tuple[int, ...]] = {id: (id,) for id in names}
+    pieces: dict[int, Word] = {id: (id,) for id in names}
     for left, right in best_pairs(words, wanted, names, join_names):
         token = NewToken(
             str(join_names(known[left], known[right])),
