@@ -12,12 +12,13 @@ from clm_detour.config.shipped import CONFIGS
 QUICKSTART = CONFIGS / "quickstart.yaml"
 HIDDEN = "import sys; sys.modules['composer'] = None  # as if it were not installed\n"
 IMPORT_ALL = """
-import importlib, pkgutil
+import importlib, importlib.util, pkgutil
 import clm_detour, clm_detour.train.launch, clm_detour.train.main
 
 names = [module.name for module in pkgutil.walk_packages(clm_detour.__path__, "clm_detour.")]
 training = ("clm_detour.train.", *(f"clm_detour.run.verify.{name}" for name in ("memory", "ranks", "speed")))
-names = [name for name in names if not name.startswith(training)]
+ray = () if importlib.util.find_spec("ray") else ("clm_detour.utils.parallel.ray_",)
+names = [name for name in names if not name.startswith((*training, *ray))]
 for name in names:
     importlib.import_module(name)
 print(len(names))

@@ -43,7 +43,8 @@ class ClaimResult:
     Args:
         statistic: Name of the statistic; `title` is the statistic in words.
         better: Which direction of the statistic is better: higher, lower or neither ("").
-        of, against: Arms, or the number that is subtracted.
+        of: Arms of which the statistic is read.
+        against: Arms whose statistic is subtracted, or the number that is.
         reason: Why this is the verdict, in a sentence.
         seeds: Seed -> its effect.
         effect: Mean over the seeds that have an effect; None without one.
@@ -115,7 +116,8 @@ class LedgerRecord:
         hash_at_start: The same before the first run.
         changes: What was changed in between, a sentence for each.
         not_tried: Claim -> why this scale does not try it.
-        commit, versions: Those of the program that wrote this file.
+        commit: That of the program that wrote this file, where it is known.
+        versions: Those of the program and of the libraries that it uses.
     """
 
     name: str
