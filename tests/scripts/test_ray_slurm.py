@@ -9,18 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from slurm_stand_ins import SCONTROL, SLURM
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ray.slurm"
 SRUN = '#!/bin/bash\nenv | grep ^SRUN_\nexec "$@"\n'
 RAY = '#!/bin/bash\necho "ray $*"\nwhile [ "$1" != -- ]; do shift; done\nshift\n"$@"\n'
-SCONTROL = '#!/bin/bash\nif [ "$1" = show ]; then echo first; echo second; else echo "$@"; fi\n'
-SLURM = {
-    "SLURM_JOB_NODELIST": "n[1-2]",
-    "SLURM_JOB_ID": "20017",
-    "SLURM_JOB_NUM_NODES": "2",
-    "SLURM_GPUS_PER_NODE": "h100:4",
-    "SLURM_CPUS_PER_TASK": "32",
-}
 
 
 @pytest.fixture

@@ -7,17 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from slurm_stand_ins import SCONTROL, SLURM
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.slurm"
 SRUN = '#!/bin/bash\nenv | grep -E "^(SRUN|MASTER|WORLD|OMP)_" | sort\necho "$@"\nexit {code}\n'
-SCONTROL = '#!/bin/bash\nif [ "$1" = show ]; then echo first; echo second; else echo "$@"; fi\n'
-SLURM = {
-    "SLURM_JOB_NODELIST": "n[1-2]",
-    "SLURM_JOB_ID": "20017",
-    "SLURM_JOB_NUM_NODES": "2",
-    "SLURM_GPUS_PER_NODE": "h100:4",
-    "SLURM_CPUS_PER_TASK": "32",
-}
 
 
 @pytest.fixture

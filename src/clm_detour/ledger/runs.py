@@ -91,17 +91,17 @@ class LedgerRun:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all records of the recipe's arms are there, so that nothing has to run."""
+        """True if all records of the recipe's arms are there, so that nothing has to run."""
         return self.is_trained and self.is_measured and not self.without_needles
 
     @property
     def is_trained(self) -> bool:
-        """Whether all phases are finished."""
+        """True if all phases are finished."""
         return all(self.folder.phase(id).finished for id in self.recipe.phases)
 
     @property
     def is_measured(self) -> bool:
-        """Whether every arm has its scores, the analysis is there or cannot be made, and there is a page."""
+        """True if every arm has its scores, the analysis is there or cannot be made, and there is a page."""
         folder, arms = self.folder, self.recipe.arms
         summary = folder.tasks / "summary.json"
         files = [folder.arms, folder.report, folder.held_out, folder.steps]

@@ -9,13 +9,14 @@ from pathlib import Path
 from clm_detour.config.schema import Data, TokenAddition
 from clm_detour.data.auto_tokenizer import check_auto_tokenizer
 from clm_detour.data.extend_tokenizer import extend_tokenizer
-from clm_detour.data.sources import chosen_settings, read_documents
+from clm_detour.data.sources import read_documents
 from clm_detour.data.tokenization import is_held_out
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model.vocabulary import with_vocabulary
 from clm_detour.recipe.export import write_model
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import load_base, pad_vocabulary
+from clm_detour.run.before_training import sources_as_read
 from clm_detour.run.engine import Step, StepRunner
 from clm_detour.utils.environment import VERSION
 from clm_detour.utils.progress import progress
@@ -55,8 +56,7 @@ def addition_step(add: TokenAddition, recipe: Recipe) -> Step:
             "tokens": add.tokens,
             "documents": add.documents,
             "held_out": data.held_out,
-            "sources": {name: source.path for name, source in data.sources.items()},
-            "chosen": {name: chosen_settings(source) for name, source in data.sources.items()},
+            **sources_as_read(data),
         },
         settings_file=folder / "settings.json",
         fixed=True,

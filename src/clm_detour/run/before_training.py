@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from clm_detour.config.schema import Data, Sample, TokenizerTraining
 from clm_detour.data.across import search_across
@@ -90,17 +91,22 @@ def tokenizer_step(training: TokenizerTraining, data: Data, folder: Path) -> Ste
         settings={
             "vocab_size": training.vocab_size,
             "documents": training.documents,
-            "sources": {name: source.path for name, source in data.sources.items()},
-            "chosen": {
-                name: chosen_settings(
-                    replace(source, deduplicate=bool(source.deduplicate))
-                )  # as it is read here
-                for name, source in data.sources.items()
-            },
+            **sources_as_read(data),
         },
         settings_file=folder / "settings.json",
         fixed=True,
     )
+
+
+def sources_as_read(data: Data) -> dict[str, Any]:
+    """Return the settings on which `read_documents` depends, which leaves out equal texts only."""
+    read = {
+        name: replace(source, deduplicate=bool(source.deduplicate)) for name, source in data.sources.items()
+    }
+    return {
+        "sources": {name: source.path for name, source in read.items()},
+        "chosen": {name: chosen_settings(source) for name, source in read.items()},
+    }
 
 
 def first_documents(data: Data, count: int, advance: Callable[..., None]) -> Iterator[str]:
