@@ -15,6 +15,7 @@ from clm_detour.config.expressions.templates import Template
 from clm_detour.config.protocols import Protocol
 from clm_detour.config.schema import (
     BatchWarmup,
+    Canaries,
     Config,
     Data,
     Evaluation,
@@ -34,6 +35,7 @@ from clm_detour.utils.rules import one_of, require
 
 Parsed = TypeVar("Parsed", Template, Condition)
 
+MOST_CANARIES = 1000
 SCHEDULES = {  # the settings that have an effect under each schedule
     "warmup_constant": ("warmup",),
     "one_minus_sqrt": ("floor",),
@@ -71,6 +73,8 @@ def check_data(data: Data) -> None:
     for name in data.prepared:
         one_of(name, data.sources, "data.prepared")
     check_across(data)
+    if data.canaries is not None:
+        check_canaries(data.canaries, data)
     for name, shares in data.mixtures.items():
         require(bool(shares), f"data.mixtures.{name} is empty; give a share of tokens for each source.")
         for sampled in shares:
@@ -91,6 +95,20 @@ def check_across(data: Data) -> None:
         not data.prepared,
         "data.deduplicate compares the texts of all sources, and those of data.prepared have only tokens; "
         "remove one of them.",
+    )
+
+
+def check_canaries(canaries: Canaries, data: Data) -> None:
+    """Check that canaries have a source that is prepared here, and names enough."""
+    one_of(canaries.source, data.sources, "data.canaries.source")
+    require(
+        canaries.source not in data.prepared,
+        f"data.canaries.source: {canaries.source} is prepared already (data.prepared); name a source that "
+        "this recipe prepares, or remove data.canaries.",
+    )
+    require(
+        canaries.each * (len(canaries.copies) + 1) <= MOST_CANARIES,
+        f"data.canaries asks for more than {MOST_CANARIES} sentences; lower each, or give fewer copies.",
     )
 
 

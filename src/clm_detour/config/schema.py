@@ -98,6 +98,23 @@ class Source:
 
 
 @dataclass
+class Canaries:
+    """Made-up sentences with random secrets, by which `clm-detour audit` measures what a model remembers.
+
+    They become training documents, so every model that is trained on them may give their secrets away. The
+    secrets are random numbers that mean nothing. See docs/audit.md.
+    """
+
+    source: str  # the source whose training documents they join
+    each: PositiveInt = 8  # number of sentences for each number of copies, and of those that are left out
+    # Numbers of copies of a sentence.
+    copies: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(check_distinct)] = field(
+        default_factory=lambda: [1, 2, 4, 8, 16, 32, 64]
+    )
+    seed: NonNegativeInt = 7  # seed of names and secrets
+
+
+@dataclass
 class Data:
     """The documents, and the rows of tokens that are made of them."""
 
@@ -113,6 +130,8 @@ class Data:
     deduplicate: bool | NearDuplicates = False
     # Name of a mixture -> source -> share of tokens. The shares are divided by their sum.
     mixtures: dict[str, dict[str, PositiveNumber]] = field(default_factory=dict)
+    # Made-up sentences with secrets, added to a source to measure what a model remembers. null: none.
+    canaries: Canaries | None = None
     sequence_length: Annotated[int, Field(ge=8)] = 8192  # number of tokens in a row
     held_out: Fraction = 0.01  # fraction of the documents of each source that is kept out of training
     shuffle_seed: NonNegativeInt = 42  # seed of the order of rows

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clm_detour.config.schema import Data
 from clm_detour.data.copies import Searched, search_copies, without_copies
-from clm_detour.data.origin import origin_in
+from clm_detour.data.origin import canaries_of, origin_in
 from clm_detour.data.prepare import OTHER_RUN, is_tokenized, searched_source, wanted_processes
 from clm_detour.data.tokenization import PART_TOKENS, Settings
 from clm_detour.data.tokenizer import Tokenizer
@@ -40,6 +40,7 @@ def search_across(data: Data, tokenizer: Tokenizer) -> bool:
 def searched_in(data: Data, name: str, tokenizer: Tokenizer) -> Searched:
     """Return a source of a recipe as the search needs it."""
     source, made_from = data.sources[name], origin_in(data, name, tokenizer)
-    settings = Settings(source, tokenizer, data.held_out, data.on_error, PART_TOKENS)
+    canaries = canaries_of(data, name)
+    settings = Settings(source, tokenizer, data.held_out, data.on_error, PART_TOKENS, canaries)
     processes = wanted_processes(source, made_from, data.processes)
     return searched_source(name, settings, Path(data.dir) / name, made_from, processes)

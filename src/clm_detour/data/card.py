@@ -163,6 +163,7 @@ def facts(card: DataCard) -> list[tuple[str, str]]:
     """Return what stands beside the histogram."""
     train, held_out = card.splits["train"], card.splits["held_out"]
     copies = train.documents - (train.texts or 0)
+    canaries = card.made_from.get("canaries")
     dropped = sorted(card.dropped.items(), key=lambda item: -item[1])
     return [
         ("documents, training", f"{train.documents:,}"),
@@ -175,6 +176,7 @@ def facts(card: DataCard) -> list[tuple[str, str]]:
         ("rows", f"{train.rows:,}"),
         ("share of rows that holds text", f"{train.fullness:.2%}"),
         ("documents cut needlessly", f"{train.cut:,}"),
+        *([("canaries", f"{sum(canaries['copies']) * canaries['each']:,}")] if canaries else []),
         *((f"left out: {reason}", f"{count:,}") for reason, count in dropped[:5]),
         ("files", f"{len(card.made_from['files']):,}"),
     ]

@@ -90,7 +90,7 @@ def make_groups(units: Sequence[Unit], made_from: Mapping[str, Any], folder: Pat
     common |= {"method": METHOD, "others": [stamp for path, stamp in stamps.items() if path not in own]}
 
     def key(members: Sequence[Unit]) -> str:
-        parts = [[stamps[unit.file], unit.start, unit.end, unit.format] for unit in members]
+        parts = [[stamps.get(unit.file), unit.start, unit.end, unit.format] for unit in members]
         return checksum(json.dumps([common, parts], sort_keys=True).encode())
 
     keys = {members: key(members) for members in divide(units)}

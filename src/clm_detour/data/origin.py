@@ -7,7 +7,7 @@ import json
 from itertools import takewhile
 from typing import Any
 
-from clm_detour.config.schema import Data, NearDuplicates, Source
+from clm_detour.config.schema import Canaries, Data, NearDuplicates, Source
 from clm_detour.data.shards import checksum
 from clm_detour.data.sources import OnError, chosen_settings, source_stamps
 from clm_detour.data.tokenizer import Tokenizer
@@ -15,7 +15,13 @@ from clm_detour.data.tokenizer import Tokenizer
 Origin = dict[str, Any]
 
 
-def origin(source: Source, tokenizer: Tokenizer, held_out: float, on_error: OnError) -> Origin:
+def origin(
+    source: Source,
+    tokenizer: Tokenizer,
+    held_out: float,
+    on_error: OnError,
+    canaries: Canaries | None = None,
+) -> Origin:
     """Return the present origin of a source's shards; `made_from` in their index is their own.
 
     Raises:
@@ -28,6 +34,7 @@ def origin(source: Source, tokenizer: Tokenizer, held_out: float, on_error: OnEr
         "held_out": held_out,
         "on_error": on_error,
         **chosen_settings(source),
+        **({"canaries": dataclasses.asdict(canaries)} if canaries else {}),
     }
 
 
@@ -39,14 +46,22 @@ def origin_in(data: Data, name: str, tokenizer: Tokenizer) -> Origin:
     Raises:
         UserError: If one of these sources has no file.
     """
-    own = origin(data.sources[name], tokenizer, data.held_out, data.on_error)
+    own = origin(data.sources[name], tokenizer, data.held_out, data.on_error, canaries_of(data, name))
     if not data.deduplicate:
         return own
     before = takewhile(lambda other: other != name, data.sources)
-    earlier = [origin(data.sources[other], tokenizer, data.held_out, "stop") for other in before]
+    earlier = [
+        origin(data.sources[other], tokenizer, data.held_out, "stop", canaries_of(data, other))
+        for other in before
+    ]
     rule = data.deduplicate
     across = {
         "deduplicate": dataclasses.asdict(rule) if isinstance(rule, NearDuplicates) else rule,
         "earlier": checksum(json.dumps(earlier, sort_keys=True).encode()),
     }
     return {**own, "across": across}
+
+
+def canaries_of(data: Data, name: str) -> Canaries | None:
+    """Return the canaries that join a source of a recipe, or None."""
+    return data.canaries if data.canaries is not None and data.canaries.source == name else None

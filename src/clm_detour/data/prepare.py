@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clm_detour.config.schema import Source
+from clm_detour.config.schema import Canaries, Source
+from clm_detour.data.canaries import UNIT
 from clm_detour.data.card import is_card_of, write_card
 from clm_detour.data.copies import COPIES, Searched, search_copies, without_copies
 from clm_detour.data.groups import Group, largest_first, make_groups
@@ -92,6 +93,7 @@ def prepare_source(
     processes: int | None = None,
     longest: int | None = None,
     across: Mapping[str, Any] | None = None,
+    canaries: Canaries | None = None,
 ) -> SourceReport:
     """Tokenize and pack the source at `path` into `folder`, which belongs to this source alone.
 
@@ -104,6 +106,7 @@ def prepare_source(
         longest: Number of tokens at which documents are cut: the positions of the model, if they are fewer
             than those of a row.
         across: `across` of `origin_in`, if copies were searched for across sources.
+        canaries: Sentences that become training documents.
 
     Raises:
         UserError: As for `read_documents`; or if `folder` cannot be written, or no document is left for
@@ -113,8 +116,9 @@ def prepare_source(
         raise UserError(f"held_out is a fraction of the documents, at least 0 and below 1, not {held_out}.")
     began = time.monotonic()
     source = as_source(path, text_field)
-    made_from = origin(source, tokenizer, held_out, on_error) | ({"across": across} if across else {})
-    settings = Settings(source, tokenizer, held_out, on_error, PART_TOKENS)
+    made_from = origin(source, tokenizer, held_out, on_error, canaries)
+    made_from |= {"across": across} if across else {}
+    settings = Settings(source, tokenizer, held_out, on_error, PART_TOKENS, canaries)
     worked = False
     if not is_done(folder, made_from, row_length, seed, longest):
         count = wanted_processes(source, made_from, processes)
@@ -166,7 +170,8 @@ def searched_source(
     name: str, settings: Settings, folder: Path, made_from: Origin, processes: int
 ) -> Searched:
     """Return a source in its groups, with all copies."""
-    groups = make_groups(units(settings.source), made_from, folder / "parts")
+    found = [*units(settings.source), *([UNIT] if settings.canaries else [])]
+    groups = make_groups(found, made_from, folder / "parts")
     return Searched(name, folder, settings, made_from, groups, processes)
 
 

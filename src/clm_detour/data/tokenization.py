@@ -12,7 +12,6 @@ one is written. Memory is bounded by `AHEAD + 1` batches, at about a hundred byt
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -23,14 +22,15 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from clm_detour.config.schema import Source
+from clm_detour.config.schema import Canaries, Source
+from clm_detour.data.canaries import UNIT, canary_documents
 from clm_detour.data.deduplicate import digest
 from clm_detour.data.groups import PLACE, Group
 from clm_detour.data.shards import SPLITS, ShardWriter
 from clm_detour.data.shingles import without_paragraphs
 from clm_detour.data.sources.read import OnError, documents
 from clm_detour.data.sources.records import Unit
-from clm_detour.data.sources.selection import Document, Selection
+from clm_detour.data.sources.selection import Document, Selection, is_held_out
 from clm_detour.data.tokenizer import LONG_CHARACTERS, Tokenizer
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write, write_json
@@ -53,6 +53,7 @@ class Settings:
     held_out: float
     on_error: OnError
     part_tokens: int
+    canaries: Canaries | None = None  # of this source
 
     @cached_property
     def selection(self) -> Selection:
@@ -166,17 +167,15 @@ def every_document(
     The digests of a group are in the same order.
     """
     for unit in group.units:
-        found = documents(
-            unit, settings.selection, settings.on_error, left_out, lambda read: worker.report(read, 0, 0)
-        )
+        if unit == UNIT:
+            assert settings.canaries is not None
+            found = canary_documents(settings.canaries, settings.held_out)
+        else:
+            found = documents(
+                unit, settings.selection, settings.on_error, left_out, lambda read: worker.report(read, 0, 0)
+            )
         for number, document in enumerate(found, start=1):
             yield unit, number, document
-
-
-def is_held_out(text: str, held_out: float) -> bool:
-    """Return whether a document belongs to the held-out split, which depends on its text alone."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") < held_out * 2**64
 
 
 class HasText(Protocol):

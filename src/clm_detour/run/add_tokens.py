@@ -10,7 +10,7 @@ from clm_detour.config.schema import Data, TokenAddition
 from clm_detour.data.auto_tokenizer import check_auto_tokenizer
 from clm_detour.data.extend_tokenizer import extend_tokenizer
 from clm_detour.data.sources import read_documents
-from clm_detour.data.tokenization import is_held_out
+from clm_detour.data.sources.selection import is_held_out
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model.vocabulary import with_vocabulary
 from clm_detour.recipe.export import write_model

@@ -11,7 +11,7 @@ from typing import Any
 
 from clm_detour.config.schema import Data, Sample, TokenizerTraining
 from clm_detour.data.across import search_across
-from clm_detour.data.origin import origin_in
+from clm_detour.data.origin import canaries_of, origin_in
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample import SOURCES, write_sample
 from clm_detour.data.sources import chosen_settings, read_documents
@@ -133,6 +133,7 @@ def source_step(name: str, data: Data, tokenizer: Tokenizer, longest: int | None
             processes=data.processes,
             longest=longest,
             across=origin_in(data, name, tokenizer)["across"] if data.deduplicate else None,
+            canaries=canaries_of(data, name),
         )
         for reason, count in report.dropped.items():
             warn(f"{name}: {count} left out ({reason})")

@@ -146,6 +146,12 @@ def whole_copies(text: str, copies: float) -> int:
     return math.floor(copies) + (drawn < (copies % 1) * 2**64)
 
 
+def is_held_out(text: str, held_out: float) -> bool:
+    """Return whether a document belongs to the held-out split, which depends on its text alone."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < held_out * 2**64
+
+
 def replace_marks(text: str, word: str) -> str:
     """Return `text` with `word` in place of each mark of de-identification.
 

@@ -11,7 +11,7 @@ from clm_detour.data.deduplicate import digest
 from clm_detour.data.mixture import exact_shares
 from clm_detour.data.packing import PackedSource, is_packed
 from clm_detour.data.shards import SPLITS
-from clm_detour.data.tokenization import is_held_out
+from clm_detour.data.sources.selection import is_held_out
 from clm_detour.recipe.phases import PhaseRun
 from clm_detour.run.check.sources import RecipeSource
 
