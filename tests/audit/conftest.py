@@ -52,9 +52,7 @@ def write_recipe(folder: Path, data: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_suffix(".yaml")
     sample = {name: data / "sample" / f"{name}.jsonl.gz" for name in ("notes", "abstracts")}
-    path.write_text(
-        RECIPE.format(folder=folder, tokenizer=data / "tokenizer", schedule=SCHEDULE, **sample)
-    )
+    path.write_text(RECIPE.format(folder=folder, tokenizer=data / "tokenizer", schedule=SCHEDULE, **sample))
     return path
 
 

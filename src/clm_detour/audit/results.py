@@ -123,9 +123,25 @@ def notes(inputs: Inputs, base: str | None, subjects: Sequence[Subject]) -> list
         )
     for source in dict.fromkeys(source for sample in samples for source in sample.left_out):
         found.append(f"Source {source} has no rows to compare, so its membership was not measured.")
+    if share := read_by_base(inputs):
+        found.append(
+            f"The base read {100 * share:.0f} % of these texts itself, so its own AUC is no control, and the "
+            "AUC against it shows less than was learned."
+        )
     if base is None:
         found.append(
-            "There is no base to compare with: the arms start from new weights, or from a model that fills no "
-            "masks."
+            "There is no base to compare with: the arms start from new weights, or from a model that cannot "
+            "fill masks."
         )
     return found
+
+
+def read_by_base(inputs: Inputs) -> float:
+    """Return the share of the members of its sample that the base read, 0 without a base."""
+    base, models = inputs.models
+    found = next((each for each in models if each.id == base), None)
+    if found is None or found.run is None:
+        return 0.0
+    read, rows = inputs.readings.of(found.run.lineage), inputs.sample(found).members
+    seen = [row.source in read and read[row.source][row.number] > 0 for row in rows]
+    return sum(seen) / max(len(seen), 1)

@@ -45,13 +45,13 @@ class Sentence:
 def sentence_of(canary: Canary, alternatives: Sequence[str], tokenizer: Tokenizer) -> Sentence:
     """Return the sentence of a canary with its secret and with others in its place.
 
-    The tokens that all candidates share at the start and at the end are not part of the secret.
+    Tokens that all candidates share at the start and at the end are not part of the secret.
     """
     texts = [canary.with_secret(secret) for secret in (canary.secret, *alternatives)]
     ids = [each.astype(np.int64) for each in tokenizer.encode_batch(texts)]
     shortest = min(map(len, ids))
-    first = shared(ids, shortest)
-    last = shared([each[::-1] for each in ids], shortest - first)
+    first = shared(ids, shortest - 1)
+    last = shared([each[::-1] for each in ids], shortest - 1 - first)
     return Sentence(
         ids[0][:first], ids[0][len(ids[0]) - last :], [each[first : len(each) - last] for each in ids]
     )
