@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from clm_detour.__main__ import main
-from clm_detour.ledger.command import missing_runs, reproduce, run_table
+from clm_detour.ledger.command import make_runs, missing_runs, reproduce, run_table
 from clm_detour.ledger.load import load_ledger
+from clm_detour.ledger.runs import ledger_runs
 from clm_detour.ledger.statistics import STATISTICS
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.locks import claimed
 
 ONE_SEED = ("seeds: [1, 2, 3]", "seeds: [1]\n    needles: {lengths: [64], trials: 4}")
 FEW_TEXTS = "analysis={texts: 20, samples: 1, max_tokens: 16}"
@@ -27,6 +31,22 @@ def short_page(run_dir: Path) -> Path:
 
 def no_run(*_: object) -> int:
     raise AssertionError("a finished run was repeated")
+
+
+def test_a_command_leaves_a_run_to_the_command_that_makes_it_and_waits_at_the_end(loaded, monkeypatch):
+    made = []
+    monkeypatch.setattr("clm_detour.ledger.command.run_one", lambda run, *_: made.append(run.seed))
+    runs = ledger_runs(loaded, ["lower-loss"])
+    with ThreadPoolExecutor() as pool:
+        with claimed(runs[0].lock) as mine:
+            assert mine
+            command = pool.submit(make_runs, runs, loaded, size_warnings=False)
+            while len(made) < 2:
+                time.sleep(0.01)
+            assert not command.done()
+            assert made == [2, 3]
+        command.result()
+    assert made == [2, 3, 1]  # the other command ended without it
 
 
 def test_a_ledger_runs_what_is_missing_goes_on_after_a_kill_and_repeats_nothing(

@@ -121,7 +121,7 @@ def test_an_arm_that_its_recipe_cannot_have_is_one_sentence(ledger_file, arm, ex
         ledger_runs(loaded, loaded.claims)
 
 
-@pytest.mark.parametrize("scale", ["mini", "minilm", "paper"])
+@pytest.mark.parametrize("scale", ["mini", "minilm", "study", "paper"])
 @pytest.mark.parametrize("debug", [(), ("+debug",)], ids=["whole", "debug"])
 def test_the_shipped_ledger_makes_recipes_at_every_scale(scale, debug):
     loaded = load_ledger("ledgers/paper", scale)
@@ -134,6 +134,13 @@ def test_the_shipped_ledger_makes_recipes_at_every_scale(scale, debug):
     assert flops == twin if debug else flops > twin
     assert any(run.variant == "dropout" for run in runs)
     assert all(run.tokens > 0 for run in runs)
+
+
+def test_the_ledger_of_the_study_asks_the_papers_claims_in_the_papers_words():
+    study, paper = load_ledger("ledgers/study"), load_ledger("ledgers/paper")
+    shared = study.claims.keys() & paper.claims.keys()
+    assert {"better-on-tasks", "above-noise", "low-layers-are-needed", "holds-needles"} <= shared
+    assert all(study.claims[name] == paper.claims[name] for name in shared)
 
 
 def test_the_documentation_has_every_statistic_with_its_unit():

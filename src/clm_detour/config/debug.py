@@ -72,9 +72,11 @@ def small_data(data: dict[str, Any]) -> dict[str, Any]:
     sources = {
         name: {"path": f"${{run_dir}}/sample/{next(files)}.jsonl.gz"} for name in data.get("sources") or {}
     }
+    canaries = data.get("canaries")
     return {
         "sample": {"documents": 400},
         "sources": sources,
+        "canaries": canaries and {"source": canaries["source"], "each": 2, "copies": [1, 16]},
         "mixtures": data.get("mixtures") or {},
         "sequence_length": ROW,
         "held_out": 0.1,

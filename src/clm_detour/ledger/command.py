@@ -15,6 +15,7 @@ from clm_detour.ledger.runs import MAIN, LedgerRun, ledger_runs, result_folder
 from clm_detour.records.ledger import LedgerRecord
 from clm_detour.records.store import write
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.locks import claimed, locked
 from clm_detour.utils.progress import say, warn
 from clm_detour.utils.rules import one_of
 
@@ -72,7 +73,8 @@ def reproduce(
     """Run what claims need and is missing, write the result, and return it with its folder.
 
     `ledger.json` and `ledger.html` hold all claims of the scale, also with `only`. A run that is interrupted
-    goes on where it stopped when the ledger is tried again.
+    goes on where it stopped when the ledger is tried again. Several commands on one folder, also on several
+    machines, divide the runs among them.
 
     Args:
         only: Names of the claims whose runs are made; empty for all.
@@ -84,13 +86,31 @@ def reproduce(
     missing = missing_runs(loaded, only, overrides)
     folder = result_folder(loaded, overrides)
     started(loaded, folder)
-    for place, run in enumerate(missing, 1):
-        say(f"Run {place} of {count(len(missing))}: {run.folder.root}", style="bold")
-        run_one(run, size_warnings=DEBUG not in overrides, loaded=loaded)
+    make_runs(missing, loaded, size_warnings=DEBUG not in overrides)
     result = make_result(loaded, overrides)
     write(result, folder / "ledger.json")
     write_ledger_page(result, folder)
     return result, folder
+
+
+def make_runs(runs: Sequence[LedgerRun], loaded: ScaledLedger, size_warnings: bool) -> None:
+    """Make the runs on which no other command works, then wait for the others."""
+
+    def make(place: int, run: LedgerRun) -> None:
+        if not run.is_complete:  # another command may have made it
+            say(f"Run {place} of {count(len(runs))}: {run.folder.root}", style="bold")
+            run_one(run, size_warnings, loaded)
+
+    elsewhere = []
+    for place, run in enumerate(runs, 1):
+        with claimed(run.lock) as mine:
+            if mine:
+                make(place, run)
+            else:
+                elsewhere.append((place, run))
+    for place, run in elsewhere:
+        with locked(run.lock, f"Another command makes {run.folder.root}"):
+            make(place, run)
 
 
 def run_one(run: LedgerRun, size_warnings: bool, loaded: ScaledLedger) -> None:

@@ -63,6 +63,11 @@ class LedgerRun:
         return self.recipe.folder
 
     @property
+    def lock(self) -> Path:
+        """File by which commands divide the runs of a ledger among them."""
+        return self.folder.root / ".ledger.lock"
+
+    @property
     def needles_record(self) -> Path:
         """The result of the needle test, where the page of the run reads it too."""
         return self.folder.analysis / "needles.json"

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from clm_detour.analyze.transplant import layer_thirds
 from clm_detour.records.analysis import NetworkComparison
+from clm_detour.records.audit import AuditRecord
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.needles import NeedlesRecord
 from clm_detour.records.run import HeldOutRecord
@@ -135,6 +136,18 @@ def needles(folder: RunFolder, arm: str) -> float | None:
     return 100 * sum(shares) / len(shares)
 
 
+def exposure(folder: RunFolder, arm: str) -> float | None:
+    """Return the mean exposure of canaries with 16 or more copies, in bits, by the mask that gives more."""
+    found = record(AuditRecord, folder.analysis / "audit.json")
+    return found.exposure(arm) if found else None
+
+
+def membership(folder: RunFolder, arm: str) -> float | None:
+    """Return 100 x the AUC of membership inference against the base, by the mask that gives more."""
+    found = record(AuditRecord, folder.analysis / "audit.json")
+    return found.membership_auc(arm) if found else None
+
+
 STATISTICS: dict[str, Statistic] = {
     "task_score": Statistic("mean score over tasks", "points", "higher", task_score),
     "held_out_loss": Statistic("masked loss on held-out text", "nats", "lower", held_out_loss),
@@ -153,4 +166,6 @@ STATISTICS: dict[str, Statistic] = {
     ),
     "retention": Statistic("divergence after the decay over that before", "times", "", retention, PAIR),
     "needles": Statistic("needles found in the longest texts", "points", "higher", needles),
+    "exposure": Statistic("exposure of canaries with 16 or more copies", "bits", "lower", exposure),
+    "membership": Statistic("AUC of membership inference", "points", "lower", membership),
 }
