@@ -39,11 +39,13 @@ def make_record(inputs: Inputs, measured: Mapping[str, MeasuredModel]) -> AuditR
     base, models = inputs.models
     present = [each for each in models if each.id in measured]
     settings = inputs.canary_settings
-    canaries = settings and AuditedCanaries(
-        source=settings.source,
-        copies=[canary.copies for canary in inputs.canaries],
-        chance=chance(inputs.settings.alternatives),
-    )
+    canaries = None
+    if settings is not None:
+        canaries = AuditedCanaries(
+            source=settings.source,
+            copies=[canary.copies for canary in inputs.canaries],
+            chance=chance(inputs.settings.alternatives),
+        )
     return AuditRecord(
         settings=inputs.settings,
         canaries=canaries,
