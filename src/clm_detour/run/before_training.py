@@ -15,7 +15,7 @@ from clm_detour.data.origin import canaries_of, origin_in
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample import SOURCES, write_sample
 from clm_detour.data.sources import chosen_settings, read_documents
-from clm_detour.data.tokenization import is_held_out
+from clm_detour.data.sources.selection import is_held_out
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.data.tokenizer_training import set_max_length, train_tokenizer
 from clm_detour.recipe.prepared import PreparedData
