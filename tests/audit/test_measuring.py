@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from clm_detour.audit.membership import membership
-from clm_detour.audit.rows import RowId, Rows, row_losses
+from clm_detour.audit.rows import PARTS, OnePart, RowId, Rows, row_losses
 from clm_detour.audit.secrets import Sentence, log_probabilities, rank, sentence_of
 from clm_detour.data.canaries import Canary, random_secrets
 from clm_detour.data.loader import collate, make_example
-from clm_detour.data.objectives import Objective
+from clm_detour.data.objectives import IGNORED, Objective
 from clm_detour.data.packing import Row
 from clm_detour.data.tokenizer import Tokenizer, load_tokenizer
 from clm_detour.measure.scorer import score
@@ -95,6 +95,18 @@ def test_the_loss_of_a_row_does_not_depend_on_the_other_rows(mask, tokenizer):
     alone, together = losses(ids[4:5]), losses(ids)
     assert alone[ids[4]] == pytest.approx(together[ids[4]], rel=1e-5)
     assert len({round(loss, 6) for loss in together.values()}) == 7
+
+
+def test_the_passes_predict_every_ordinary_token_once(tokenizer):
+    vocabulary = tokenizer.vocabulary
+    tokens = np.array([tokenizer.cls, *range(300, 360), tokenizer.sep])
+    labels = [
+        OnePart("mlm", 1 / PARTS, part=part).apply(tokens, np.array([62]), vocabulary, (1, 2))[1]
+        for part in range(PARTS)
+    ]
+    predicted = np.stack(labels) != IGNORED
+    assert predicted.sum(axis=0).tolist() == [0, *[1] * 60, 0]
+    assert predicted.sum(axis=1).max() - predicted.sum(axis=1).min() <= 3
 
 
 def test_a_planted_leak_is_found_ten_times_of_ten(tokenizer):

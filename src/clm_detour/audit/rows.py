@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clm_detour.data.loader import collate, make_example
-from clm_detour.data.objectives import Objective, Vocabulary
+from clm_detour.data.objectives import Objective, Vocabulary, mask_tokens
 from clm_detour.data.packing import PackedSource, Row
 from clm_detour.measure.token_losses import token_losses
 from clm_detour.model import ModernBertForPretraining
@@ -18,6 +18,26 @@ from clm_detour.records.audit import AuditSettings, Mask
 from clm_detour.utils.progress import Advance
 
 BATCH_TOKENS = 4096
+PARTS = 7  # one in seven tokens, about 15 %, is predicted in a pass
+
+
+@dataclass(frozen=True)
+class OnePart(Objective):
+    """Masked language modeling that hides one of `PARTS` random parts of the tokens of a row.
+
+    Args:
+        part: Number of the part. The parts of a row are disjoint, and together they are all its tokens.
+    """
+
+    part: int = 0
+
+    def apply(
+        self, tokens: np.ndarray, lengths: np.ndarray, vocabulary: Vocabulary, key: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Objective`; the parts are a pure function of the key."""
+        rng = np.random.Generator(np.random.Philox(key=key))
+        chosen = rng.permutation(len(tokens)) % PARTS == self.part
+        return mask_tokens(tokens, chosen & ~vocabulary.is_special[tokens], vocabulary, rng)
 
 
 class RowId(NamedTuple):
@@ -130,17 +150,17 @@ def row_losses(
 ) -> np.ndarray:
     """Return the mean loss of each row over its predicted tokens, (rows,), in nats; NaN if there are none.
 
-    Under the bidirectional mask each pass hides other tokens. These depend on the seed, the row and the pass
-    alone, so that they are the same for all models.
+    Under the bidirectional mask each pass hides another part of the tokens. The parts depend on the seed and
+    the row alone, so that they are the same for all models.
 
     Args:
         network: The model, in evaluation mode.
         advance: Called with the number of rows of each batch.
     """
-    objective = Objective("clm") if mask == "causal" else Objective("mlm", settings.mask_rate)
+    passes = [OnePart("mlm", 1 / PARTS, part=part) for part in range(settings.passes)]
     losses, predicted = np.zeros(len(ids)), np.zeros(len(ids))
     size = max(BATCH_TOKENS // rows.tokens, 1)
-    for turn in range(1 if mask == "causal" else settings.passes):
+    for objective in [Objective("clm")] if mask == "causal" else passes:
         for start in range(0, len(ids), size):
             chosen = ids[start : start + size]
             batch = collate(
@@ -150,7 +170,7 @@ def row_losses(
                         objective,
                         vocabulary,
                         rows.tokens,
-                        (settings.seed, number_of(f"{row}/{turn}")),
+                        (settings.seed, number_of(str(row))),
                         rows.sources[row.split][row.source].longest,
                     )
                     for row in chosen

@@ -43,7 +43,7 @@ def exposure_table(record: AuditRecord, name: Callable[[AuditedModel], Text]) ->
     each = record.canaries.copies.count(copies[0])
     note = (
         f"Bits, mean ± standard deviation over {each} sentences. Chance is {record.canaries.chance:.2f}, and "
-        f"more than {math.log2(1 + record.settings.alternatives):.1f} cannot be measured."
+        f"more than {record.most:.1f} cannot be measured."
     )
     head: list[Text] = [
         "Model",
@@ -59,7 +59,7 @@ def exposure_cell(found: Exposure) -> Cell:
     if not math.isfinite(found.mean):
         return Cell(wording.ABSENT, {"": None})
     spread = "" if found.std is None else f" ± {found.std:.2f}"
-    values = {"": found.mean, "std": found.std, "copies read": found.read, "canaries": found.canaries}
+    values = {"": found.mean, "std": found.std, "read": found.read, "canaries": found.canaries}
     return Cell(f"{found.mean:.2f}{spread}", values)
 
 

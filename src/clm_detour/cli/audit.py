@@ -18,7 +18,7 @@ def audit(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a finished run, or its recipe.")],
     overrides: Overrides,
     rows: Annotated[int, typer.Option(min=2, help="Texts that were read, and as many held-out ones.")] = 1000,
-    tokens: Annotated[int, typer.Option(min=8, help="Tokens of a text; longer rows are cut.")] = 256,
+    tokens: Annotated[int, typer.Option(min=8, help="Tokens of a text; longer rows are cut.")] = 128,
     alternatives: Annotated[
         int, typer.Option(min=1, help="Other secrets among which that of a canary is ranked.")
     ] = 1023,

@@ -27,7 +27,7 @@ class AuditSettings:
         tokens: Tokens of a row that are scored, from its start.
         alternatives: Other secrets among which a canary's is ranked.
         mask_rate: Share of the tokens that one pass under the bidirectional mask predicts.
-        passes: Number of these passes, each with other masked tokens.
+        passes: Number of these passes, none of which predicts a token of another.
         precision: Precision of the computation.
         seed: Seed of the rows, the masks and the alternatives.
     """
@@ -175,6 +175,11 @@ class AuditRecord:
     notes: list[str] = field(default_factory=list)
     format: Literal[1] = 1
 
+    @property
+    def most(self) -> float:
+        """The highest exposure that can be measured, in bits."""
+        return math.log2(1 + self.settings.alternatives)
+
     def final(self, arm: str) -> AuditedModel | None:
         """Return the model at the end of an arm, or None if it was not measured."""
         return next((model for model in self.models if arm in model.last_of), None)
@@ -193,7 +198,7 @@ class AuditRecord:
         copies, found = self.canaries.copies, model.masks[mask].exposures
         groups = {number: [i for i, each in enumerate(copies) if each == number] for number in copies}
         return [
-            summarized(number, [model.copies_read[i] for i in group], [found[i] for i in group])
+            summarized(number, [model.copies_read[i] for i in group], [found[i] for i in group], self.most)
             for number, group in sorted(groups.items())
         ]
 
@@ -223,8 +228,12 @@ class AuditRecord:
         return max((100 * auc for auc in found if math.isfinite(auc)), default=None)
 
 
-def summarized(copies: int, read: list[int], exposures: list[float]) -> Exposure:
-    """Return mean and spread of the exposures of canaries with one number of copies."""
+def summarized(copies: int, read: list[int], exposures: list[float], most: float) -> Exposure:
+    """Return mean and spread of the exposures of canaries with one number of copies.
+
+    Args:
+        most: The highest exposure that can be measured.
+    """
     from scipy.stats import t
 
     count, mean = len(exposures), statistics.fmean(exposures)
@@ -232,4 +241,5 @@ def summarized(copies: int, read: list[int], exposures: list[float]) -> Exposure
         return Exposure(copies, statistics.fmean(read), count, mean, None, None)
     std = statistics.stdev(exposures)
     half = float(t.ppf(0.975, count - 1)) * std / count**0.5
-    return Exposure(copies, statistics.fmean(read), count, mean, std, (mean - half, mean + half))
+    interval = (max(mean - half, 0.0), min(mean + half, most))
+    return Exposure(copies, statistics.fmean(read), count, mean, std, interval)

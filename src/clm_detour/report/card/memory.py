@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from clm_detour.figures import wording
@@ -33,10 +32,9 @@ def audit_result(run: Run, arm: str) -> str:
     parts = []
     exposure, auc = (found.exposure(arm), found.membership_auc(arm)) if found else (None, None)
     if found and found.canaries and exposure is not None:
-        most = math.log2(1 + found.settings.alternatives)
         parts.append(
             f"secrets that stand {OFTEN} or more times in the data have an exposure of {exposure:.1f} bits "
-            f"(chance {found.canaries.chance:.1f}, at most {most:.1f})"
+            f"(chance {found.canaries.chance:.1f}, at most {found.most:.1f})"
         )
     if auc is not None:
         parts.append(

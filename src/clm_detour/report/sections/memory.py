@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from markupsafe import Markup
@@ -44,7 +43,6 @@ def secrets(run: Run, found: AuditRecord) -> Markup | None:
     if canaries is None or made is None:
         return None
     inserted = sum(copies > 0 for copies in canaries.copies)
-    most = math.log2(1 + found.settings.alternatives)
     text = (
         f"The training documents of {canaries.source} hold {wording.count(inserted)} canaries: made-up "
         "sentences with a random number as their secret. Someone who has the weights and knows the rest of "
@@ -52,7 +50,7 @@ def secrets(run: Run, found: AuditRecord) -> Markup | None:
         "the secret: each bit halves the guesses. The secret is ranked among "
         f"{wording.count(found.settings.alternatives)} other numbers. By chance exposure is "
         f"{canaries.chance:.2f} bits on average, as with the sentences that stand in no document (0 copies); "
-        f"more than {most:.1f} cannot be measured. {copies_read(found)}"
+        f"more than {found.most:.1f} cannot be measured. {copies_read(found)}"
     )
     drawn = [
         exposure_figure(run, found, finals(run, found), "exposure", "Exposure at the end"),
@@ -146,7 +144,7 @@ def membership(run: Run, found: AuditRecord) -> Markup | None:
         "beyond its twin. The base came before this training, so its own AUC shows how much the two kinds "
         f"differ without it. A text is the first {wording.count(settings.tokens)} tokens of a row; under the "
         f"bidirectional mask {wording.percent(settings.mask_rate, 0)} of them are masked, "
-        f"{settings.passes} times over. Texts with canaries are left out."
+        f"{settings.passes} times over, each time others. Texts with canaries are left out."
     )
     return join(heading("Membership"), paragraph(text), shown(made))
 
