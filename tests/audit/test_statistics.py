@@ -6,9 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from clm_detour.audit.membership import FEWEST, auc, membership
+from clm_detour.audit.rows import in_shares
 from clm_detour.audit.secrets import chance, rank
 from clm_detour.records.audit import (
     AuditedCanaries,
@@ -116,3 +119,20 @@ def test_the_statistics_of_a_ledger_take_the_mask_that_gives_more():
 
 def membership_of(area: float) -> Membership:
     return Membership(auc=area, interval=(0.0, 1.0))
+
+
+SOURCES = st.dictionaries(
+    st.sampled_from("abcd"), st.tuples(st.integers(1, 1000), st.integers(1, 300)), min_size=1
+)
+
+
+@given(SOURCES, st.integers(1, 1000))
+def test_sources_have_their_shares_as_far_as_they_have_rows(sources, count):
+    weights = {name: weight for name, (weight, _) in sources.items()}
+    there = {name: rows for name, (_, rows) in sources.items()}
+    taken = in_shares(weights, there, count)
+    assert sum(taken.values()) == min(count, sum(there.values()))
+    assert all(taken[name] <= there[name] for name in sources)
+    if all(rows >= count for rows in there.values()):
+        total = sum(weights.values())
+        assert all(abs(taken[name] - count * weights[name] / total) <= len(sources) for name in sources)

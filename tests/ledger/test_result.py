@@ -128,7 +128,7 @@ def test_the_table_fits_80_columns_and_has_verdict_effect_and_interval(loaded, r
 
 def test_only_the_chosen_claims_are_run_but_all_are_written(loaded, runs, monkeypatch):
     asked: list[LedgerRun] = []
-    monkeypatch.setattr("clm_detour.ledger.command.run_one", lambda run, **settings: asked.append(run))
+    monkeypatch.setattr("clm_detour.ledger.command.run_one", lambda run, *_: asked.append(run))
     result, folder = reproduce(loaded, ["with-dropout"])
     assert [(run.variant, run.seed) for run in asked] == [("dropout", seed) for seed in (1, 2, 3)]
     assert read(LedgerRecord, folder / "ledger.json") == result

@@ -55,11 +55,11 @@ def test_a_ledger_runs_what_is_missing_goes_on_after_a_kill_and_repeats_nothing(
     ledger_file.write_text(ledger_file.read_text().replace(*ONE_SEED))
     loaded, changes = load_ledger(ledger_file), [FEW_TEXTS]
     claims = loaded.ledger.claims
-    for name in ("needles", "divergence"):
+    for name in ("needles", "divergence", "membership"):
         claims[name] = dataclasses.replace(
             claims["frozen"], statistic=name, of="detour", against=0.0, expect="more"
         )
-    tried = ["lower-loss", "needles", "divergence"]
+    tried = ["lower-loss", "needles", "divergence", "membership"]
     (before,) = missing_runs(loaded, tried, changes)
 
     stop_after(2)
@@ -80,6 +80,7 @@ def test_a_ledger_runs_what_is_missing_goes_on_after_a_kill_and_repeats_nothing(
         assert (claim.effect is None) == (STATISTICS[claim.statistic].read(before.folder, "detour") is None)
     assert result.claims["lower-loss"].effect is not None
     assert result.claims["divergence"].effect is not None
+    assert result.claims["membership"].effect is not None
     (run,) = result.runs
     assert run.data["abstracts"]["train"]
     assert run.config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -144,6 +145,15 @@ def test_a_cluster_that_is_not_there():
         Engine("127.0.0.1:9").serving([]),
     ):
         pass
+
+
+def test_another_server_at_the_address():
+    with socket.create_server(("", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        begun = time.monotonic()
+        with pytest.raises(UserError, match="cannot connect to a cluster"), Engine(address).serving([]):
+            pass
+    assert time.monotonic() - begun < TIMEOUT  # by itself, Ray tries for a quarter of an hour
 
 
 PROGRAM = """

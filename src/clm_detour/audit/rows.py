@@ -50,7 +50,7 @@ class RowId(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows that were read and rows that were held out, of the same sources in the same shares.
+    """Rows that were read and rows that were held out, as many of each source.
 
     Args:
         left_out: Sources of which there are no held-out rows.
@@ -122,16 +122,32 @@ class Rows:
             members[name] = self.draw(name, "train", count, seed, allowed)
             others[name] = self.draw(name, "held_out", count, seed)
         weights = {name: int(read[name].sum()) for name in names if members[name] and others[name]}
+        there = {name: min(len(members[name]), len(others[name])) for name in weights}
+        taken = in_shares(weights, there, count)
         left_out = [name for name in names if name not in weights]
-        return Sample(in_shares(members, weights, count), in_shares(others, weights, count), left_out)
+        return Sample(first_of(members, taken), first_of(others, taken), left_out)
 
 
-def in_shares(rows: Mapping[str, list[RowId]], weights: Mapping[str, int], count: int) -> list[RowId]:
-    """Return up to `count` rows, of each source in proportion to its weight."""
-    total = sum(weights.values())
-    most = min((len(rows[name]) * total / weight for name, weight in weights.items()), default=0)
-    size = min(most, count)
-    return [row for name, weight in weights.items() for row in rows[name][: round(size * weight / total)]]
+def in_shares(weights: Mapping[str, int], there: Mapping[str, int], count: int) -> dict[str, int]:
+    """Return how many rows of each source to take, in proportion to weights as far as there are rows.
+
+    The rows that a source lacks are taken from the others.
+
+    Args:
+        there: Source -> its number of rows.
+        count: Number of rows, at most.
+    """
+    taken = {}
+    weight = sum(weights.values())
+    for name in sorted(weights, key=lambda name: there[name] / weights[name]):
+        taken[name] = min(there[name], round(count * weights[name] / weight))
+        count, weight = count - taken[name], weight - weights[name]
+    return taken
+
+
+def first_of(rows: Mapping[str, list[RowId]], taken: Mapping[str, int]) -> list[RowId]:
+    """Return the first rows of each source."""
+    return [row for name, count in taken.items() for row in rows[name][:count]]
 
 
 def number_of(text: str) -> int:

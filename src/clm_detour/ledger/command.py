@@ -114,16 +114,23 @@ def make_runs(runs: Sequence[LedgerRun], loaded: ScaledLedger, size_warnings: bo
 
 
 def run_one(run: LedgerRun, size_warnings: bool, loaded: ScaledLedger) -> None:
-    """Run the recipe of a run as far as it is missing, and the needle test of its arms."""
+    """Run the recipe of a run as far as it is missing, the needle test of its arms, and the audit."""
+    from clm_detour.audit.command import audit_run
+    from clm_detour.report.page import write_page
     from clm_detour.run.pipeline import run_recipe
 
     if not (run.is_trained and run.is_measured):
         run_recipe(run.recipe, size_warnings)
+    measured = run.without_needles or run.without_audit
     if run.without_needles:
         try:
             measure_needles(run, loaded)
         except UserError as error:  # for example, too little text; the claim stays undecided
             warn(f"{run.folder.root}: needles are left out. {error}")
+    if run.without_audit:
+        audit_run(run.recipe, arms=run.audit)
+    if measured:
+        write_page(run.folder.root)
 
 
 def measure_needles(run: LedgerRun, loaded: ScaledLedger) -> None:

@@ -24,6 +24,7 @@ from clm_detour.ledger.schema import LedgerArm
 from clm_detour.ledger.statistics import STATISTICS
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.settings import check_unchanged, recipe_settings
+from clm_detour.records.audit import AuditRecord
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.needles import NeedlesRecord
 from clm_detour.records.run import Arms, HeldOutRecord, StepRecord
@@ -32,15 +33,17 @@ from clm_detour.records.store import read
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.rules import one_of, require
 
+AUDIT = ("exposure", "membership")  # statistics of the audit
 MAIN = "main"  # folder of the recipe without a variant
 
 
 @dataclass(frozen=True)
 class Need:
-    """The arms of a variant that claims read, and those whose needles they read."""
+    """The arms of a variant that claims read, and those whose needles and whose audit they read."""
 
     arms: set[str]
     needles: set[str]
+    audit: set[str]
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class LedgerRun:
     Args:
         variant: Name of the variant; empty for the recipe itself.
         needles: Arms that are tested for needles.
+        audit: Arms of which it is measured what they remember.
     """
 
     variant: str
     seed: int
     recipe: Recipe
     needles: tuple[str, ...]
+    audit: tuple[str, ...] = ()
 
     @property
     def folder(self) -> RunFolder:
@@ -95,9 +100,16 @@ class LedgerRun:
         return [arm for arm in self.needles if arm not in {Path(path).name for path in found}]
 
     @property
+    def without_audit(self) -> list[str]:
+        """The arms of which it is not measured what they remember."""
+        found = read(AuditRecord, self.folder.audit) if self.folder.audit.exists() else None
+        return [arm for arm in self.audit if found is None or found.final(arm) is None]
+
+    @property
     def is_complete(self) -> bool:
         """True if all records of the recipe's arms are there, so that nothing has to run."""
-        return self.is_trained and self.is_measured and not self.without_needles
+        done = self.is_trained and self.is_measured
+        return done and not self.without_needles and not self.without_audit
 
     @property
     def is_trained(self) -> bool:
@@ -128,9 +140,10 @@ def needed_arms(loaded: ScaledLedger, claims: Iterable[str]) -> dict[str, Need]:
     for name in claims:
         claim = loaded.claims[name]
         for each in references(claim):
-            need = needed.setdefault(each.variant, Need(set(), set()))
+            need = needed.setdefault(each.variant, Need(set(), set(), set()))
             need.arms.update({each.arm, *STATISTICS[claim.statistic].arms})
             need.needles.update({each.arm} if claim.statistic == "needles" else ())
+            need.audit.update({each.arm} if claim.statistic in AUDIT else ())
     return needed
 
 
@@ -181,7 +194,8 @@ def make_run(
     fixed += [f"seed={seed}", f"data.shuffle_seed={seed}"]
     debug = [DEBUG] if DEBUG in overrides else []
     config = config_from(OmegaConf.create(content), [*fixed, *debug])
-    return LedgerRun(variant, seed, Recipe(config), tuple(arm for arm in arms if arm in need.needles))
+    needles, audit = (tuple(arm for arm in arms if arm in some) for some in (need.needles, need.audit))
+    return LedgerRun(variant, seed, Recipe(config), needles, audit)
 
 
 def recipe_content(file: Path, overrides: Iterable[str]) -> dict[str, Any]:

@@ -138,13 +138,13 @@ def needles(folder: RunFolder, arm: str) -> float | None:
 
 def exposure(folder: RunFolder, arm: str) -> float | None:
     """Return the mean exposure of canaries with 16 or more copies, in bits, by the mask that gives more."""
-    found = record(AuditRecord, folder.analysis / "audit.json")
+    found = record(AuditRecord, folder.audit)
     return found.exposure(arm) if found else None
 
 
 def membership(folder: RunFolder, arm: str) -> float | None:
     """Return 100 x the AUC of membership inference against the base, by the mask that gives more."""
-    found = record(AuditRecord, folder.analysis / "audit.json")
+    found = record(AuditRecord, folder.audit)
     return found.membership_auc(arm) if found else None
 
 

@@ -23,6 +23,7 @@ from clm_detour.utils.files import atomic_write
 from clm_detour.utils.signals import handlers_kept
 
 CONNECT_SECONDS = 10.0
+ONE_ATTEMPT = ("RAY_gcs_server_port_wait_time_s", "1")  # of 40 s, at an address where another server answers
 CHECK_SECONDS = 120.0  # for a node to start a worker process and answer
 
 
@@ -149,6 +150,7 @@ def connected(address: str, gpus_per_run: float | None) -> Iterator[Cluster]:
     if ours:
         try:
             reach(address)
+            os.environ.setdefault(*ONE_ATTEMPT)
             with handlers_kept():  # Ray replaces that of SIGTERM
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
