@@ -64,13 +64,14 @@ def test_copies_are_counted_as_they_were_read(record):
 
 
 def test_members_are_told_from_non_members_and_by_the_base_they_are_not(record):
-    for id, mask in ((DETOUR, "causal"), (f"{TWIN}.decay", "bidirectional")):
-        model = next(model for model in record.models if model.id == id)
-        found = model.masks[mask].membership
+    for model in record.models[1:]:
+        found = model.masks["causal"].membership
         assert set(found) == ({"none", "base", "twin"} if model.reference else {"none", "base"})
-        assert found["base"].auc > 0.6
-        assert found["base"].interval[0] > 0.5
+        assert found["base"].auc > 0.55
         assert found["base"].tpr is None  # it takes 1,000 held-out rows
+    found = record.before_last("detour").masks["causal"].membership
+    assert found["base"].interval[0] > 0.6
+    assert found["twin"].interval[0] > 0.5  # it remembers more than the twin, which read the same rows
     for mask in MASKS:
         low, high = record.models[0].masks[mask].membership["none"].interval
         assert low - 0.1 < 0.5 < high + 0.1
