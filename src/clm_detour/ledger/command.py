@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from clm_detour.config.loading import DEBUG
@@ -121,15 +122,17 @@ def run_one(run: LedgerRun, size_warnings: bool, loaded: ScaledLedger) -> None:
 
     if not (run.is_trained and run.is_measured):
         run_recipe(run.recipe, size_warnings)
-    measured = run.without_needles or run.without_audit
-    if run.without_needles:
+    parts = {
+        "needles": (run.without_needles, partial(measure_needles, run, loaded)),
+        "audit": (run.without_audit, partial(audit_run, run.recipe, arms=run.audit)),
+    }
+    missing = {name: measure for name, (arms, measure) in parts.items() if arms}
+    for name, measure in missing.items():
         try:
-            measure_needles(run, loaded)
-        except UserError as error:  # for example, too little text; the claim stays undecided
-            warn(f"{run.folder.root}: needles are left out. {error}")
-    if run.without_audit:
-        audit_run(run.recipe, arms=run.audit)
-    if measured:
+            measure()
+        except UserError as error:  # for example, too little text; the claims stay undecided
+            warn(f"{run.folder.root}: {name} left out. {error}")
+    if missing:
         write_page(run.folder.root)
 
 
