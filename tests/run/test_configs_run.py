@@ -45,7 +45,9 @@ def small(tiny_data, tmp_path_factory):
         sources = load_config(path, ["+debug"]).data.sources
         for name, source in sources.items():
             words.append(f"data.sources.{name}.path={tiny_data}/sample/{Path(source.path).name}")
-        return load_config(path, ["+debug", *words, f"run_dir={root}/{'-'.join(sources)}"])
+        # The sizes of the study have phases of one name with other settings.
+        apart = [path.stem] if path.parent.name == "study" else []
+        return load_config(path, ["+debug", *words, f"run_dir={root}/{'-'.join([*sources, *apart])}"])
 
     return load
 
