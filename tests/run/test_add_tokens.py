@@ -15,7 +15,7 @@ from clm_detour.config import load_config
 from clm_detour.config.schema import Config
 from clm_detour.data.shards import TokenShards
 from clm_detour.data.tokenizer import load_tokenizer
-from clm_detour.measure.before_addition import DividedSource
+from clm_detour.measure.before_addition import divide
 from clm_detour.model.modernbert import ModernBertForPretraining
 from clm_detour.recipe.boundary import cross_boundary, starting_network
 from clm_detour.recipe.recipe import Recipe
@@ -122,7 +122,7 @@ def test_losses_are_per_character_on_the_page_where_the_tokenizers_differ(recipe
 def test_the_base_is_scored_on_the_same_text_in_its_own_tokens(recipe):
     before, after = load_tokenizer(recipe.original_tokenizer_path), recipe.tokenizer
     for name, source in recipe.open_sources(SOURCES, "held_out").items():
-        divided = DividedSource(source, after.added)
+        divided = divide(source, after.added, len(source))
         shorter = 0
         for number in range(len(source)):
             row, old = source.row(number), divided.row(number)

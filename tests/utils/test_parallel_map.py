@@ -123,6 +123,28 @@ def test_a_cluster_that_wants_its_machine_back(command, tmp_path):
     assert command.said() == "Asked to leave (SIGTERM); exit code 75: run the same command again to resume.\n"
 
 
+SLOW_START = """
+class Slow:
+    def __reduce__(self):
+        return wait, (sys.argv[1],)
+
+def wait(folder):
+    Path(folder, f"starting-{os.getpid()}").touch()
+    time.sleep(600)
+
+if __name__"""
+
+
+def test_workers_end_that_have_not_yet_read_what_tasks_share(tmp_path):
+    program = PROGRAM.replace("import sys", "import os, sys").replace("if __name__", SLOW_START)
+    program = program.replace("Path(sys.argv[1]), processes", "Slow(), processes")
+    (tmp_path / "program.py").write_text(program)
+    command = Command([sys.executable, str(tmp_path / "program.py"), str(tmp_path)], tmp_path / "log")
+    command.wait_until(lambda: len(list(tmp_path.glob("starting-*"))) == 2)
+    command.process.send_signal(signal.SIGTERM)
+    assert command.end() == 75
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL])
 def test_workers_end_with_the_process_that_started_them(command, tmp_path, number):
     command.wait_until(lambda: len(list(tmp_path.glob("task-*"))) == 2)

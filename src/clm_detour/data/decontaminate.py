@@ -86,7 +86,7 @@ def words_of_block(block: str) -> tuple[np.ndarray, np.ndarray]:
 @lru_cache
 def letters_and_digits() -> np.ndarray:
     """Return, for every character code, whether the character can be part of a word."""
-    return np.array([chr(code).isalnum() for code in range(sys.maxunicode + 1)])
+    return np.strings.isalnum(np.arange(sys.maxunicode + 1, dtype="<u4").view("<U1"))
 
 
 def runs(hashes: np.ndarray, n: int) -> np.ndarray:

@@ -8,7 +8,7 @@ equal sets of shingles, only the first takes part in the bands.
 
 Memory is about 80 bytes for each text: 36 for its record and 42 while a band is sorted, or 16 for the result.
 Pairs take 16 bytes each, and three times that for a moment when more are found. Exact comparison takes up to
-200 MB.
+50 MB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MOST_PAIRS = 16
 LATER = np.uint64(32)  # a pair is one number: the later text in the upper 32 bits, the earlier in the lower
 EARLIER = np.uint64(2**32 - 1)
 NO_PAIR = np.uint64(2**64 - 1)
-BLOCK_SHINGLES = 2**21
+BLOCK_PAIRS = 2**16
+BLOCK_SHINGLES = 2**19
 
 
 class NearCopies(NamedTuple):
@@ -56,7 +57,9 @@ class Pairs(NamedTuple):
     @property
     def ranks(self) -> np.ndarray:
         """The number of pairs of the same later text that come before each pair."""
-        return np.arange(len(self.codes)) - np.searchsorted(self.later, self.later)
+        places = np.arange(len(self.codes))
+        firsts = np.where(np.diff(self.later, prepend=-1) != 0, places, 0)
+        return places - np.maximum.accumulate(firsts)
 
 
 NO_PAIRS = Pairs(np.empty(0, np.uint64), np.empty(0))
@@ -84,7 +87,7 @@ def find_near_copies(
 
 
 def bucket_pairs(keys: np.ndarray, texts: np.ndarray, first: int) -> Iterator[np.ndarray]:
-    """Yield the pairs of texts that have equal keys.
+    """Yield the pairs of texts that have equal keys, in blocks of at most BLOCK_PAIRS.
 
     Args:
         keys: Key of each text.
@@ -97,11 +100,11 @@ def bucket_pairs(keys: np.ndarray, texts: np.ndarray, first: int) -> Iterator[np
     new[1:] = keys[1:] != keys[:-1]
     heads, members = np.flatnonzero(new), np.flatnonzero(~new)
     heads = heads[np.searchsorted(heads, members) - 1]  # the first of each member's bucket
-    for place in range(first):
-        some = heads + place < members
-        if not some.any():
-            return
-        later, earlier = texts[order[members[some]]], texts[order[heads[some] + place]]
+    for start in range(0, len(members), BLOCK_PAIRS // first):
+        some = slice(start, start + BLOCK_PAIRS // first)
+        places = heads[some, None] + np.arange(first)
+        rows, columns = np.nonzero(places < members[some, None])
+        later, earlier = texts[order[members[some][rows]]], texts[order[places[rows, columns]]]
         yield later.astype(np.uint64) << LATER | earlier.astype(np.uint64)
 
 
@@ -135,7 +138,9 @@ def near_among(codes: np.ndarray, fingerprints: Fingerprints, threshold: float) 
     blocks = np.cumsum(sizes[later] + sizes[earlier], dtype=np.int64) // BLOCK_SHINGLES
     edges = np.flatnonzero(np.diff(blocks, prepend=-1, append=-1))
     for start, end in pairwise(edges.tolist()):
-        likeness = jaccard(fingerprints.sets(later[start:end]), fingerprints.sets(earlier[start:end]))
+        both = np.concatenate([later[start:end], earlier[start:end]])
+        texts, places = np.unique(both, return_inverse=True)
+        likeness = jaccard(fingerprints.sets(texts), *np.split(places, 2))
         near = likeness >= threshold
         yield Pairs(codes[start:end][near], likeness[near])
 

@@ -71,19 +71,19 @@ def band_keys(hashes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return mix(mix(slots[..., 0]) * MULTIPLIER + slots[..., 1])
 
 
-def jaccard(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Return the Jaccard index of each set in `one` with the set at the same place in `other`.
+def jaccard(sets: tuple[np.ndarray, np.ndarray], one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the Jaccard index of each of several pairs of sets.
 
     Args:
-        one, other: Sets as `shingle_sets` returns them, none of them empty. Of a hash, 63 bits are compared.
+        sets: Sets as `shingle_sets` returns them, none of them empty. Of a hash, 63 bits are compared.
+        one, other: Numbers of the sets of each pair.
     """
-    rows = []
-    for hashes, sizes in (one, other):
-        places, bounds = (hashes >> np.uint64(1)).astype(np.int64), np.concatenate([[0], np.cumsum(sizes)])
-        ones = np.ones(len(hashes), dtype=bool)
-        rows.append(csr_array((ones, places, bounds), shape=(len(sizes), 2**63 - 1)))
-    shared = np.diff(rows[0].multiply(rows[1]).indptr)
-    return shared / (one[1] + other[1] - shared)
+    hashes, sizes = sets
+    columns, bounds = (hashes >> np.uint64(1)).view(np.int64), np.concatenate([[0], np.cumsum(sizes)])
+    ones = np.ones(len(hashes), dtype=bool)
+    rows = csr_array((ones, columns, bounds), shape=(len(sizes), 2**63 - 1))
+    shared = np.diff(rows[one].multiply(rows[other]).indptr)
+    return shared / (sizes[one] + sizes[other] - shared)
 
 
 def compared_texts(text: str, by: str) -> list[tuple[int, str]]:

@@ -26,9 +26,9 @@ SPREAD = " ± "
 
 @cache
 def html_templates(folder: Path) -> Environment:
-    """Return the templates of a folder; they escape whatever is no markup yet."""
+    """Return the templates of a folder and of this one; they escape whatever is no markup yet."""
     return Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

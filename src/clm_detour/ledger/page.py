@@ -93,6 +93,7 @@ def page_text(result: LedgerRecord) -> str:
     style = Path(report_page.__file__).with_name("page.css").read_text(encoding="utf-8")
     template = html_templates(Path(__file__).parent).get_template("page.html")
     return template.render(
+        title=f"Ledger: {result.name}",
         result=result,
         style=interactive.style() + Markup(style),
         verdicts=html(Table("Verdicts", ["Claim", "Verdict", "Effect", "Unit"], rows, left={1})),

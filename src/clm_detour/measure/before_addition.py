@@ -18,36 +18,39 @@ def before_addition(held_out: HeldOut, added: AddedTokens, vocabulary: Vocabular
     Args:
         vocabulary: That of the tokenizer without the added tokens.
     """
-    sources = {name: DividedSource(source, added) for name, source in held_out.sources.items()}
-    rows = ((source, min(held_out.rows, len(source))) for source in sources.values())
-    longest = max(len(source.row(number).tokens) for source, count in rows for number in range(count))
+    sources = {name: divide(source, added, held_out.rows) for name, source in held_out.sources.items()}
+    longest = max(len(row.tokens) for source in sources.values() for row in source.rows)
     return replace(held_out, sources=sources, vocabulary=vocabulary, sequence_length=longest)
 
 
 @dataclass(frozen=True)
-class DividedSource:
-    """A packed source in which added tokens are divided into their pieces. Its rows are longer.
+class Rows:
+    """Rows in memory, as a `RowSource`.
 
     Args:
-        source: The rows with added tokens.
-        added: The added tokens.
+        longest: Number of tokens at which documents are cut for the model, None if there is no limit.
     """
 
-    source: RowSource
-    added: AddedTokens
+    rows: list[Row]
+    longest: int | None
 
     def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def longest(self) -> int | None:
-        """Number of tokens at which documents are cut for the model, None if there is no limit."""
-        return self.source.longest
+        return len(self.rows)
 
     def row(self, number: int) -> Row:
-        """Return a row. A document that becomes too long for the model is cut."""
-        row = self.source.row(number)
+        """Return a row."""
+        return self.rows[number]
+
+
+def divide(source: RowSource, added: AddedTokens, count: int) -> Rows:
+    """Return up to `count` rows with added tokens divided into their pieces. They are longer.
+
+    A document that becomes too long for the model is cut.
+    """
+    rows = []
+    for row in map(source.row, range(min(count, len(source)))):
         ends = np.cumsum(row.lengths)[:-1]
-        documents = [self.added.divide(ids)[: self.longest] for ids in np.split(row.tokens, ends)]
+        documents = [added.divide(ids)[: source.longest] for ids in np.split(row.tokens, ends)]
         lengths = np.array([len(ids) for ids in documents], dtype=np.asarray(row.lengths).dtype)
-        return Row(np.concatenate(documents), lengths)
+        rows.append(Row(np.concatenate(documents), lengths))
+    return Rows(rows, source.longest)

@@ -51,6 +51,7 @@ def page_text(run: Run) -> str:
     style, script = (Markup(Path(__file__).with_name(name).read_text(encoding="utf-8")) for name in INLINED)
     page = render(
         "page.html",
+        title=f"CLM detour: {run.name}",
         run=run,
         generated=is_all_generated(run),
         style=interactive.style() + style,

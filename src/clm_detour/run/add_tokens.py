@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
-from clm_detour.config.schema import Data, TokenAddition
+from clm_detour.config.schema import TokenAddition
 from clm_detour.data.auto_tokenizer import check_auto_tokenizer
 from clm_detour.data.extend_tokenizer import extend_tokenizer
-from clm_detour.data.sources import read_documents
-from clm_detour.data.sources.selection import is_held_out
 from clm_detour.data.tokenizer import load_tokenizer
 from clm_detour.model.vocabulary import with_vocabulary
 from clm_detour.recipe.export import write_model
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.start import load_base, pad_vocabulary
-from clm_detour.run.before_training import sources_as_read
+from clm_detour.run.before_training import first_documents, sources_as_read
 from clm_detour.run.engine import Step, StepRunner
 from clm_detour.utils.environment import VERSION
 from clm_detour.utils.progress import progress
@@ -44,7 +40,8 @@ def addition_step(add: TokenAddition, recipe: Recipe) -> Step:
 
     def work() -> None:
         with progress("Reading documents", add.documents * len(data.sources), "documents") as advance:
-            extend_tokenizer(path, folder, training_documents(data, add.documents, advance), add.tokens)
+            texts = first_documents(data, add.documents, advance, data.held_out)
+            extend_tokenizer(path, folder, texts, add.tokens)
 
     return Step(
         "added tokens",
@@ -61,15 +58,6 @@ def addition_step(add: TokenAddition, recipe: Recipe) -> Step:
         settings_file=folder / "settings.json",
         fixed=True,
     )
-
-
-def training_documents(data: Data, count: int, advance: Callable[..., None]) -> Iterator[str]:
-    """Yield the first documents of each source that are not held out, `count` of each."""
-    for source in data.sources.values():
-        documents = read_documents(source, on_error=data.on_error)
-        for text in islice((text for text in documents if not is_held_out(text, data.held_out)), count):
-            advance(1)
-            yield text
 
 
 def start_step(base: str, recipe: Recipe) -> Step:

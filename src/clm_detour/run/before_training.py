@@ -15,6 +15,7 @@ from clm_detour.data.origin import canaries_of, origin_in
 from clm_detour.data.prepare import prepare_source
 from clm_detour.data.sample import SOURCES, write_sample
 from clm_detour.data.sources import chosen_settings, read_documents
+from clm_detour.data.tokenization import is_held_out
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.data.tokenizer_training import set_max_length, train_tokenizer
 from clm_detour.recipe.prepared import PreparedData
@@ -109,10 +110,13 @@ def sources_as_read(data: Data) -> dict[str, Any]:
     }
 
 
-def first_documents(data: Data, count: int, advance: Callable[..., None]) -> Iterator[str]:
-    """Yield the first `count` documents of each source."""
+def first_documents(
+    data: Data, count: int, advance: Callable[..., None], held_out: float = 0
+) -> Iterator[str]:
+    """Yield the first `count` documents of each source, without the share `held_out` of its documents."""
     for source in data.sources.values():
-        for text in islice(read_documents(source, on_error=data.on_error), count):
+        documents = read_documents(source, on_error=data.on_error)
+        for text in islice((text for text in documents if not is_held_out(text, held_out)), count):
             advance(1)
             yield text
 

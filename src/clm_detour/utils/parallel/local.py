@@ -9,6 +9,7 @@ stop.
 from __future__ import annotations
 
 import os
+import pickle
 import queue
 import signal
 import threading
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor, process_executor
+from joblib.externals.loky.backend.reduction import dumps
 
 from clm_detour.utils.environment import usable_cores
 from clm_detour.utils.errors import UserError
@@ -52,7 +54,8 @@ def map_on_processes(call: Call) -> list[Any]:
         board = np.memmap(Path(folder, "board"), np.int64, "w+", shape=(1 + len(call.tasks), AMOUNTS))
         board[0, 0] = len(call.tasks)
         devices = visible_devices() if call.on_gpus else []
-        start = (folder, board.shape, os.getpid(), call.at_a_time, devices, call.common)
+        common = bytes(dumps(call.common))
+        start = (folder, board.shape, os.getpid(), call.at_a_time, devices, common)
         calls = [delayed(run_task)(call.function, number, task) for number, task in enumerate(call.tasks)]
         finished: queue.SimpleQueue[tuple[int, Any] | BaseException] = queue.SimpleQueue()
         thread = threading.Thread(
@@ -130,19 +133,25 @@ _processes: int
 
 
 def start_worker(
-    folder: str, shape: tuple[int, int], parent: int, processes: int, devices: Sequence[str], common: Any
+    folder: str, shape: tuple[int, int], parent: int, processes: int, devices: Sequence[str], common: bytes
 ) -> None:
-    """Prepare a worker process: leave signals to the parent, take a device, keep what all tasks share."""
+    """Prepare a worker process: leave signals to the parent, take a device, keep what all tasks share.
+
+    Args:
+        common: What all tasks share, pickled. Reading it can import slow packages, such as torch, so it is
+            read when this process already ends with its parent.
+    """
     global _common, _board, _processes
     for number in (signal.SIGINT, *SIGNALS):  # not ignored, so that programs started from here obey them
         signal.signal(number, lambda number, frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     process_executor._USE_PSUTIL = False  # loky would replace a worker whose memory has grown by 300 MB
     _board = np.memmap(Path(folder, "board"), np.int64, "r+", shape=shape)
-    _common, _processes = common, processes
+    _processes = processes
     threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[worker_number(Path(folder)) % len(devices)]
+    _common = pickle.loads(common)
 
 
 def end_with_parent(parent: int) -> None:
