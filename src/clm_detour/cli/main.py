@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from clm_detour.cli import ConfigPath, Overrides, analysis, evaluation, ledger, reporting
+from clm_detour.cli import ConfigPath, Overrides, analysis, audit, evaluation, ledger, reporting
 from clm_detour.cli.engine import Address, EngineName, GpusPerRun, chosen_engine
 from clm_detour.config import load_config
 from clm_detour.config.loading import DEBUG
@@ -356,7 +356,7 @@ def doctor(
 
 for shows in (*reporting.VERBS, *ledger.VERBS):
     app.command()(shows)
-for analyzes in analysis.VERBS:
+for analyzes in (*analysis.VERBS, *audit.VERBS):
     app.command(rich_help_panel="Analysis")(analyzes)
 
 

@@ -1,4 +1,4 @@
-"""Axes of charts: of values, of tokens and of layers."""
+"""Axes of charts: of values, of tokens, of layers and of copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import altair as alt
 
 from clm_detour.figures.parts import Value, data_of
-from clm_detour.figures.theme import LINE
+from clm_detour.figures.theme import LINE, SOFT
 
 UNITS = ((1e12, "trillions"), (1e9, "billions"), (1e6, "millions"), (1e3, "thousands"))
 NAMED = 12  # layers at most that have their name on an axis
@@ -113,3 +113,59 @@ class Layers:
     def layers(self) -> list[alt.Chart]:
         """Return nothing: layers have no borders."""
         return []
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A logarithmic axis of numbers of copies; 0 stands one doubling before the smallest other number.
+
+    Args:
+        counts: The numbers, ascending.
+        level: Value at which a horizontal line stands.
+        name: What the line is called.
+    """
+
+    counts: Sequence[int]
+    level: float
+    name: str
+
+    def place(self, copies: int) -> float:
+        """Return where a number stands."""
+        return math.log2(copies) if copies else self._zero
+
+    @property
+    def _zero(self) -> float:
+        return math.log2(min((count for count in self.counts if count), default=2)) - 1
+
+    @property
+    def words(self) -> str:
+        """The expression for a place beside the pointer."""
+        return f"{self._number('datum.x')} + ' copies'"
+
+    def encoding(self) -> alt.X:
+        """Return the axis."""
+        places = [self.place(count) for count in self.counts]
+        axis = alt.Axis(
+            title="copies in the data",
+            values=places,
+            labelExpr=self._number("datum.value"),
+            labelOverlap=True,
+            grid=False,
+        )
+        ends = [min(places, default=0), max(places, default=1)]
+        return alt.X("x:Q", axis=axis, scale=alt.Scale(domain=ends, nice=False, padding=8))
+
+    def layers(self) -> list[alt.Chart]:
+        """Return the horizontal line with its name."""
+        data = data_of([{"y": self.level, "name": self.name}], ["y"])
+        base = alt.Chart(data).encode(y=alt.Y("y:Q", title=None))
+        words = base.mark_text(align="right", dy=-6, fontSize=10, color=SOFT)
+        return [
+            base.mark_rule(color=SOFT, strokeDash=[2, 2]),
+            words.encode(x=alt.value("width"), text="name:N"),
+        ]
+
+    def _number(self, place: str) -> str:
+        """Return the expression for the number of copies at a place, as text."""
+        number = f"format(round(pow(2, {place})), ',')"
+        return f"({place} <= {self._zero} ? '0' : {number})" if 0 in self.counts else number

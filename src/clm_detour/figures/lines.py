@@ -1,4 +1,4 @@
-"""Charts of lines over tokens or layers."""
+"""Charts of lines over tokens, layers or copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from clm_detour.figures.axes import Layers, Tokens, Values
+from clm_detour.figures.axes import Copies, Layers, Tokens, Values
 from clm_detour.figures.figure import HOVER
 from clm_detour.figures.parts import (
     Switch,
@@ -62,7 +62,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Lines over tokens or layers.
+    """Lines over tokens, layers or copies.
 
     Args:
         entries: Name of a line -> its slot of `theme.LOOKS`. If all are arms, the page's chips show and hide
@@ -79,7 +79,7 @@ class LineChart:
 
     lines: Sequence[Line]
     entries: Mapping[str, str]
-    x: Tokens | Layers
+    x: Tokens | Layers | Copies
     y: Values | Mapping[str, Values]
     switch: Switch | None = None
     points: bool = False

@@ -88,6 +88,15 @@ class RunFolder:
         return self.analysis / "compare.json"
 
     @property
+    def audit(self) -> Path:
+        """What the models remember of their training data: `records.audit.AuditRecord`."""
+        return self.analysis / "audit.json"
+
+    def audited(self, model: str) -> Path:
+        """Return the file with what an audit measured of a model: `records.audit.MeasuredModel`."""
+        return self.analysis / "audit" / f"{model}.json"
+
+    @property
     def report(self) -> Path:
         """The page."""
         return self.root / "report.html"

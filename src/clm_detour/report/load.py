@@ -20,6 +20,7 @@ from clm_detour.config.schema import Config
 from clm_detour.data.cache import is_remote
 from clm_detour.recipe.prepared import PreparedData
 from clm_detour.records.analysis import GradientsRecord, NetworkComparison, TrajectoryRecord, WeightsRecord
+from clm_detour.records.audit import AuditRecord
 from clm_detour.records.data import CARD, DataCard
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.needles import NeedleProbeRecord, NeedlesRecord
@@ -97,6 +98,7 @@ def read_tasks_and_analysis(files: Reader, folder: RunFolder, run: Run, left_out
     run.needle_probe = files.read(
         analysis / "needle_probe.json", "Needle probe", NeedleProbeRecord, expected=False
     )
+    run.audit = files.read(folder.audit, "What the models remember", AuditRecord, expected=False)
 
 
 @dataclass

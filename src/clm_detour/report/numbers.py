@@ -77,6 +77,7 @@ def numbers(run: Run) -> dict[str, Any]:
             for name, found in run.gradients.items()
         },
         **of_needles(run),
+        **({"audit": asdict(run.audit)} if run.audit else {}),
         "missing": [*run.missing, *run.left_out],
     }
     return finite(found)

@@ -12,6 +12,7 @@ import numpy as np
 from clm_detour.config.schema import Config
 from clm_detour.config.units import parse_tokens
 from clm_detour.records.analysis import NetworkComparison, ObjectiveGradient, TrajectoryRecord, WeightChange
+from clm_detour.records.audit import AuditRecord
 from clm_detour.records.data import DataCard
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.needles import NeedleProbeRecord, NeedlesRecord
@@ -113,6 +114,7 @@ class Run:
     gradients: dict[str, ObjectiveGradient] = field(default_factory=dict)
     needles: NeedlesRecord | None = None
     needle_probe: NeedleProbeRecord | None = None
+    audit: AuditRecord | None = None
     operations: dict[str, float] = field(default_factory=dict)
     exported: list[str] = field(default_factory=list)
     parameters: int | None = None

@@ -3,6 +3,7 @@
 metadata.py       the block of YAML that the hub reads
 architecture.py   layers, width and attention, from the model's config
 training.py       phases, data and settings
+memory.py         canaries in the data, and what an audit found
 results.py        the result in one sentence; held-out text, tasks, published models, layers
 base_models.py    license, language and citation of known base models
 figure.py         the figure beside the card
@@ -23,7 +24,7 @@ from yaml import YAMLError
 from clm_detour.figures import wording
 from clm_detour.figures.renderers import markdown_cells
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.report.card import results, training
+from clm_detour.report.card import memory, results, training
 from clm_detour.report.card.architecture import architecture
 from clm_detour.report.card.base_models import citations
 from clm_detour.report.card.figure import FIGURE, Drawn, draw
@@ -154,6 +155,8 @@ def body_of(run: Run, arm: str, repository: str, data: ModelCardData) -> dict[st
         "data_head": training.data_head(phases),
         "data": training.data_rows(run, phases),
         "sources": training.data_notes(run, arm, phases),
+        "canaries": memory.canaries(run, phases),
+        "audit": memory.audit_result(run, arm),
         "mask_rate": f"{100 * run.held_out.mask_rate:g} %" if run.held_out else "",
         "loss_unit": f"loss ({run.held_out.unit})" if run.held_out else "",
         "held_out": results.held_out_rows(run, arm),

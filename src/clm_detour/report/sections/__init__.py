@@ -17,6 +17,7 @@ from clm_detour.report.sections.general_text import general_text_section
 from clm_detour.report.sections.held_out import held_out_section
 from clm_detour.report.sections.limits import limits_section
 from clm_detour.report.sections.masks import masks_section
+from clm_detour.report.sections.memory import memory_section
 from clm_detour.report.sections.needles import needles_section
 from clm_detour.report.sections.network import network_section
 from clm_detour.report.sections.process import process_section, provenance_section
@@ -30,6 +31,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     training_section,
     network_section,
     needles_section,
+    memory_section,
     limits_section,
     masks_section,
     arms_section,

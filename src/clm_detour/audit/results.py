@@ -1,0 +1,147 @@
+"""The results of an audit, computed from what was measured of each model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from clm_detour.audit.inputs import Inputs
+from clm_detour.audit.membership import membership
+from clm_detour.audit.models import Subject
+from clm_detour.audit.rows import RowId
+from clm_detour.audit.secrets import chance
+from clm_detour.records.audit import (
+    BASE,
+    MASKS,
+    NONE,
+    TWIN,
+    AuditedCanaries,
+    AuditedModel,
+    AuditRecord,
+    Mask,
+    MaskResult,
+    MeasuredModel,
+    Membership,
+)
+
+FEWEST_ROWS = 2  # of each kind
+
+
+def make_record(inputs: Inputs, measured: Mapping[str, MeasuredModel]) -> AuditRecord:
+    """Return the record of an audit.
+
+    Args:
+        inputs: What was measured on.
+        measured: Id of a model -> what was measured.
+    """
+    base, models = inputs.models
+    present = [each for each in models if each.id in measured]
+    settings = inputs.canary_settings
+    canaries = settings and AuditedCanaries(
+        source=settings.source,
+        copies=[canary.copies for canary in inputs.canaries],
+        chance=chance(inputs.settings.alternatives),
+    )
+    return AuditRecord(
+        settings=inputs.settings,
+        canaries=canaries,
+        base=base if base in measured else None,
+        models=[audited_model(inputs, each, base, measured) for each in present],
+        notes=notes(inputs, base, present),
+    )
+
+
+def audited_model(
+    inputs: Inputs, subject: Subject, base: str | None, measured: Mapping[str, MeasuredModel]
+) -> AuditedModel:
+    """Return the results of one model."""
+    sample = inputs.sample(subject)
+    reference = subject.reference if subject.reference in measured else None
+    references = {NONE: None, BASE: base if base in measured else None, TWIN: reference}
+    used = {
+        name: id for name, id in references.items() if name == NONE or (id is not None and id != subject.id)
+    }
+    places = {
+        each.id: place_of(inputs, each)
+        for each in inputs.models[1]
+        if each.id in (subject.id, *used.values())
+    }
+
+    def losses(id: str, mask: Mask, rows: Sequence[RowId]) -> np.ndarray:
+        return np.array([measured[id].losses[mask][places[id][row]] for row in rows])
+
+    def scores(id: str | None, mask: Mask, rows: Sequence[RowId]) -> np.ndarray:
+        own = losses(subject.id, mask, rows)
+        return -own if id is None else losses(id, mask, rows) - own
+
+    enough = min(len(sample.members), len(sample.non_members)) >= FEWEST_ROWS
+    masks = {}
+    for mask in MASKS:
+        found: dict[str, Membership] = {
+            name: membership(scores(id, mask, sample.members), scores(id, mask, sample.non_members))
+            for name, id in used.items()
+            if enough
+        }
+        masks[mask] = MaskResult(
+            ranks=measured[subject.id].ranks[mask],
+            exposures=measured[subject.id].exposures[mask],
+            member_loss=float(losses(subject.id, mask, sample.members).mean()) if enough else None,
+            non_member_loss=float(losses(subject.id, mask, sample.non_members).mean()) if enough else None,
+            membership=found,
+        )
+    return AuditedModel(
+        id=subject.id,
+        arms=list(subject.arms),
+        last_of=list(subject.last_of),
+        reference=reference,
+        copies_read=inputs.copies_read(subject),
+        members=dict(Counter(row.source for row in sample.members)),
+        non_members=dict(Counter(row.source for row in sample.non_members)),
+        masks=masks,
+    )
+
+
+def place_of(inputs: Inputs, subject: Subject) -> dict[RowId, int]:
+    """Return the place of each row in the losses of a model."""
+    return {row: place for place, row in enumerate(inputs.scored(subject))}
+
+
+def notes(inputs: Inputs, base: str | None, subjects: Sequence[Subject]) -> list[str]:
+    """Return what was not measured, and why."""
+    found = []
+    if inputs.canary_settings is None:
+        found.append(
+            "Exposure was not measured: the data that the phases read was prepared without canaries "
+            "(data.canaries)."
+        )
+    samples = [inputs.sample(each) for each in subjects]
+    if any(min(len(each.members), len(each.non_members)) < FEWEST_ROWS for each in samples):
+        found.append(
+            "Membership was not measured everywhere: there are too few held-out rows; raise data.held_out."
+        )
+    for source in dict.fromkeys(source for sample in samples for source in sample.left_out):
+        found.append(f"Source {source} has no rows to compare, so its membership was not measured.")
+    if share := read_by_base(inputs):
+        found.append(
+            f"The base read {100 * share:.0f} % of these texts itself, so its own AUC is no control, and the "
+            "AUC against it shows less than was learned."
+        )
+    if base is None:
+        found.append(
+            "There is no base to compare with: the arms start from new weights, or from a model that cannot "
+            "fill masks."
+        )
+    return found
+
+
+def read_by_base(inputs: Inputs) -> float:
+    """Return the share of the members of its sample that the base read, 0 without a base."""
+    base, models = inputs.models
+    found = next((each for each in models if each.id == base), None)
+    if found is None or found.run is None:
+        return 0.0
+    read, rows = inputs.readings.of(found.run.lineage), inputs.sample(found).members
+    seen = [row.source in read and read[row.source][row.number] > 0 for row in rows]
+    return sum(seen) / max(len(seen), 1)

@@ -1,0 +1,167 @@
+"""Rows that models read and rows that were held out: a sample of both, and the loss of each row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from clm_detour.data.loader import collate, make_example
+from clm_detour.data.objectives import Objective, Vocabulary
+from clm_detour.data.packing import PackedSource, Row
+from clm_detour.measure.token_losses import token_losses
+from clm_detour.model import ModernBertForPretraining
+from clm_detour.records.audit import AuditSettings, Mask
+from clm_detour.utils.progress import Advance
+
+BATCH_TOKENS = 4096
+
+
+class RowId(NamedTuple):
+    """A row of a split of a source."""
+
+    source: str
+    split: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows that were read and rows that were held out, of the same sources in the same shares.
+
+    Args:
+        left_out: Sources of which there are no held-out rows.
+    """
+
+    members: list[RowId]
+    non_members: list[RowId]
+    left_out: list[str]
+
+    @property
+    def rows(self) -> list[RowId]:
+        """All rows, members first."""
+        return [*self.members, *self.non_members]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The packed rows of some sources.
+
+    Args:
+        sources: Split -> source -> its rows.
+        tokens: Tokens of a row that are scored, from its start.
+    """
+
+    sources: Mapping[str, Mapping[str, PackedSource]]
+    tokens: int
+
+    def get(self, row: RowId) -> Row:
+        """Return the scored part of a row."""
+        tokens, lengths = self.sources[row.split][row.source].row(row.number)
+        ends = np.minimum(np.cumsum(lengths), self.tokens)
+        cut = np.diff(ends, prepend=0)
+        return Row(tokens[: self.tokens], cut[cut > 0])
+
+    def draw(
+        self, source: str, split: str, count: int, seed: int, allowed: np.ndarray | None = None
+    ) -> list[RowId]:
+        """Return up to `count` rows in an order that depends on the seed alone.
+
+        Rows that are much shorter than others, such as the last of a shard, are not taken. Of two sets of
+        rows, one of which holds the other, mostly the same rows are drawn.
+
+        Args:
+            allowed: Which rows may be taken, (rows,) bool; None for all.
+        """
+        found: list[RowId] = []
+        rng = np.random.Generator(np.random.Philox(key=(seed, number_of(f"{source}/{split}"))))
+        for number in rng.permutation(len(self.sources[split][source])).tolist():
+            row = RowId(source, split, number)
+            if len(found) == count:
+                break
+            if (allowed is None or allowed[number]) and 2 * len(self.get(row).tokens) >= self.tokens:
+                found.append(row)
+        return found
+
+    def sample(
+        self, read: Mapping[str, np.ndarray], count: int, seed: int, without: Mapping[str, np.ndarray]
+    ) -> Sample:
+        """Return up to `count` members and as many non-members.
+
+        Args:
+            read: Source -> how often each of its training rows was read.
+            without: Source -> which training rows are not members, (rows,) bool.
+        """
+        names = [name for name, counts in read.items() if counts.any()]
+        members, others = {}, {}
+        for name in names:
+            allowed = (read[name] > 0) & ~without.get(name, np.zeros_like(read[name], dtype=bool))
+            members[name] = self.draw(name, "train", count, seed, allowed)
+            others[name] = self.draw(name, "held_out", count, seed)
+        weights = {name: int(read[name].sum()) for name in names if members[name] and others[name]}
+        left_out = [name for name in names if name not in weights]
+        return Sample(in_shares(members, weights, count), in_shares(others, weights, count), left_out)
+
+
+def in_shares(rows: Mapping[str, list[RowId]], weights: Mapping[str, int], count: int) -> list[RowId]:
+    """Return up to `count` rows, of each source in proportion to its weight."""
+    total = sum(weights.values())
+    most = min((len(rows[name]) * total / weight for name, weight in weights.items()), default=0)
+    size = min(most, count)
+    return [row for name, weight in weights.items() for row in rows[name][: round(size * weight / total)]]
+
+
+def number_of(text: str) -> int:
+    """Return a number of 62 bits that depends on a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 2
+
+
+def row_losses(
+    network: ModernBertForPretraining,
+    rows: Rows,
+    ids: Sequence[RowId],
+    mask: Mask,
+    settings: AuditSettings,
+    vocabulary: Vocabulary,
+    advance: Advance,
+) -> np.ndarray:
+    """Return the mean loss of each row over its predicted tokens, (rows,), in nats; NaN if there are none.
+
+    Under the bidirectional mask each pass hides other tokens. These depend on the seed, the row and the pass
+    alone, so that they are the same for all models.
+
+    Args:
+        network: The model, in evaluation mode.
+        advance: Called with the number of rows of each batch.
+    """
+    objective = Objective("clm") if mask == "causal" else Objective("mlm", settings.mask_rate)
+    losses, predicted = np.zeros(len(ids)), np.zeros(len(ids))
+    size = max(BATCH_TOKENS // rows.tokens, 1)
+    for turn in range(1 if mask == "causal" else settings.passes):
+        for start in range(0, len(ids), size):
+            chosen = ids[start : start + size]
+            batch = collate(
+                [
+                    make_example(
+                        *rows.get(row),
+                        objective,
+                        vocabulary,
+                        rows.tokens,
+                        (settings.seed, number_of(f"{row}/{turn}")),
+                        rows.sources[row.split][row.source].longest,
+                    )
+                    for row in chosen
+                ]
+            )
+            places, found = token_losses(
+                network, batch["input_ids"], batch["document_lengths"], batch["labels"], objective.causal
+            )
+            owner = places.numpy() // rows.tokens
+            losses[start : start + size] += np.bincount(owner, found.double().numpy(), len(chosen))
+            predicted[start : start + size] += np.bincount(owner, minlength=len(chosen))
+            advance(len(chosen))
+    with np.errstate(invalid="ignore"):
+        return losses / predicted

@@ -1,0 +1,116 @@
+"""Tables of an audit, for the terminal and for the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from clm_detour.figures import wording
+from clm_detour.figures.table import Cell, Row, Table, Text
+from clm_detour.records.audit import (
+    BASE,
+    MASKS,
+    NONE,
+    TWIN,
+    AuditedModel,
+    AuditRecord,
+    Exposure,
+    Membership,
+)
+
+REFERENCES = {NONE: "AUC, loss alone", BASE: "AUC, against the base", TWIN: "AUC, against the twin"}
+
+
+def name_of(record: AuditRecord, model: AuditedModel) -> str:
+    """Return what a model is called: `base`, or the first arm that ends with it or has its phase."""
+    return BASE if model.id == record.base else [*model.last_of, *model.arms][0]
+
+
+def exposure_table(record: AuditRecord, name: Callable[[AuditedModel], Text]) -> Table | None:
+    """Return the mean exposure by number of copies, or None without canaries.
+
+    Args:
+        name: Returns what a model is called.
+    """
+    if record.canaries is None:
+        return None
+    copies = sorted({*record.canaries.copies})
+    rows = [
+        Row([name(model), model.phase, mask, *map(exposure_cell, record.exposures(model, mask))])
+        for model in record.models
+        for mask in MASKS
+    ]
+    each = record.canaries.copies.count(copies[0])
+    note = (
+        f"Bits, mean ± standard deviation over {each} sentences. Chance is {record.canaries.chance:.2f}, and "
+        f"more than {math.log2(1 + record.settings.alternatives):.1f} cannot be measured."
+    )
+    head: list[Text] = [
+        "Model",
+        "After",
+        "Mask",
+        *("1 copy" if number == 1 else f"{number:,} copies" for number in copies),
+    ]
+    return Table("Exposure of secrets", head, rows, left={1, 2}, notes=[note])
+
+
+def exposure_cell(found: Exposure) -> Cell:
+    """Return the cell of a mean exposure."""
+    if not math.isfinite(found.mean):
+        return Cell(wording.ABSENT, {"": None})
+    spread = "" if found.std is None else f" ± {found.std:.2f}"
+    values = {"": found.mean, "std": found.std, "copies read": found.read, "canaries": found.canaries}
+    return Cell(f"{found.mean:.2f}{spread}", values)
+
+
+def membership_table(record: AuditRecord, name: Callable[[AuditedModel], Text]) -> Table | None:
+    """Return how well rows that were read are told from others, or None where it was not measured."""
+    measured = [model for model in record.models if any(mask.membership for mask in model.masks.values())]
+    if not measured:
+        return None
+    used = {reference for model in measured for mask in model.masks.values() for reference in mask.membership}
+    shown = [reference for reference in REFERENCES if reference in used]
+    finder = BASE if BASE in used else NONE
+    rows = [
+        Row(
+            [
+                name(model),
+                model.phase,
+                mask,
+                *(auc_cell(model.masks[mask].membership.get(reference)) for reference in shown),
+                tpr_cell(
+                    model.masks[mask].membership.get(
+                        finder if finder in model.masks[mask].membership else NONE
+                    )
+                ),
+            ]
+        )
+        for model in measured
+        for mask in MASKS
+    ]
+    against = "against the base" if finder == BASE else "by the loss alone"
+    note = (
+        "In brackets: 95 % intervals. Chance is 0.5 for an AUC. The last column is the share of the texts "
+        f"that were read which is found ({against}) where one in a thousand others is taken for one of them; "
+        "it takes 1,000 held-out texts."
+    )
+    head: list[Text] = ["Model", "After", "Mask", *(REFERENCES[one] for one in shown), "Found at 0.1 %"]
+    return Table("Membership", head, rows, left={1, 2}, notes=[note])
+
+
+def auc_cell(found: Membership | None) -> Cell:
+    """Return the cell of an AUC with its interval."""
+    if found is None or not math.isfinite(found.auc):
+        return Cell(wording.ABSENT, {"": None})
+    low, high = found.interval or (None, None)
+    between = "" if found.interval is None else f" [{low:.3f}, {high:.3f}]"
+    return Cell(f"{found.auc:.3f}{between}", {"": found.auc, "low": low, "high": high})
+
+
+def tpr_cell(found: Membership | None) -> Cell:
+    """Return the cell of a true-positive rate with its interval."""
+    if found is None or found.tpr is None or found.tpr_interval is None:
+        return Cell(wording.ABSENT, {"": None})
+    low, high = found.tpr_interval
+    text = f"{wording.percent(found.tpr)} [{100 * low:.1f}, {100 * high:.1f}]"
+    return Cell(text, {"": found.tpr, "low": low, "high": high})

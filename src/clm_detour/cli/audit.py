@@ -1,0 +1,67 @@
+"""The verb of the `clm-detour` command that measures what models remember."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clm_detour.cli import Overrides
+from clm_detour.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from clm_detour.recipe.recipe import Recipe
+
+
+def audit(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a finished run, or its recipe.")],
+    overrides: Overrides,
+    rows: Annotated[int, typer.Option(min=2, help="Texts that were read, and as many held-out ones.")] = 1000,
+    tokens: Annotated[int, typer.Option(min=8, help="Tokens of a text; longer rows are cut.")] = 256,
+    alternatives: Annotated[
+        int, typer.Option(min=1, help="Other secrets among which that of a canary is ranked.")
+    ] = 1023,
+    arm: Annotated[list[str] | None, typer.Option(help="Arm to measure; repeatable; default: all.")] = None,
+) -> None:
+    """Measure what models remember of their training data: secrets of canaries, and membership of texts."""
+    from clm_detour.audit.command import audit_run
+    from clm_detour.audit.tables import exposure_table, membership_table, name_of
+    from clm_detour.figures.renderers import rich_table
+    from clm_detour.report.card import write_cards
+    from clm_detour.report.page import write_page
+    from clm_detour.utils.progress import console, warn
+
+    recipe = recipe_of(run, overrides)
+    record = audit_run(recipe, rows, tokens, alternatives, arm or [])
+    for make in (exposure_table, membership_table):
+        if table := make(record, lambda model: name_of(record, model)):
+            console.print(rich_table(table))
+    for note in record.notes:
+        warn(note)
+    write_cards(recipe.folder.root)
+    console.print(f"Wrote {recipe.folder.audit} and {write_page(recipe.folder.root)}", soft_wrap=True)
+
+
+def recipe_of(run: str, overrides: list[str]) -> Recipe:
+    """Return the recipe of a run's folder, which may have been moved, or the recipe of this name.
+
+    Raises:
+        UserError: If the folder has no recipe, or the recipe is wrong.
+    """
+    from clm_detour.config import load_config
+    from clm_detour.recipe.recipe import Recipe
+
+    if not Path(run).is_dir():
+        return Recipe(load_config(run, overrides))
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{run} holds no config.yaml; give the run_dir of a recipe, or the recipe.")
+    there = load_config(path)
+    moved = [f"run_dir={run}"]
+    if Path(there.data.dir) == Path(there.run_dir, "data"):
+        moved.append(f"data.dir={run}/data")
+    return Recipe(load_config(path, [*moved, *overrides]))
+
+
+VERBS = (audit,)

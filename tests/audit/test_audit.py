@@ -1,0 +1,215 @@
+"""An audit finds what a run has memorized, and nothing where there is nothing."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clm_detour.__main__ import main
+from clm_detour.audit import command
+from clm_detour.audit.command import audit_run
+from clm_detour.audit.inputs import Inputs
+from clm_detour.config.loading import load_config
+from clm_detour.data.canaries import make_canaries
+from clm_detour.recipe.recipe import Recipe
+from clm_detour.records.audit import MASKS, AuditRecord, AuditSettings
+from clm_detour.records.store import read
+from clm_detour.run.pipeline import prepare_data
+from clm_detour.utils.errors import UserError
+
+from .conftest import write_recipe
+
+SETTINGS = {"rows": 60, "alternatives": 127}
+CHANCE = 1.4
+BASE, DETOUR, TWIN = "pretrain", "pretrain.clm", "pretrain.mlm"
+ENDS = [BASE, DETOUR, f"{DETOUR}.decay", TWIN, f"{TWIN}.decay"]
+
+
+@pytest.fixture(scope="module")
+def record(trained) -> AuditRecord:
+    return audit_run(trained, **SETTINGS)
+
+
+def test_the_base_and_every_later_phase_are_measured_once(record):
+    assert [model.id for model in record.models] == ENDS
+    assert record.base == BASE
+    assert record.final("detour").id == f"{DETOUR}.decay"
+    assert record.before_last("detour").id == DETOUR
+    assert record.before_last("base") is None
+    assert [model.reference for model in record.models] == [None, TWIN, f"{TWIN}.decay", None, None]
+
+
+def test_exposure_is_at_chance_without_copies_and_rises_with_them(record):
+    causal = record.exposures(record.before_last("detour"), "causal")
+    assert [each.copies for each in causal] == [0, 1, 8, 64]
+    means = [each.mean for each in causal]
+    assert means[0] < 3.5
+    assert means[3] > means[0] + 2
+    assert means[3] > 4
+    for mask in MASKS:  # the base has read none of the sentences
+        found = [each.mean for each in record.exposures(record.models[0], mask)]
+        assert abs(statistics.fmean(found) - CHANCE) < 1.6
+
+
+def test_copies_are_counted_as_they_were_read(record):
+    assert record.models[0].copies_read == [0] * 16
+    for model in record.models[1:]:
+        by_copies = [each.read for each in record.exposures(model, "causal")]
+        assert by_copies[0] == 0
+        assert by_copies[3] > 4 * by_copies[2] > 16 * by_copies[1] > 0
+
+
+def test_members_are_told_from_non_members_and_by_the_base_they_are_not(record):
+    for id, mask in ((DETOUR, "causal"), (f"{TWIN}.decay", "bidirectional")):
+        model = next(model for model in record.models if model.id == id)
+        found = model.masks[mask].membership
+        assert set(found) == ({"none", "base", "twin"} if model.reference else {"none", "base"})
+        assert found["base"].auc > 0.6
+        assert found["base"].interval[0] > 0.5
+        assert found["base"].tpr is None  # it takes 1,000 held-out rows
+    for mask in MASKS:
+        low, high = record.models[0].masks[mask].membership["none"].interval
+        assert low - 0.1 < 0.5 < high + 0.1
+
+
+def test_members_are_rows_that_were_read_and_hold_no_canary(trained, record):
+    inputs = Inputs(trained, record.settings)
+    subject = inputs.models[1][-1]
+    sample = inputs.sample(subject)
+    read_rows = inputs.readings.of(subject.own)["notes"]
+    assert {row.source for row in sample.rows} == {"notes"}
+    assert {row.split for row in sample.non_members} == {"held_out"}
+    assert len({*sample.members}) == len(sample.members) > 20
+    secrets = {ids.tobytes() for ids in canary_ids(trained)}
+    for row in sample.members:
+        assert read_rows[row.number] > 0
+        tokens, lengths = inputs.rows.sources["train"]["notes"].row(row.number)
+        pieces = np.split(tokens.astype(np.uint32), np.cumsum(lengths)[:-1])
+        assert not any(piece.tobytes() in secrets for piece in pieces)
+
+
+def canary_ids(recipe: Recipe) -> list[np.ndarray]:
+    canaries = make_canaries(recipe.config.data.canaries, recipe.config.data.held_out)
+    return recipe.tokenizer.encode_batch([canary.text for canary in canaries])
+
+
+def test_a_second_audit_measures_nothing(trained, record, monkeypatch):
+    monkeypatch.setattr(command, "measure", None)
+    assert audit_run(trained, **SETTINGS) == record
+    assert read(AuditRecord, trained.folder.audit) == record
+
+
+def test_a_killed_audit_goes_on_with_the_models_that_are_missing(trained, record, monkeypatch):
+    for id in ENDS[3:]:
+        trained.folder.audited(id).unlink()
+    measure, done = command.measure, []
+
+    def killed(inputs, subject, *arguments):
+        if done:
+            raise KeyboardInterrupt
+        done.append(subject.id)
+        return measure(inputs, subject, *arguments)
+
+    monkeypatch.setattr(command, "measure", killed)
+    with pytest.raises(KeyboardInterrupt):
+        audit_run(trained, **SETTINGS)
+    del done[:]
+    assert audit_run(trained, **SETTINGS) == record
+    assert done == ENDS[4:]
+
+
+def test_one_arm_is_measured_with_its_references(trained, record, monkeypatch):
+    measured = []
+
+    def noted(inputs, subjects, keys):
+        measured.extend(each.id for each in subjects)
+
+    monkeypatch.setattr(command, "measure_all", noted)
+    audit_run(trained, **{**SETTINGS, "alternatives": 3}, arms=["detour"])
+    assert measured == ENDS
+    del measured[:]
+    audit_run(trained, **{**SETTINGS, "alternatives": 3}, arms=["twin"])
+    assert measured == [BASE, *ENDS[3:]]
+    monkeypatch.undo()
+    assert audit_run(trained, **SETTINGS) == record
+
+
+def test_secrets_are_in_no_file_but_the_tokens_and_not_on_the_console(trained, record, monkeypatch, capfd):
+    folder = trained.folder.root
+    words = ["clm-detour", "audit", str(folder), "--rows", "60", "--alternatives", "127"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert not left.value.code
+    output = "".join(capfd.readouterr())
+    assert "Exposure of secrets" in output
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.match("tokens-*.bin")]
+    assert folder / "report.html" in files
+    everything = output + "".join(path.read_bytes().decode("latin-1") for path in files)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "What the models remember" in page
+    assert "Exposure at the end" in page
+    for canary in make_canaries(trained.config.data.canaries, trained.config.data.held_out):
+        for text in (canary.secret, canary.secret.replace(" ", ", "), canary.before):
+            assert text not in everything
+
+
+def test_deduplication_leaves_one_copy_to_read(tiny_data, tmp_path):
+    path = write_recipe(tmp_path / "run", tiny_data)
+    recipe = Recipe(load_config(path, ["data.sources.notes.deduplicate=true"]))
+    prepare_data(recipe)
+    inputs = Inputs(recipe, settings_of(recipe))
+    subject = inputs.models[1][-1]
+    read_copies = inputs.copies_read(subject)
+    inserted = [canary.copies for canary in inputs.canaries]
+    passes = [count for count, copies in zip(read_copies, inserted, strict=True) if copies]
+    assert max(passes) - min(passes) <= 1
+    assert not any(count for count, copies in zip(read_copies, inserted, strict=True) if not copies)
+
+
+def test_data_without_canaries_gives_membership_alone(trained, record):
+    config = load_config(trained.folder.config, ["data.canaries=null"])
+    inputs = Inputs(Recipe(config), record.settings)
+    assert inputs.canaries == inputs.sentences == []
+    assert inputs.copies_read(inputs.models[1][-1]) == []
+
+
+def settings_of(recipe: Recipe) -> AuditSettings:
+    return AuditSettings(
+        rows=10,
+        tokens=64,
+        alternatives=3,
+        mask_rate=0.15,
+        passes=1,
+        precision="fp32",
+        seed=recipe.config.seed,
+    )
+
+
+def test_mistakes_are_told_in_a_sentence(trained, tiny_data, tmp_path, monkeypatch, capsys):
+    with pytest.raises(UserError, match="arm"):
+        audit_run(trained, arms=["detuor"])
+    (tmp_path / "empty").mkdir()
+    assert refusal(monkeypatch, capsys, tmp_path / "empty") == (
+        f"{tmp_path}/empty holds no config.yaml; give the run_dir of a recipe, or the recipe."
+    )
+    record = trained.folder.phase("pretrain.mlm.decay").record
+    kept = record.read_bytes()
+    record.unlink()
+    try:
+        with pytest.raises(UserError, match=r"pretrain\.mlm\.decay has not finished"):
+            audit_run(trained, **SETTINGS)
+    finally:
+        record.write_bytes(kept)
+
+
+def refusal(monkeypatch, capsys, run: Path) -> str:
+    monkeypatch.setattr(sys, "argv", ["clm-detour", "audit", str(run)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    return capsys.readouterr().err.replace("\n", " ").strip().removeprefix("Error: ")
