@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clm_detour.figures.axes import Copies, Layers, Tokens, Values
+from clm_detour.figures.axes import Copies, Layers, Values
 from clm_detour.figures.figure import Figure
 from clm_detour.figures.lines import Line, LineChart
 from clm_detour.figures.renderers import markdown
@@ -36,7 +36,6 @@ from clm_detour.records.analysis import NetworkComparison
 from clm_detour.records.audit import BASE, MASKS, AuditRecord, Mask
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.ledger import LedgerRecord
-from clm_detour.records.phase import PhaseRecord
 from clm_detour.records.run import Arms, HeldOutRecord
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import read
@@ -44,6 +43,7 @@ from clm_detour.report.run import NAMED_SLOTS, OTHER_SLOTS
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write
 
+SEEDS = "mean and range of seeds"
 GAP = 14  # pixels between the parts of a figure
 PLACES = {"nats": 3, "points": 1}  # decimals of a unit; 2 of others
 PAIRS = {"detour_twin": ("detour against twin", "neutral-1"), "control": ("twin against twin", "neutral-3")}
@@ -64,10 +64,10 @@ class Study:
 
     @property
     def slots(self) -> dict[str, str]:
-        """The color of each arm, and of the base."""
+        """The color of each arm."""
         others = [arm for arm in self.arms if arm not in NAMED_SLOTS]
         slots = {arm: OTHER_SLOTS[place % len(OTHER_SLOTS)] for place, arm in enumerate(others)}
-        return {BASE: BASE, **{arm: slots.get(arm, arm) for arm in self.arms}}
+        return {arm: slots.get(arm, arm) for arm in self.arms}
 
 
 @dataclass(frozen=True)
@@ -131,75 +131,66 @@ def layers(study: Study) -> list[Drawn]:
             words.append(f"{name} {statistics.fmean(curve.model.divergence for curve in curves):.3f}")
     names = [a for a, _ in compared[0].main.pairs]
     entries = {name: slot for name, slot in PAIRS.values() if any(line.name == name for line in lines)}
-    title = Values("divergence, 1 − CKA, over seeds", "~g")
+    title = Values(f"divergence, 1 − CKA, {SEEDS}")
     chart = LineChart(lines, entries, Layers(names), title, points=True, from_zero=True)
     label = f"Divergence by layer. Mean over layers: {listing(words)}."
     return [Drawn(Figure("evidence-layers", chart.draw()), label)]
 
 
 def losses(study: Study) -> list[Drawn]:
-    """Return the loss on held-out text of each arm at the start and at the ends of its phases."""
+    """Return the loss on held-out text of each arm before training and at the ends of its phases."""
     found: dict[str, list[dict[float, float]]] = {arm: [] for arm in study.arms}
-    spans: list[tuple[float, float, str]] = []
     for run in study.runs.values():
         held_out = record(HeldOutRecord, run.held_out)
         if held_out is None:
             continue
         start = held_out.totals.get(BASE)
+        ends = {id: scores.total for id, scores in held_out.phases.items()}
         for arm, phases in read(Arms, run.arms).items():
-            values, end = ({0.0: start.loss} if start else {}), 0.0
-            for place, id in enumerate(phases):
-                phase = record(PhaseRecord, run.phase(id).record)
-                scores = held_out.phases.get(id) or (held_out.models.get(arm) if id == phases[-1] else None)
-                if phase is None or scores is None or scores.total is None:
-                    break
-                spans += [(end, end + phase.tokens, "decay" if place else "first phase")]
-                end += phase.tokens
-                values[end] = scores.total.loss
-            found[arm].append(values)
-    lines = [line_of(gathered(values), arm) for arm, values in found.items()]
-    lines = [line for line in lines if len(line.x) > 1]
+            scores = [start, *(ends.get(id) for id in phases)]
+            found[arm].append({float(place): score.loss for place, score in enumerate(scores) if score})
+    lines = [line for arm, values in found.items() if len((line := line_of(gathered(values), arm)).x) > 1]
     if not lines:
         return []
-    axis = Tokens(max(end for _, end, _ in spans), borders=sorted({end for _, end, _ in spans})[:-1])
+    last = int(max(line.x[-1] for line in lines))
+    axis = Layers(["base", *(f"phase {place}" for place in range(1, last)), "decay"], title="after")
     entries = {line.name: study.slots[line.name] for line in lines}
-    title = Values("masked loss on held-out text (nats), over seeds", "~g")
-    chart = LineChart(lines, entries, axis, title, points=True)
-    words = [f"{line.name} {line.y[-1]:.3f}" for line in lines]
-    return [Drawn(Figure("evidence-losses", chart.draw()), f"Loss on held-out text at the end: {listing(words)}.")]
+    chart = LineChart(
+        lines, entries, axis, Values(f"masked loss on held-out text (nats), {SEEDS}"), points=True
+    )
+    words = listing([f"{line.name} {line.y[-1]:.3f}" for line in lines])
+    return [Drawn(Figure("evidence-losses", chart.draw()), f"Loss on held-out text at the end: {words}.")]
 
 
 def secrets(study: Study) -> list[Drawn]:
     """Return exposure by number of copies at the end of each arm, a part for each mask."""
     found = [record(AuditRecord, run.analysis / "audit.json") for run in study.runs.values()]
     audits = [each for each in found if each and each.canaries]
-    return [drawn for mask in MASKS if (drawn := exposure(study, audits, mask))]
+    return [
+        exposure(study, audits, mask, legend)
+        for mask, legend in zip(MASKS, ("", None), strict=True)
+        if audits
+    ]
 
 
-def exposure(study: Study, audits: Sequence[AuditRecord], mask: Mask) -> Drawn | None:
-    """Return exposure by number of copies under a mask; None if it was not measured."""
+def exposure(study: Study, audits: Sequence[AuditRecord], mask: Mask, legend: str | None) -> Drawn:
+    """Return exposure by number of copies under a mask."""
     known = [each.canaries for each in audits if each.canaries]
-    if not known:
-        return None
     counts = sorted({copies for canaries in known for copies in canaries.copies})
     axis = Copies(counts, statistics.fmean(canaries.chance for canaries in known), "chance")
-    lines, words = [], []
-    for arm in study.slots:
-        seeds = []
-        for audit in audits:
-            model = audit.final(arm) or next((m for m in audit.models if arm == BASE == m.id), None)
-            if model and mask in model.masks:
-                seeds.append({axis.place(each.copies): each.mean for each in audit.exposures(model, mask)})
-        line = line_of(gathered(seeds), arm)
-        if line.y:
-            lines.append(line)
-            words.append(f"{arm} {line.y[-1]:.2f}")
-    if not lines:
-        return None
-    title = Values(f"exposure (bits), {mask} mask, over seeds", "~g")
+    lines = []
+    for arm in study.arms:
+        finals = [(audit, model) for audit in audits if (model := audit.final(arm))]
+        seeds = [
+            {axis.place(each.copies): each.mean for each in audit.exposures(model, mask)}
+            for audit, model in finals
+        ]
+        lines += [line_of(gathered(seeds), arm)] if seeds else []
     entries = {line.name: study.slots[line.name] for line in lines}
-    chart = LineChart(lines, entries, axis, title, points=True, from_zero=True, height=200)
-    label = f"Exposure under the {mask} mask at {counts[-1]} copies, in bits: {listing(words)}; by chance {axis.level:.2f}."
+    title = Values(f"exposure under the {mask} mask (bits), {SEEDS}")
+    chart = LineChart(lines, entries, axis, title, points=True, from_zero=True, legend=legend, height=200)
+    words = listing([f"{line.name} {line.y[-1]:.2f}" for line in lines])
+    label = f"Exposure under the {mask} mask at {counts[-1]} copies, in bits: {words}; by chance {axis.level:.2f}."
     return Drawn(Figure(f"evidence-secrets-{mask}", chart.draw()), label)
 
 
@@ -267,7 +258,6 @@ def score_table(study: Study) -> Table:
         for arm in [BASE, *study.arms]:
             scores = [summary.scores.get(arm, {}).get(task) if summary else None for summary in found]
             rows.append(score_row(f"{task} (points)", arm, [each and each.mean for each in scores], "points"))
-    rows = [row for row in rows if row]
     head: list[Text] = ["Measure", "Arm", *(f"seed {seed}" for seed in study.runs), "mean"]
     return Table("Scores by arm and seed", head, [row for row in rows if row])
 
@@ -278,7 +268,9 @@ def score_row(title: str, arm: str, values: Sequence[float | None], unit: str) -
     if not known:
         return None
     places = PLACES.get(unit, 2)
-    cells = [number(value, lambda found: f"{found:.{places}f}") for value in (*values, statistics.fmean(known))]
+    cells = [
+        number(value, lambda found: f"{found:.{places}f}") for value in (*values, statistics.fmean(known))
+    ]
     return Row([title, arm, *cells])
 
 

@@ -49,7 +49,9 @@ def records_of(runs: Path) -> Files:
     folders = sorted(path.parent for path in runs.glob("*/seed-*/arms.json"))
     if not folders:
         raise SystemExit(f"{runs} has no run VARIANT/seed-N; give the folder of a scale of a ledger.")
-    prefixes = sorted({up for folder in folders for up in (*grandparents(folder), str(runs), str(runs.resolve()))})
+    prefixes = sorted(
+        {up for folder in folders for up in (*grandparents(folder), str(runs), str(runs.resolve()))}
+    )
     files: Files = {}
     for name in LEDGER:
         if (path := runs / name).exists():

@@ -189,7 +189,10 @@ def audit(seed: int) -> AuditRecord:
         ),
         canaries=AuditedCanaries(source="notes", copies=COPIES, chance=1.44),
         base="base",
-        models=[AuditedModel(id="base", arms=[*ARMS], copies_read=[0] * len(COPIES), masks=masks(0.0)), *models],
+        models=[
+            AuditedModel(id="base", arms=[*ARMS], copies_read=[0] * len(COPIES), masks=masks(0.0)),
+            *models,
+        ],
     )
 
 

@@ -47,7 +47,9 @@ def test_the_same_programs_read_the_copies(script, runs):
         run = RunFolder(folder / "main" / f"seed-{seed}")
         assert read(NetworkComparison, run.comparison).models["a"].path == "models/detour"
         assert read(NeedlesRecord, run.analysis / "needles.json").models == [f"models/{arm}" for arm in ARMS]
-        assert {path.name for path in (run.root / "phases").iterdir()} == {id for ids in ARMS.values() for id in ids}
+        assert {path.name for path in (run.root / "phases").iterdir()} == {
+            id for ids in ARMS.values() for id in ids
+        }
         assert json.loads((run.tasks / "twin" / "GAD" / "42.json").read_text())["path"] == "models/twin"
 
 
@@ -71,15 +73,21 @@ def test_metrics_are_thinned_and_keep_the_last_whole_line(script, runs):
     assert steps == sorted(steps)
 
 
-@pytest.mark.parametrize("place", ["/home/me/model", "see ../data", "data.root=/mnt/x", "~/model", "C:\\model", "/abs"])
+@pytest.mark.parametrize(
+    "place", ["/home/me/model", "see ../data", "data.root=/mnt/x", "~/model", "C:\\model", "/abs"]
+)
 def test_a_place_of_the_machine_is_refused_by_name_and_nothing_is_written(script, runs, place):
     change(runs / "main" / "seed-42" / "analysis" / "needles.json", models=[place])
-    with pytest.raises(SystemExit, match=r"main/seed-42/analysis/needles\.json holds .* a place of this machine"):
+    with pytest.raises(
+        SystemExit, match=r"main/seed-42/analysis/needles\.json holds .* a place of this machine"
+    ):
         copy(script, runs)
     assert not (runs.parent / "records").exists()
 
 
-@pytest.mark.parametrize("text", ["https://huggingface.co/x/y", "nats / token", "1/2", "dev/study/base", "a: b"])
+@pytest.mark.parametrize(
+    "text", ["https://huggingface.co/x/y", "nats / token", "1/2", "dev/study/base", "a: b"]
+)
 def test_addresses_fractions_and_paths_in_the_project_are_no_places(script, text):
     script["check_places"]("x.json", json.dumps({"text": text}))
 
@@ -100,7 +108,12 @@ def test_a_second_call_renews_and_leaves_what_it_did_not_write(script, runs):
     run = folder / "main" / "seed-43"
     assert json.loads((run / "environment.json").read_text())["cores"] == 4
     assert not (run / "analysis" / "audit.json").exists()
-    assert sorted(path.name for path in folder.iterdir()) == ["base", "ledger.json", "ledger.started.json", "main"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "base",
+        "ledger.json",
+        "ledger.started.json",
+        "main",
+    ]
 
 
 def test_too_many_records_are_refused(script, runs):

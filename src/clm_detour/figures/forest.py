@@ -122,7 +122,9 @@ class ForestPlot:
 
     def _strips(self) -> list[alt.Chart]:
         """Return the shades of no effect, the line at zero and the one at the smallest effect."""
-        whole = self._base().transform_filter("!isValid(datum.single)").encode(y=self._y("top"), y2="bottom:Q")
+        whole = (
+            self._base().transform_filter("!isValid(datum.single)").encode(y=self._y("top"), y2="bottom:Q")
+        )
         shade = whole.transform_calculate(lower="-datum.bound").mark_rect(color=LINE, opacity=0.7)
         zero = whole.transform_calculate(at="0").mark_rule(strokeWidth=0.8)
         smallest = whole.transform_calculate(at="1").mark_rule(strokeWidth=1.4, strokeDash=[3, 2])
