@@ -1,16 +1,16 @@
-"""Draw the figures of docs/evidence.md from the records of a study, and print the tables that the page quotes.
+"""Draw the figures of docs/evidence.md from the records of a study, and print the tables of the page.
 
     python scripts/evidence_figures.py dev/study docs/images
 
-The records are those that `scripts/study_records.py` copies. Three figures are written, each for light and for
-dark paper (`NAME.svg`, `NAME-dark.svg`):
+The records are those that `scripts/study_records.py` copies. Three figures are written, each for light and
+for dark paper (`NAME.svg`, `NAME-dark.svg`):
 
     evidence-claims       the effects of all claims
     evidence-networks     divergence by layer, and loss on held-out text at the ends of the phases
     evidence-secrets      exposure of secrets against their number of copies, under both masks
 
-Lines are means over seeds, and bands reach from the lowest to the highest seed. A figure or a part of one whose
-records are missing is left out with a message.
+Lines are means over seeds, and bands reach from the lowest to the highest seed. A figure or a part of one
+whose records are missing is left out with a message.
 """
 
 from __future__ import annotations
@@ -190,7 +190,8 @@ def exposure(study: Study, audits: Sequence[AuditRecord], mask: Mask, legend: st
     title = Values(f"exposure under the {mask} mask (bits), {SEEDS}")
     chart = LineChart(lines, entries, axis, title, points=True, from_zero=True, legend=legend, height=200)
     words = listing([f"{line.name} {line.y[-1]:.2f}" for line in lines])
-    label = f"Exposure under the {mask} mask at {counts[-1]} copies, in bits: {words}; by chance {axis.level:.2f}."
+    at = f"Exposure under the {mask} mask at {counts[-1]} copies, in bits"
+    label = f"{at}: {words}; by chance {axis.level:.2f}."
     return Drawn(Figure(f"evidence-secrets-{mask}", chart.draw()), label)
 
 

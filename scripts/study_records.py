@@ -1,12 +1,13 @@
-"""Copy the records that prove the result of a ledger: numbers, without weights, texts and places of the machine.
+"""Copy the records that prove the result of a ledger, without weights, texts and places of the machine.
 
     python scripts/study_records.py runs/study/small dev/study
 
-RUNS is the folder of a scale of a ledger, whose runs may be unfinished. `ledger.json`, `ledger.started.json` and
-a folder for each variant are written to FOLDER, and replace those of an earlier call. A copied run has the layout
-of a run folder (`clm_detour.records.run_folder`), so that the same programs read it. Paths in the records become
-relative to the run; `metrics.jsonl` keeps about every n-th line. Nothing is written if a record would still name
-a place of the machine, or if all records together have more than 2 MB.
+The first folder is that of a scale of a ledger; its runs may be unfinished. `ledger.json`,
+`ledger.started.json` and a folder for each variant are written to the second one, and replace those of an
+earlier call. A copied run has the layout of a run folder (`clm_detour.records.run_folder`), so that the same
+programs read it. Paths in the records become relative to the run, and `metrics.jsonl` keeps at most 100 lines.
+Nothing is written if a record would still name a place of the machine, or if all records together have more
+than 2 MB.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ def check_places(name: str, text: str) -> None:
     def check(found: str) -> str:
         if PLACE.search(found):
             raise SystemExit(
-                f"{name} holds {found!r}, a place of this machine; nothing was written. Give the recipe paths "
-                "inside the project, or leave the record out of RECORDS."
+                f"{name} holds {found!r}, a place of this machine; nothing was written. Give the recipe "
+                "paths inside the project, or leave the record out of RECORDS."
             )
         return found
 

@@ -20,7 +20,7 @@ def claim(
     return ClaimResult(
         claim="It helps.", source="Made up.", statistic="task_score", title="score", unit="points",
         better="higher", of=["detour"], against=["twin"], expect=expect, smallest=0.5, equivalence=0.25,
-        refuted_if="it does not.", verdict=verdict, reason="No seed has records." if not known else "Made up.",
+        refuted_if="it does not.", verdict=verdict, reason="Made up." if known else "No seed has records.",
         seeds={str(seed): SeedEffect(values={"detour": effect}, effect=effect)
                for seed, effect in enumerate(effects)},
         effect=sum(known) / len(known) if known else None, interval=interval,

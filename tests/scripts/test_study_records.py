@@ -58,7 +58,8 @@ def test_weights_texts_and_configs_stay_behind(script, runs):
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     assert names == {
         "ledger.json", "ledger.started.json", "arms.json", "environment.json", "steps.json", "phase.json",
-        "metrics.jsonl", "held_out.json", "summary.json", "42.json", "compare.json", "needles.json", "audit.json",
+        "metrics.jsonl", "held_out.json", "summary.json", "42.json", "compare.json", "needles.json",
+        "audit.json",
     }  # fmt: skip
     texts = [path.read_text() for path in folder.rglob("*") if path.is_file()]
     assert not any("words of a document" in text or "/a/place" in text for text in texts)

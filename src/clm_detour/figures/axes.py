@@ -88,7 +88,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Layers:
-    """An axis of layers, or of other things in order, at 0, 1, ...; if they are many, some have no name on it."""
+    """An axis of layers, or of other things in order, at 0, 1, ...; if they are many, not all are named."""
 
     names: Sequence[str]
     title: str = "layer"

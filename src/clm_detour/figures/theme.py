@@ -2,8 +2,8 @@
 
 The colors are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any kind of color
 vision tell apart. Three of them are too pale for light paper and are darkened there to a contrast of 3:1. The
-colors of arms mean arms and nothing else, and those of verdicts verdicts: other lines and heat maps have shades
-of the text's color.
+colors of arms mean arms and nothing else, and those of verdicts mean verdicts: other lines and heat maps have
+shades of the text's color.
 
 A chart is described in the colors of light paper. `on_page` replaces them by the variables that `variables`
 defines, so that the browser chooses between light, dark and print. Files keep the colors.
