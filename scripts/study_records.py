@@ -5,9 +5,9 @@
 The first folder is that of a scale of a ledger; its runs may be unfinished. `ledger.json`,
 `ledger.started.json` and a folder for each variant are written to the second one, and replace those of an
 earlier call. A copied run has the layout of a run folder (`clm_detour.records.run_folder`), so that the same
-programs read it. Paths in the records become relative to the run, and `metrics.jsonl` keeps at most 100 lines.
-Nothing is written if a record would still name a place of the machine, or if all records together have more
-than 2 MB.
+programs read it. Paths in the records become relative to the run, and `metrics.jsonl` keeps at most 100
+lines. Nothing is written if a record would still name a place of the machine, or if all records together have
+more than 2 MB.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw the result of a ledger: the effects of all claims, each in units of its smallest effect of interest."""
+"""Draw the result of a ledger: the effect of each claim, in units of its smallest effect of interest."""
 
 from __future__ import annotations
 
