@@ -195,13 +195,19 @@ def exposure(study: Study, audits: Sequence[AuditRecord], mask: Mask, legend: st
     return Drawn(Figure(f"evidence-secrets-{mask}", chart.draw()), label)
 
 
-FIGURES: dict[str, list[Callable[[Study], list[Drawn]]]] = {
+Part = Callable[[Study], list[Drawn]]
+
+FIGURES: dict[str, list[Part]] = {
     "evidence-claims": [claims],
     "evidence-networks": [layers, losses],
     "evidence-secrets": [secrets],
 }
-NEEDED = {claims: "ledger.json", layers: "analysis/compare.json", losses: "evaluation/held_out.json",
-          secrets: "analysis/audit.json with canaries"}  # fmt: skip
+NEEDED: dict[Part, str] = {
+    claims: "ledger.json",
+    layers: "analysis/compare.json",
+    losses: "evaluation/held_out.json",
+    secrets: "analysis/audit.json with canaries",
+}
 
 
 def write_figures(study: Study, folder: Path) -> list[str]:
@@ -258,7 +264,9 @@ def score_table(study: Study) -> Table:
     for task in dict.fromkeys(row.name for summary in found if summary for row in summary.tasks):
         for arm in [BASE, *study.arms]:
             scores = [summary.scores.get(arm, {}).get(task) if summary else None for summary in found]
-            rows.append(score_row(f"{task} (points)", arm, [each and each.mean for each in scores], "points"))
+            rows.append(
+                score_row(f"{task} (points)", arm, [each.mean if each else None for each in scores], "points")
+            )
     head: list[Text] = ["Measure", "Arm", *(f"seed {seed}" for seed in study.runs), "mean"]
     return Table("Scores by arm and seed", head, [row for row in rows if row])
 

@@ -81,7 +81,7 @@ class ForestPlot:
     def draw(self) -> alt.LayerChart:
         """Return the plot."""
         rows = [row for place, effect in enumerate(self.effects) for row in effect.rows(place)]
-        chart: alt.LayerChart = alt.layer(
+        chart: Any = alt.layer(
             *self._strips(),
             *self._effects(),
             *self._texts(),

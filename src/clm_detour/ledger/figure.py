@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from clm_detour.figures.forest import Effect, ForestPlot
 from clm_detour.figures.renderers import csv_lines
 from clm_detour.figures.table import Value
+from clm_detour.ledger.schema import Expectation
 from clm_detour.ledger.verdict import Rule
 from clm_detour.records.ledger import ClaimResult, LedgerRecord
 
@@ -53,7 +56,8 @@ def claims_plot(result: LedgerRecord, details: dict[str, str]) -> ForestPlot | N
 def effect_of(name: str, claim: ClaimResult, detail: str) -> Effect:
     """Return a claim that has a value in units of its smallest effect."""
     assert claim.effect is not None
-    unit = Rule(claim.expect, claim.smallest, claim.equivalence).sign * claim.smallest
+    rule = Rule(cast(Expectation, claim.expect), claim.smallest, claim.equivalence)
+    unit = rule.sign * claim.smallest
     low, high = sorted(end / unit for end in claim.interval) if claim.interval else (0.0, 0.0)
     return Effect(
         name,
