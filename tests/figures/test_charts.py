@@ -11,6 +11,7 @@ import pytest
 from clm_detour.figures.axes import Layers, Tokens, Values
 from clm_detour.figures.dots import Dot, DotPlot
 from clm_detour.figures.figure import Figure
+from clm_detour.figures.forest import Effect, ForestPlot
 from clm_detour.figures.heatmap import HeatMap, lowest_of
 from clm_detour.figures.histogram import histogram
 from clm_detour.figures.lines import Line, LineChart
@@ -48,6 +49,16 @@ def heat_map() -> HeatMap:
     return HeatMap(matrices, ["0"], ["0", HOSTILE], "layer of B", "layer of A", ESTIMATORS)
 
 
+def forest() -> ForestPlot:
+    effects = [
+        Effect(
+            HOSTILE, "supported", "supported", 1.0, 8.0, (4.0, 12.0), {"17": 5.0, "42": 20.0}, "+8 points"
+        ),
+        Effect("one", "undecided (one seed)", "undecided", 0.5, -0.2, None, {"17": -0.2}),
+    ]
+    return ForestPlot(effects, "effect", ["Shaded: none."])
+
+
 def card():
     bins = [{"from": 0, "below": 2, "documents": 3}, {"from": 2, "below": 4, "documents": 8}]
     return histogram(HOSTILE, bins, 512, 3.0, [("documents", "11"), (HOSTILE, "1")])
@@ -59,6 +70,7 @@ CHARTS = {
     "layers": layers(points=True).draw(),
     "dots": dots().draw(),
     "heat-map": heat_map().draw(),
+    "forest": forest().draw(),
     "card": card(),
 }
 
@@ -161,3 +173,20 @@ def test_a_card_shows_its_facts_and_the_lengths_from_one_token():
     drawing = Figure("x", CHARTS["card"]).svg()
     assert all(f">{text}<" in drawing for text in ("11", "a row", "median", "documents"))
     assert [row["from"] for row in rows_of(CHARTS["card"]) if row.get("below")] == ["1", "2"]
+
+
+def test_the_axis_of_a_forest_plot_holds_seeds_and_intervals_and_the_smallest_effect():
+    scale = layer_of(Figure("x", CHARTS["forest"]).spec, "rule")[0]["encoding"]["x"]["scale"]
+    assert scale["domain"] == [-1.0, 20.0]
+    assert Figure("x", ForestPlot([forest().effects[1]], "effect").draw()).spec["layer"][0]["encoding"]["x"][
+        "scale"
+    ]["domain"] == [-1.0, 1.0]
+
+
+def test_a_forest_plot_says_verdicts_in_words_and_draws_a_mean_only_with_an_interval():
+    drawing = Figure("x", CHARTS["forest"]).svg()
+    assert all(
+        f">{text}<" in drawing for text in ("supported", "undecided (one seed)", "one", "Shaded: none.")
+    )
+    rows = [row for row in rows_of(CHARTS["forest"]) if not row["single"]]
+    assert [(row["value"], row["low"], row["high"]) for row in rows] == [("8", "4", "12"), ("", "", "")]

@@ -88,21 +88,22 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Layers:
-    """An axis of layers, at 0, 1, ...; not all of a deep network have their name on it."""
+    """An axis of layers, or of other things in order, at 0, 1, ...; if they are many, not all are named."""
 
     names: Sequence[str]
+    title: str = "layer"
 
     @property
     def words(self) -> str:
         """The expression for a place beside the pointer."""
-        return f"'layer ' + {json.dumps([*self.names])}[datum.x]"
+        return f"'{self.title} ' + {json.dumps([*self.names])}[datum.x]"
 
     def encoding(self) -> alt.X:
         """Return the axis."""
         step = math.ceil(len(self.names) / NAMED)
         short = json.dumps([SHORT.get(name, name) for name in self.names])
         axis = alt.Axis(
-            title="layer",
+            title=self.title,
             values=[*range(0, len(self.names), step)],
             labelExpr=f"{short}[datum.value]",
             grid=False,

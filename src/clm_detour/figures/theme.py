@@ -2,7 +2,8 @@
 
 The colors are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any kind of color
 vision tell apart. Three of them are too pale for light paper and are darkened there to a contrast of 3:1. The
-colors of arms mean arms and nothing else: other lines and heat maps have shades of the text's color.
+colors of arms mean arms and nothing else, and those of verdicts mean verdicts: other lines and heat maps have
+shades of the text's color.
 
 A chart is described in the colors of light paper. `on_page` replaces them by the variables that `variables`
 defines, so that the browser chooses between light, dark and print. Files keep the colors.
@@ -46,7 +47,12 @@ NEUTRAL = {
     "neutral-2": Look("#55514b", "#b9b5ad", "square", (7, 3)),
     "neutral-3": Look("#807b73", "#8e8a83", "triangle-up", (2, 2)),
 }
-LOOKS = ARMS | NEUTRAL
+VERDICTS = {
+    "supported": Look("#2e7d32", "#6cbf70", "circle"),
+    "refuted": Look("#b3261e", "#f0857d", "square"),
+    "undecided": Look("#6a655e", "#a9a59d", "diamond"),
+}
+LOOKS = ARMS | NEUTRAL | VERDICTS
 INK, SOFT, LINE = "#23211e", "#67625b", "#dcd7ce"  # text, its less important parts, and lines of the paper
 PAPERS = {"light": "#fdfcfa", "dark": "#191a1c"}
 SHADES = (

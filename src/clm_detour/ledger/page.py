@@ -11,9 +11,11 @@ from clm_detour.figures import interactive
 from clm_detour.figures.renderers import html, html_templates
 from clm_detour.figures.table import Cell, Row, Table, number
 from clm_detour.figures.wording import ABSENT, counted, signed
+from clm_detour.ledger.figure import claims_plot, csv_of, label_of, unmeasured
 from clm_detour.ledger.verdict import CONFIDENCE
 from clm_detour.records.ledger import ClaimResult, LedgerRecord
 from clm_detour.report import page as report_page
+from clm_detour.report.markup import figure
 from clm_detour.utils.files import atomic_write
 
 LEVEL = 50 * (1 - CONFIDENCE)  # percent, of each one-sided test
@@ -77,10 +79,12 @@ def notes(result: LedgerRecord) -> list[str]:
 
 
 def write_ledger_page(result: LedgerRecord, folder: Path) -> Path:
-    """Write `ledger.html`, and return its path."""
+    """Write `ledger.html` and, with the values of its figure, `ledger.csv`; return the path of the page."""
     path = folder / "ledger.html"
     with atomic_write(path, "w") as file:
         file.write(page_text(result))
+    with atomic_write(folder / "ledger.csv", "w") as file:
+        file.write(csv_of(result))
     return path
 
 
@@ -92,10 +96,15 @@ def page_text(result: LedgerRecord) -> str:
     ]
     style = Path(report_page.__file__).with_name("page.css").read_text(encoding="utf-8")
     template = html_templates(Path(__file__).parent).get_template("page.html")
+    effects = {name: shown_effect(claim) for name, claim in result.claims.items()}
+    plot = claims_plot(result, effects)
     return template.render(
         title=f"Ledger: {result.name}",
         result=result,
         style=interactive.style() + Markup(style),
+        charts=interactive.bundle() if plot else "",
+        picture=figure("claims", plot, label_of(result, effects), "Effects of the claims") if plot else "",
+        unmeasured=unmeasured(result),
         verdicts=html(Table("Verdicts", ["Claim", "Verdict", "Effect", "Unit"], rows, left={1})),
         counts={
             verdict: sum(claim.verdict == verdict for claim in result.claims.values()) for verdict in TAGS
@@ -103,7 +112,7 @@ def page_text(result: LedgerRecord) -> str:
         notes=notes(result),
         claims={name: (claim, TAGS[claim.verdict], facts(claim)) for name, claim in result.claims.items()},
         seeds={name: html(seed_table(claim)) for name, claim in result.claims.items()},
-        effects={name: shown_effect(claim) for name, claim in result.claims.items()},
+        effects=effects,
     )
 
 
