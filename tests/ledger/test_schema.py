@@ -144,14 +144,14 @@ def test_the_ledger_of_the_study_asks_the_papers_claims_in_the_papers_words():
 
 
 def test_the_documentation_has_every_statistic_with_its_unit():
-    text = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
     for name, statistic in STATISTICS.items():
         line = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         assert line.endswith(f"| {statistic.unit} | {statistic.better + ' ' if statistic.better else ''}|")
 
 
 def test_the_ledger_of_the_documentation_loads(tmp_path):
-    text = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1])
     loaded = load_ledger(tmp_path / "mine.yaml")
     loaded.scale.recipe = "quickstart"

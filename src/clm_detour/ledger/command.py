@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -122,11 +122,11 @@ def run_one(run: LedgerRun, size_warnings: bool, loaded: ScaledLedger) -> None:
 
     if not (run.is_trained and run.is_measured):
         run_recipe(run.recipe, size_warnings)
-    parts = {
-        "needles": (run.without_needles, partial(measure_needles, run, loaded)),
-        "audit": (run.without_audit, partial(audit_run, run.recipe, arms=run.audit)),
-    }
-    missing = {name: measure for name, (arms, measure) in parts.items() if arms}
+    missing: dict[str, Callable[[], object]] = {}
+    if run.without_needles:
+        missing["needles"] = partial(measure_needles, run, loaded)
+    if run.without_audit:
+        missing["audit"] = partial(audit_run, run.recipe, arms=run.audit)
     for name, measure in missing.items():
         try:
             measure()

@@ -1,7 +1,7 @@
 """The keys of a ledger: claims, the arms that they compare, and the scales at which they are tried.
 
 A ledger is written before its runs. It says for each claim what is measured, which effect is large enough to
-matter, and which result would refute the claim. See docs/evidence.md.
+matter, and which result would refute the claim. See docs/ledger.md.
 """
 
 from __future__ import annotations
