@@ -33,6 +33,7 @@ RECORDS = (
     "analysis/compare.json", "analysis/needles.json", "analysis/audit.json",
 )  # fmt: skip
 LINES = 100  # of a phase's metrics, at most
+LEFT_OUT = ("platform",)  # keys: the name of a kernel says nothing about a result
 LIMIT = 2_000_000  # bytes of all records
 # An absolute path, one that leaves the current folder, or one in the home folder, at the start of a word.
 PLACE = re.compile(r"""(?:^|[\s'"=(,:;\[])(?:~|\.\.)?/\w|(?:^|\W)[A-Za-z]:\\|file:/""")
@@ -113,9 +114,10 @@ def shortened(content: Any, prefixes: list[str]) -> Any:
 
 
 def each_text(content: Any, change: Callable[[str], str]) -> Any:
-    """Return JSON content with a change of every key and every text."""
+    """Return JSON content with a change of every key and every text, without the keys in `LEFT_OUT`."""
     if isinstance(content, dict):
-        return {change(key): each_text(value, change) for key, value in content.items()}
+        kept = ((key, value) for key, value in content.items() if key not in LEFT_OUT)
+        return {change(key): each_text(value, change) for key, value in kept}
     if isinstance(content, list):
         return [each_text(value, change) for value in content]
     return change(content) if isinstance(content, str) else content
