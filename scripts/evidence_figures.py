@@ -39,7 +39,7 @@ from clm_detour.records.ledger import LedgerRecord
 from clm_detour.records.run import Arms, HeldOutRecord
 from clm_detour.records.run_folder import RunFolder
 from clm_detour.records.store import read
-from clm_detour.report.run import NAMED_SLOTS, OTHER_SLOTS
+from clm_detour.report.run import color_slot
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write
 
@@ -65,9 +65,7 @@ class Study:
     @property
     def slots(self) -> dict[str, str]:
         """The color of each arm."""
-        others = [arm for arm in self.arms if arm not in NAMED_SLOTS]
-        slots = {arm: OTHER_SLOTS[place % len(OTHER_SLOTS)] for place, arm in enumerate(others)}
-        return {arm: slots.get(arm, arm) for arm in self.arms}
+        return {arm: color_slot(arm, self.arms) for arm in self.arms}
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def losses(study: Study) -> list[Drawn]:
 
 def secrets(study: Study) -> list[Drawn]:
     """Return exposure by number of copies at the end of each arm, a part for each mask."""
-    found = [record(AuditRecord, run.analysis / "audit.json") for run in study.runs.values()]
+    found = [record(AuditRecord, run.audit) for run in study.runs.values()]
     audits = [each for each in found if each and each.canaries]
     return [
         exposure(study, audits, mask, legend)

@@ -1,1 +1,1 @@
-"""What a model remembers of its training data: secrets of canaries, and membership of rows."""
+"""Measure what a model remembers of its training data: secrets of canaries, and membership of rows."""

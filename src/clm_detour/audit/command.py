@@ -6,7 +6,6 @@ model, and a second one measures only what is missing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from clm_detour.audit.models import Subject, wanted
 from clm_detour.audit.results import make_record
 from clm_detour.audit.rows import PARTS, row_losses
 from clm_detour.audit.secrets import log_probabilities, rank
+from clm_detour.data.shards import checksum
 from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.recipe.recipe import Recipe
@@ -105,7 +105,7 @@ def key_of(inputs: Inputs, subject: Subject) -> str:
         "tokenizer": recipe.tokenizer.fingerprint,
         "model": weights_of(recipe, subject),
     }
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return checksum(json.dumps(content, sort_keys=True).encode())
 
 
 def weights_of(recipe: Recipe, subject: Subject) -> Any:

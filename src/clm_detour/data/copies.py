@@ -73,7 +73,7 @@ class Searched:
 
 
 class LeftOut(NamedTuple):
-    """What is left out of some documents.
+    """The documents and paragraphs that are left out.
 
     Args:
         equal: Whether each document is equal to an earlier one.

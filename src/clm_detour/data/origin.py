@@ -1,4 +1,4 @@
-"""What the shards of a source are made from. It is compared to tell whether they have to be made again."""
+"""The origin of the shards of a source, which is compared to tell whether they have to be made again."""
 
 from __future__ import annotations
 

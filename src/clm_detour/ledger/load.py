@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from omegaconf import OmegaConf
 from clm_detour.config.loading import checked, merge, parse_override, plain, read_tree
 from clm_detour.config.shipped import find_config
 from clm_detour.config.validation import check_keys
+from clm_detour.data.shards import checksum
 from clm_detour.figures.wording import listing
 from clm_detour.ledger.schema import Claim, Ledger, Reference, Scale
 from clm_detour.ledger.statistics import STATISTICS
@@ -51,7 +51,7 @@ class ScaledLedger:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the runs and verdicts of this scale depend on, as values for JSON."""
+        """Everything that the runs and verdicts of this scale depend on, as values for JSON."""
         return {
             "name": self.ledger.name,
             "scale": {self.scale_name: asdict(self.scale)},
@@ -68,7 +68,7 @@ class ScaledLedger:
 def hash_of(content: Any) -> str:
     """Return the BLAKE2b checksum (16 bytes, in hex) of JSON content; the order of keys does not count."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return checksum(text.encode())
 
 
 def load_ledger(path: str | Path, scale: str | None = None) -> ScaledLedger:

@@ -89,7 +89,7 @@ class RunFolder:
 
     @property
     def audit(self) -> Path:
-        """What the models remember of their training data: `records.audit.AuditRecord`."""
+        """The audit of what the models remember: `records.audit.AuditRecord`."""
         return self.analysis / "audit.json"
 
     def audited(self, model: str) -> Path:

@@ -23,6 +23,14 @@ NAMED_SLOTS = ("base", "detour", "twin", "control")
 OTHER_SLOTS = ("other-1", "other-2", "other-3")
 
 
+def color_slot(arm: str, arms: Iterable[str]) -> str:
+    """Return the name of the color of an arm among all arms of a run."""
+    if arm in NAMED_SLOTS:
+        return arm
+    others = [name for name in arms if name not in NAMED_SLOTS]
+    return OTHER_SLOTS[others.index(arm) % len(OTHER_SLOTS) if arm in others else 0]
+
+
 @dataclass(frozen=True)
 class Curve:
     """The logged steps of a phase, one entry for each; NaN where something was not logged.
@@ -123,10 +131,7 @@ class Run:
 
     def color_slot(self, arm: str) -> str:
         """Return the name of an arm's color, which `page.css` and the figures share."""
-        if arm in NAMED_SLOTS:
-            return arm
-        others = [name for name in self.arms if name not in NAMED_SLOTS]
-        return OTHER_SLOTS[others.index(arm) % len(OTHER_SLOTS) if arm in others else 0]
+        return color_slot(arm, self.arms)
 
     def color_slots(self, arms: Iterable[str]) -> dict[str, str]:
         """Return the name of each arm's color."""

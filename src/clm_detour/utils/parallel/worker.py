@@ -1,4 +1,4 @@
-"""What the engines share: the call to be made, and the process that runs a task, as the task sees it."""
+"""Types that the engines share: the call to be made, and the process that runs a task, as it sees it."""
 
 from __future__ import annotations
 
