@@ -26,7 +26,7 @@ with exit_on_user_error(), requeue_on_signals():
 def program(tmp_path, body: str, **environment: str) -> Command:
     """A program in the frame of a command, once it has printed that it is ready."""
     command = Command([sys.executable, "-c", PROGRAM.format(body=body)], tmp_path / "log", **environment)
-    command.wait_until(lambda: "ready" in command.said())
+    command.wait_until(lambda: "ready\n" in command.said())
     return command
 
 
@@ -82,7 +82,7 @@ def test_a_step_that_a_run_can_do_without_is_not_left_out_for_it(tmp_path):
     print("goes on as if nothing had been")
     """
     command = program(tmp_path, body)
-    command.wait_until(lambda: "in the step" in command.said())
+    command.wait_until(lambda: "in the step\n" in command.said())
     command.assert_leaves_at_ctrl_c()
     assert command.said() == f"ready\nin the step\n{SENTENCE}\n"
 
