@@ -21,7 +21,7 @@ from clm_detour.records.store import read
 from clm_detour.run.pipeline import prepare_data
 from clm_detour.utils.errors import UserError
 
-from .conftest import write_recipe
+from .conftest import train, write_recipe
 
 SETTINGS = {"rows": 60, "alternatives": 127}
 CHANCE = 1.4
@@ -159,18 +159,27 @@ def test_secrets_are_in_no_file_but_the_tokens_and_not_on_the_console(trained, r
             assert text not in everything
 
 
-def test_deduplication_leaves_one_copy_to_read(tiny_data, tmp_path):
+def test_deduplication_leaves_one_copy_to_read_and_exposure_does_not_rise(tiny_data, tmp_path):
     path = write_recipe(tmp_path / "run", tiny_data)
-    recipe = Recipe(load_config(path, ["data.sources.notes.deduplicate=true"]))
+    arms = "  detour: [pretrain, clm, decay]\n  twin: [pretrain, mlm, decay]\n"
+    path.write_text(path.read_text().replace(arms, "  detour: [pretrain, clm]\n"))
+    recipe = Recipe(load_config(path, ["data.sources.notes.deduplicate=true", "data.canaries.each=16"]))
     prepare_data(recipe)
-    inputs = Inputs(recipe, settings_of(recipe))
-    subject = inputs.models[1][-1]
-    read_copies = inputs.copies_read(subject)
-    inserted = [canary.copies for canary in inputs.canaries]
-    there = [count for count, copies in zip(read_copies, inserted, strict=True) if copies and count]
-    assert len(there) >= 9  # of 12; packing cuts some sentences in two
+    train(recipe)
+    record = audit_run(recipe, **SETTINGS)
+    detour = record.final("detour")
+
+    inserted = [
+        canary.copies for canary in make_canaries(recipe.config.data.canaries, recipe.config.data.held_out)
+    ]
+    there = [n for n, copies in zip(detour.copies_read, inserted, strict=True) if copies and n]
+    assert len(there) >= 30  # of 48; packing cuts some sentences in two
     assert max(there) - min(there) <= 1  # each is read once in a pass, whatever the number of its copies
-    assert not any(count for count, copies in zip(read_copies, inserted, strict=True) if not copies)
+    assert not any(n for n, copies in zip(detour.copies_read, inserted, strict=True) if not copies)
+
+    none, once, _, often = (each.mean for each in record.exposures(detour, "causal"))
+    assert once > none + 0.5
+    assert often < once + 1.5  # without deduplication the difference is more than 4
 
 
 def test_data_without_canaries_gives_membership_alone(trained, record):
