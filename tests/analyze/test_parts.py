@@ -14,7 +14,6 @@ from clm_detour.analyze.gradients import gradients
 from clm_detour.analyze.needles import HaystackParts, find_needles, haystacks, whole_words
 from clm_detour.analyze.transplant import (
     Graft,
-    layer_thirds,
     standard_grafts,
     transplant,
     transplant_table,
@@ -22,6 +21,7 @@ from clm_detour.analyze.transplant import (
     write_transplant,
 )
 from clm_detour.analyze.weights import weight_change
+from clm_detour.config.units import layer_thirds
 from clm_detour.data.objectives import Objective
 from clm_detour.data.tokenizer import copy_tokenizer, load_tokenizer
 from clm_detour.measure.scorer import masked_loss, open_masked, text_batches

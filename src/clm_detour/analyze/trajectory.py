@@ -15,7 +15,7 @@ from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.compare import KnownStates, Settings, common_length
 from clm_detour.analyze.similarity import Measured, States, measure
 from clm_detour.analyze.texts import draw_samples
-from clm_detour.analyze.transplant import layer_thirds
+from clm_detour.config.units import layer_thirds
 from clm_detour.measure.states import open_encoder, read_states
 from clm_detour.model.precision import best_device
 from clm_detour.utils.files import finite

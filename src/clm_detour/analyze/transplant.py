@@ -23,7 +23,7 @@ from torch import Tensor
 from clm_detour.analyze.cka import half_samples, interval
 from clm_detour.analyze.show import percent
 from clm_detour.analyze.weights import layer_and_kind
-from clm_detour.config.units import parse_layers
+from clm_detour.config.units import layer_thirds, parse_layers
 from clm_detour.measure.encoder import check_fills_masks
 from clm_detour.measure.scorer import masked_loss, open_masked, readable
 from clm_detour.model import ModernBertForPretraining, hf
@@ -53,16 +53,6 @@ class Graft(NamedTuple):
         if kind == "norms":
             kind = "attention" if "attn_norm" in weight else "mlp"
         return self.part in ("all", kind)
-
-
-def layer_thirds(layers: int) -> dict[str, tuple[int, int]]:
-    """Return the first and last layer of each third of the layers (low, mid, high), which are about equal."""
-    cuts = [round(i * layers / 3) for i in range(4)]
-    return {
-        name: (cuts[i], cuts[i + 1] - 1)
-        for i, name in enumerate(("low", "mid", "high"))
-        if cuts[i + 1] > cuts[i]
-    }
 
 
 def standard_grafts(layers: int) -> list[Graft]:

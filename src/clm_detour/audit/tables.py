@@ -15,6 +15,7 @@ from clm_detour.records.audit import (
     AuditedModel,
     AuditRecord,
     Exposure,
+    Mask,
     Membership,
 )
 
@@ -71,22 +72,13 @@ def membership_table(record: AuditRecord, name: Callable[[AuditedModel], Text]) 
     used = {reference for model in measured for mask in model.masks.values() for reference in mask.membership}
     shown = [reference for reference in REFERENCES if reference in used]
     finder = BASE if BASE in used else NONE
+
+    def cells(model: AuditedModel, mask: Mask) -> list[Cell]:
+        found = model.masks[mask].membership
+        return [*(auc_cell(found.get(one)) for one in shown), tpr_cell(found.get(finder, found.get(NONE)))]
+
     rows = [
-        Row(
-            [
-                name(model),
-                model.phase,
-                mask,
-                *(auc_cell(model.masks[mask].membership.get(reference)) for reference in shown),
-                tpr_cell(
-                    model.masks[mask].membership.get(
-                        finder if finder in model.masks[mask].membership else NONE
-                    )
-                ),
-            ]
-        )
-        for model in measured
-        for mask in MASKS
+        Row([name(model), model.phase, mask, *cells(model, mask)]) for model in measured for mask in MASKS
     ]
     against = "against the base" if finder == BASE else "by the loss alone"
     note = (

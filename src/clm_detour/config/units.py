@@ -69,6 +69,16 @@ def parse_layers(text: str, where: str = "", count: int | None = None) -> frozen
     return frozenset(layers)
 
 
+def layer_thirds(layers: int) -> dict[str, tuple[int, int]]:
+    """Return the first and last layer of each third of the layers (low, mid, high), which are about equal."""
+    cuts = [round(i * layers / 3) for i in range(4)]
+    return {
+        name: (cuts[i], cuts[i + 1] - 1)
+        for i, name in enumerate(("low", "mid", "high"))
+        if cuts[i + 1] > cuts[i]
+    }
+
+
 def wrong(where: str, sentence: str) -> UserError:
     """Return the error for a value, with its key if there is one."""
     return UserError(f"{where}: {sentence}" if where else sentence)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from clm_detour.analyze.transplant import layer_thirds
+from clm_detour.config.units import layer_thirds
 from clm_detour.records.analysis import NetworkComparison
 from clm_detour.records.audit import AuditRecord
 from clm_detour.records.evaluation import Summary
