@@ -40,7 +40,7 @@ def test_a_command_leaves_a_run_to_the_command_that_makes_it_and_waits_at_the_en
     with ThreadPoolExecutor() as pool:
         with claimed(runs[0].lock) as mine:
             assert mine
-            command = pool.submit(make_runs, runs, loaded, size_warnings=False)
+            command = pool.submit(make_runs, runs, size_warnings=False)
             while len(made) < 2:
                 time.sleep(0.01)
             assert not command.done()
@@ -98,10 +98,44 @@ def test_a_ledger_runs_what_is_missing_goes_on_after_a_kill_and_repeats_nothing(
     assert more.tokens == sum(more.recipe.phases[id].tokens for id in ids)
     assert run_table([more]).rows[0].cells[0] == "main/seed-1"
 
+    # The needle test of an arm more keeps those of other arms, and other settings repeat it.
+    claims["more-needles"] = dataclasses.replace(claims["needles"], of="twin")
+    both, _ = reproduce(loaded, ["more-needles"], changes)
+    assert both.claims["needles"].effect == result.claims["needles"].effect
+    assert both.claims["more-needles"].effect is not None
+    loaded.scale.needles.trials += 1
+    assert missing_runs(loaded, ["needles"], changes)
+
     # An arm that was changed after its run is not mixed with the old one.
     loaded.scale.overrides.append("phases.mlm.mask_rate=0.4")
     with pytest.raises(UserError, match=r"started with other settings \(phases\.mlm\.mask_rate was 0\.3"):
         missing_runs(loaded, tried, changes)
+
+
+def test_a_run_is_incomplete_until_its_networks_are_compared_with_its_control(
+    ledger_file,
+):
+    control = "  twin-15:", "  control: {of: twin, phases: {mlm: {seed: 9}}}\n  twin-15:"
+    ledger_file.write_text(ledger_file.read_text().replace(*control))
+    loaded = load_ledger(ledger_file)
+    loaded.ledger.claims["frozen"].of = "control"
+    run, other = (ledger_runs(loaded, [claim])[0] for claim in ("frozen", "lower-loss"))
+    run.folder.comparison.parent.mkdir(parents=True)
+    roles = {"a": {"layers": [], "hidden": 8}, "b": {"layers": [], "hidden": 8}}
+    content = {
+        "models": roles,
+        "texts": {"distinct": 9, "samples": 1, "per_sample": 9, "overlap": False},
+        "comparisons": {"detour_twin": {"models": ["a", "b"], "pairs": [], "variants": {}}},
+        "ratio": None,
+        "retention": None,
+        "notes": [],
+    }
+    run.folder.comparison.write_text(json.dumps(content))
+    assert other.is_compared
+    assert not run.is_compared  # the analysis was killed after the control was trained
+    content["models"]["control"] = roles["a"]
+    run.folder.comparison.write_text(json.dumps(content))
+    assert run.is_compared
 
 
 def test_a_dry_run_lists_runs_and_writes_nothing(ledger_file, loaded, tmp_path, monkeypatch, capsys):

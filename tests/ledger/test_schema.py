@@ -10,7 +10,8 @@ import pytest
 
 from clm_detour.__main__ import main
 from clm_detour.ledger.load import load_ledger
-from clm_detour.ledger.runs import ledger_runs
+from clm_detour.ledger.runs import ledger_runs, with_arms
+from clm_detour.ledger.schema import LedgerArm
 from clm_detour.ledger.statistics import STATISTICS
 from clm_detour.utils.errors import UserError
 
@@ -90,6 +91,14 @@ def test_equal_changes_of_two_arms_are_one_phase(loaded):
     arms = ledger_runs(loaded, ["frozen"])[0].recipe.arms
     assert arms["twin-15"][1].id == arms["twin-reset"][1].id == "pretrain.mlm-twin-15"
     assert arms["twin-15"][2].id != arms["twin-reset"][2].id
+
+
+def test_a_changed_phase_cannot_have_the_name_of_another_phase():
+    content = {"phases": {"clm": {"seed": 1}, "clm-low": {"seed": 2}}, "arms": {"detour": ["clm", "clm-low"]}}
+    arms = {"low": LedgerArm("detour", {"clm": {"seed": 3}})}
+    with pytest.raises(UserError, match="phase clm would be called clm-low, as another phase is"):
+        with_arms(content, arms)
+    assert with_arms(content, {"high": arms["low"]})["arms"] == {"high": ["clm-high", "clm-low"]}
 
 
 def test_each_seed_and_variant_has_its_own_run_and_a_seed_sets_masks_and_order(loaded):

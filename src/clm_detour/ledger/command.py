@@ -87,20 +87,20 @@ def reproduce(
     missing = missing_runs(loaded, only, overrides)
     folder = result_folder(loaded, overrides)
     started(loaded, folder)
-    make_runs(missing, loaded, size_warnings=DEBUG not in overrides)
+    make_runs(missing, size_warnings=DEBUG not in overrides)
     result = make_result(loaded, overrides)
     write(result, folder / "ledger.json")
     write_ledger_page(result, folder)
     return result, folder
 
 
-def make_runs(runs: Sequence[LedgerRun], loaded: ScaledLedger, size_warnings: bool) -> None:
+def make_runs(runs: Sequence[LedgerRun], size_warnings: bool) -> None:
     """Make the runs on which no other command works, then wait for the others."""
 
     def make(place: int, run: LedgerRun) -> None:
         if not run.is_complete:  # another command may have made it
             say(f"Run {place} of {count(len(runs))}: {run.folder.root}", style="bold")
-            run_one(run, size_warnings, loaded)
+            run_one(run, size_warnings)
 
     elsewhere = []
     for place, run in enumerate(runs, 1):
@@ -114,7 +114,7 @@ def make_runs(runs: Sequence[LedgerRun], loaded: ScaledLedger, size_warnings: bo
             make(place, run)
 
 
-def run_one(run: LedgerRun, size_warnings: bool, loaded: ScaledLedger) -> None:
+def run_one(run: LedgerRun, size_warnings: bool) -> None:
     """Run the recipe of a run as far as it is missing, the needle test of its arms, and the audit."""
     from clm_detour.audit.command import audit_run
     from clm_detour.report.page import write_page
@@ -124,7 +124,7 @@ def run_one(run: LedgerRun, size_warnings: bool, loaded: ScaledLedger) -> None:
         run_recipe(run.recipe, size_warnings)
     missing: dict[str, Callable[[], object]] = {}
     if run.without_needles:
-        missing["needles"] = partial(measure_needles, run, loaded)
+        missing["needles"] = partial(measure_needles, run)
     if run.without_audit:
         missing["audit"] = partial(audit_run, run.recipe, arms=run.audit)
     for name, measure in missing.items():
@@ -136,8 +136,10 @@ def run_one(run: LedgerRun, size_warnings: bool, loaded: ScaledLedger) -> None:
         write_page(run.folder.root)
 
 
-def measure_needles(run: LedgerRun, loaded: ScaledLedger) -> None:
+def measure_needles(run: LedgerRun) -> None:
     """Test the arms of a run for needles in its held-out texts, and write `analysis/needles.json`.
+
+    Arms that other claims need are tested again, as the record is written as a whole.
 
     Raises:
         UserError: If there is too little text, or the tokenizer has too few whole words.
@@ -147,8 +149,9 @@ def measure_needles(run: LedgerRun, loaded: ScaledLedger) -> None:
     from clm_detour.records.needles import NeedlesRecord
     from clm_detour.records.store import parse
 
-    wanted = loaded.scale.needles
+    wanted = run.needle_test
     texts = held_out_texts(run.recipe, 20 * max(wanted.lengths))
-    models = [str(run.folder.model(arm)) for arm in run.needles]
+    arms = dict.fromkeys([*run.with_needles, *run.needles])
+    models = [str(run.folder.model(arm)) for arm in arms]
     found = find_needles(models, texts, wanted.lengths, wanted.trials, run.seed)
     write(parse(NeedlesRecord, found), run.needles_record)

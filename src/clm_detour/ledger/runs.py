@@ -16,14 +16,15 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from clm_detour.analyze.run import can_be_analyzed
+from clm_detour.analyze.run import CONTROL, can_be_analyzed
 from clm_detour.config.loading import DEBUG, config_from, merge, parse_override, plain, read_tree
 from clm_detour.config.shipped import find_config
 from clm_detour.ledger.load import ScaledLedger, references
-from clm_detour.ledger.schema import LedgerArm
-from clm_detour.ledger.statistics import STATISTICS
+from clm_detour.ledger.schema import LedgerArm, Needles
+from clm_detour.ledger.statistics import STATISTICS, record
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.settings import check_unchanged, recipe_settings
+from clm_detour.records.analysis import NetworkComparison
 from clm_detour.records.audit import AuditRecord
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.needles import NeedlesRecord
@@ -54,13 +55,15 @@ class LedgerRun:
         variant: Name of the variant; empty for the recipe itself.
         needles: Arms that are tested for needles.
         audit: Arms of which it is measured what they remember.
+        needle_test: Settings of the test for needles.
     """
 
     variant: str
     seed: int
     recipe: Recipe
     needles: tuple[str, ...]
-    audit: tuple[str, ...] = ()
+    audit: tuple[str, ...]
+    needle_test: Needles
 
     @property
     def folder(self) -> RunFolder:
@@ -94,15 +97,22 @@ class LedgerRun:
             check_unchanged(self.folder.phase(id), config.data.dir, recipe_settings(config, phase))
 
     @property
+    def with_needles(self) -> list[str]:
+        """The arms that were tested for needles with the settings of the scale."""
+        found, wanted = record(NeedlesRecord, self.needles_record), self.needle_test
+        if found is None or (found.lengths, found.trials) != (wanted.lengths, wanted.trials):
+            return []
+        return [arm for arm in self.recipe.arms if arm in {Path(path).name for path in found.models}]
+
+    @property
     def without_needles(self) -> list[str]:
-        """The arms whose needles are not measured."""
-        found = read(NeedlesRecord, self.needles_record).models if self.needles_record.exists() else []
-        return [arm for arm in self.needles if arm not in {Path(path).name for path in found}]
+        """The arms that are to be tested for needles and were not."""
+        return [arm for arm in self.needles if arm not in self.with_needles]
 
     @property
     def without_audit(self) -> list[str]:
         """The arms of which it is not measured what they remember."""
-        found = read(AuditRecord, self.folder.audit) if self.folder.audit.exists() else None
+        found = record(AuditRecord, self.folder.audit)
         return [arm for arm in self.audit if found is None or found.final(arm) is None]
 
     @property
@@ -130,8 +140,14 @@ class LedgerRun:
             scored.append(arms.keys() <= read(Summary, summary).scores.keys())
         if can_be_analyzed(arms):
             left_out = {step.step for step in read(list[StepRecord], folder.steps) if step.left_out}
-            scored.append(folder.comparison.exists() or "analysis" in left_out)
+            scored.append(self.is_compared or "analysis" in left_out)
         return all(scored)
+
+    @property
+    def is_compared(self) -> bool:
+        """True if the networks are compared, with the control if the run has one."""
+        found = record(NetworkComparison, self.folder.comparison)
+        return found is not None and (CONTROL not in self.recipe.arms or "control" in found.models)
 
 
 def needed_arms(loaded: ScaledLedger, claims: Iterable[str]) -> dict[str, Need]:
@@ -184,7 +200,7 @@ def make_run(
 ) -> LedgerRun:
     """Return the run of a variant and a seed with the needed arms, and those that it has already."""
     folder, scale = run_folder(loaded, variant, seed, overrides), loaded.scale
-    there = read(Arms, folder.arms) if folder.arms.exists() else {}
+    there = record(Arms, folder.arms) or {}
     arms = [name for name in loaded.ledger.arms if name in need.arms or name in there]
     changes = [*scale.overrides, *(scale.variants[variant] if variant else ())]
     content = recipe_content(find_config(scale.recipe, loaded.file), [*changes, *overrides])
@@ -195,7 +211,7 @@ def make_run(
     debug = [DEBUG] if DEBUG in overrides else []
     config = config_from(OmegaConf.create(content), [*fixed, *debug])
     needles, audit = (tuple(arm for arm in arms if arm in some) for some in (need.needles, need.audit))
-    return LedgerRun(variant, seed, Recipe(config), needles, audit)
+    return LedgerRun(variant, seed, Recipe(config), needles, audit, scale.needles)
 
 
 def recipe_content(file: Path, overrides: Iterable[str]) -> dict[str, Any]:
@@ -233,7 +249,11 @@ def with_arms(content: Mapping[str, Any], arms: Mapping[str, LedgerArm]) -> dict
             if settings != content["phases"][phase]:
                 key = json.dumps([phase, settings], sort_keys=True)
                 changed = names.setdefault(key, f"{phase}-{name}")
-                phases[changed] = settings
+                require(
+                    phases.setdefault(changed, settings) == settings,
+                    f"arms.{name}.phases: the changed phase {phase} would be called {changed}, as another "
+                    "phase is; give the arm another name.",
+                )
             lines[name].append(changed)
     return {**content, "phases": phases, "arms": lines}
 
