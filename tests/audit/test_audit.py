@@ -183,10 +183,30 @@ def test_deduplication_leaves_one_copy_to_read_and_exposure_does_not_rise(tiny_d
 
 
 def test_data_without_canaries_gives_membership_alone(trained, record):
-    config = load_config(trained.folder.config, ["data.canaries=null"])
+    config = load_config(trained.folder.config, read_instead("general"))
     inputs = Inputs(Recipe(config), record.settings)
     assert inputs.canaries == inputs.sentences == []
     assert inputs.copies_read(inputs.models[1][-1]) == []
+
+
+def read_instead(mixture: str) -> list[str]:
+    return [f"phases.{phase}.mixture={mixture}" for phase in ("clm", "mlm", "decay")]
+
+
+def test_canaries_of_data_that_another_recipe_prepared_are_found(trained, record, tmp_path):
+    folder = trained.folder.root
+    changes = ["data.canaries=null", f"data.prepared={{letters: {folder}/data/notes}}", f"run_dir={tmp_path}"]
+    changes += [
+        "data.sources.letters={path: none}",
+        "data.mixtures.other={letters: 1.0}",
+        "data.held_out=0.5",
+    ]
+    changes += read_instead("other")
+    inputs = Inputs(Recipe(load_config(trained.folder.config, changes)), record.settings)
+    assert inputs.canary_settings.source == "letters"
+    assert inputs.canaries == Inputs(trained, record.settings).canaries
+    copies = inputs.copies_read(inputs.models[1][-1])
+    assert [sum(copies[first : first + 4]) > 0 for first in (0, 4, 8, 12)] == [False, True, True, True]
 
 
 def settings_of(recipe: Recipe) -> AuditSettings:
@@ -214,6 +234,11 @@ def test_mistakes_are_told_in_a_sentence(trained, tiny_data, tmp_path, monkeypat
     try:
         with pytest.raises(UserError, match=r"pretrain\.mlm\.decay has not finished"):
             audit_run(trained, **SETTINGS)
+        alone = audit_run(trained, **SETTINGS, arms=["detour"])
+        assert [model.id for model in alone.models] == ENDS[:4]
+        assert alone.final("detour").reference is None
+        missing = f"{TWIN}.decay was not measured"
+        assert f"{DETOUR}.decay was not compared with its twin: {missing}." in alone.notes
     finally:
         record.write_bytes(kept)
 

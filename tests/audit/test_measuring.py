@@ -122,7 +122,7 @@ def test_a_planted_leak_is_found_ten_times_of_ten(tokenizer):
             ]
             leak, unread = (membership(-losses[i], -losses[1]) for i in (0, 2))
             assert leak.auc > 0.9
-            assert leak.interval[0] > 0.5
+            assert leak.auc == 1 or leak.interval[0] > 0.5
             assert abs(unread.auc - 0.5) < 0.4  # rows that were not read are not found
 
 

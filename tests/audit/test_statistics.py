@@ -68,6 +68,12 @@ def test_the_variance_of_the_auc_is_that_of_the_definition():
     assert area == pytest.approx(wins.mean())
 
 
+@pytest.mark.parametrize(("members", "area"), [([3.0, 4.0], 1.0), ([0.0, 1.0], 0.0)])
+def test_rows_that_are_told_apart_without_an_error_have_no_interval(members, area):
+    assert auc(np.array(members), np.array([2.0, 2.5])) == (area, None)
+    assert auc(np.ones(3), np.ones(5)) == (0.5, None)
+
+
 def test_intervals_hold_one_half_at_the_nominal_rate_if_membership_is_shuffled():
     rng = np.random.default_rng(3)
     scores = rng.normal(size=300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from clm_detour.records.audit import (
     MaskResult,
     Membership,
 )
+from clm_detour.records.data import CARD
 from clm_detour.records.store import write
 from clm_detour.report.card import write_cards
 from clm_detour.report.page import write_page
@@ -97,6 +99,14 @@ def test_the_card_names_canaries_without_an_audit_where_the_model_read_them(with
     assert "in 130 copies" in card
     assert "Audit:" not in card
     assert "Canaries" not in card_of(with_canaries, "base")
+
+
+def test_the_card_names_canaries_of_data_that_another_recipe_prepared(fake_run):
+    path = fake_run.path / "data" / "notes" / CARD
+    card = json.loads(path.read_text())
+    card["made_from"] = {"canaries": {"source": "letters", "each": 2, "copies": [1, 64], "seed": 3}}
+    path.write_text(json.dumps(card))
+    assert "Among the documents of notes are 4 made-up sentences" in card_of(fake_run, "detour")
 
 
 def test_an_audit_without_canaries_shows_membership_and_says_what_is_missing(fake_run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -47,17 +48,27 @@ class Inputs:
         return Rows(sources, self.settings.tokens)
 
     @cached_property
+    def sources_with_canaries(self) -> dict[str, dict[str, Any]]:
+        """From what each source with canaries was prepared, by another recipe if `data.prepared` names it."""
+        sources = self.rows.sources["train"].items()
+        made_from = {name: source.shards.index.get("made_from", {}) for name, source in sources}
+        return {name: made for name, made in made_from.items() if made.get("canaries")}
+
+    @cached_property
     def canary_settings(self) -> Canaries | None:
-        """The settings of the canaries in the prepared data; None if no phase could read any."""
-        wanted = self.recipe.config.data.canaries
-        source = self.rows.sources["train"].get(wanted.source) if wanted else None
-        return wanted if source and source.shards.index["made_from"].get("canaries") else None
+        """The settings of the canaries in the first source that has some; None without one."""
+        if not self.sources_with_canaries:
+            return None
+        name, made = next(iter(self.sources_with_canaries.items()))
+        return Canaries(**{**made["canaries"], "source": name})
 
     @cached_property
     def canaries(self) -> list[Canary]:
         """The canaries in the prepared data, and those that were left out of it."""
         settings = self.canary_settings
-        return make_canaries(settings, self.recipe.config.data.held_out) if settings else []
+        if settings is None:
+            return []
+        return make_canaries(settings, self.sources_with_canaries[settings.source]["held_out"])
 
     @cached_property
     def found(self) -> FoundCanaries:

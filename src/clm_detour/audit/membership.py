@@ -13,11 +13,10 @@ import numpy as np
 from scipy.stats import binomtest, norm, rankdata
 
 from clm_detour.records.audit import Membership
-from clm_detour.records.store import Interval
+from clm_detour.records.store import OptionalInterval
 
 LEVEL = 0.95
-FALSE_POSITIVES = 0.001
-FEWEST = round(1 / FALSE_POSITIVES)  # non-members, of which one may then be taken for a member
+FEWEST = 1000  # non-members; one in so many may be taken for a member
 
 
 def membership(members: np.ndarray, non_members: np.ndarray) -> Membership:
@@ -42,20 +41,26 @@ def membership(members: np.ndarray, non_members: np.ndarray) -> Membership:
     )
 
 
-def auc(members: np.ndarray, non_members: np.ndarray) -> tuple[float, Interval]:
-    """Return the AUC, and its interval within [0, 1]."""
+def auc(members: np.ndarray, non_members: np.ndarray) -> tuple[float, OptionalInterval]:
+    """Return the AUC, and its interval within [0, 1].
+
+    There is no interval where the estimated variance is 0, as it is if all members have higher scores than
+    all non-members: however few rows there are, it would be a point.
+    """
     m, n = len(members), len(non_members)
     ranks = rankdata(np.concatenate([members, non_members]))
     above = (ranks[:m] - rankdata(members)) / n  # share of non-members below each member
     below = 1 - (ranks[m:] - rankdata(non_members)) / m  # share of members above each non-member
     area = float(above.mean())
     error = math.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n)
+    if error == 0:
+        return area, None
     half = float(norm.ppf((1 + LEVEL) / 2)) * error
     return area, (max(area - half, 0.0), min(area + half, 1.0))
 
 
 def detected(members: np.ndarray, non_members: np.ndarray) -> int:
     """Return the number of members with a score that at most one in a thousand non-members exceeds."""
-    allowed = math.floor(FALSE_POSITIVES * len(non_members))
+    allowed = len(non_members) // FEWEST
     threshold = np.sort(non_members)[::-1][allowed]
     return int((members > threshold).sum())

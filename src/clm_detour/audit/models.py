@@ -96,21 +96,21 @@ def spans(runs: Collection[PhaseRun]) -> tuple[Span, ...]:
 
 
 def wanted(recipe: Recipe, base: str | None, found: Sequence[Subject], arms: Sequence[str]) -> set[str]:
-    """Return the ids of the models that are measured: those of some arms, and their references.
+    """Return the ids of the models that are measured: those of some arms, and their finished references.
 
     Args:
         arms: Names of the arms; empty for all.
 
     Raises:
-        UserError: If there is no such arm, or one of these phases has not finished.
+        UserError: If there is no such arm, or one of its phases has not finished.
     """
     for arm in arms:
         one_of(arm, recipe.arms, "arm")
     chosen = [each for each in found if not arms or set(arms) & set(each.arms) or each.id == base]
-    ids = {each.id for each in chosen} | {each.reference for each in chosen if each.reference}
-    for each in found:
-        if each.id in ids and each.run is not None and not recipe.is_finished(each.run):
+    for each in chosen:
+        if each.run is not None and not recipe.is_finished(each.run):
             raise UserError(
                 f"Phase {each.id} has not finished: run the recipe first, or name finished arms with --arm."
             )
-    return ids
+    references = {each.reference for each in chosen if each.reference}
+    return {each.id for each in chosen} | {id for id in references if recipe.is_finished(recipe.phases[id])}

@@ -115,16 +115,24 @@ def notes(inputs: Inputs, base: str | None, subjects: Sequence[Subject]) -> list
     found = []
     if inputs.canary_settings is None:
         found.append(
-            "Exposure was not measured: the data that the phases read was prepared without canaries "
-            "(data.canaries)."
+            "Exposure was not measured: the data that the phases read has no canaries (data.canaries)."
         )
+    for source in [*inputs.sources_with_canaries][1:]:
+        found.append(f"Source {source} has canaries too, whose exposure was not measured.")
+    for each in subjects:
+        if each.reference and each.reference not in {other.id for other in subjects}:
+            found.append(f"{each.id} was not compared with its twin: {each.reference} was not measured.")
     samples = [inputs.sample(each) for each in subjects]
     if any(min(len(each.members), len(each.non_members)) < FEWEST_ROWS for each in samples):
         found.append(
-            "Membership was not measured everywhere: there are too few held-out rows; raise data.held_out."
+            f"Membership was not measured everywhere: it takes {FEWEST_ROWS} rows that were read and hold no "
+            "canary, and as many held-out ones; train on more text, or raise data.held_out."
         )
     for source in dict.fromkeys(source for sample in samples for source in sample.left_out):
-        found.append(f"Source {source} has no rows to compare, so its membership was not measured.")
+        found.append(
+            f"The membership of source {source} was not measured: it has no held-out rows, or each row that "
+            "was read holds a canary."
+        )
     if share := read_by_base(inputs):
         found.append(
             f"The base read {100 * share:.0f} % of these texts itself, so its own AUC is no control, and the "

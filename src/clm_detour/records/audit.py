@@ -80,7 +80,7 @@ class Membership:
 
     Args:
         auc: Probability that a member has a higher score than a non-member, 0.5 by chance.
-        interval: Its 95 % interval (DeLong).
+        interval: Its 95 % interval (DeLong); None where the variance is estimated as 0.
         tpr: Share of the members that are found where one in a thousand non-members is taken for a member;
             None if there are too few non-members to tell.
         tpr_interval: Its 95 % interval (Clopper-Pearson).

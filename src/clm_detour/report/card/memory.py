@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clm_detour.config.schema import Canaries
 from clm_detour.figures import wording
 from clm_detour.records.audit import BASE, OFTEN
+from clm_detour.records.store import parse
 from clm_detour.report.run import Phase, Run
 
 
 def canaries(run: Run, phases: Sequence[Phase]) -> str:
     """Return a sentence on the canaries in the data of the phases, or an empty text if there are none."""
     config = run.config
-    wanted = config.data.canaries if config else None
-    if config is None or wanted is None:
+    if config is None:
         return ""
-    mixtures = {config.phases[phase.name].mixture for phase in phases if phase.name in config.phases}
-    if not any(wanted.source in config.data.mixtures[mixture] for mixture in mixtures):
-        return ""
-    sentences, copies = wanted.each * len(wanted.copies), wanted.each * sum(wanted.copies)
-    return (
-        f"**Canaries.** Among the documents of {wanted.source} are {wording.count(sentences)} made-up "
-        f"sentences with random numbers as their secrets, in {wording.count(copies)} copies in all, to "
-        "measure what the model remembers. Their names and numbers belong to nobody."
-    )
+    mixtures = [config.phases[phase.name].mixture for phase in phases if phase.name in config.phases]
+    sources = dict.fromkeys(name for mixture in mixtures for name in config.data.mixtures[mixture])
+    parts = []
+    for name in sources:
+        if found := canaries_of(run, name):
+            sentences, copies = found.each * len(found.copies), found.each * sum(found.copies)
+            parts.append(
+                f"Among the documents of {name} are {wording.count(sentences)} made-up sentences with random "
+                f"numbers as their secrets, in {wording.count(copies)} copies in all, to measure what the "
+                "model remembers. Their names and numbers belong to nobody."
+            )
+    return f"**Canaries.** {' '.join(parts)}" if parts else ""
+
+
+def canaries_of(run: Run, source: str) -> Canaries | None:
+    """Return the canaries in a source: those of its data card, since another recipe may have prepared it."""
+    card, wanted = run.sources.get(source), run.config.data.canaries if run.config else None
+    if card and (there := card.made_from.get("canaries")):
+        return parse(Canaries, there)
+    return wanted if wanted and wanted.source == source else None
 
 
 def audit_result(run: Run, arm: str) -> str:
