@@ -150,14 +150,15 @@ def losses(study: Study) -> list[Drawn]:
     lines = [line for arm, values in found.items() if len((line := line_of(gathered(values), arm)).x) > 1]
     if not lines:
         return []
-    last = int(max(line.x[-1] for line in lines))
+    last = max(len(phases) for run in study.runs.values() for phases in read(Arms, run.arms).values())
     axis = Layers(["base", *(f"phase {place}" for place in range(1, last)), "decay"], title="after")
     entries = {line.name: study.slots[line.name] for line in lines}
     chart = LineChart(
         lines, entries, axis, Values(f"masked loss on held-out text (nats), {SEEDS}"), points=True
     )
-    words = listing([f"{line.name} {line.y[-1]:.3f}" for line in lines])
-    return [Drawn(Figure("evidence-losses", chart.draw()), f"Loss on held-out text at the end: {words}.")]
+    ends = listing([f"{line.name} {line.y[-1]:.3f}" for line in lines if line.x[-1] == last])
+    words = f" at the end: {ends}" if ends else ""
+    return [Drawn(Figure("evidence-losses", chart.draw()), f"Loss on held-out text{words}.")]
 
 
 def secrets(study: Study) -> list[Drawn]:

@@ -15,6 +15,7 @@ from clm_detour.ledger.result import make_result
 from clm_detour.ledger.runs import LedgerRun
 from clm_detour.ledger.statistics import STATISTICS
 from clm_detour.records.analysis import NetworkComparison
+from clm_detour.records.evaluation import Group, MeanScore, Summary
 from clm_detour.records.ledger import LedgerRecord
 from clm_detour.records.needles import NeedlesRecord
 from clm_detour.records.run_folder import RunFolder
@@ -199,6 +200,19 @@ def test_statistics_of_the_networks(tmp_path):
     assert values == pytest.approx({**expected, "retention": 0.8, "task_score": None})
 
 
+@pytest.mark.parametrize(("of", "expected"), [(1, 70.0), (2, None)])
+def test_a_mean_over_tasks_is_not_measured_where_a_task_is_missing(tmp_path, of, expected):
+    folder = RunFolder(tmp_path)
+    mean = MeanScore(mean=70.0, std=None, interval=None)
+    summary = Summary(
+        models=[], tasks=[], scores={}, groups=[Group("all", ["GAD"], of, {"detour": mean})], comparisons=[],
+        published={}, missing=[],
+    )  # fmt: skip
+    folder.tasks.mkdir(parents=True)
+    write(summary, folder.tasks / "summary.json")
+    assert STATISTICS["task_score"].read(folder, "detour") == expected
+
+
 def test_needles_are_those_of_the_longest_texts(tmp_path):
     folder = RunFolder(tmp_path)
     paths = [f"{tmp_path}/models/{arm}" for arm in ("detour", "twin")]
@@ -216,6 +230,12 @@ def test_needles_are_those_of_the_longest_texts(tmp_path):
     assert STATISTICS["needles"].read(folder, "detour") == pytest.approx(40)
     assert STATISTICS["needles"].read(folder, "twin") == pytest.approx(10)
     assert STATISTICS["needles"].read(folder, "control") is None
+
+
+def test_the_chance_of_an_error_is_that_of_claims_that_do_not_hold(loaded, runs):
+    # Without an effect a claim of equality holds, and is supported more often than by chance.
+    expected = "a claim that does not hold is called supported with a chance of up to 2.5 %"
+    assert any(expected in note for note in notes(make_result(loaded)))
 
 
 def test_a_statistic_says_its_unit_and_direction(loaded, runs):

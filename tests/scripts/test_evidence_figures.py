@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import runpy
 import shutil
@@ -86,6 +87,18 @@ def test_losses_go_from_the_base_over_the_first_phase_to_the_decay(script, study
     (part,) = script["losses"](study)
     found = [float(row["y"]) for row in rows_of(part) if row["name"] == "detour"]
     assert found == pytest.approx([3.41, 6.41, 2.87])
+
+
+def test_the_losses_of_unfinished_runs_are_not_called_those_of_the_decay(script, records, tmp_path):
+    shutil.copytree(records / "main", tmp_path / "main")
+    for path in tmp_path.glob("main/seed-*/evaluation/held_out.json"):
+        content = json.loads(path.read_text())
+        content["phases"] = {id: found for id, found in content["phases"].items() if "decay" not in id}
+        path.write_text(json.dumps(content))
+    (part,) = script["losses"](script["read_study"](tmp_path))
+    assert part.label == "Loss on held-out text."
+    assert {row["x"] for row in rows_of(part)} == {"0", "1"}
+    assert '["base", "phase 1", "decay"]' in json.dumps(part.figure.spec).replace('\\"', '"')
 
 
 def test_exposure_is_drawn_for_each_arm_and_mask_beside_chance(script, study):

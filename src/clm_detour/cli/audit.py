@@ -20,7 +20,7 @@ def audit(
     rows: Annotated[int, typer.Option(min=2, help="Texts that were read, and as many held-out ones.")] = 1000,
     tokens: Annotated[int, typer.Option(min=8, help="Tokens of a text; longer rows are cut.")] = 128,
     alternatives: Annotated[
-        int, typer.Option(min=1, help="Other secrets among which that of a canary is ranked.")
+        int, typer.Option(min=1, max=100_000, help="Other secrets among which that of a canary is ranked.")
     ] = 1023,
     arm: Annotated[list[str] | None, typer.Option(help="Arm to measure; repeatable; default: all.")] = None,
 ) -> None:

@@ -65,8 +65,8 @@ def notes(result: LedgerRecord) -> list[str]:
     seeds = max((len(claim.seeds) for claim in result.claims.values()), default=0)
     found = [
         f"Effects are means over {counted(seeds, 'paired seed')}, as far as measured, with 95 % t intervals.",
-        f"Each verdict is for its claim alone: if none of the {counted(len(result.claims), 'claim')} had an "
-        f"effect, each would still be called supported with a chance of up to {LEVEL:g} %.",
+        "Each verdict is for its claim alone: a claim that does not hold is called supported with a chance "
+        f"of up to {LEVEL:g} %, and there are {counted(len(result.claims), 'claim')}.",
     ]
     if result.changes:
         found.append(

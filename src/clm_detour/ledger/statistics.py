@@ -55,10 +55,15 @@ def record(kind: type[T], path: Path) -> T | None:
 
 
 def task_score(folder: RunFolder, arm: str) -> float | None:
-    """Return the mean score over the tasks that all models of the run have, in percent."""
+    """Return the mean score over tasks, in percent; None if a model of the run lacks one of them.
+
+    Means over different tasks cannot be compared, neither between runs nor over seeds.
+    """
     summary = record(Summary, folder.tasks / "summary.json")
     everything = next((group for group in summary.groups if group.name == "all"), None) if summary else None
-    found = everything.averages.get(arm) if everything else None
+    if everything is None or len(everything.tasks) < everything.of:
+        return None
+    found = everything.averages.get(arm)
     return found.mean if found else None
 
 
