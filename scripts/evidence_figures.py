@@ -165,28 +165,22 @@ def secrets(study: Study) -> list[Drawn]:
     """Return exposure by number of copies at the end of each arm, a part for each mask."""
     found = [record(AuditRecord, run.audit) for run in study.runs.values()]
     audits = [each for each in found if each and each.canaries]
-    return [
-        exposure(study, audits, mask, legend)
-        for mask, legend in zip(MASKS, ("", None), strict=True)
-        if audits
-    ]
+    return [exposure(study, audits, mask) for mask in MASKS if audits]
 
 
-def exposure(study: Study, audits: Sequence[AuditRecord], mask: Mask, legend: str | None) -> Drawn:
-    """Return exposure by number of copies under a mask."""
+def exposure(study: Study, audits: Sequence[AuditRecord], mask: Mask) -> Drawn:
+    """Return exposure by number of copies under a mask; only the first mask has a legend."""
     known = [each.canaries for each in audits if each.canaries]
     counts = sorted({copies for canaries in known for copies in canaries.copies})
     axis = Copies(counts, statistics.fmean(canaries.chance for canaries in known), "chance")
     lines = []
     for arm in study.arms:
-        finals = [(audit, model) for audit in audits if (model := audit.final(arm))]
-        seeds = [
-            {axis.place(each.copies): each.mean for each in audit.exposures(model, mask)}
-            for audit, model in finals
-        ]
+        found = [audit.exposures(model, mask) for audit in audits if (model := audit.final(arm))]
+        seeds = [{axis.place(each.copies): each.mean for each in exposures} for exposures in found]
         lines += [line_of(gathered(seeds), arm)] if seeds else []
     entries = {line.name: study.slots[line.name] for line in lines}
     title = Values(f"exposure under the {mask} mask (bits), {SEEDS}")
+    legend = "" if mask == MASKS[0] else None
     chart = LineChart(lines, entries, axis, title, points=True, from_zero=True, legend=legend, height=200)
     words = listing([f"{line.name} {line.y[-1]:.2f}" for line in lines])
     at = f"Exposure under the {mask} mask at {counts[-1]} copies, in bits"
@@ -196,16 +190,11 @@ def exposure(study: Study, audits: Sequence[AuditRecord], mask: Mask, legend: st
 
 Part = Callable[[Study], list[Drawn]]
 
-FIGURES: dict[str, list[Part]] = {
-    "evidence-claims": [claims],
-    "evidence-networks": [layers, losses],
-    "evidence-secrets": [secrets],
-}
-NEEDED: dict[Part, str] = {
-    claims: "ledger.json",
-    layers: "analysis/compare.json",
-    losses: "evaluation/held_out.json",
-    secrets: "analysis/audit.json with canaries",
+# Figure -> its parts, each with the record that it needs.
+FIGURES: dict[str, dict[Part, str]] = {
+    "evidence-claims": {claims: "ledger.json"},
+    "evidence-networks": {layers: "analysis/compare.json", losses: "evaluation/held_out.json"},
+    "evidence-secrets": {secrets: "analysis/audit.json with canaries"},
 }
 
 
@@ -214,11 +203,11 @@ def write_figures(study: Study, folder: Path) -> list[str]:
     said = []
     for name, parts in FIGURES.items():
         drawn = []
-        for part in parts:
+        for part, needed in parts.items():
             made = part(study)
             drawn += made
             if not made:
-                said.append(f"{name}: {part.__name__} left out, as no run has {NEEDED[part]}.")
+                said.append(f"{name}: {part.__name__} left out, as no run has {needed}.")
         if not drawn:
             continue
         for suffix, dark in (("", False), ("-dark", True)):

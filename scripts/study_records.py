@@ -145,9 +145,11 @@ def check_places(name: str, text: str) -> None:
 def write_records(files: Files, folder: Path) -> None:
     """Write the records; the folder of each variant is replaced as a whole."""
     for name in LEDGER:
-        if name in files:
-            with atomic_write(folder / name, "w") as file:
-                file.write(files[name])
+        if name not in files:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        with atomic_write(folder / name, "w") as file:
+            file.write(files[name])
     for variant in sorted({name.split("/")[0] for name in files if "/" in name}):
         with atomic_folder(folder / variant) as temporary:
             for name, text in files.items():

@@ -149,7 +149,7 @@ def test_an_unknown_claim_is_one_sentence(ledger_file, loaded):
 
 
 def comparison(divergences: dict[str, list[float]]) -> NetworkComparison:
-    """A comparison of models with six layers, with the debiased divergences of all pairs of layers."""
+    """Return a comparison of models with six layers, with the debiased divergences of all pairs of layers."""
     layers = ["embeddings", *map(str, range(6)), "final norm"]
 
     def variant(values: list[float]) -> dict:

@@ -29,6 +29,7 @@ WRONG = {
     "a seed among the changes": ("evaluate.tasks=null", "seed=3", "seed is set by the ledger"),
     "no value": ("values: {low: \"0\"}", "values: {lo: \"0\"}", "low"),
     "a sum against one arm": ("of: low-frozen", "of: [low-frozen, twin]", "of names 2 arms and against 1"),
+    "nothing to compare with": ("against: detour\n", "against: []\n", "frozen.against is empty; name an arm"),
     "an arm of a comparison": ("statistic: held_out_loss", "statistic: divergence", "comparison of the arms"),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ def drawn(effect: float, seeds: int, deviation: float = 1.0, draws: int = DRAWS)
 
 
 def at_most(share: float, draws: int = DRAWS) -> float:
-    """The largest share that is seen with a true share of `share`, but for one time in thirty thousand."""
+    """Return the share that is exceeded once in thirty thousand times if the true share is `share`."""
     return share + 4 * (share * (1 - share) / draws) ** 0.5
 
 

@@ -24,7 +24,7 @@ from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.audit import MASKS, AuditRecord, AuditSettings, Mask, MeasuredModel
-from clm_detour.records.store import parse, write
+from clm_detour.records.store import read, write
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
@@ -58,14 +58,17 @@ def audit_run(
         alternatives=alternatives,
         mask_rate=1 / PARTS,
         passes=PASSES,
-        precision="bf16" if computes_bf16(config.train.precision) else "fp32",
+        precision="bf16"
+        if computed_precision(config.train.precision, best_device())[0] == "bf16"
+        else "fp32",
         seed=config.seed,
     )
     inputs = Inputs(recipe, settings)
     base, models = inputs.models
     ids = wanted(recipe, base, models, arms)
     with exclusive(recipe.folder.root, "Another run works"):
-        keys = {each.id: key_of(inputs, each) for each in models if is_there(recipe, each)}
+        there = [each for each in models if each.run is None or recipe.folder.phase(each.id).finished]
+        keys = {each.id: key_of(inputs, each) for each in there}
         missing = [
             each for each in models if each.id in ids and known(recipe, each.id, keys[each.id]) is None
         ]
@@ -74,16 +77,6 @@ def audit_run(
         record = make_record(inputs, {id: measured for id, measured in found.items() if measured})
         write(record, recipe.folder.audit)
     return record
-
-
-def computes_bf16(asked: str) -> bool:
-    """Return whether models that were trained in this precision are measured in bf16, where that is fast."""
-    return computed_precision(asked, best_device())[0] == "bf16"
-
-
-def is_there(recipe: Recipe, subject: Subject) -> bool:
-    """Return whether a model exists."""
-    return subject.run is None or recipe.folder.phase(subject.run.id).finished
 
 
 def key_of(inputs: Inputs, subject: Subject) -> str:
@@ -120,8 +113,8 @@ def known(recipe: Recipe, id: str, key: str) -> MeasuredModel | None:
     """Return what was measured of a model before, or None if that is missing or has another key."""
     path = recipe.folder.audited(id)
     try:
-        found = parse(MeasuredModel, read_json(path)) if path.exists() else None
-    except (UserError, ValueError):
+        found = read(MeasuredModel, path) if path.exists() else None
+    except UserError:
         return None
     return found if found and found.key == key else None
 

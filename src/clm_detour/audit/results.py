@@ -10,7 +10,6 @@ import numpy as np
 from clm_detour.audit.inputs import Inputs
 from clm_detour.audit.membership import membership
 from clm_detour.audit.models import Subject
-from clm_detour.audit.rows import RowId
 from clm_detour.audit.secrets import chance
 from clm_detour.records.audit import (
     BASE,
@@ -23,7 +22,6 @@ from clm_detour.records.audit import (
     Mask,
     MaskResult,
     MeasuredModel,
-    Membership,
 )
 
 FEWEST_ROWS = 2  # of each kind
@@ -59,55 +57,39 @@ def audited_model(
     inputs: Inputs, subject: Subject, base: str | None, measured: Mapping[str, MeasuredModel]
 ) -> AuditedModel:
     """Return the results of one model."""
-    sample = inputs.sample(subject)
-    reference = subject.reference if subject.reference in measured else None
-    references = {NONE: None, BASE: base if base in measured else None, TWIN: reference}
-    used = {
-        name: id for name, id in references.items() if name == NONE or (id is not None and id != subject.id)
-    }
-    places = {
-        each.id: place_of(inputs, each)
-        for each in inputs.models[1]
-        if each.id in (subject.id, *used.values())
-    }
+    sample, subjects = inputs.sample(subject), {each.id: each for each in inputs.models[1]}
+    others = {BASE: base, TWIN: subject.reference}
+    references = {name: id for name, id in others.items() if id in measured and id != subject.id}
 
-    def losses(id: str, mask: Mask, rows: Sequence[RowId]) -> np.ndarray:
-        return np.array([measured[id].losses[mask][places[id][row]] for row in rows])
-
-    def scores(id: str | None, mask: Mask, rows: Sequence[RowId]) -> np.ndarray:
-        own = losses(subject.id, mask, rows)
-        return -own if id is None else losses(id, mask, rows) - own
+    def losses(id: str, mask: Mask) -> list[np.ndarray]:
+        """Return the losses of a model on the members and on the non-members."""
+        known = dict(zip(inputs.scored(subjects[id]), measured[id].losses[mask], strict=True))
+        return [np.array([known[row] for row in rows]) for rows in (sample.members, sample.non_members)]
 
     enough = min(len(sample.members), len(sample.non_members)) >= FEWEST_ROWS
     masks = {}
     for mask in MASKS:
-        found: dict[str, Membership] = {
-            name: membership(scores(id, mask, sample.members), scores(id, mask, sample.non_members))
-            for name, id in used.items()
-            if enough
-        }
+        own = losses(subject.id, mask)
+        scores = {NONE: [-loss for loss in own]}
+        for name, id in references.items():
+            scores[name] = [other - loss for other, loss in zip(losses(id, mask), own, strict=True)]
         masks[mask] = MaskResult(
             ranks=measured[subject.id].ranks[mask],
             exposures=measured[subject.id].exposures[mask],
-            member_loss=float(losses(subject.id, mask, sample.members).mean()) if enough else None,
-            non_member_loss=float(losses(subject.id, mask, sample.non_members).mean()) if enough else None,
-            membership=found,
+            member_loss=float(own[0].mean()) if enough else None,
+            non_member_loss=float(own[1].mean()) if enough else None,
+            membership={name: membership(*pair) for name, pair in scores.items()} if enough else {},
         )
     return AuditedModel(
         id=subject.id,
         arms=list(subject.arms),
         last_of=list(subject.last_of),
-        reference=reference,
+        reference=references.get(TWIN),
         copies_read=inputs.copies_read(subject),
         members=dict(Counter(row.source for row in sample.members)),
         non_members=dict(Counter(row.source for row in sample.non_members)),
         masks=masks,
     )
-
-
-def place_of(inputs: Inputs, subject: Subject) -> dict[RowId, int]:
-    """Return the place of each row in the losses of a model."""
-    return {row: place for place, row in enumerate(inputs.scored(subject))}
 
 
 def notes(inputs: Inputs, base: str | None, subjects: Sequence[Subject]) -> list[str]:

@@ -125,6 +125,7 @@ def check_overrides(overrides: Iterable[str], where: str) -> None:
 def check_claim(where: str, claim: Claim, arms: Iterable[str], variants: list[str]) -> None:
     """Check that a claim's statistic, arms and variants exist and fit each other."""
     one_of(claim.statistic, STATISTICS, f"{where}.statistic")
+    compared = STATISTICS[claim.statistic].arms
     for key, named in (("of", claim.of), ("against", claim.against)):
         for text in [] if isinstance(named, float | int) else [named] if isinstance(named, str) else named:
             try:
@@ -134,23 +135,18 @@ def check_claim(where: str, claim: Claim, arms: Iterable[str], variants: list[st
             one_of(found.arm, arms, f"{where}.{key}")
             if found.variant:
                 one_of(found.variant, variants, f"{where}.{key}, a variant of a scale")
-            check_pair(f"{where}.{key}", found, claim.statistic)
-    for arm in STATISTICS[claim.statistic].arms:
+            if compared and found.arm != compared[0]:
+                raise UserError(
+                    f"{where}.{key}: {claim.statistic} is a comparison of the arms {listing(compared)} of a "
+                    f"run, not a value of {found.arm}; write {compared[0]} or VARIANT/{compared[0]}."
+                )
+    for arm in compared:
         one_of(arm, arms, f"{where}.statistic, which needs this arm")
-    require(bool(claim.plus), f"{where}.of is empty; name an arm.")
+    for key, named in (("of", claim.of), ("against", claim.against)):
+        require(named != [], f"{where}.{key} is empty; name an arm.")
     subtracted = len(claim.minus) or 1
     require(
         len(claim.plus) == subtracted,
         f"{where}: of names {len(claim.plus)} arms and against {subtracted}; name as many, so that the "
         "effect is a difference.",
     )
-
-
-def check_pair(where: str, reference: Reference, name: str) -> None:
-    """Check that a statistic of several arms of a run is asked of the first of them."""
-    arms = STATISTICS[name].arms
-    if arms and reference.arm != arms[0]:
-        raise UserError(
-            f"{where}: {name} is a comparison of the arms {listing(arms)} of a run, not a value of "
-            f"{reference.arm}; write {arms[0]} or VARIANT/{arms[0]}."
-        )

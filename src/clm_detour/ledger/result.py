@@ -59,7 +59,7 @@ def make_result(loaded: ScaledLedger, overrides: Sequence[str] = ()) -> LedgerRe
         scale=scale,
         hash=loaded.hash,
         hash_at_start=first.hash,
-        changes=[] if first.hash == loaded.hash else described_changes(first, loaded),
+        changes=[f"{change}." for change in changes(first.content, loaded.content)],
         date=now(),
         claims={name: judge(claim, loaded.scale.seeds, folders) for name, claim in loaded.claims.items()},
         not_tried=lacking,
@@ -67,11 +67,6 @@ def make_result(loaded: ScaledLedger, overrides: Sequence[str] = ()) -> LedgerRe
         commit=commit(),
         versions={"clm_detour": VERSION, **{name: version_of(package) for name, package in PACKAGES.items()}},
     )
-
-
-def described_changes(first: StartedLedger, loaded: ScaledLedger) -> list[str]:
-    """Return a sentence for each value of the ledger that was changed since the first run."""
-    return [f"{change}." for change in changes(first.content, loaded.content)]
 
 
 def judge(claim: Claim, seeds: Sequence[int], folders: Mapping[tuple[str, int], RunFolder]) -> ClaimResult:

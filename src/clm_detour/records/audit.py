@@ -212,7 +212,7 @@ class AuditRecord:
             return None
         often = [i for i, copies in enumerate(self.canaries.copies) if copies >= OFTEN]
         means = [statistics.fmean(mask.exposures[i] for i in often) for mask in model.masks.values() if often]
-        return max((mean for mean in means if math.isfinite(mean)), default=None)
+        return max(filter(math.isfinite, means), default=None)
 
     def membership_auc(self, arm: str) -> float | None:
         """Return 100 x the AUC of an arm's model with the base as the reference.
@@ -220,12 +220,9 @@ class AuditRecord:
         It is that of the mask that gives more; None if it was not measured.
         """
         model = self.final(arm)
-        found = (
-            [mask.membership[BASE].auc for mask in model.masks.values() if BASE in mask.membership]
-            if model
-            else []
-        )
-        return max((100 * auc for auc in found if math.isfinite(auc)), default=None)
+        masks = model.masks.values() if model else ()
+        found = [100 * mask.membership[BASE].auc for mask in masks if BASE in mask.membership]
+        return max(filter(math.isfinite, found), default=None)
 
 
 def summarized(copies: int, read: list[int], exposures: list[float], most: float) -> Exposure:
