@@ -29,8 +29,7 @@ from clm_detour.figures.lines import Line, LineChart
 from clm_detour.figures.renderers import markdown
 from clm_detour.figures.table import Row, Table, Text, number
 from clm_detour.figures.wording import listing
-from clm_detour.ledger.figure import claims_plot, label_of
-from clm_detour.ledger.page import shown_effect
+from clm_detour.ledger.figure import claims_plot, label_of, shown_effect
 from clm_detour.ledger.statistics import ESTIMATOR, STATISTICS, record
 from clm_detour.records.analysis import NetworkComparison
 from clm_detour.records.audit import BASE, MASKS, AuditRecord, Mask
@@ -109,10 +108,8 @@ def claims(study: Study) -> list[Drawn]:
     """Return the effects of all claims."""
     if study.result is None:
         return []
-    details = {name: shown_effect(claim) for name, claim in study.result.claims.items()}
-    plot = claims_plot(study.result, details)
-    label = label_of(study.result, details)
-    return [Drawn(Figure("evidence-claims", plot.draw()), label)] if plot else []
+    plot = claims_plot(study.result)
+    return [Drawn(Figure("evidence-claims", plot.draw()), label_of(study.result))] if plot else []
 
 
 def layers(study: Study) -> list[Drawn]:

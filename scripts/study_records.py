@@ -51,9 +51,8 @@ def records_of(runs: Path) -> Files:
     folders = sorted(path.parent for path in runs.glob("*/seed-*/arms.json"))
     if not folders:
         raise SystemExit(f"{runs} has no run VARIANT/seed-N; give the folder of a scale of a ledger.")
-    prefixes = sorted(
-        {up for folder in folders for up in (*grandparents(folder), str(runs), str(runs.resolve()))}
-    )
+    called = {str(Path(run_dir(folder)).parent.parent) for folder in folders}  # in the records of the runs
+    prefixes = [*called, str(runs), str(runs.resolve())]
     files: Files = {}
     for name in LEDGER:
         if (path := runs / name).exists():
@@ -87,11 +86,6 @@ def run_dir(folder: Path) -> str:
     config = folder / "config.yaml"
     content = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
     return str(content.get("run_dir") or folder)
-
-
-def grandparents(folder: Path) -> list[str]:
-    """Return the folder of the ledger, as the records of a run call it."""
-    return [str(Path(run_dir(folder)).parents[1])] if len(Path(run_dir(folder)).parts) > 2 else []
 
 
 def thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ from sklearn.metrics import roc_auc_score
 from clm_detour.audit.membership import FEWEST, auc, membership
 from clm_detour.audit.rows import in_shares
 from clm_detour.audit.secrets import chance, rank
+from clm_detour.audit.tables import membership_table
 from clm_detour.records.audit import (
+    MASKS,
     AuditedCanaries,
     AuditedModel,
     AuditRecord,
@@ -121,6 +123,23 @@ def test_the_statistics_of_a_ledger_take_the_mask_that_gives_more():
     assert record.exposure("detour") == 3.5
     assert record.membership_auc("detour") == pytest.approx(70)
     assert record.exposure("twin") is record.membership_auc("twin") is None
+
+
+def test_texts_that_are_found_by_the_loss_alone_are_not_called_found_against_the_base():
+    alone = Membership(auc=0.6, interval=None, tpr=0.25, tpr_interval=(0.2, 0.3))
+    against = Membership(auc=0.7, interval=None, tpr=0.5, tpr_interval=(0.4, 0.6))
+
+    def model(id: str, **membership: Membership) -> AuditedModel:
+        return AuditedModel(id=id, arms=["a"], masks=dict.fromkeys(MASKS, MaskResult(membership=membership)))
+
+    settings = AuditSettings(
+        rows=1, tokens=1, alternatives=9, mask_rate=0.15, passes=1, precision="fp32", seed=0
+    )
+    models = [model("base", none=alone), model("clm", none=alone, base=against)]
+    record = AuditRecord(settings=settings, canaries=None, base="base", models=models)
+    table = membership_table(record, lambda each: each.id)
+    assert "(against the base)" in table.notes[0]
+    assert [row.cells[-1].text[:2] for row in table.rows] == ["–", "–", "50", "50"]
 
 
 def membership_of(area: float) -> Membership:

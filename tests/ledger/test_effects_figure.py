@@ -9,7 +9,7 @@ import pytest
 
 from clm_detour.figures.figure import Figure
 from clm_detour.ledger.figure import claims_plot, csv_of, label_of
-from clm_detour.ledger.page import shown_effect, write_ledger_page
+from clm_detour.ledger.page import write_ledger_page
 from clm_detour.records.ledger import ClaimResult, LedgerRecord, SeedEffect
 
 
@@ -42,13 +42,8 @@ def result() -> LedgerRecord:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def details(result) -> dict[str, str]:
-    return {name: shown_effect(found) for name, found in result.claims.items()}
-
-
-def test_effects_are_in_units_of_the_smallest_and_point_right_where_they_are_as_expected(result, details):
-    more, less, *_ = claims_plot(result, details).effects
+def test_effects_are_in_units_of_the_smallest_and_point_right_where_they_are_as_expected(result):
+    more, less, *_ = claims_plot(result).effects
     for effect in (more, less):
         assert (effect.value, effect.interval, effect.bound) == (3.0, (1.0, 5.0), 0.5)
         assert [*effect.singles.values()] == [2.0, 4.0]
@@ -56,20 +51,18 @@ def test_effects_are_in_units_of_the_smallest_and_point_right_where_they_are_as_
     assert less.detail == "−1.500 [−2.500, −0.500] points"
 
 
-def test_a_claim_without_an_interval_has_dots_only_and_one_without_a_value_is_not_drawn(result, details):
-    plot = claims_plot(result, details)
+def test_a_claim_without_an_interval_has_dots_only_and_one_without_a_value_is_not_drawn(result):
+    plot = claims_plot(result)
     assert [effect.name for effect in plot.effects] == ["it helps", "less loss", "one seed"]
     (data,) = Figure("x", plot.draw()).spec["datasets"].values()
     rows = [row for row in csv.DictReader(io.StringIO(data)) if row["name"] == "one seed"]
     assert [(row["single"], row["value"], row["low"]) for row in rows] == [("", "", ""), ("0", "2", "")]
-    assert claims_plot(LedgerRecord(**{**vars(result), "claims": {"no": claim([None])}}), {"no": "–"}) is None
+    assert claims_plot(LedgerRecord(**{**vars(result), "claims": {"no": claim([None])}})) is None
 
 
-def test_the_label_says_what_the_picture_shows(result, details):
-    assert "it helps: +1.500 [+0.500, +2.500] points, smallest effect 0.5, supported" in label_of(
-        result, details
-    )
-    assert "no seed" not in label_of(result, details)
+def test_the_label_says_what_the_picture_shows(result):
+    assert "it helps: +1.500 [+0.500, +2.500] points, smallest effect 0.5, supported" in label_of(result)
+    assert "no seed" not in label_of(result)
 
 
 def test_the_csv_has_every_claim_in_its_own_unit_and_nothing_where_nothing_was_measured(result):

@@ -39,8 +39,11 @@ class Subject:
 
 def subjects(recipe: Recipe) -> tuple[str | None, list[Subject]]:
     """Return the id of the base, None without one, and all models that can be audited, the base first."""
-    shared = [] if recipe.config.model.base is not None else shared_phases(recipe.arms)
-    base = external_base(recipe) or (shared[-1].id if shared else None)
+    path, shared, base = recipe.config.model.base, shared_phases(recipe.arms), None
+    if path is not None:  # a decoder or a body alone cannot fill masks
+        shared, base = [], BASE if fills_masks(path) else None
+    elif shared:
+        base = shared[-1].id
     own = {
         run.id: tuple(phase for phase in run.lineage if phase not in shared)
         for run in recipe.phases.values()
@@ -54,12 +57,6 @@ def subjects(recipe: Recipe) -> tuple[str | None, list[Subject]]:
     elif shared:
         found.insert(0, subject(recipe, shared[-1], first))
     return base, found
-
-
-def external_base(recipe: Recipe) -> str | None:
-    """Return `base` if `model.base` can fill masks, as a decoder or a body alone cannot."""
-    path = recipe.config.model.base
-    return BASE if path is not None and fills_masks(path) else None
 
 
 def shared_phases(arms: Mapping[str, Sequence[PhaseRun]]) -> list[PhaseRun]:

@@ -75,7 +75,7 @@ def membership_table(record: AuditRecord, name: Callable[[AuditedModel], Text]) 
 
     def cells(model: AuditedModel, mask: Mask) -> list[Cell]:
         found = model.masks[mask].membership
-        return [*(auc_cell(found.get(one)) for one in shown), tpr_cell(found.get(finder, found.get(NONE)))]
+        return [*(auc_cell(found.get(one)) for one in shown), tpr_cell(found.get(finder))]
 
     rows = [
         Row([name(model), model.phase, mask, *cells(model, mask)]) for model in measured for mask in MASKS

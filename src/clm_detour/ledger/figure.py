@@ -7,6 +7,7 @@ from typing import cast
 from clm_detour.figures.forest import Effect, ForestPlot
 from clm_detour.figures.renderers import csv_lines
 from clm_detour.figures.table import Value
+from clm_detour.figures.wording import ABSENT, signed
 from clm_detour.ledger.schema import Expectation
 from clm_detour.ledger.verdict import Rule
 from clm_detour.records.ledger import ClaimResult, LedgerRecord
@@ -27,6 +28,24 @@ def readable(name: str) -> str:
     return name.replace("-", " ").replace("_", " ")
 
 
+def decimals(claim: ClaimResult) -> int:
+    """Return the decimals with which the effects of a claim are shown: one more than its bounds take."""
+    places = (f"{value:.6f}".rstrip("0").partition(".")[2] for value in (claim.smallest, claim.equivalence))
+    return min(max(map(len, places)) + 1, 4)
+
+
+def shown_effect(claim: ClaimResult) -> str:
+    """Return the effect with its interval; a dash if it was not measured."""
+    if claim.effect is None:
+        return ABSENT
+    places = decimals(claim)
+    effect = signed(claim.effect, places)
+    if claim.interval is None:
+        return effect
+    low, high = (signed(end, places) for end in claim.interval)
+    return f"{effect} [{low}, {high}]"
+
+
 def measured(result: LedgerRecord) -> dict[str, ClaimResult]:
     """Return the claims that have a value."""
     return {name: claim for name, claim in result.claims.items() if claim.effect is not None}
@@ -37,23 +56,17 @@ def unmeasured(result: LedgerRecord) -> dict[str, ClaimResult]:
     return {name: claim for name, claim in result.claims.items() if claim.effect is None}
 
 
-def claims_plot(result: LedgerRecord, details: dict[str, str]) -> ForestPlot | None:
+def claims_plot(result: LedgerRecord) -> ForestPlot | None:
     """Return the picture, or None if no claim has a value.
 
     An effect that the claim expects to be negative is drawn with the other sign, so that all claims expect
     theirs on the right.
-
-    Args:
-        details: Claim -> its effect in its own unit, in words.
     """
-    effects = [
-        effect_of(readable(name), claim, f"{details[name]} {claim.unit}")
-        for name, claim in measured(result).items()
-    ]
+    effects = [effect_of(readable(name), claim) for name, claim in measured(result).items()]
     return ForestPlot(effects, TITLE, KEY) if effects else None
 
 
-def effect_of(name: str, claim: ClaimResult, detail: str) -> Effect:
+def effect_of(name: str, claim: ClaimResult) -> Effect:
     """Return a claim that has a value in units of its smallest effect."""
     assert claim.effect is not None
     rule = Rule(cast(Expectation, claim.expect), claim.smallest, claim.equivalence)
@@ -67,14 +80,15 @@ def effect_of(name: str, claim: ClaimResult, detail: str) -> Effect:
         value=claim.effect / unit,
         interval=(low, high) if claim.interval else None,
         singles={seed: each.effect / unit for seed, each in claim.seeds.items() if each.effect is not None},
-        detail=detail,
+        detail=f"{shown_effect(claim)} {claim.unit}",
     )
 
 
-def label_of(result: LedgerRecord, details: dict[str, str]) -> str:
+def label_of(result: LedgerRecord) -> str:
     """Return the picture in words, for those who do not see it."""
     parts = [
-        f"{readable(name)}: {details[name]} {claim.unit}, smallest effect {claim.smallest:g}, {claim.words}"
+        f"{readable(name)}: {shown_effect(claim)} {claim.unit}, smallest effect {claim.smallest:g}, "
+        f"{claim.words}"
         for name, claim in measured(result).items()
     ]
     return f"Effects of the claims with 95 % intervals. {'; '.join(parts)}."

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from clm_detour.figures import interactive
 from clm_detour.figures.renderers import html, html_templates
 from clm_detour.figures.table import Cell, Row, Table, number
-from clm_detour.figures.wording import ABSENT, counted, signed
-from clm_detour.ledger.figure import claims_plot, csv_of, label_of, unmeasured
+from clm_detour.figures.wording import counted, signed
+from clm_detour.ledger.figure import claims_plot, csv_of, decimals, label_of, shown_effect, unmeasured
 from clm_detour.ledger.verdict import CONFIDENCE
 from clm_detour.records.ledger import ClaimResult, LedgerRecord
 from clm_detour.report import page as report_page
@@ -27,24 +27,6 @@ EXPECTED = {
     "not_less": "The effect is above −{bound}.",
     "not_more": "The effect is below {bound}.",
 }
-
-
-def decimals(claim: ClaimResult) -> int:
-    """Return the decimals with which the effects of a claim are shown: one more than its bounds take."""
-    places = (f"{value:.6f}".rstrip("0").partition(".")[2] for value in (claim.smallest, claim.equivalence))
-    return min(max(map(len, places)) + 1, 4)
-
-
-def shown_effect(claim: ClaimResult) -> str:
-    """Return the effect with its interval; a dash if it was not measured."""
-    if claim.effect is None:
-        return ABSENT
-    places = decimals(claim)
-    effect = signed(claim.effect, places)
-    if claim.interval is None:
-        return effect
-    low, high = (signed(end, places) for end in claim.interval)
-    return f"{effect} [{low}, {high}]"
 
 
 def terminal_table(result: LedgerRecord, names: list[str]) -> rich.table.Table:
@@ -96,14 +78,13 @@ def page_text(result: LedgerRecord) -> str:
     ]
     style = Path(report_page.__file__).with_name("page.css").read_text(encoding="utf-8")
     template = html_templates(Path(__file__).parent).get_template("page.html")
-    effects = {name: shown_effect(claim) for name, claim in result.claims.items()}
-    plot = claims_plot(result, effects)
+    plot = claims_plot(result)
     return template.render(
         title=f"Ledger: {result.name}",
         result=result,
         style=interactive.style() + Markup(style),
         charts=interactive.bundle() if plot else "",
-        picture=figure("claims", plot, label_of(result, effects), "Effects of the claims") if plot else "",
+        picture=figure("claims", plot, label_of(result), "Effects of the claims") if plot else "",
         unmeasured=unmeasured(result),
         verdicts=html(Table("Verdicts", ["Claim", "Verdict", "Effect", "Unit"], rows, left={1})),
         counts={
@@ -112,7 +93,7 @@ def page_text(result: LedgerRecord) -> str:
         notes=notes(result),
         claims={name: (claim, TAGS[claim.verdict], facts(claim)) for name, claim in result.claims.items()},
         seeds={name: html(seed_table(claim)) for name, claim in result.claims.items()},
-        effects=effects,
+        effects={name: shown_effect(claim) for name, claim in result.claims.items()},
     )
 
 
