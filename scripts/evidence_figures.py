@@ -46,7 +46,6 @@ SEEDS = "mean and range of seeds"
 GAP = 14  # pixels between the parts of a figure
 PLACES = {"nats": 3, "points": 1}  # decimals of a unit; 2 of others
 PAIRS = {"detour_twin": ("detour against twin", "neutral-1"), "control": ("twin against twin", "neutral-3")}
-Points = dict[float, list[float]]  # place on the axis -> value of each seed
 
 
 @dataclass(frozen=True)
@@ -87,21 +86,19 @@ def read_study(folder: Path) -> Study:
     return Study(runs, record(LedgerRecord, folder / "ledger.json"))
 
 
-def line_of(points: Points, name: str) -> Line:
-    """Return the mean over seeds, with a band over their range where there are several."""
-    known = {place: values for place, values in sorted(points.items()) if values}
-    band = [(min(values), max(values)) if len(values) > 1 else None for values in known.values()]
-    return Line([*known], [statistics.fmean(values) for values in known.values()], name, band)
+def line_of(seeds: Iterable[Mapping[float, float]], name: str) -> Line:
+    """Return the mean of the finite values over seeds, with a band over their range where there are several.
 
-
-def gathered(seeds: Iterable[Mapping[float, float]]) -> Points:
-    """Return the finite values of all seeds at each place."""
-    points: Points = {}
-    for values in seeds:
-        for place, value in values.items():
-            if math.isfinite(value):
-                points.setdefault(place, []).append(value)
-    return points
+    Args:
+        seeds: For each seed the value at each place on the axis.
+    """
+    points: dict[float, list[float]] = {}
+    pairs = [pair for values in seeds for pair in values.items()]
+    for place, value in sorted(pairs, key=lambda pair: pair[0]):
+        if math.isfinite(value):
+            points.setdefault(place, []).append(value)
+    band = [(min(values), max(values)) if len(values) > 1 else None for values in points.values()]
+    return Line([*points], [statistics.fmean(values) for values in points.values()], name, band)
 
 
 def claims(study: Study) -> list[Drawn]:
@@ -122,7 +119,7 @@ def layers(study: Study) -> list[Drawn]:
     for pair, (name, _) in PAIRS.items():
         curves = [curve for each in compared if (curve := each.curve(pair, ESTIMATOR))]
         if curves:
-            lines.append(line_of(gathered(dict(enumerate(curve.divergence)) for curve in curves), name))
+            lines.append(line_of([dict(enumerate(curve.divergence)) for curve in curves], name))
             words.append(f"{name} {statistics.fmean(curve.model.divergence for curve in curves):.3f}")
     names = [a for a, _ in compared[0].main.pairs]
     entries = {name: slot for name, slot in PAIRS.values() if any(line.name == name for line in lines)}
@@ -144,7 +141,7 @@ def losses(study: Study) -> list[Drawn]:
         for arm, phases in read(Arms, run.arms).items():
             scores = [start, *(ends.get(id) for id in phases)]
             found[arm].append({float(place): score.loss for place, score in enumerate(scores) if score})
-    lines = [line for arm, values in found.items() if len((line := line_of(gathered(values), arm)).x) > 1]
+    lines = [line for arm, values in found.items() if len((line := line_of(values, arm)).x) > 1]
     if not lines:
         return []
     last = max(len(phases) for run in study.runs.values() for phases in read(Arms, run.arms).values())
@@ -174,7 +171,7 @@ def exposure(study: Study, audits: Sequence[AuditRecord], mask: Mask) -> Drawn:
     for arm in study.arms:
         found = [audit.exposures(model, mask) for audit in audits if (model := audit.final(arm))]
         seeds = [{axis.place(each.copies): each.mean for each in exposures} for exposures in found]
-        lines += [line_of(gathered(seeds), arm)] if seeds else []
+        lines += [line_of(seeds, arm)] if seeds else []
     entries = {line.name: study.slots[line.name] for line in lines}
     title = Values(f"exposure under the {mask} mask (bits), {SEEDS}")
     legend = "" if mask == MASKS[0] else None

@@ -1,4 +1,4 @@
-"""What an audit measures on a network: losses of rows, and probabilities of secrets."""
+"""An audit measures the losses of rows and the probabilities of secrets on a network."""
 
 from __future__ import annotations
 

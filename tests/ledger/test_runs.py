@@ -1,4 +1,4 @@
-"""What a ledger needs and is missing is run through the pipeline, and goes on after a kill."""
+"""The missing runs of a ledger go through the pipeline, and go on after a kill."""
 
 from __future__ import annotations
 

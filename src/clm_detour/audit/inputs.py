@@ -49,7 +49,7 @@ class Inputs:
 
     @cached_property
     def sources_with_canaries(self) -> dict[str, dict[str, Any]]:
-        """From what each source with canaries was prepared, by another recipe if `data.prepared` names it."""
+        """Source with canaries -> the settings from which it was prepared, maybe by another recipe."""
         sources = self.rows.sources["train"].items()
         made_from = {name: source.shards.index.get("made_from", {}) for name, source in sources}
         return {name: made for name, made in made_from.items() if made.get("canaries")}

@@ -22,7 +22,7 @@ Counts = dict[str, np.ndarray]  # source -> how often each of its rows was read,
 
 @dataclass
 class Readings:
-    """How often phases read each row. A stretch of a stream is followed once."""
+    """Counts of how often phases read each row. A stretch of a stream is followed once."""
 
     recipe: Recipe
     known: dict[Span, Counts] = field(default_factory=dict)

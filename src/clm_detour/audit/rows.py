@@ -34,7 +34,7 @@ class OnePart(Objective):
     def apply(
         self, tokens: np.ndarray, lengths: np.ndarray, vocabulary: Vocabulary, key: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See `Objective`; the parts are a pure function of the key."""
+        """Return inputs and labels as `Objective.apply`; the parts are a pure function of the key."""
         rng = np.random.Generator(np.random.Philox(key=key))
         chosen = rng.permutation(len(tokens)) % PARTS == self.part
         return mask_tokens(tokens, chosen & ~vocabulary.is_special[tokens], vocabulary, rng)

@@ -76,7 +76,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Membership:
-    """How well the score of a row tells rows that were read from rows that were not.
+    """The quality with which the score of a row tells rows that were read from rows that were not.
 
     Args:
         auc: Probability that a member has a higher score than a non-member, 0.5 by chance.

@@ -8,18 +8,14 @@ from clm_detour.config.schema import Canaries
 from clm_detour.figures import wording
 from clm_detour.records.audit import BASE, OFTEN
 from clm_detour.records.store import parse
+from clm_detour.report.card.training import sources_of
 from clm_detour.report.run import Phase, Run
 
 
 def canaries(run: Run, phases: Sequence[Phase]) -> str:
     """Return a sentence on the canaries in the data of the phases, or an empty text if there are none."""
-    config = run.config
-    if config is None:
-        return ""
-    mixtures = [config.phases[phase.name].mixture for phase in phases if phase.name in config.phases]
-    sources = dict.fromkeys(name for mixture in mixtures for name in config.data.mixtures[mixture])
     parts = []
-    for name in sources:
+    for name in sources_of(run, phases):
         if found := canaries_of(run, name):
             sentences, copies = found.each * len(found.copies), found.each * sum(found.copies)
             parts.append(
