@@ -150,8 +150,8 @@ def losses(study: Study) -> list[Drawn]:
     chart = LineChart(
         lines, entries, axis, Values(f"masked loss on held-out text (nats), {SEEDS}"), points=True
     )
-    ends = listing([f"{line.name} {line.y[-1]:.3f}" for line in lines if line.x[-1] == last])
-    words = f" at the end: {ends}" if ends else ""
+    known = listing([f"{line.name} {line.y[-1]:.3f}" for line in lines if line.x[-1] == last])
+    words = f" at the end: {known}" if known else ""
     return [Drawn(Figure("evidence-losses", chart.draw()), f"Loss on held-out text{words}.")]
 
 

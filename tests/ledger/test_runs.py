@@ -81,6 +81,7 @@ def test_a_ledger_runs_what_is_missing_goes_on_after_a_kill_and_repeats_nothing(
     assert result.claims["lower-loss"].effect is not None
     assert result.claims["divergence"].effect is not None
     assert result.claims["membership"].effect is not None
+    assert "Audit: texts that were read" in (before.folder.model("detour") / "README.md").read_text()
     (run,) = result.runs
     assert run.data["abstracts"]["train"]
     assert run.config

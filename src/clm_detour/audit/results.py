@@ -59,7 +59,7 @@ def audited_model(
     """Return the results of one model."""
     sample, subjects = inputs.sample(subject), {each.id: each for each in inputs.models[1]}
     others = {BASE: base, TWIN: subject.reference}
-    references = {name: id for name, id in others.items() if id in measured and id != subject.id}
+    references = {name: id for name, id in others.items() if id and id in measured and id != subject.id}
 
     def losses(id: str, mask: Mask) -> list[np.ndarray]:
         """Return the losses of a model on the members and on the non-members."""

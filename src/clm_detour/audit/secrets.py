@@ -22,6 +22,7 @@ from clm_detour.data.objectives import IGNORED
 from clm_detour.data.tokenizer import Tokenizer
 from clm_detour.measure.token_losses import token_losses
 from clm_detour.model import ModernBertForPretraining
+from clm_detour.model.precision import fp32_products
 from clm_detour.records.audit import Mask
 from clm_detour.utils.progress import Advance
 
@@ -121,6 +122,7 @@ def masked_at_once(network: ModernBertForPretraining, sentence: Sentence, mask_i
     return found
 
 
+@fp32_products(tf32=False)
 @torch.no_grad()
 def masked_logits(network: ModernBertForPretraining, row: np.ndarray, first: int, count: int) -> np.ndarray:
     """Return the log-probabilities of all tokens at `count` places of a text, (count, V) float64."""

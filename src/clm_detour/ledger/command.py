@@ -117,6 +117,7 @@ def make_runs(runs: Sequence[LedgerRun], size_warnings: bool) -> None:
 def run_one(run: LedgerRun, size_warnings: bool) -> None:
     """Run the recipe of a run as far as it is missing, the needle test of its arms, and the audit."""
     from clm_detour.audit.command import audit_run
+    from clm_detour.report.card import write_cards
     from clm_detour.report.page import write_page
     from clm_detour.run.pipeline import run_recipe
 
@@ -133,6 +134,7 @@ def run_one(run: LedgerRun, size_warnings: bool) -> None:
         except UserError as error:  # for example, too little text; the claims stay undecided
             warn(f"{run.folder.root}: {name} left out. {error}")
     if missing:
+        write_cards(run.folder.root)
         write_page(run.folder.root)
 
 

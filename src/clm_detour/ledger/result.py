@@ -142,7 +142,7 @@ def reason(
         more: Number of seeds that would decide, if it was counted.
     """
     if mean is None:
-        return "It was not measured: no seed has the records of all its arms."
+        return "It was not measured: no seed has a value for each of its arms."
     if interval is None:
         few = "One seed says nothing about noise" if seeds == 1 else "All seeds have the same effect"
         return f"{few}, so there is no interval."
