@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from clm_detour.config.loading import load_config, save_config
+from clm_detour.config.schema import Canaries
 from clm_detour.records.audit import (
     AuditedCanaries,
     AuditedModel,
@@ -88,7 +91,7 @@ def test_the_page_and_the_card_show_exposure_and_membership(with_canaries):
     assert with_canaries.json("report/numbers.json")["audit"]["canaries"]["source"] == "notes"
     card = card_of(with_canaries, "detour")
     assert "exposure of 6.2 bits (chance 1.4, at most 10.0)" in card
-    assert "AUC of 0.62 against the base" in card
+    assert "AUC of 0.62 [0.60, 0.65] against the base" in card
 
 
 def test_the_card_names_canaries_without_an_audit_where_the_model_read_them(with_canaries):
@@ -97,6 +100,15 @@ def test_the_card_names_canaries_without_an_audit_where_the_model_read_them(with
     assert "in 130 copies" in card
     assert "Audit:" not in card
     assert "Canaries" not in card_of(with_canaries, "base")
+
+
+def test_the_card_names_canaries_of_data_that_another_recipe_prepared(fake_run):
+    assert "Canaries" not in card_of(fake_run, "detour")
+    path = fake_run.path / "data" / "notes" / "card.json"
+    card = json.loads(path.read_text())
+    made_from = {**card.get("made_from", {}), "canaries": asdict(Canaries("other", 2, [1, 64]))}
+    path.write_text(json.dumps({**card, "made_from": made_from}))
+    assert "Among the documents of notes are 4 made-up sentences" in card_of(fake_run, "detour")
 
 
 def test_an_audit_without_canaries_shows_membership_and_says_what_is_missing(fake_run):

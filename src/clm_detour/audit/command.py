@@ -51,6 +51,8 @@ def audit_run(
         UserError: If there is no such arm, a phase has not finished or has other settings, or the data is not
             prepared.
     """
+    if not (recipe.folder.root / "phases").is_dir():
+        raise UserError(f"{recipe.folder.root} holds no trained model; run the recipe first: clm-detour run.")
     config = recipe.config
     settings = AuditSettings(
         rows=rows,
@@ -101,7 +103,7 @@ def key_of(inputs: Inputs, subject: Subject) -> str:
         "settings": asdict(inputs.settings),
         "rows": rows,
         "sources": sources,
-        "canaries": settings and [asdict(settings), recipe.config.data.held_out],
+        "canaries": settings and [asdict(settings), inputs.held_out],
         "tokenizer": recipe.tokenizer.fingerprint,
         "model": weights_of(recipe, subject),
     }

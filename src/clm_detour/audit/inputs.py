@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from clm_detour.audit.rows import RowId, Rows, Sample
 from clm_detour.audit.secrets import Sentence, sentence_of
 from clm_detour.config.schema import Canaries
 from clm_detour.data.canaries import Canary, make_canaries, random_secrets
+from clm_detour.data.origin import Origin
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.audit import AuditSettings
 
@@ -47,17 +48,33 @@ class Inputs:
         return Rows(sources, self.settings.tokens)
 
     @cached_property
+    def with_canaries(self) -> tuple[str, Origin] | None:
+        """The source with canaries and the origin of its shards; None if no phase could read any canary.
+
+        The prepared data counts, not `data.canaries`, which may have been changed after the run.
+        """
+        sources = self.rows.sources["train"].items()
+        origins = ((name, source.shards.index["made_from"]) for name, source in sources)
+        return next(((name, origin) for name, origin in origins if origin.get("canaries")), None)
+
+    @cached_property
     def canary_settings(self) -> Canaries | None:
         """The settings of the canaries in the prepared data; None if no phase could read any."""
-        wanted = self.recipe.config.data.canaries
-        source = self.rows.sources["train"].get(wanted.source) if wanted else None
-        return wanted if source and source.shards.index["made_from"].get("canaries") else None
+        if self.with_canaries is None:
+            return None
+        source, origin = self.with_canaries
+        return replace(Canaries(**origin["canaries"]), source=source)
+
+    @property
+    def held_out(self) -> float:
+        """The share of documents that were held out when the canaries were made; 0 without canaries."""
+        return self.with_canaries[1]["held_out"] if self.with_canaries else 0.0
 
     @cached_property
     def canaries(self) -> list[Canary]:
         """The canaries in the prepared data, and those that were left out of it."""
         settings = self.canary_settings
-        return make_canaries(settings, self.recipe.config.data.held_out) if settings else []
+        return make_canaries(settings, self.held_out) if settings else []
 
     @cached_property
     def found(self) -> FoundCanaries:
