@@ -1,4 +1,4 @@
-"""Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour.
+"""Adapt a ModernBERT encoder to a domain by a causal language modeling detour.
 
 Each public name is imported at its first use, so that `import clm_detour` is quick. `__init__.pyi` declares
 the names for type checkers and editors.

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import statistics
 import sys
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from clm_detour.__main__ import main
 from clm_detour.audit import command
 from clm_detour.audit.command import audit_run
 from clm_detour.audit.inputs import Inputs
+from clm_detour.audit.tables import exposure_table, membership_table, name_of
+from clm_detour.cli.audit import plain_table
 from clm_detour.config.loading import load_config
 from clm_detour.data.canaries import make_canaries
 from clm_detour.recipe.recipe import Recipe
@@ -102,6 +107,30 @@ def test_a_second_audit_measures_nothing(trained, record, monkeypatch):
     monkeypatch.setattr(command, "measure", None)
     assert audit_run(trained, **SETTINGS) == record
     assert read(AuditRecord, trained.folder.audit) == record
+
+
+def test_the_canaries_are_those_of_the_data_if_the_recipe_was_changed_after_the_run(
+    trained, record, monkeypatch
+):
+    monkeypatch.setattr(command, "measure", None)
+    for change in ("data.canaries.each=3", "data.canaries=null", "data.held_out=0.9"):
+        changed = Recipe(load_config(trained.folder.config, [change]))
+        assert audit_run(changed, **SETTINGS) == record
+
+
+def test_the_tables_fit_80_columns_with_the_default_canaries_and_cut_no_word(record):
+    copies = [number for number in (0, 1, 2, 4, 8, 16, 32, 64) for _ in range(2)]
+    wide = replace(record, canaries=replace(record.canaries, copies=copies))
+    table = exposure_table(wide, lambda model: name_of(wide, model), narrow=True)
+    for made in (table, membership_table(wide, lambda model: name_of(wide, model))):
+        console = Console(width=80, file=StringIO())
+        console.print(plain_table(made))
+        said = console.file.getvalue()
+        assert max(map(len, said.splitlines())) <= 80
+        assert "\u2026" not in said
+        assert "bidirectional" in said or made is not table
+        assert "pretrain" in said
+    assert "Chance is 1.4" in table.notes[0]
 
 
 def test_a_killed_audit_goes_on_with_the_models_that_are_missing(trained, record, monkeypatch):
@@ -227,6 +256,13 @@ def test_mistakes_are_told_in_a_sentence(trained, tiny_data, tmp_path, monkeypat
     (tmp_path / "empty").mkdir()
     assert refusal(monkeypatch, capsys, tmp_path / "empty") == (
         f"{tmp_path}/empty holds no config.yaml; give the run_dir of a recipe, or the recipe."
+    )
+    assert refusal(monkeypatch, capsys, tmp_path / "nowhere").startswith(
+        f"There is neither a run nor a recipe {tmp_path}/nowhere;"
+    )
+    untrained = write_recipe(tmp_path / "run", tiny_data)
+    assert refusal(monkeypatch, capsys, untrained) == (
+        f"{tmp_path}/run holds no trained model; run the recipe first: clm-detour run."
     )
     record = trained.folder.phase("pretrain.mlm.decay").record
     kept = record.read_bytes()

@@ -16,7 +16,9 @@ from clm_detour.ledger.command import make_runs, missing_runs, reproduce, run_ta
 from clm_detour.ledger.load import load_ledger
 from clm_detour.ledger.runs import ledger_runs
 from clm_detour.ledger.statistics import STATISTICS
+from clm_detour.recipe.settings import recipe_settings
 from clm_detour.utils.errors import UserError
+from clm_detour.utils.files import write_json
 from clm_detour.utils.locks import claimed
 
 ONE_SEED = ("seeds: [1, 2, 3]", "seeds: [1]\n    needles: {lengths: [64], trials: 4}")
@@ -152,6 +154,31 @@ def test_a_dry_run_lists_runs_and_writes_nothing(ledger_file, loaded, tmp_path, 
         assert f"main/seed-{run.seed}" in shown
     assert "dropout" not in shown
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_claim_that_no_run_can_decide_is_named_before_the_runs(ledger_file, capsys):
+    assert missing_runs(load_ledger(ledger_file))
+    assert capsys.readouterr().err == ""
+    text = ledger_file.read_text().replace("seeds: [1, 2, 3]", "seeds: [1]")
+    ledger_file.write_text(text.replace("statistic: held_out_loss", "statistic: task_score", 1))
+    missing_runs(load_ledger(ledger_file))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has one seed, with which every claim is undecided" in said
+    assert (
+        "claims.lower-loss: task_score is not measured, since the recipe does not set evaluate.tasks" in said
+    )
+    assert "with-dropout" not in said
+
+
+def test_a_changed_arm_is_told_what_a_ledger_can_do(loaded):
+    (run, *_) = ledger_runs(loaded, ["lower-loss"])
+    id, phase = next(iter(run.recipe.phases.items()))
+    settings = {**recipe_settings(run.recipe.config, phase), "seed": 99}
+    write_json(run.folder.phase(id).settings, settings)
+    with pytest.raises(
+        UserError, match=r"was 99.*give a changed arm another name, or the scale another folder"
+    ):
+        missing_runs(loaded, ["lower-loss"])
 
 
 def test_a_command_line_cannot_set_what_the_ledger_sets(loaded):

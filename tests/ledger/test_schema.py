@@ -17,13 +17,15 @@ from clm_detour.utils.errors import UserError
 
 WRONG = {
     "a misspelled key": ("    expect: equal", "    expects: equal", "did you mean claims.frozen.expect?"),
-    "a missing key": ("    refuted_if: the loss is higher.\n", "", "claims.frozen.refuted_if is not set"),
+    "a missing key": ("    refuted_if: the loss is higher.\n", "", "not set; write it into the file."),
     "an unknown expectation": ("expect: equal", "expect: eqal", "did you mean equal?"),
     "an unknown statistic": ("c: held_out_loss", "c: heldout_loss", "did you mean held_out_loss?"),
     "an unknown arm": ("against: detour\n", "against: detuor\n", "did you mean detour?"),
     "an unknown variant": ("of: dropout/detour", "of: dropot/detour", "did you mean dropout?"),
     "an arm with a space": ("of: low-frozen", "of: low frozen", "write ARM or VARIANT/ARM"),
     "a negative smallest effect": ("smallest: 0.1", "smallest: -0.1", "a number above 0"),
+    "a bound above it": ("equivalence: 0.05", "equivalence: 0.2", "0.2 is above the smallest effect"),
+    "a recipe": ("claims:", "claim:", "is not a ledger: it has no claims"),
     "no seeds": ("seeds: [1, 2, 3]", "seeds: []", "scales.tiny.seeds is empty"),
     "a seed twice": ("seeds: [1, 2, 3]", "seeds: [1, 1]", "twice"),
     "a seed among the changes": ("evaluate.tasks=null", "seed=3", "seed is set by the ledger"),

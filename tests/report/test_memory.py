@@ -90,7 +90,7 @@ def test_the_page_and_the_card_show_exposure_and_membership(with_canaries):
     assert with_canaries.json("report/numbers.json")["audit"]["canaries"]["source"] == "notes"
     card = card_of(with_canaries, "detour")
     assert "exposure of 6.2 bits (chance 1.4, at most 10.0)" in card
-    assert "AUC of 0.62 against the base" in card
+    assert "AUC of 0.62 [0.60, 0.65] against the base" in card
 
 
 def test_the_card_names_canaries_without_an_audit_where_the_model_read_them(with_canaries):

@@ -51,16 +51,17 @@ def audit_run(
         UserError: If there is no such arm, a phase has not finished or has other settings, or the data is not
             prepared.
     """
+    if not (recipe.folder.root / "phases").is_dir():
+        raise UserError(f"{recipe.folder.root} holds no trained model; run the recipe first: clm-detour run.")
     config = recipe.config
+    computed, _ = computed_precision(config.train.precision, best_device())
     settings = AuditSettings(
         rows=rows,
         tokens=min(tokens, config.data.sequence_length),
         alternatives=alternatives,
         mask_rate=1 / PARTS,
         passes=PASSES,
-        precision="bf16"
-        if computed_precision(config.train.precision, best_device())[0] == "bf16"
-        else "fp32",
+        precision="bf16" if computed == "bf16" else "fp32",
         seed=config.seed,
     )
     inputs = Inputs(recipe, settings)
@@ -94,7 +95,8 @@ def key_of(inputs: Inputs, subject: Subject) -> str:
         "settings": asdict(inputs.settings),
         "rows": rows,
         "sources": sources,
-        "canaries": settings and [asdict(settings), recipe.config.data.held_out],
+        "canaries": settings
+        and [asdict(settings), inputs.sources_with_canaries[settings.source]["held_out"]],
         "tokenizer": recipe.tokenizer.fingerprint,
         "model": weights_of(recipe, subject),
     }

@@ -27,39 +27,41 @@ def name_of(record: AuditRecord, model: AuditedModel) -> str:
     return BASE if model.id == record.base else [*model.last_of, *model.arms][0]
 
 
-def exposure_table(record: AuditRecord, name: Callable[[AuditedModel], Text]) -> Table | None:
+def exposure_table(
+    record: AuditRecord, name: Callable[[AuditedModel], Text], narrow: bool = False
+) -> Table | None:
     """Return the mean exposure by number of copies, or None without canaries.
 
     Args:
         name: Returns what a model is called.
+        narrow: Leave out the spreads and shorten the heads, for a terminal of 80 columns.
     """
     if record.canaries is None:
         return None
     copies = sorted({*record.canaries.copies})
     rows = [
-        Row([name(model), model.phase, mask, *map(exposure_cell, record.exposures(model, mask))])
+        Row([name(model), model.phase, mask, *(exposure_cell(each, not narrow) for each in found)])
         for model in record.models
         for mask in MASKS
+        for found in [record.exposures(model, mask)]
     ]
     each = record.canaries.copies.count(copies[0])
+    mean = "mean" if narrow else "mean ± standard deviation"
     note = (
-        f"Bits, mean ± standard deviation over {each} sentences. Chance is {record.canaries.chance:.2f}, and "
+        f"Bits, {mean} over {each} sentences. Chance is {record.canaries.chance:.2f}, and "
         f"more than {record.most:.1f} cannot be measured."
     )
-    head: list[Text] = [
-        "Model",
-        "After",
-        "Mask",
-        *("1 copy" if number == 1 else f"{number:,} copies" for number in copies),
-    ]
-    return Table("Exposure of secrets", head, rows, left={1, 2}, notes=[note])
+    wide = ("1 copy" if number == 1 else f"{number:,} copies" for number in copies)
+    head: list[Text] = ["Model", "After", "Mask", *((f"{number}×" for number in copies) if narrow else wide)]
+    caption = "Exposure of secrets by number of copies" if narrow else "Exposure of secrets"
+    return Table(caption, head, rows, left={1, 2}, notes=[note])
 
 
-def exposure_cell(found: Exposure) -> Cell:
+def exposure_cell(found: Exposure, with_spread: bool) -> Cell:
     """Return the cell of a mean exposure."""
     if not math.isfinite(found.mean):
         return Cell(wording.ABSENT, {"": None})
-    spread = "" if found.std is None else f" ± {found.std:.2f}"
+    spread = f" ± {found.std:.2f}" if with_spread and found.std is not None else ""
     values = {"": found.mean, "std": found.std, "read": found.read, "canaries": found.canaries}
     return Cell(f"{found.mean:.2f}{spread}", values)
 

@@ -10,6 +10,9 @@ ConfigPath = Annotated[
 Overrides = Annotated[
     list[str],
     typer.Argument(
-        metavar="[KEY=VALUE]...", default_factory=list, help="Changes to the config, e.g. data.root=DIR."
+        metavar="[KEY=VALUE]...",
+        default_factory=list,
+        show_default=False,
+        help="Changes to the config, e.g. data.root=DIR.",
     ),
 ]

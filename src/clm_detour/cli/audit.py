@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,9 @@ from clm_detour.cli import Overrides
 from clm_detour.utils.errors import UserError
 
 if TYPE_CHECKING:
+    import rich.table
+
+    from clm_detour.figures.table import Table
     from clm_detour.recipe.recipe import Recipe
 
 
@@ -27,20 +31,31 @@ def audit(
     """Measure what models remember of their training data: secrets of canaries, and membership of texts."""
     from clm_detour.audit.command import audit_run
     from clm_detour.audit.tables import exposure_table, membership_table, name_of
-    from clm_detour.figures.renderers import rich_table
     from clm_detour.report.card import write_cards
     from clm_detour.report.page import write_page
     from clm_detour.utils.progress import console, warn
 
     recipe = recipe_of(run, overrides)
     record = audit_run(recipe, rows, tokens, alternatives, arm or [])
-    for make in (exposure_table, membership_table):
+    for make in (partial(exposure_table, narrow=True), membership_table):
         if table := make(record, lambda model: name_of(record, model)):
-            console.print(rich_table(table))
+            console.print(plain_table(table), *table.notes, sep="\n")
     for note in record.notes:
         warn(note)
     write_cards(recipe.folder.root)
-    console.print(f"Wrote {recipe.folder.audit} and {write_page(recipe.folder.root)}", soft_wrap=True)
+    page = write_page(recipe.folder.root)
+    console.print(f"Wrote {recipe.folder.audit}, {page} and the model cards", soft_wrap=True)
+
+
+def plain_table(table: Table) -> rich.table.Table:
+    """Return a table without lines, so that more columns fit; words that do not fit are folded, not cut."""
+    from clm_detour.figures.renderers import rich_table
+
+    made = rich_table(table)
+    made.box, made.pad_edge = None, False
+    for column in made.columns:
+        column.overflow = "fold"
+    return made
 
 
 def recipe_of(run: str, overrides: list[str]) -> Recipe:
@@ -50,9 +65,12 @@ def recipe_of(run: str, overrides: list[str]) -> Recipe:
         UserError: If the folder has no recipe, or the recipe is wrong.
     """
     from clm_detour.config import load_config
+    from clm_detour.config.shipped import SUFFIX, remedy, shipped_configs
     from clm_detour.recipe.recipe import Recipe
 
     if not Path(run).is_dir():
+        if not Path(run).exists() and run.removesuffix(SUFFIX) not in shipped_configs():
+            raise UserError(f"There is neither a run nor a recipe {run}{remedy(run)}")
         return Recipe(load_config(run, overrides))
     path = Path(run) / "config.yaml"
     if not path.is_file():

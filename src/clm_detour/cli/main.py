@@ -34,7 +34,7 @@ def options(
         typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Adapt a ModernBERT encoder to a domain by a causal-language-modelling detour."""
+    """Adapt a ModernBERT encoder to a domain by a causal language modeling detour."""
 
 
 @app.command()

@@ -30,6 +30,8 @@ from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.files import atomic_write
 from clm_detour.utils.rules import require
 
+ON_COMMAND_LINE = "add {key}=VALUE to the command or write it into the config"
+IN_FILE = "write it into the file"
 DEBUG = "+debug"
 MISSING = "???"  # a value that a config leaves to its user
 Schema = TypeVar("Schema")
@@ -92,11 +94,15 @@ def save_config(config: Config, path: Path) -> None:
         file.write(OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
 
 
-def checked(schema: type[Schema], tree: DictConfig) -> Schema:
-    """Resolve a merged tree, and build its dataclass from it."""
+def checked(schema: type[Schema], tree: DictConfig, on_command_line: bool = True) -> Schema:
+    """Resolve a merged tree, and build its dataclass from it.
+
+    Args:
+        on_command_line: Whether a key that is not set can be given on the command line.
+    """
     check_keys(schema, plain(tree))
     filled = with_defaults(schema, plain(tree))
-    check_set(filled)
+    check_set(filled, ON_COMMAND_LINE if on_command_line else IN_FILE)
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(filled), resolve=True)
     except OmegaConfBaseException as error:
@@ -135,13 +141,13 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
     return MISSING if field.default is dataclasses.MISSING else field.default
 
 
-def check_set(value: Any, where: str = "") -> None:
+def check_set(value: Any, remedy: str, where: str = "") -> None:
     """Raise a UserError for a key that a config leaves to its user (`???`)."""
     if isinstance(value, Mapping):
         for key, child in value.items():
-            check_set(child, f"{where}.{key}" if where else str(key))
+            check_set(child, remedy, f"{where}.{key}" if where else str(key))
     elif value == MISSING:
-        raise UserError(f"{where} is not set; add {where}=VALUE to the command or write it into the config.")
+        raise UserError(f"{where} is not set; {remedy.format(key=where)}.")
 
 
 def with_home(value: Any) -> Any:

@@ -9,10 +9,11 @@ from pathlib import Path
 from clm_detour.config.loading import DEBUG
 from clm_detour.figures.table import Row, Table
 from clm_detour.figures.wording import count, counted, listing, tokens
-from clm_detour.ledger.load import ScaledLedger, check_overrides
+from clm_detour.ledger.load import ScaledLedger, check_overrides, references
 from clm_detour.ledger.page import write_ledger_page
 from clm_detour.ledger.result import make_result, started
 from clm_detour.ledger.runs import MAIN, LedgerRun, ledger_runs, result_folder
+from clm_detour.ledger.statistics import STATISTICS
 from clm_detour.records.ledger import LedgerRecord
 from clm_detour.records.store import write
 from clm_detour.utils.errors import UserError
@@ -49,7 +50,29 @@ def missing_runs(
     runs = ledger_runs(loaded, chosen_claims(loaded, only), overrides)
     for run in runs:
         run.check_unchanged()
+    for sentence in undecided_anyway(loaded, runs, chosen_claims(loaded, only)):
+        warn(sentence)
     return [run for run in runs if not run.is_complete]
+
+
+def undecided_anyway(loaded: ScaledLedger, runs: Sequence[LedgerRun], names: Sequence[str]) -> list[str]:
+    """Return why some claims will stay undecided whatever their runs show, in sentences."""
+    found = []
+    if len(loaded.scale.seeds) == 1:
+        found.append(f"The scale {loaded.scale_name} has one seed, with which every claim is undecided.")
+    configs = {run.variant: run.recipe.config for run in runs}
+    for name in names:
+        claim = loaded.claims[name]
+        section, _, key = STATISTICS[claim.statistic].needs.partition(".")
+        wanted = [configs[each.variant] for each in references(claim)] if section else []
+        if any(
+            getattr(getattr(config, section), key) is None and not config.data.prepared for config in wanted
+        ):
+            found.append(
+                f"claims.{name}: {claim.statistic} is not measured, since the recipe does not set "
+                f"{section}.{key}; without it the claim stays undecided."
+            )
+    return found
 
 
 def run_table(runs: Sequence[LedgerRun]) -> Table:

@@ -84,13 +84,15 @@ def load_ledger(path: str | Path, scale: str | None = None) -> ScaledLedger:
     file = find_config(str(path))
     tree = read_tree(file)
     content = plain(tree)
+    require("claims" in content, f"{file} is not a ledger: it has no claims; see docs/ledger.md.")
     check_keys(Ledger, content)
     scales = content.get("scales") or {}
     require(bool(scales), "scales is empty; name at least one scale with a recipe, a folder and seeds.")
     chosen = next(iter(scales)) if scale is None else scale
     one_of(chosen, scales, "--scale")
     values = (scales[chosen] or {}).get("values") or {}
-    ledger = checked(Ledger, merge(tree, OmegaConf.create({"values": values})))
+    merged = merge(tree, OmegaConf.create({"values": values}))
+    ledger = checked(Ledger, merged, on_command_line=False)
     check_ledger(ledger)
     return ScaledLedger(ledger, file, chosen)
 
@@ -123,9 +125,14 @@ def check_overrides(overrides: Iterable[str], where: str) -> None:
 
 
 def check_claim(where: str, claim: Claim, arms: Iterable[str], variants: list[str]) -> None:
-    """Check that a claim's statistic, arms and variants exist and fit each other."""
+    """Check that a claim's statistic, arms and variants exist and fit each other, and its bounds too."""
     one_of(claim.statistic, STATISTICS, f"{where}.statistic")
     compared = STATISTICS[claim.statistic].arms
+    require(
+        claim.equivalence <= claim.smallest,
+        f"{where}.equivalence: {claim.equivalence:g} is above the smallest effect of interest, "
+        f"{claim.smallest:g}, so an effect that matters would count as none; lower it.",
+    )
     for key, named in (("of", claim.of), ("against", claim.against)):
         for text in [] if isinstance(named, float | int) else [named] if isinstance(named, str) else named:
             try:

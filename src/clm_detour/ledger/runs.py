@@ -93,8 +93,9 @@ class LedgerRun:
             UserError: If a phase was started with other settings.
         """
         config = self.recipe.config
+        remedy = "give a changed arm another name, or the scale another folder"
         for id, phase in self.recipe.phases.items():
-            check_unchanged(self.folder.phase(id), config.data.dir, recipe_settings(config, phase))
+            check_unchanged(self.folder.phase(id), config.data.dir, recipe_settings(config, phase), remedy)
 
     @property
     def with_needles(self) -> list[str]:

@@ -35,6 +35,7 @@ class Statistic:
         better: Which direction is better, or "" if neither is.
         value: Returns the value for a run and an arm of it, or None if it was not measured.
         arms: The arms that the run must have; empty for a statistic of any arm.
+        needs: Key of the recipe without which nothing is measured; empty if there is none.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Statistic:
     better: Literal["higher", "lower", ""]
     value: Callable[[RunFolder, str], float | None]
     arms: tuple[str, ...] = ()
+    needs: str = ""
 
     def read(self, folder: RunFolder, arm: str) -> float | None:
         """Return the value, or None if it was not measured or is not finite."""
@@ -154,9 +156,11 @@ def membership(folder: RunFolder, arm: str) -> float | None:
 
 
 STATISTICS: dict[str, Statistic] = {
-    "task_score": Statistic("mean score over tasks", "points", "higher", task_score),
+    "task_score": Statistic("mean score over tasks", "points", "higher", task_score, needs="evaluate.tasks"),
     "held_out_loss": Statistic("masked loss on held-out text", "nats", "lower", held_out_loss),
-    "general_loss": Statistic("masked loss on general text", "nats", "lower", general_loss),
+    "general_loss": Statistic(
+        "masked loss on general text", "nats", "lower", general_loss, needs="evaluate.general"
+    ),
     "divergence": Statistic("divergence of detour and twin", "1 - CKA", "", divergence, PAIR),
     "noise_ratio": Statistic("divergence over that of two twins", "times", "", noise_ratio, WITH_CONTROL),
     "low_noise_ratio": Statistic(
@@ -171,6 +175,8 @@ STATISTICS: dict[str, Statistic] = {
     ),
     "retention": Statistic("divergence after the decay over that before", "times", "", retention, PAIR),
     "needles": Statistic("needles found in the longest texts", "points", "higher", needles),
-    "exposure": Statistic("exposure of canaries with 16 or more copies", "bits", "lower", exposure),
+    "exposure": Statistic(
+        "exposure of canaries with 16 or more copies", "bits", "lower", exposure, needs="data.canaries"
+    ),
     "membership": Statistic("AUC of membership inference", "points", "lower", membership),
 }

@@ -89,12 +89,15 @@ def data_settings(
     }
 
 
-def check_unchanged(folder: PhaseFolder, data_dir: str, now: Mapping[str, Any]) -> None:
+def check_unchanged(
+    folder: PhaseFolder, data_dir: str, now: Mapping[str, Any], remedy: str | None = None
+) -> None:
     """Check that a phase, if it was started, was started with the settings `now`.
 
     Args:
         data_dir: Setting `data.dir`, for the message.
         now: Settings to compare. A missing key is not compared, since its value is not known yet.
+        remedy: What to do instead of choosing another `run_dir`.
 
     Raises:
         UserError: If it was started with other settings. The message names them.
@@ -104,6 +107,8 @@ def check_unchanged(folder: PhaseFolder, data_dir: str, now: Mapping[str, Any]) 
     there = {**NOT_NAMED, **read_json(folder.settings)}
     before = {key: value for key, value in there.items() if key in now}
     if changed := describe_changes(before, now):
+        if remedy:
+            raise other_settings_error(folder.root, changed, remedy)
         raise changed_settings_error(folder, data_dir, changed, rows_changed(before, now))
 
 

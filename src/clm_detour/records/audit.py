@@ -214,15 +214,22 @@ class AuditRecord:
         means = [statistics.fmean(mask.exposures[i] for i in often) for mask in model.masks.values() if often]
         return max(filter(math.isfinite, means), default=None)
 
-    def membership_auc(self, arm: str) -> float | None:
-        """Return 100 x the AUC of an arm's model with the base as the reference.
+    def membership(self, arm: str) -> Membership | None:
+        """Return how well an arm's model tells rows that were read, with the base as the reference.
 
         It is that of the mask that gives more; None if it was not measured.
         """
         model = self.final(arm)
         masks = model.masks.values() if model else ()
-        found = [100 * mask.membership[BASE].auc for mask in masks if BASE in mask.membership]
-        return max(filter(math.isfinite, found), default=None)
+        found = [mask.membership[BASE] for mask in masks if BASE in mask.membership]
+        return max(
+            (each for each in found if math.isfinite(each.auc)), key=lambda each: each.auc, default=None
+        )
+
+    def membership_auc(self, arm: str) -> float | None:
+        """Return 100 x the AUC of `membership`, or None if it was not measured."""
+        found = self.membership(arm)
+        return 100 * found.auc if found else None
 
 
 def summarized(copies: int, read: list[int], exposures: list[float], most: float) -> Exposure:

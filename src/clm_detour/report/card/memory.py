@@ -38,16 +38,17 @@ def audit_result(run: Run, arm: str) -> str:
     """Return what an audit found of the model, or an empty text if nothing was measured."""
     found = run.audit
     parts = []
-    exposure, auc = (found.exposure(arm), found.membership_auc(arm)) if found else (None, None)
+    exposure, told = (found.exposure(arm), found.membership(arm)) if found else (None, None)
     if found and found.canaries and exposure is not None:
         parts.append(
             f"secrets that stand {OFTEN} or more times in the data have an exposure of {exposure:.1f} bits "
             f"(chance {found.canaries.chance:.1f}, at most {found.most:.1f})"
         )
-    if auc is not None:
+    if told is not None:
+        between = "" if told.interval is None else " [{:.2f}, {:.2f}]".format(*told.interval)
         parts.append(
-            f"texts that were read are told from others with an AUC of {auc / 100:.2f} against the {BASE} "
-            "(chance 0.50)"
+            f"texts that were read are told from others with an AUC of {told.auc:.2f}{between} against the "
+            f"{BASE} (chance 0.50)"
         )
     if not parts:
         return ""
