@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clm_detour.__main__ import main
+from clm_detour.config.loading import load_config
 from clm_detour.ledger.load import load_ledger
 from clm_detour.ledger.runs import ledger_runs, with_arms
 from clm_detour.ledger.schema import LedgerArm
@@ -49,6 +50,11 @@ def test_a_mistake_is_one_sentence(ledger_file, monkeypatch, capsys, there, here
     assert left.value.code == 2
     assert expected in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_ledger_is_no_recipe(ledger_file):
+    with pytest.raises(UserError, match=r"is a ledger, not a recipe.*`clm-detour reproduce FILE`"):
+        load_config(ledger_file)
 
 
 def test_values_are_those_of_the_scale(ledger_file):

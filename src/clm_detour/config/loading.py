@@ -54,6 +54,8 @@ def config_from(tree: DictConfig, overrides: Sequence[str] = ()) -> Config:
     """Check a recipe that is not a file; `overrides` and errors are those of `load_config`."""
     changes = [parse_override(text) for text in overrides if text != DEBUG]
     tree = merge(tree, *changes)
+    if "claims" in tree and "scales" in tree:
+        raise UserError("This is a ledger, not a recipe; try its claims with `clm-detour reproduce FILE`.")
     if DEBUG in overrides:
         check_keys(Config, plain(tree))
         tree = merge(OmegaConf.create(debug(plain(tree))), *changes)
