@@ -66,39 +66,53 @@ def exposure_cell(found: Exposure, with_spread: bool) -> Cell:
     return Cell(f"{found.mean:.2f}{spread}", values)
 
 
-def membership_table(record: AuditRecord, name: Callable[[AuditedModel], Text]) -> Table | None:
-    """Return how well rows that were read are told from others, or None where it was not measured."""
+def membership_table(
+    record: AuditRecord, name: Callable[[AuditedModel], Text], narrow: bool = False
+) -> Table | None:
+    """Return how well rows that were read are told from others, or None where it was not measured.
+
+    Args:
+        name: Returns what a model is called.
+        narrow: Leave out the AUC of the loss alone, if there is another one, and the true-positive rate, and
+            round, for a terminal of 80 columns.
+    """
     measured = [model for model in record.models if any(mask.membership for mask in model.masks.values())]
     if not measured:
         return None
     used = {reference for model in measured for mask in model.masks.values() for reference in mask.membership}
-    shown = [reference for reference in REFERENCES if reference in used]
+    shown = [one for one in REFERENCES if one in used and not (narrow and one == NONE and BASE in used)]
     finder = BASE if BASE in used else NONE
 
     def cells(model: AuditedModel, mask: Mask) -> list[Cell]:
         found = model.masks[mask].membership
-        return [*(auc_cell(found.get(one)) for one in shown), tpr_cell(found.get(finder))]
+        aucs = [auc_cell(found.get(one), 2 if narrow else 3) for one in shown]
+        return aucs if narrow else [*aucs, tpr_cell(found.get(finder))]
 
     rows = [
         Row([name(model), model.phase, mask, *cells(model, mask)]) for model in measured for mask in MASKS
     ]
     against = "against the base" if finder == BASE else "by the loss alone"
-    note = (
-        "In brackets: 95 % intervals. Chance is 0.5 for an AUC. The last column is the share of the texts "
-        f"that were read which is found ({against}) where one in a thousand others is taken for one of them; "
-        "it takes 1,000 held-out texts."
+    rate = (
+        f"The last column is the share of the texts that were read which is found ({against}) where one in a "
+        "thousand others is taken for one of them; it takes 1,000 held-out texts."
     )
-    head: list[Text] = ["Model", "After", "Mask", *(REFERENCES[one] for one in shown), "Found at 0.1 %"]
-    return Table("Membership", head, rows, left={1, 2}, notes=[note])
+    more = "The page also shows the share of the texts that are found, and the AUC of the loss alone."
+    note = f"In brackets: 95 % intervals. Chance is 0.5 for an AUC. {more if narrow else rate}"
+    columns = [REFERENCES[one] for one in shown]
+    if narrow:
+        caption, columns = "Membership, AUC", [column.removeprefix("AUC, ") for column in columns]
+    else:
+        caption, columns = "Membership", [*columns, "Found at 0.1 %"]
+    return Table(caption, ["Model", "After", "Mask", *columns], rows, left={1, 2}, notes=[note])
 
 
-def auc_cell(found: Membership | None) -> Cell:
-    """Return the cell of an AUC with its interval."""
+def auc_cell(found: Membership | None, places: int) -> Cell:
+    """Return the cell of an AUC with its interval, with a number of decimals."""
     if found is None or not math.isfinite(found.auc):
         return Cell(wording.ABSENT, {"": None})
     low, high = found.interval or (None, None)
-    between = "" if found.interval is None else f" [{low:.3f}, {high:.3f}]"
-    return Cell(f"{found.auc:.3f}{between}", {"": found.auc, "low": low, "high": high})
+    between = "" if found.interval is None else f" [{low:.{places}f}, {high:.{places}f}]"
+    return Cell(f"{found.auc:.{places}f}{between}", {"": found.auc, "low": low, "high": high})
 
 
 def tpr_cell(found: Membership | None) -> Cell:

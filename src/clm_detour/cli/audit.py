@@ -37,8 +37,8 @@ def audit(
 
     recipe = recipe_of(run, overrides)
     record = audit_run(recipe, rows, tokens, alternatives, arm or [])
-    for make in (partial(exposure_table, narrow=True), membership_table):
-        if table := make(record, lambda model: name_of(record, model)):
+    for make in (exposure_table, membership_table):
+        if table := make(record, partial(name_of, record), narrow=True):
             console.print(plain_table(table), *table.notes, sep="\n")
     for note in record.notes:
         warn(note)
@@ -48,13 +48,13 @@ def audit(
 
 
 def plain_table(table: Table) -> rich.table.Table:
-    """Return a table without lines, so that more columns fit; words that do not fit are folded, not cut."""
+    """Return a table without lines, so that more columns fit; long names of models and phases are folded."""
     from clm_detour.figures.renderers import rich_table
 
     made = rich_table(table)
-    made.box, made.pad_edge = None, False
-    for column in made.columns:
-        column.overflow = "fold"
+    made.box, made.pad_edge, made.padding = None, False, (0, 1, 0, 0)
+    for place, column in enumerate(made.columns):
+        column.overflow, column.no_wrap = "fold", place > 1
     return made
 
 
