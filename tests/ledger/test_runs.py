@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clm_detour.__main__ import main
+from clm_detour.config.loading import load_config
 from clm_detour.ledger.command import make_runs, missing_runs, reproduce, run_table
 from clm_detour.ledger.load import load_ledger
 from clm_detour.ledger.runs import ledger_runs
@@ -213,3 +214,20 @@ def test_a_later_claim_adds_its_arms_to_the_runs_of_the_shipped_ledger(tmp_path,
     assert later.claims["data-restarted"].effect is not None
     record = json.loads((folder / "ledger.json").read_text())
     assert record["claims"]["data-restarted"]["of"] == ["detour-restart"]
+
+
+@pytest.mark.slow
+def test_the_larger_grid_of_the_study_runs_under_debug(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clm_detour.report.page.write_page", short_page)
+    loaded = load_ledger("ledgers/paper", "study")
+    del loaded.scale.seeds[1:]
+    overrides = ["+debug", "data.root=x", f"tokenizer={{path: {tiny_data}/tokenizer}}"]
+    for name, source in load_config("study/small", ["+debug", "data.root=x"]).data.sources.items():
+        overrides.append(f"data.sources.{name}.path={tiny_data}/sample/{Path(source.path).name}")
+    overrides += ["data.sample=null", "evaluate.tasks={tasks: [SampleVerdict], data: null}"]
+    wanted = ["divergence-grows-with-size", "short-decay-is-enough", "freezing-hurts-the-detour-more"]
+    result, folder = reproduce(loaded, wanted, overrides)
+    assert str(folder) == "runs/ledger/study-debug"
+    assert {run.variant for run in result.runs} == {"", "larger"}
+    assert all(result.claims[name].effect is not None for name in wanted)
