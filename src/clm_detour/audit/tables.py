@@ -92,11 +92,12 @@ def membership_table(
         Row([name(model), model.phase, mask, *cells(model, mask)]) for model in measured for mask in MASKS
     ]
     against = "against the base" if finder == BASE else "by the loss alone"
+    alone = ", and the AUC of the loss alone" if finder == BASE else ""
     rate = (
         f"The last column is the share of the texts that were read which is found ({against}) where one in a "
         "thousand others is taken for one of them; it takes 1,000 held-out texts."
     )
-    more = "The page also shows the share of the texts that are found, and the AUC of the loss alone."
+    more = f"The page also shows the share of the texts that are found{alone}."
     note = f"In brackets: 95 % intervals. Chance is 0.5 for an AUC. {more if narrow else rate}"
     columns = [REFERENCES[one] for one in shown]
     if narrow:
