@@ -30,14 +30,14 @@ from clm_detour.figures.renderers import markdown
 from clm_detour.figures.table import Row, Table, Text, number
 from clm_detour.figures.wording import listing
 from clm_detour.ledger.figure import claims_plot, label_of, shown_effect
-from clm_detour.ledger.statistics import ESTIMATOR, STATISTICS, record
+from clm_detour.ledger.statistics import ESTIMATOR, STATISTICS
 from clm_detour.records.analysis import NetworkComparison
 from clm_detour.records.audit import BASE, MASKS, AuditRecord, Mask
 from clm_detour.records.evaluation import Summary
 from clm_detour.records.ledger import LedgerRecord
 from clm_detour.records.run import Arms, HeldOutRecord
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.records.store import read
+from clm_detour.records.store import read, read_or_none
 from clm_detour.report.run import color_slot
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import atomic_write
@@ -63,7 +63,8 @@ class Study:
     @property
     def slots(self) -> dict[str, str]:
         """The color of each arm."""
-        return {arm: color_slot(arm, self.arms) for arm in self.arms}
+        arms = self.arms
+        return {arm: color_slot(arm, arms) for arm in arms}
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_study(folder: Path) -> Study:
     runs = {path.name.removeprefix("seed-"): RunFolder(path) for path in sorted(folder.glob("main/seed-*"))}
     if not runs:
         raise SystemExit(f"{folder} has no run main/seed-N; copy the records with scripts/study_records.py.")
-    return Study(runs, record(LedgerRecord, folder / "ledger.json"))
+    return Study(runs, read_or_none(LedgerRecord, folder / "ledger.json"))
 
 
 def line_of(seeds: Iterable[Mapping[float, float]], name: str) -> Line:
@@ -111,7 +112,7 @@ def claims(study: Study) -> list[Drawn]:
 
 def layers(study: Study) -> list[Drawn]:
     """Return the divergence by layer of detour and twin, and of two twins."""
-    found = [record(NetworkComparison, run.comparison) for run in study.runs.values()]
+    found = [read_or_none(NetworkComparison, run.comparison) for run in study.runs.values()]
     compared = [each for each in found if each]
     if not compared:
         return []
@@ -133,7 +134,7 @@ def losses(study: Study) -> list[Drawn]:
     """Return the loss on held-out text of each arm before training and at the ends of its phases."""
     found: dict[str, list[dict[float, float]]] = {arm: [] for arm in study.arms}
     for run in study.runs.values():
-        held_out = record(HeldOutRecord, run.held_out)
+        held_out = read_or_none(HeldOutRecord, run.held_out)
         if held_out is None:
             continue
         start = held_out.totals.get(BASE)
@@ -157,7 +158,7 @@ def losses(study: Study) -> list[Drawn]:
 
 def secrets(study: Study) -> list[Drawn]:
     """Return exposure by number of copies at the end of each arm, a part for each mask."""
-    found = [record(AuditRecord, run.audit) for run in study.runs.values()]
+    found = [read_or_none(AuditRecord, run.audit) for run in study.runs.values()]
     audits = [each for each in found if each and each.canaries]
     return [exposure(study, audits, mask) for mask in MASKS if audits]
 
@@ -242,7 +243,7 @@ def score_table(study: Study) -> Table:
             values = [statistic.read(run, arm) for run in study.runs.values()]
             name = "" if statistic.arms else arm
             rows.append(score_row(f"{statistic.title} ({statistic.unit})", name, values, statistic.unit))
-    found = [record(Summary, run.tasks / "summary.json") for run in study.runs.values()]
+    found = [read_or_none(Summary, run.tasks / "summary.json") for run in study.runs.values()]
     for task in dict.fromkeys(row.name for summary in found if summary for row in summary.tasks):
         for arm in [BASE, *study.arms]:
             scores = [summary.scores.get(arm, {}).get(task) if summary else None for summary in found]

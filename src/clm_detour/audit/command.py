@@ -24,7 +24,7 @@ from clm_detour.model import ModernBertForPretraining
 from clm_detour.model.precision import best_device, computed_precision
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.audit import MASKS, AuditRecord, AuditSettings, Mask, MeasuredModel
-from clm_detour.records.store import read, write
+from clm_detour.records.store import read_or_none, write
 from clm_detour.utils.allocator import keep_freed_memory
 from clm_detour.utils.errors import UserError
 from clm_detour.utils.files import read_json
@@ -115,7 +115,7 @@ def known(recipe: Recipe, id: str, key: str) -> MeasuredModel | None:
     """Return what was measured of a model before, or None if that is missing or has another key."""
     path = recipe.folder.audited(id)
     try:
-        found = read(MeasuredModel, path) if path.exists() else None
+        found = read_or_none(MeasuredModel, path)
     except UserError:
         return None
     return found if found and found.key == key else None

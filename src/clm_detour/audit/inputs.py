@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from clm_detour.audit.rows import RowId, Rows, Sample
 from clm_detour.audit.secrets import Sentence, sentence_of
 from clm_detour.config.schema import Canaries
 from clm_detour.data.canaries import Canary, make_canaries, random_secrets
+from clm_detour.data.origin import Origin
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.records.audit import AuditSettings
 
@@ -48,8 +48,8 @@ class Inputs:
         return Rows(sources, self.settings.tokens)
 
     @cached_property
-    def sources_with_canaries(self) -> dict[str, dict[str, Any]]:
-        """Source with canaries -> the settings from which it was prepared, maybe by another recipe."""
+    def sources_with_canaries(self) -> dict[str, Origin]:
+        """Source with canaries -> the origin of its shards, maybe by another recipe."""
         sources = self.rows.sources["train"].items()
         made_from = {name: source.shards.index.get("made_from", {}) for name, source in sources}
         return {name: made for name, made in made_from.items() if made.get("canaries")}

@@ -40,10 +40,16 @@ def exposure_table(
         return None
     copies = sorted({*record.canaries.copies})
     rows = [
-        Row([name(model), model.phase, mask, *(exposure_cell(each, not narrow) for each in found)])
+        Row(
+            [
+                name(model),
+                model.phase,
+                mask,
+                *(exposure_cell(each, not narrow) for each in record.exposures(model, mask)),
+            ]
+        )
         for model in record.models
         for mask in MASKS
-        for found in [record.exposures(model, mask)]
     ]
     each = record.canaries.copies.count(copies[0])
     mean = "mean" if narrow else "mean ± standard deviation"

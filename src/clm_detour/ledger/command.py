@@ -47,10 +47,11 @@ def missing_runs(
         UserError: If a recipe is wrong, or a phase was started with other settings than those of the ledger.
     """
     check_overrides([text for text in overrides if text != DEBUG], "the command line")
-    runs = ledger_runs(loaded, chosen_claims(loaded, only), overrides)
+    names = chosen_claims(loaded, only)
+    runs = ledger_runs(loaded, names, overrides)
     for run in runs:
         run.check_unchanged()
-    for sentence in undecided_anyway(loaded, runs, chosen_claims(loaded, only)):
+    for sentence in undecided_anyway(loaded, runs, names):
         warn(sentence)
     return [run for run in runs if not run.is_complete]
 

@@ -21,7 +21,7 @@ from clm_detour.config.loading import DEBUG, config_from, merge, parse_override,
 from clm_detour.config.shipped import find_config
 from clm_detour.ledger.load import ScaledLedger, references
 from clm_detour.ledger.schema import LedgerArm, Needles
-from clm_detour.ledger.statistics import STATISTICS, record
+from clm_detour.ledger.statistics import STATISTICS
 from clm_detour.recipe.recipe import Recipe
 from clm_detour.recipe.settings import check_unchanged, recipe_settings
 from clm_detour.records.analysis import NetworkComparison
@@ -30,7 +30,7 @@ from clm_detour.records.evaluation import Summary
 from clm_detour.records.needles import NeedlesRecord
 from clm_detour.records.run import Arms, HeldOutRecord, StepRecord
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.records.store import read
+from clm_detour.records.store import read, read_or_none
 from clm_detour.utils.errors import UserError, on_one_line
 from clm_detour.utils.rules import one_of, require
 
@@ -100,7 +100,7 @@ class LedgerRun:
     @property
     def with_needles(self) -> list[str]:
         """The arms that were tested for needles with the settings of the scale."""
-        found, wanted = record(NeedlesRecord, self.needles_record), self.needle_test
+        found, wanted = read_or_none(NeedlesRecord, self.needles_record), self.needle_test
         if found is None or (found.lengths, found.trials) != (wanted.lengths, wanted.trials):
             return []
         return [arm for arm in self.recipe.arms if arm in {Path(path).name for path in found.models}]
@@ -108,12 +108,13 @@ class LedgerRun:
     @property
     def without_needles(self) -> list[str]:
         """The arms that are to be tested for needles and were not."""
-        return [arm for arm in self.needles if arm not in self.with_needles]
+        tested = self.with_needles
+        return [arm for arm in self.needles if arm not in tested]
 
     @property
     def without_audit(self) -> list[str]:
         """The arms of which it is not measured what they remember."""
-        found = record(AuditRecord, self.folder.audit)
+        found = read_or_none(AuditRecord, self.folder.audit)
         return [arm for arm in self.audit if found is None or found.final(arm) is None]
 
     @property
@@ -147,7 +148,7 @@ class LedgerRun:
     @property
     def is_compared(self) -> bool:
         """True if the networks are compared, with the control if the run has one."""
-        found = record(NetworkComparison, self.folder.comparison)
+        found = read_or_none(NetworkComparison, self.folder.comparison)
         return found is not None and (CONTROL not in self.recipe.arms or "control" in found.models)
 
 
@@ -201,7 +202,7 @@ def make_run(
 ) -> LedgerRun:
     """Return the run of a variant and a seed with the needed arms, and those that it has already."""
     folder, scale = run_folder(loaded, variant, seed, overrides), loaded.scale
-    there = record(Arms, folder.arms) or {}
+    there = read_or_none(Arms, folder.arms) or {}
     arms = [name for name in loaded.ledger.arms if name in need.arms or name in there]
     changes = [*scale.overrides, *(scale.variants[variant] if variant else ())]
     content = recipe_content(find_config(scale.recipe, loaded.file), [*changes, *overrides])

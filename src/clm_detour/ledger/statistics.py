@@ -19,7 +19,7 @@ from clm_detour.records.evaluation import Summary
 from clm_detour.records.needles import NeedlesRecord
 from clm_detour.records.run import HeldOutRecord
 from clm_detour.records.run_folder import RunFolder
-from clm_detour.records.store import read
+from clm_detour.records.store import read_or_none
 
 T = TypeVar("T")
 ESTIMATOR = "debiased"
@@ -51,17 +51,12 @@ class Statistic:
         return found if found is not None and math.isfinite(found) else None
 
 
-def record(kind: type[T], path: Path) -> T | None:
-    """Return the record in a file, or None if there is no file."""
-    return read(kind, path) if path.exists() else None
-
-
 def task_score(folder: RunFolder, arm: str) -> float | None:
     """Return the mean score over tasks, in percent; None if a model of the run lacks one of them.
 
     Means over different tasks cannot be compared, neither between runs nor over seeds.
     """
-    summary = record(Summary, folder.tasks / "summary.json")
+    summary = read_or_none(Summary, folder.tasks / "summary.json")
     everything = next((group for group in summary.groups if group.name == "all"), None) if summary else None
     if everything is None or len(everything.tasks) < everything.of:
         return None
@@ -71,28 +66,28 @@ def task_score(folder: RunFolder, arm: str) -> float | None:
 
 def held_out_loss(folder: RunFolder, arm: str) -> float | None:
     """Return the masked loss on held-out text of the domain, in nats."""
-    found = record(HeldOutRecord, folder.held_out)
+    found = read_or_none(HeldOutRecord, folder.held_out)
     score = found.totals.get(arm) if found else None
     return score.loss if score else None
 
 
 def general_loss(folder: RunFolder, arm: str) -> float | None:
     """Return the masked loss on held-out general text, in nats."""
-    found = record(HeldOutRecord, folder.held_out)
+    found = read_or_none(HeldOutRecord, folder.held_out)
     score = found.general.totals.get(arm) if found and found.general else None
     return score.loss if score else None
 
 
 def divergence(folder: RunFolder, arm: str) -> float | None:
     """Return the divergence of detour and twin, a mean over layers, from 0 to 1."""
-    found = record(NetworkComparison, folder.comparison)
+    found = read_or_none(NetworkComparison, folder.comparison)
     variant = found.variant("detour_twin", ESTIMATOR) if found else None
     return variant.model.divergence if variant else None
 
 
 def noise_ratio(folder: RunFolder, arm: str) -> float | None:
     """Return the divergence of detour and twin over that of two twins."""
-    found = record(NetworkComparison, folder.comparison)
+    found = read_or_none(NetworkComparison, folder.comparison)
     return found.ratio[ESTIMATOR].model if found and found.ratio and ESTIMATOR in found.ratio else None
 
 
@@ -113,7 +108,7 @@ def third_ratio(folder: RunFolder, third: str) -> float | None:
     Args:
         third: low, mid or high.
     """
-    found = record(NetworkComparison, folder.comparison)
+    found = read_or_none(NetworkComparison, folder.comparison)
     if found is None:
         return None
     curves = [found.curve(name, ESTIMATOR) for name in ("detour_twin", "control")]
@@ -127,14 +122,14 @@ def third_ratio(folder: RunFolder, third: str) -> float | None:
 
 def retention(folder: RunFolder, arm: str) -> float | None:
     """Return the divergence of detour and twin after the decay over that before it."""
-    found = record(NetworkComparison, folder.comparison)
+    found = read_or_none(NetworkComparison, folder.comparison)
     known = found.retention if found else None
     return known[ESTIMATOR].model if known and ESTIMATOR in known else None
 
 
 def needles(folder: RunFolder, arm: str) -> float | None:
     """Return how often the model finds a needle in the longest texts, in percent, a mean over positions."""
-    found = record(NeedlesRecord, folder.analysis / "needles.json")
+    found = read_or_none(NeedlesRecord, folder.analysis / "needles.json")
     path = next((path for path in found.models if Path(path).name == arm), None) if found else None
     if found is None or path is None:
         return None
@@ -145,13 +140,13 @@ def needles(folder: RunFolder, arm: str) -> float | None:
 
 def exposure(folder: RunFolder, arm: str) -> float | None:
     """Return the mean exposure of canaries with 16 or more copies, in bits, by the mask that gives more."""
-    found = record(AuditRecord, folder.audit)
+    found = read_or_none(AuditRecord, folder.audit)
     return found.exposure(arm) if found else None
 
 
 def membership(folder: RunFolder, arm: str) -> float | None:
     """Return 100 x the AUC of membership inference against the base, by the mask that gives more."""
-    found = record(AuditRecord, folder.audit)
+    found = read_or_none(AuditRecord, folder.audit)
     return found.membership_auc(arm) if found else None
 
 

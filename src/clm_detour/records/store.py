@@ -78,6 +78,11 @@ def read(kind: type[T], path: str | Path) -> T:
         ) from error
 
 
+def read_or_none(kind: type[T], path: Path) -> T | None:
+    """Read a record as `read`, or return None if there is no file."""
+    return read(kind, path) if path.exists() else None
+
+
 def write(record: Any, path: str | Path, kind: Any = None) -> None:
     """Write a record as indented JSON, atomically; `kind` is that of `as_json`.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from clm_detour.figures.wording import NARROW, duration
 from clm_detour.records.run import StepRecord
-from clm_detour.records.store import read, write
+from clm_detour.records.store import read_or_none, write
 from clm_detour.utils.errors import UserError, on_one_line, sentence
 from clm_detour.utils.files import read_json, write_json
 from clm_detour.utils.interrupt import interrupted
@@ -113,7 +113,7 @@ class StepRunner:
         self.path = path
         self.total = total
         self.started = 0
-        self.records = read(list[StepRecord], path) if path.exists() else []
+        self.records = read_or_none(list[StepRecord], path) or []
         self.ran = 0
         self.failed: list[Exception] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clm_detour.config.schema import Canaries
+from clm_detour.data.origin import canaries_of
 from clm_detour.figures import wording
 from clm_detour.records.audit import BASE, OFTEN
 from clm_detour.records.store import parse
@@ -16,7 +17,7 @@ def canaries(run: Run, phases: Sequence[Phase]) -> str:
     """Return a sentence on the canaries in the data of the phases, or an empty text if there are none."""
     parts = []
     for name in sources_of(run, phases):
-        if found := canaries_of(run, name):
+        if found := prepared_canaries(run, name):
             sentences, copies = found.each * len(found.copies), found.each * sum(found.copies)
             parts.append(
                 f"Among the documents of {name} are {wording.count(sentences)} made-up sentences with random "
@@ -26,12 +27,12 @@ def canaries(run: Run, phases: Sequence[Phase]) -> str:
     return f"**Canaries.** {' '.join(parts)}" if parts else ""
 
 
-def canaries_of(run: Run, source: str) -> Canaries | None:
+def prepared_canaries(run: Run, source: str) -> Canaries | None:
     """Return the canaries in a source: those of its data card, since another recipe may have prepared it."""
-    card, wanted = run.sources.get(source), run.config.data.canaries if run.config else None
+    card = run.sources.get(source)
     if card and (there := card.made_from.get("canaries")):
         return parse(Canaries, there)
-    return wanted if wanted and wanted.source == source else None
+    return canaries_of(run.config.data, source) if run.config else None
 
 
 def audit_result(run: Run, arm: str) -> str:
